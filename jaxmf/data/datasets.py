@@ -1,0 +1,115 @@
+"""Data to start from: planted (a small known truth), synthetic (embedded), movielens (on disk)."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from jaxmf.data.dataset import Dataset
+from jaxmf.data.synthetic import synthetic
+
+__all__ = ["movielens", "planted", "synthetic"]
+
+_MOVIELENS = ("ml-latest-small",)
+
+
+def planted(seed: int = 42) -> tuple[Dataset, Dataset]:
+    """Train and test ratings of a 100 x 60 matrix of rank 4 plus a constant, about 20 % of it observed.
+
+        R = clip(rescale(U V^T to 1 .. 5) + N(0, 0.25^2), 1, 5),   U (100, 4), V (60, 4) standard normal
+
+    Args:
+      seed: seed of the draws; 42 gives the 952 training and 238 test ratings of the lecture these data come from.
+
+    Returns:
+      (train, test): Datasets that share the user ids 0 .. 99 and the item ids 0 .. 59, without timestamps.
+
+    Cost: milliseconds.
+
+    >>> train, test = planted()
+    >>> len(train), len(test), train.num_users, test.num_items
+    (952, 238, 100, 60)
+    """
+    noisy, train_pairs, test_pairs, _ = _planted_draws(seed)
+    num_users, num_items = noisy.shape
+
+    def as_dataset(pairs: np.ndarray, name: str) -> Dataset:
+        user, item = pairs.T
+        return Dataset(
+            user_ids=pd.RangeIndex(num_users, name="user_id"),
+            item_ids=pd.RangeIndex(num_items, name="item_id"),
+            user=user.astype(np.int32),
+            item=item.astype(np.int32),
+            rating=noisy[user, item],
+            name=name,
+        )
+
+    return as_dataset(train_pairs, "planted-train"), as_dataset(test_pairs, "planted-test")
+
+
+def _planted_draws(
+    seed: int, num_users: int = 100, num_items: int = 60, rank: int = 4, observed: float = 0.2
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.random.Generator]:
+    """The noisy matrix, train and test pairs (n, 2), and the generator; the order of the draws is part of the data."""
+    rng = np.random.default_rng(seed)
+    U = rng.normal(0, 1, (num_users, rank))
+    V = rng.normal(0, 1, (num_items, rank))
+    R = U @ V.T
+    R = 1 + 4 * (R - R.min()) / (R.max() - R.min())
+    noisy = np.clip(R + rng.normal(0, 0.25, R.shape), 1, 5)
+    mask = rng.uniform(0, 1, R.shape) < observed
+    for u in range(num_users):
+        if mask[u].sum() < 2:
+            mask[u, rng.choice(num_items, 2, replace=False)] = True
+    for i in range(num_items):
+        if mask[:, i].sum() < 2:
+            mask[rng.choice(num_users, 2, replace=False), i] = True
+    pairs = np.argwhere(mask)
+    rng.shuffle(pairs)
+    num_test = int(0.2 * len(pairs))
+    return noisy, pairs[num_test:], pairs[:num_test], rng
+
+
+def movielens(name: str = "ml-latest-small", root: str | Path | None = None) -> Dataset:
+    """MovieLens ratings from disk, with title, genres and tags of every rated movie.
+
+    Args:
+      name: "ml-latest-small": 100,836 ratings of 9,724 movies by 610 users.
+      root: the folder that contains the folder `name`, or that folder itself; by default the environment variable
+        JAXMF_DATA says so.
+
+    Returns:
+      A Dataset; tags are the movie's tags in lower case, joined by a space, "" where it has none.
+
+    Raises:
+      FileNotFoundError: no data there; the message says where it looked and how to get the data.
+      ValueError: an unknown name.
+
+    Reference: F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015.
+    """
+    if name not in _MOVIELENS:
+        raise ValueError(f"unknown MovieLens data {name!r}; known: {', '.join(_MOVIELENS)}")
+    folder = _find_folder(name, root)
+    columns = {"userId": "user_id", "movieId": "item_id"}
+    ratings = pd.read_csv(folder / "ratings.csv")
+    movies = pd.read_csv(folder / "movies.csv", index_col="movieId")
+    tags = pd.read_csv(folder / "tags.csv", keep_default_na=False)
+    joined = tags["tag"].str.lower().groupby(tags["movieId"]).agg(" ".join)
+    movies["tags"] = joined.reindex(movies.index, fill_value="")
+    return Dataset.from_frame(ratings, columns, items=movies, name=name)
+
+
+def _find_folder(name: str, root: str | Path | None) -> Path:
+    """The folder that holds ratings.csv, movies.csv and tags.csv."""
+    roots = [root, os.environ.get("JAXMF_DATA")]
+    looked = [folder for place in roots if place for folder in (Path(place) / name, Path(place))]
+    for folder in looked:
+        if all((folder / file).is_file() for file in ("ratings.csv", "movies.csv", "tags.csv")):
+            return folder
+    where = ", ".join(map(str, looked)) or "nowhere: neither root= nor JAXMF_DATA is set"
+    raise FileNotFoundError(
+        f"{name}: no ratings.csv, movies.csv and tags.csv (looked in {where}). Download {name}.zip from the MovieLens "
+        "page of grouplens.org, unpack it, and give the folder as root= or in the environment variable JAXMF_DATA; "
+        "datasets.synthetic() needs no download"
+    )

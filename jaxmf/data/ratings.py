@@ -1,0 +1,55 @@
+"""`Ratings`: the observed ratings on the device, the only door from host to device."""
+
+from dataclasses import dataclass, field, replace
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Ratings:
+    """Observed ratings in coordinate (COO) form, a pytree.
+
+    Attributes:
+      user: (n,) int32, row of each observation's user.
+      item: (n,) int32, row of each observation's item.
+      value: (n,) float, the rating r. A rating of 0 is data.
+      weight: (n,) float, w: 1 for an observation, 0 for padding or a held-out one.
+      num_users: number of users (static), at least max(user) + 1.
+      num_items: number of items (static), at least max(item) + 1.
+    """
+
+    user: jax.Array
+    item: jax.Array
+    value: jax.Array
+    weight: jax.Array
+    num_users: int = field(metadata={"static": True})
+    num_items: int = field(metadata={"static": True})
+
+
+def take(ratings: Ratings, index: jax.Array) -> Ratings:
+    """The observations at positions `index`, any shape; positions beyond the last are padding of weight 0.
+
+    >>> r = Ratings(jnp.array([0, 1]), jnp.array([1, 0]), jnp.array([3., 4.]), jnp.ones(2), 2, 2)
+    >>> take(r, jnp.array([1, 2])).weight.tolist()
+    [1.0, 0.0]
+    """
+    inside = index < ratings.value.shape[0]
+    picked = replace(
+        ratings,
+        **{name: getattr(ratings, name).at[index].get(mode="clip") for name in ("user", "item", "value", "weight")},
+    )
+    return replace(picked, weight=jnp.where(inside, picked.weight, 0))
+
+
+def counts(ratings: Ratings) -> tuple[jax.Array, jax.Array]:
+    """Weighted number of observations per user, n_u (num_users,), and per item, n_i (num_items,)."""
+    n_u = jax.ops.segment_sum(ratings.weight, ratings.user, ratings.num_users)
+    n_i = jax.ops.segment_sum(ratings.weight, ratings.item, ratings.num_items)
+    return n_u, n_i
+
+
+def cast(ratings: Ratings, dtype: jax.typing.DTypeLike) -> Ratings:
+    """The same ratings with values and weights of `dtype`."""
+    return replace(ratings, value=jnp.asarray(ratings.value, dtype), weight=jnp.asarray(ratings.weight, dtype))

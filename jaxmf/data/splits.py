@@ -1,0 +1,103 @@
+"""Splits of a Dataset into parts that share its ids. Host functions, seeded by `seed: int`."""
+
+from collections.abc import Sequence
+from itertools import accumulate
+
+import numpy as np
+
+from jaxmf.data.dataset import Dataset
+
+
+def random(data: Dataset, fractions: Sequence[float] = (0.8, 0.2), seed: int = 0) -> tuple[Dataset, ...]:
+    """Parts drawn at random from all observations.
+
+    Cuts lie at int(n * f_1), int(n * (f_1 + f_2)), ... of a random order; the last part takes the rest.
+
+    Args:
+      data: the observations.
+      fractions: share of each part, positive, summing to 1.
+      seed: the same seed gives the same parts.
+
+    Returns:
+      One Dataset per fraction, each in the order of `data` and with all its users and items.
+
+    Raises:
+      ValueError: bad fractions, or a part that would be empty.
+
+    Cost: O(n).
+
+    >>> from jaxmf.data import datasets
+    >>> train, test = random(datasets.synthetic(5, 4, 20), fractions=(0.75, 0.25))
+    >>> len(train), len(test)
+    (15, 5)
+    """
+    cuts = _running_sums(fractions)
+    place = np.random.default_rng(seed).permutation(len(data))
+    part = np.zeros(len(data), np.int64)
+    for cut in cuts:
+        part += place >= int(len(data) * cut)
+    return _parts(data, part, fractions)
+
+
+def temporal_per_user(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> tuple[Dataset, ...]:
+    """Parts along each user's own time: the first fraction of their ratings, the next, and so on.
+
+    With a user's n ratings sorted by time (ties in the order of `data`), cuts lie at int(n * f_1),
+    int(n * (f_1 + f_2)), ... in floating point, and the last part takes the rest. A user with fewer ratings than there
+    are parts goes to the first part as a whole.
+
+    Args:
+      data: the observations, with timestamps.
+      fractions: share of each part, positive, summing to 1.
+
+    Returns:
+      One Dataset per fraction, each in the order of `data` and with all its users and items.
+
+    Raises:
+      ValueError: no timestamps, bad fractions, or a part that would be empty.
+
+    Cost: O(n log n), the sort.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"user_id": 1, "item_id": range(4), "rating": 3.0, "timestamp": [40, 30, 20, 10]})
+    >>> [part.item.tolist() for part in temporal_per_user(Dataset.from_frame(frame), fractions=(0.5, 0.5))]
+    [[2, 3], [0, 1]]
+    """
+    cuts = _running_sums(fractions)
+    if data.timestamp is None:
+        raise ValueError(
+            f"{data.name} has no timestamps, which a temporal split sorts by; "
+            "give the table a timestamp column or use splits.random"
+        )
+    order = np.lexsort((data.timestamp, data.user))
+    counts = np.bincount(data.user, minlength=data.num_users)
+    n = counts[data.user[order]]
+    place = np.arange(len(data)) - (np.cumsum(counts) - counts)[data.user[order]]
+    part_in_order = np.zeros(len(data), np.int64)
+    for cut in cuts:
+        part_in_order += (place >= (n * cut).astype(np.int64)) & (n >= len(fractions))
+    part = np.empty_like(part_in_order)
+    part[order] = part_in_order
+    return _parts(data, part, fractions)
+
+
+def _running_sums(fractions: Sequence[float]) -> list[float]:
+    """f_1, f_1 + f_2, ... without the last, after checking the fractions."""
+    if len(fractions) < 2:
+        raise ValueError(f"fractions must name at least two parts, got {tuple(fractions)}")
+    if not all(fraction > 0 for fraction in fractions):
+        raise ValueError(f"fractions must be positive, got {tuple(fractions)}")
+    if abs(sum(fractions) - 1) > 1e-9:
+        raise ValueError(f"fractions must sum to 1, got {tuple(fractions)} with sum {sum(fractions)}")
+    return list(accumulate(fractions))[:-1]
+
+
+def _parts(data: Dataset, part: np.ndarray, fractions: Sequence[float]) -> tuple[Dataset, ...]:
+    """The observations of each part; `part` numbers the part of each observation."""
+    sizes = np.bincount(part, minlength=len(fractions))
+    if (sizes == 0).any():
+        raise ValueError(
+            f"fractions {tuple(fractions)} give parts of {sizes.tolist()} ratings out of {len(data)}; "
+            "no part may be empty: use larger fractions, fewer parts or more data"
+        )
+    return tuple(data.take(np.flatnonzero(part == k)) for k in range(len(fractions)))

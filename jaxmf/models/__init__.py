@@ -1,0 +1,18 @@
+"""Models: pure loss functions over parameter pytrees, and the objective composed from them."""
+
+from jaxmf.models.bilinear import biased_mf, damped_bias, global_mean, mf
+from jaxmf.models.model import Hyper, Model, Params, Rows, mean_loss, objective, row_weights
+
+__all__ = [
+    "Hyper",
+    "Model",
+    "Params",
+    "Rows",
+    "biased_mf",
+    "damped_bias",
+    "global_mean",
+    "mean_loss",
+    "mf",
+    "objective",
+    "row_weights",
+]

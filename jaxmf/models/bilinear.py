@@ -1,0 +1,212 @@
+"""The bilinear family: r̂_ui = mean + b_u + c_i + p_u·q_i, where a model lacks the terms its pytree lacks."""
+
+from functools import lru_cache, partial
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from jaxmf.data.ratings import Ratings, counts
+from jaxmf.metrics import weighted_mean
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
+
+Center = Literal["global", "user"] | None
+
+
+@lru_cache
+def mf(rank: int, center: Center = "global") -> Model:
+    """Plain matrix factorization, r̂_ui = mean + p_u·q_i.
+
+    Args:
+      rank: width k of the factor tables, `trained.user["factors"]` (num_users, k) and `trained.item["factors"]`.
+      center: "global" subtracts μ, the weighted mean of the training ratings; "user" each user's own mean (μ for a user
+        without ratings); None nothing. The mean is fixed, not trained.
+
+    Returns:
+      a Model; two calls with equal arguments return the same object, so that compiled programs are found again.
+
+    Raises:
+      ValueError: for a rank that is not a positive integer, or an unknown `center`.
+
+    Reference: Koren, Bell and Volinsky (2009), Matrix factorization techniques for recommender systems.
+    """
+    if center not in (None, "global", "user"):
+        raise ValueError(f"mf: center must be None, 'global' or 'user', not {center!r}")
+    return _bilinear(rank, partial(mf, center=center), "mf", center=center, bias=False)
+
+
+@lru_cache
+def biased_mf(rank: int) -> Model:
+    """Matrix factorization with biases, r̂_ui = μ + b_u + c_i + p_u·q_i.
+
+    Args:
+      rank: width k of the factor tables; the biases are `trained.user["bias"]` (num_users,) and
+        `trained.item["bias"]` (num_items,); μ is `fixed.shared["mean"]`, not trained.
+
+    Returns:
+      a Model; two calls with equal arguments return the same object.
+
+    Raises:
+      ValueError: for a rank that is not a positive integer.
+
+    Reference: Koren, Bell and Volinsky (2009), Matrix factorization techniques for recommender systems.
+    """
+    return _bilinear(rank, biased_mf, "biased_mf", center="global", bias=True)
+
+
+@lru_cache
+def global_mean() -> Model:
+    """The baseline r̂_ui = μ, the weighted mean of the training ratings: `init` is the fit.
+
+    Returns:
+      a Model without trained parameters.
+    """
+
+    def init(key: jax.Array | None, ratings: Ratings, hyper: Hyper) -> Params:
+        return Params(Rows(), _mean(ratings, "global"))
+
+    return Model(init, predict, loss, penalty, gradient, name="global_mean")
+
+
+@lru_cache
+def damped_bias(damping_user: float = 5.0, damping_item: float = 5.0) -> Model:
+    """The baseline r̂_ui = μ + b_u + c_i with damped biases in closed form: `init` is the fit, no solver is needed.
+
+        c_i = Σ_u w_ui (r_ui − μ) / (n_i + damping_item)
+        b_u = Σ_i w_ui (r_ui − μ − c_i) / (n_u + damping_user)
+
+    Args:
+      damping_user: pseudo-observations at 0 that a user's bias is shrunk by.
+      damping_item: the same for items.
+
+    Returns:
+      a Model whose `init` ignores its key.
+
+    Raises:
+      ValueError: for a damping that is not positive.
+
+    Reference: Ekstrand, Riedl and Konstan (2011), Collaborative filtering recommender systems, section 2.1.
+    """
+    if not (damping_user > 0 and damping_item > 0):
+        raise ValueError(f"damped_bias: damping must be positive, not {damping_user} and {damping_item}")
+
+    def init(key: jax.Array | None, ratings: Ratings, hyper: Hyper) -> Params:
+        fixed = _mean(ratings, "global")
+        n_u, n_i = counts(ratings)
+        residual = ratings.value - fixed.shared["mean"]
+        c = jax.ops.segment_sum(ratings.weight * residual, ratings.item, ratings.num_items) / (n_i + damping_item)
+        residual = residual - c[ratings.item]
+        b = jax.ops.segment_sum(ratings.weight * residual, ratings.user, ratings.num_users) / (n_u + damping_user)
+        return Params(Rows({"bias": b}, {"bias": c}), fixed)
+
+    return Model(init, predict, loss, penalty, gradient, design, name="damped_bias")
+
+
+def predict(params: Params, users: jax.Array, items: jax.Array) -> jax.Array:
+    """r̂ (n,) for index arrays (n,): the sum of the terms that the parameters have."""
+    user, item = params.trained.user, params.trained.item
+    rating = _mean_term(params, users)
+    if "bias" in user:
+        rating = rating + user["bias"][users] + item["bias"][items]
+    if "factors" in user:
+        rating = rating + jnp.sum(user["factors"][users] * item["factors"][items], axis=-1)
+    return rating
+
+
+def loss(params: Params, ratings: Ratings) -> jax.Array:
+    """Squared error (r − r̂)², (n,)."""
+    return (ratings.value - predict(params, ratings.user, ratings.item)) ** 2
+
+
+def penalty(trained: Rows, weight: Rows, hyper: Hyper) -> jax.Array:
+    """λ Σ weight·‖row of factors‖² + λ_b Σ weight·bias², over both sides."""
+    total = 0.0
+    for rows, row_weight in ((trained.user, weight.user), (trained.item, weight.item)):
+        if "factors" in rows:
+            total = total + hyper.l2 * jnp.sum(row_weight * jnp.sum(rows["factors"] ** 2, axis=-1))
+        if "bias" in rows:
+            total = total + bias_l2(hyper) * jnp.sum(row_weight * rows["bias"] ** 2)
+    return total
+
+
+def gradient(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
+    """The objective's gradient, derived by hand. With e = r − r̂ and sums over a row's observations,
+
+        ∂L/∂p_u = −2 Σ_i w e q_i + 2 λ n_u^ν p_u        ∂L/∂b_u = −2 Σ_i w e + 2 λ_b n_u^ν b_u
+        ∂L/∂q_i = −2 Σ_u w e p_u + 2 λ n_i^ν q_i        ∂L/∂c_i = −2 Σ_u w e + 2 λ_b n_i^ν c_i
+    """
+    error = ratings.weight * (ratings.value - predict(params, ratings.user, ratings.item))
+    own_other: dict[Side, Side] = {"user": "item", "item": "user"}
+
+    def side(own: Side, num_rows: int) -> dict[str, jax.Array]:
+        rows, others = getattr(params.trained, own), getattr(params.trained, own_other[own])
+        index, other_index = getattr(ratings, own), getattr(ratings, own_other[own])
+        row_weight = getattr(weight, own)
+        out = {}
+        if "factors" in rows:
+            pull = jax.ops.segment_sum(error[:, None] * others["factors"][other_index], index, num_rows)
+            out["factors"] = -2 * pull + 2 * hyper.l2 * row_weight[:, None] * rows["factors"]
+        if "bias" in rows:
+            pull = jax.ops.segment_sum(error, index, num_rows)
+            out["bias"] = -2 * pull + 2 * bias_l2(hyper) * row_weight * rows["bias"]
+        return out
+
+    return Rows(side("user", ratings.num_users), side("item", ratings.num_items))
+
+
+def design(params: Params, ratings: Ratings, side: Side) -> tuple[dict[str, jax.Array], jax.Array]:
+    """The model seen from one side's free block: r̂ = ⟨design, row⟩ + (r − target).
+
+    For a user the design is [q_i, 1] and the target r − mean − c_i; for an item [p_u, 1] and r − mean − b_u. `design`
+    has the keys of that side's rows and a leading axis n; `target` is (n,).
+    """
+    trained = params.trained
+    others, index = (trained.item, ratings.item) if side == "user" else (trained.user, ratings.user)
+    target = ratings.value - _mean_term(params, ratings.user)
+    out = {}
+    if "factors" in others:
+        out["factors"] = others["factors"][index]
+    if "bias" in others:
+        out["bias"] = jnp.ones_like(target)
+        target = target - others["bias"][index]
+    return out, target
+
+
+def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool) -> Model:
+    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"{name}: rank must be a positive integer, not {rank!r}")
+
+    def init(key: jax.Array, ratings: Ratings, hyper: Hyper) -> Params:
+        def side(key: jax.Array, n: jax.Array) -> dict[str, jax.Array]:
+            # Each column has a key of its own, so that rank 5 in a padded run starts exactly as rank 5 alone.
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rank))
+            columns = jax.vmap(lambda k: jax.random.normal(k, n.shape, n.dtype))(keys)
+            active = jnp.arange(rank) < (rank if hyper.rank is None else hyper.rank)
+            factors = jnp.where((n > 0)[:, None] & active[None, :], hyper.init_scale * columns.T, 0)
+            return {"factors": factors.astype(n.dtype)} | ({"bias": jnp.zeros_like(n)} if bias else {})
+
+        user_key, item_key = jax.random.split(key)
+        n_u, n_i = counts(ratings)
+        return Params(Rows(side(user_key, n_u), side(item_key, n_i)), _mean(ratings, center))
+
+    return Model(init, predict, loss, penalty, gradient, design, with_rank, name)
+
+
+def _mean(ratings: Ratings, center: Center) -> Rows:
+    if center is None:
+        return Rows()
+    mean = weighted_mean(ratings.value, ratings.weight)
+    if center == "global":
+        return Rows(shared={"mean": mean})
+    total = jax.ops.segment_sum(ratings.weight * ratings.value, ratings.user, ratings.num_users)
+    n_u, _ = counts(ratings)
+    return Rows(user={"mean": jnp.where(n_u > 0, total / jnp.where(n_u > 0, n_u, 1), mean)})
+
+
+def _mean_term(params: Params, users: jax.Array) -> jax.Array:
+    rating = jnp.zeros(users.shape, jnp.result_type(*jax.tree.leaves(params)))
+    if "mean" in params.fixed.shared:
+        rating = rating + params.fixed.shared["mean"]
+    if "mean" in params.fixed.user:
+        rating = rating + params.fixed.user["mean"][users]
+    return rating

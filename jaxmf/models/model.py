@@ -1,0 +1,181 @@
+"""What a model is: pure functions over `Params`, and the one objective composed from them."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmf.data.ratings import Ratings, counts
+from jaxmf.metrics import weighted_mean
+
+Side = Literal["user", "item"]
+
+
+class Rows(NamedTuple):
+    """Values sorted by whose they are: one row per user, one row per item, or shared by all.
+
+    Leaves of `user` have a leading axis of users, leaves of `item` one of items, leaves of `shared` any shape.
+    """
+
+    user: Any = {}
+    item: Any = {}
+    shared: Any = {}
+
+
+class Params(NamedTuple):
+    """A model's parameters.
+
+    Only `trained` meets gradients, optimizer state, weight decay and verification; `fixed` holds means and features.
+    Two leaf names mean something to the library: the columns (last axis) of `factors` beyond the active rank stay 0,
+    and the updates of `bias` are scaled to `learning_rate_bias`.
+    """
+
+    trained: Rows
+    fixed: Rows = Rows()
+
+
+class Hyper(NamedTuple):
+    """The traced numbers of a fit: every leaf may be changed, swept or differentiated without recompiling.
+
+    Attributes:
+      l2: λ ≥ 0, the penalty on factors.
+      l2_bias: λ_b ≥ 0, the penalty on biases; None means λ.
+      reg_exponent: ν in [0, 1]: a row with n observations is penalized by λ·n^ν. 0 is a constant penalty per row, 1 is
+        λ per observation.
+      learning_rate: step size of the gradient solvers.
+      learning_rate_bias: step size of the leaves named `bias`; None means `learning_rate`. It scales *updates*.
+      momentum: for optimizer factories that read it; jaxmf itself does not.
+      init_scale: standard deviation of the initial factors.
+      rank: active rank; None means the model's width.
+      extra: a user's own numbers, by name.
+    """
+
+    l2: Any = 0.05
+    l2_bias: Any = None
+    reg_exponent: Any = 1.0
+    learning_rate: Any = 0.01
+    learning_rate_bias: Any = None
+    momentum: Any = 0.9
+    init_scale: Any = 0.1
+    rank: Any = None
+    extra: dict[str, Any] = {}
+
+
+class Model(NamedTuple):
+    """A model: three required pure functions and `penalty`; what is None is refused by the tools that need it.
+
+    Attributes:
+      init: `(key, ratings, hyper) -> Params`. Rows without weight start at 0.
+      predict: `(params, users, items) -> (n,)` for index arrays `(n,)`.
+      loss: `(params, ratings) -> (n,)`, one number per observation; the library applies the weights.
+      penalty: `(trained, weight, hyper) -> scalar`, where `weight.user` and `weight.item` hold one factor per row.
+      gradient: `(params, ratings, weight, hyper) -> Rows`, the hand-derived gradient of the objective with respect to
+        `trained`, or None.
+      design: `(params, ratings, side) -> (design, target)` or None. `design` has the structure of that side's trained
+        rows with a leading axis n, and r̂ − (r − target) = Σ_leaves ⟨design, row⟩: the loss is the squared distance of
+        that sum from `target`, and the penalty is a diagonal quadratic in the rows. ALS and fold-in need it.
+      with_rank: `(rank) -> Model`, the same model at another width, or None.
+      name: shown in tables.
+    """
+
+    init: Callable[..., Params]
+    predict: Callable[..., jax.Array]
+    loss: Callable[..., jax.Array]
+    penalty: Callable[..., jax.Array]
+    gradient: Callable[..., Rows] | None = None
+    design: Callable[..., tuple[Any, jax.Array]] | None = None
+    with_rank: Callable[[int], "Model"] | None = None
+    name: str = "custom"
+
+
+def row_weights(ratings: Ratings, exponent: jax.typing.ArrayLike) -> Rows:
+    """One factor n^exponent per user and per item, n the weighted number of training observations.
+
+    Safe at n = 0 in value and in derivative: 0^0 = 1, and 0 for any other exponent, negative ones included.
+    """
+
+    def power(n: jax.Array) -> jax.Array:
+        empty = jnp.where(jnp.equal(exponent, 0), 1, 0).astype(n.dtype)
+        return jnp.where(n > 0, jnp.where(n > 0, n, 1) ** exponent, empty)
+
+    n_u, n_i = counts(ratings)
+    return Rows(power(n_u), power(n_i))
+
+
+def objective(
+    model: Model, params: Params, ratings: Ratings, hyper: Hyper, weight: Rows | None = None
+) -> jax.Array:
+    """The regularized training objective, the one that every solver minimizes.
+
+        L(θ) = Σ_{(u,i)∈Ω} w_ui ℓ_ui(θ) + penalty(θ, n^ν, hyper)
+
+    and for the built-in models, with r̂ the model's prediction,
+
+        L(θ) = Σ w_ui (r_ui − r̂_ui)² + λ Σ_u n_u^ν ‖p_u‖² + λ Σ_i n_i^ν ‖q_i‖² + λ_b (Σ_u n_u^ν b_u² + Σ_i n_i^ν c_i²)
+
+    The squared error is a sum, without ½. Other conventions in ours:
+
+    - updates `lr·(e·q − λ·p)` per rating (Funk, Surprise): ν = 1, λ_b = λ, half that learning rate, `sgd`;
+    - mean error plus λ‖·‖² at every step: `minibatch`, ν = 0, λ·|Ω| and λ_b·|Ω|;
+    - λ·I added to each row's normal equations: `als`, ν = 0; λ·n·I (ALS-WR, Spark): ν = 1.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      ratings: Ω with weights w, (n,).
+      hyper: λ, λ_b and ν.
+      weight: n^ν per row, computed from `ratings` if None.
+
+    Returns:
+      a scalar of the ratings' dtype.
+    """
+    if weight is None:
+        weight = row_weights(ratings, hyper.reg_exponent)
+    return jnp.sum(ratings.weight * model.loss(params, ratings)) + model.penalty(params.trained, weight, hyper)
+
+
+def mean_loss(model: Model, params: Params, ratings: Ratings) -> jax.Array:
+    """Weighted mean of the model's loss, without penalty: Σ w·ℓ / Σ w."""
+    return weighted_mean(model.loss(params, ratings), ratings.weight)
+
+
+def bias_l2(hyper: Hyper) -> Any:
+    """λ_b, which is λ unless given."""
+    return hyper.l2 if hyper.l2_bias is None else hyper.l2_bias
+
+
+def pack(rows: Any) -> jax.Array:
+    """All leaves of one side as one table (rows, D), in tree order."""
+    leaves = jax.tree.leaves(rows)
+    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
+
+
+def unpack(table: jax.Array, like: Any) -> Any:
+    """The inverse of `pack`: a table (rows, D) cut into leaves shaped as in `like`, with the table's row count."""
+    leaves, structure = jax.tree.flatten(like)
+    cuts = [0]
+    for leaf in leaves:
+        cuts.append(cuts[-1] + math.prod(leaf.shape[1:]))
+    columns = zip(cuts, cuts[1:], leaves, strict=False)
+    return structure.unflatten([table[:, a:b].reshape(-1, *leaf.shape[1:]) for a, b, leaf in columns])
+
+
+def update_scale(trained: Rows, hyper: Hyper) -> Rows:
+    """What each update is multiplied by: for each leaf one row, (1, …), broadcastable to `trained`.
+
+    `learning_rate_bias / learning_rate` for leaves named `bias`, 0 for the columns of `factors` beyond the active rank
+    and 1 elsewhere.
+    """
+
+    def scale(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        name = getattr(path[-1], "key", None)
+        one = jnp.ones((1, *leaf.shape[1:]) if leaf.ndim else (), leaf.dtype)
+        if name == "bias" and hyper.learning_rate_bias is not None:
+            return one * (hyper.learning_rate_bias / hyper.learning_rate)
+        if name == "factors" and hyper.rank is not None:
+            return jnp.where(jnp.broadcast_to(jnp.arange(leaf.shape[-1]) < hyper.rank, one.shape), one, 0)
+        return one
+
+    return jax.tree_util.tree_map_with_path(scale, trained)

@@ -1,0 +1,176 @@
+"""Alternating least squares: the exact minimizer of the objective in one side's rows at a time."""
+
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_factor, cho_solve
+
+from jaxmf.data.ratings import Ratings, take
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
+from jaxmf.solvers.solver import Problem, Solver, StepInfo
+
+
+class Bucket(NamedTuple):
+    """Rows of similar length: `rows` (m,) and, for each, the positions of its ratings, (m, width), padded with n."""
+
+    rows: jax.Array
+    index: jax.Array
+
+
+class Layout(NamedTuple):
+    """The ratings of every user, and of every item, in buckets by length; rows without ratings are in none."""
+
+    user: tuple[Bucket, ...]
+    item: tuple[Bucket, ...]
+
+
+@lru_cache
+def als(tol: float | None = None, rule: Literal["relative", "difference"] = "relative") -> Solver:
+    """Alternating least squares by Cholesky: users given items, then items given users, one sweep per epoch.
+
+    Each row's block z (factors and bias together) solves its normal equations, with design rows d and targets t from
+    `model.design`:
+
+        (Σ w d dᵀ + n^ν diag(λ, …, λ_b)) z = Σ w t d
+
+    which is the exact minimum of the objective in that block, so the gradient there is 0 and the objective never rises.
+
+    Args:
+      tol: stop, with status `converged`, once the rule below holds; None runs all epochs.
+      rule: with Δ = ‖change of the user block‖ + ‖change of the item block‖ (Frobenius norms) in a sweep, "relative" is
+        Δ < tol · (‖user block‖ + ‖item block‖), and "difference" is |Δ_previous − Δ| < tol.
+
+    Returns:
+      a Solver for models with a `design` and a penalty that is a diagonal quadratic in the rows.
+
+    Raises:
+      ValueError: `tol` is not positive, or `rule` unknown; at `check`, the model has no `design`, trains `shared` leaves,
+        or λ or λ_b is not positive.
+
+    Cost: O(num_ratings · D² + (num_users + num_items) · D³) per sweep for blocks of D numbers; memory for one design row
+    per rating (padded by up to 2×) and one D × D matrix per row. Normal equations are at least float32.
+
+    References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
+    Bell and Volinsky (2009).
+    """
+    if tol is not None and not tol > 0:
+        raise ValueError(f"als: tol must be positive or None, not {tol!r}")
+    if rule not in ("relative", "difference"):
+        raise ValueError(f"als: rule must be 'relative' or 'difference', not {rule!r}")
+
+    def init(model: Model, params: Params, hyper: Hyper) -> jax.Array:
+        return jnp.array(jnp.inf, jax.tree.leaves(params.trained)[0].dtype)
+
+    def step(
+        key: jax.Array, model: Model, params: Params, state: jax.Array, problem: Problem, hyper: Hyper
+    ) -> tuple[Params, jax.Array, StepInfo]:
+        before = params.trained
+        for side in ("user", "item"):
+            params = half_step(model, params, problem, hyper, side)
+        after = params.trained
+        change = _norm(jax.tree.map(jnp.subtract, after, before))
+        if tol is None:
+            converged = jnp.array(False)
+        elif rule == "relative":
+            converged = change < tol * _norm(after)
+        else:
+            converged = jnp.abs(state - change) < tol
+        return params, change, StepInfo(converged)
+
+    return Solver(prepare, init, step, _check, "als")
+
+
+def prepare(ratings: Ratings) -> Layout:
+    """The ratings of each row, in buckets by length. Host; O(n log n)."""
+    return Layout(
+        _buckets(np.asarray(ratings.user), ratings.num_users), _buckets(np.asarray(ratings.item), ratings.num_items)
+    )
+
+
+def half_step(model: Model, params: Params, problem: Problem, hyper: Hyper, side: Side) -> Params:
+    """All rows of one side at their exact minimum given the other side."""
+    assert model.design is not None
+    like = getattr(params.trained, side)
+    table = pack(like)
+    solved_rows, gram, moment = [], [], []
+    for bucket in getattr(problem.layout, side):
+        batch = take(problem.ratings, bucket.index)
+        flat = jax.tree.map(lambda x: x.reshape(-1), batch)
+        design, target = model.design(params, flat, side)
+        A, b = jax.vmap(normal_equations)(
+            pack(design).reshape(*bucket.index.shape, -1), target.reshape(bucket.index.shape), batch.weight
+        )
+        solved_rows.append(bucket.rows)
+        gram.append(A)
+        moment.append(b)
+    # One batched solve for all rows: independent ones in a program deadlock some versions of XLA on a CPU.
+    rows, A, b = jnp.concatenate(solved_rows), jnp.concatenate(gram), jnp.concatenate(moment)
+    z = solve(A, b, _ridge(model, params.trained, problem.weight, hyper, side)[rows].astype(A.dtype))
+    solved = unpack(jnp.zeros_like(table).at[rows].set(z.astype(table.dtype), unique_indices=True), like)
+    return params._replace(trained=params.trained._replace(**{side: solved}))
+
+
+def normal_equations(design: jax.Array, target: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Σ w d dᵀ (D, D) and Σ w t d (D,) of one row, from its design (c, D), targets (c,) and weights (c,)."""
+    dtype = jnp.promote_types(design.dtype, jnp.float32)
+    weighted = (weight[:, None] * design).astype(dtype)
+    dot = lambda a, b: jnp.matmul(a, b, precision="highest")  # noqa: E731
+    return dot(weighted.T, design.astype(dtype)), dot(weighted.T, target.astype(dtype))
+
+
+def solve(gram: jax.Array, moment: jax.Array, ridge: jax.Array) -> jax.Array:
+    """z (m, D) with (gram + diag(ridge)) z = moment by Cholesky; a zero on the diagonal becomes 1, so that z is 0 there."""
+    diagonal = jnp.diagonal(gram, axis1=1, axis2=2) + ridge
+    ridge = jnp.where(diagonal == 0, 1, ridge)
+    A = gram + ridge[:, :, None] * jnp.eye(gram.shape[-1], dtype=gram.dtype)
+    return cho_solve(cho_factor(A, lower=True), moment[..., None])[..., 0]
+
+
+def _ridge(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side) -> jax.Array:
+    """The diagonal of the penalty's quadratic form, (rows, D): half its gradient at 1."""
+
+    def penalty(rows: object) -> jax.Array:
+        return model.penalty(trained._replace(**{side: rows}), weight, hyper)
+
+    return pack(jax.grad(penalty)(jax.tree.map(jnp.ones_like, getattr(trained, side)))) / 2
+
+
+def _norm(trained: Rows) -> jax.Array:
+    return jnp.linalg.norm(pack(trained.user)) + jnp.linalg.norm(pack(trained.item))
+
+
+def _check(model: Model, params: Params, hyper: Hyper) -> None:
+    if model.design is None:
+        raise ValueError(
+            f"als: the model {model.name!r} has no `design`, so its rows have no normal equations. Give the model a "
+            "`design`, or use solvers.sgd or solvers.minibatch."
+        )
+    if jax.tree.leaves(params.trained.shared):
+        raise ValueError(
+            f"als: the model {model.name!r} trains `shared` leaves, which belong to no row. Use solvers.minibatch, or "
+            "move those leaves to `fixed`."
+        )
+    for name, value in (("l2", hyper.l2), ("l2_bias", bias_l2(hyper))):
+        if not value > 0:
+            raise ValueError(
+                f"als: {name} must be positive, not {value}: without a penalty a row with fewer ratings than unknowns "
+                "has no unique minimum. Use a small positive number, or a gradient solver."
+            )
+
+
+def _buckets(row: np.ndarray, num_rows: int) -> tuple[Bucket, ...]:
+    count = np.bincount(row, minlength=num_rows)
+    start = np.concatenate([[0], np.cumsum(count)])
+    order = np.append(np.argsort(row, kind="stable"), len(row)).astype(np.int32)
+    width, buckets, done = 4, [], 0
+    while done < count.max(initial=0):
+        rows = np.flatnonzero((count > done) & (count <= width))
+        if len(rows):
+            lane = np.arange(min(width, count[rows].max()))
+            position = np.where(lane < count[rows, None], start[rows, None] + lane, len(row))
+            buckets.append(Bucket(jnp.asarray(rows.astype(np.int32)), jnp.asarray(order[position])))
+        done, width = width, 2 * width
+    return tuple(buckets)

@@ -1,0 +1,104 @@
+"""Minibatch gradient descent on the mean objective, by any optax optimizer."""
+
+import inspect
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxmf.data.ratings import Ratings, take
+from jaxmf.models.model import Hyper, Model, Params, update_scale
+from jaxmf.solvers.solver import Problem, Solver, StepInfo
+
+
+@lru_cache
+def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size: int = 256) -> Solver:
+    """Dense optax steps on batches B of a fresh shuffle every epoch.
+
+    Each step descends the mean objective, L / |Ω|, estimated on its batch, so that a learning rate does not depend on the
+    size of the data:
+
+        Σ_B w ℓ / Σ_B w  +  penalty / Σ_Ω w
+
+    The penalty is over *all* rows at every step. The last batch of an epoch is padded with weight 0, never dropped.
+
+    Args:
+      optimizer: a function of `Hyper` that returns an optax transformation, such as
+        `lambda h: optax.sgd(h.learning_rate, momentum=h.momentum, nesterov=True)`, which runs inside the traced
+        function, so that the values may be swept; or an optax optimizer whose first parameter is `learning_rate`:
+        `minibatch(optax.adam)` is short for `minibatch(lambda h: optax.adam(h.learning_rate))`. Schedules are functions
+        of the number of steps, ⌈num_ratings / batch_size⌉ per epoch. Numbers that optax needs as static stay outside
+        `Hyper`.
+      batch_size: ratings per step.
+
+    Returns:
+      a Solver for any model.
+
+    Raises:
+      ValueError: `batch_size` is not a positive integer, or `optimizer` is not a function.
+
+    Cost: per step O(batch_size · D) for the loss plus O((num_users + num_items) · D) for penalty and optimizer: large
+    batches are cheaper per epoch.
+
+    Reference: Bottou, Curtis and Nocedal (2018), Optimization methods for large-scale machine learning.
+    """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"minibatch: batch_size must be a positive integer, not {batch_size!r}")
+    if not callable(optimizer):
+        raise ValueError(
+            f"minibatch: optimizer must be a function such as optax.adam or `lambda h: optax.adam(h.learning_rate)`, "
+            f"not {type(optimizer).__name__}"
+        )
+    factory = _factory(optimizer)
+
+    def init(model: Model, params: Params, hyper: Hyper) -> Any:
+        return factory(hyper).init(params.trained)
+
+    def step(
+        key: jax.Array, model: Model, params: Params, state: Any, problem: Problem, hyper: Hyper
+    ) -> tuple[Params, Any, StepInfo]:
+        ratings, fixed, update = problem.ratings, params.fixed, factory(hyper).update
+        total = jnp.maximum(jnp.sum(ratings.weight), jnp.finfo(ratings.weight.dtype).tiny)
+        batches = take(ratings, visiting_order(key, ratings.value.shape[0], batch_size))
+
+        def loss(trained: Any, batch: Ratings) -> jax.Array:
+            fit = jnp.sum(batch.weight * model.loss(Params(trained, fixed), batch))
+            size = jnp.sum(batch.weight)
+            return fit / jnp.where(size > 0, size, 1) + model.penalty(trained, problem.weight, hyper) / total
+
+        def descend(carry: tuple[Any, Any], batch: Ratings) -> tuple[tuple[Any, Any], None]:
+            trained, state = carry
+            updates, state = update(jax.grad(loss)(trained, batch), state, trained)
+            updates = jax.tree.map(jnp.multiply, updates, update_scale(trained, hyper))
+            return (optax.apply_updates(trained, updates), state), None
+
+        (trained, state), _ = jax.lax.scan(descend, (params.trained, state), batches)
+        return Params(trained, fixed), state, StepInfo(jnp.array(False))
+
+    return Solver(_prepare, init, step, _check, getattr(optimizer, "__name__", "minibatch"))
+
+
+def visiting_order(key: jax.Array, num_ratings: int, batch_size: int) -> jax.Array:
+    """The batches of one epoch: (num_batches, batch_size) positions, a permutation padded with num_ratings."""
+    num_batches = -(-num_ratings // batch_size)
+    order = jax.random.permutation(key, num_ratings)
+    padding = jnp.full(num_batches * batch_size - num_ratings, num_ratings, order.dtype)
+    return jnp.concatenate([order, padding]).reshape(num_batches, batch_size)
+
+
+def _prepare(ratings: Ratings) -> tuple[()]:
+    return ()
+
+
+def _check(model: Model, params: Params, hyper: Hyper) -> None:
+    """Every model with a loss and a penalty will do."""
+
+
+def _factory(optimizer: Callable[..., Any]) -> Callable[[Hyper], optax.GradientTransformation]:
+    first = next(iter(inspect.signature(optimizer).parameters), None)
+    if first == "learning_rate":
+        return lambda hyper: optimizer(hyper.learning_rate)
+    return optimizer

@@ -1,0 +1,43 @@
+"""What a solver is: a host layout and two pure functions, one step being one epoch."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from jaxmf.data.ratings import Ratings
+from jaxmf.models.model import Hyper, Model, Params, Rows
+
+
+class Problem(NamedTuple):
+    """What a step reads: the training ratings, n^ν per row, and the solver's own layout of the ratings."""
+
+    ratings: Ratings
+    weight: Rows
+    layout: Any
+
+
+class StepInfo(NamedTuple):
+    """What a step tells its reader and does not need itself. `converged`: bool scalar, the solver's own rule."""
+
+    converged: jax.Array
+
+
+class Solver(NamedTuple):
+    """A solver: `prepare` runs once on the host, the rest is pure.
+
+    Attributes:
+      prepare: `(ratings) -> layout`, arrays of fixed shape. It holds positions in `ratings`, never weights or values, so
+        that one layout serves every set of weights (folds).
+      init: `(model, params, hyper) -> state`.
+      step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
+      check: `(model, params, hyper) -> None`, on shapes only: raises ValueError before anything compiles where the solver
+        needs a part that the model lacks, or a number that `hyper` does not have.
+      name: shown in tables.
+    """
+
+    prepare: Callable[[Ratings], Any]
+    init: Callable[[Model, Params, Hyper], Any]
+    step: Callable[[jax.Array, Model, Params, Any, Problem, Hyper], tuple[Params, Any, StepInfo]]
+    check: Callable[[Model, Params, Hyper], None]
+    name: str = "custom"

@@ -1,0 +1,380 @@
+"""The one training loop: `make_fit` is its pure form, `fit` the host's door to it."""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from jaxmf import metrics
+from jaxmf.data.dataset import Dataset
+from jaxmf.data.ratings import Ratings
+from jaxmf.models.model import Hyper, Model, Params, mean_loss, objective, row_weights
+from jaxmf.solvers.solver import Problem, Solver
+
+RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
+STATUS = ("completed", "converged", "stopped_early", "diverged")
+_CHUNK = 32  # epochs per compiled program; how many of them run is traced, so one program serves any number of epochs
+_TICK = 0.25  # seconds between two reports of progress
+
+Monitor = str | Callable[[Params, Ratings], jax.Array]
+
+
+class Prepared(NamedTuple):
+    """What `prepare` returns: training ratings, validation ratings (or None), and the solver's layout of the former."""
+
+    train: Ratings
+    valid: Ratings | None
+    layout: Any
+
+
+class Best(NamedTuple):
+    """The best epoch so far by the monitored validation score (lower is better)."""
+
+    params: Params
+    score: jax.Array
+    epoch: jax.Array
+
+
+class FitState(NamedTuple):
+    """Everything that the next epoch needs: a fit resumed from it continues to the same bits.
+
+    Attributes:
+      epoch: epochs done, int32.
+      params: parameters after that epoch; after a divergence, those before the bad epoch.
+      solver: the solver's own state.
+      best: the best epoch so far, None without `patience`.
+      status: int32 index into `STATUS`; a fit that can go on has 0.
+    """
+
+    epoch: jax.Array
+    params: Params
+    solver: Any
+    best: Best | None
+    status: jax.Array
+
+
+class Fit(NamedTuple):
+    """A fitted model.
+
+    Attributes:
+      model: the model.
+      params: the parameters: with `patience` those of the best epoch on validation, else those of the last one.
+      hyper: the numbers it was fitted with.
+      state: for `resume`.
+      history: name -> (epochs,) array: `epoch` (from 1), `seconds` since the start (compilation excluded), `train_loss`
+        (weighted mean of the model's loss), `objective` (the regularized sum), and with validation ratings `valid_loss`,
+        `valid_rmse`, `valid_mae`, `monitor`; after a divergence the last row is the bad epoch.
+      status: "completed" (all epochs ran), "converged" (the solver's own rule), "stopped_early" (no improvement for
+        `patience` epochs) or "diverged" (numbers no longer finite; contained, not raised).
+      compile_seconds: time spent tracing and compiling in this call; about 0 when the program was there already.
+    """
+
+    model: Model
+    params: Params
+    hyper: Hyper
+    state: FitState
+    history: dict[str, np.ndarray]
+    status: str
+    compile_seconds: float = 0.0
+
+    def to_frame(self) -> pd.DataFrame:
+        """The history as a table, one row per epoch."""
+        return pd.DataFrame(self.history)
+
+
+def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings | None = None) -> Prepared:
+    """Lay the ratings out for a solver: once, on the host. The result serves any model and any `Hyper`.
+
+    Args:
+      solver: the solver.
+      train: training ratings.
+      valid: validation ratings over the same users and items, or None.
+
+    Returns:
+      a pytree of fixed shapes, what `run` of `make_fit` reads.
+
+    Raises:
+      ValueError: no training ratings, or training and validation over different numbers of users or items.
+    """
+    train, valid = _ratings(train, "train"), None if valid is None else _ratings(valid, "valid")
+    if valid is not None and (train.num_users, train.num_items) != (valid.num_users, valid.num_items):
+        raise ValueError(
+            f"prepare: train has {train.num_users} users and {train.num_items} items, valid {valid.num_users} and "
+            f"{valid.num_items}. Split one Dataset with jaxmf.splits, so that both share their ids."
+        )
+    return Prepared(train, valid, solver.prepare(train))
+
+
+def make_fit(
+    model: Model,
+    solver: Solver,
+    epochs: int,
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    monitor: Monitor = "loss",
+    track: bool = True,
+) -> Callable[..., tuple[FitState, dict[str, jax.Array]]]:
+    """A whole fit as one pure function; everything given here is static.
+
+    Args:
+      model: the model.
+      solver: the solver.
+      epochs: epochs per run; an epoch is keyed by `fold_in(key, epoch)`, so that where a fit is cut changes nothing.
+      patience: stop after this many epochs without an improvement on validation, and keep the best parameters; None
+        runs all epochs and keeps the last.
+      min_delta: what counts as an improvement: the monitored score falls by more than this.
+      monitor: "loss" (weighted mean validation loss), "rmse", "mae", or a function `(params, ratings) -> scalar` of the
+        validation ratings, lower being better.
+      track: also record the training loss and the objective every epoch, which costs one pass over the ratings.
+
+    Returns:
+      `run(key, batch, hyper, state=None, num_epochs=None) -> (FitState, history)`, for `batch` from `prepare`. It can be
+      jitted, vmapped, differentiated, lowered and exported. `state` continues an earlier run under the same key.
+      `num_epochs` (traced, default all) runs fewer epochs. `history` maps names to arrays (epochs,), NaN (epoch: 0)
+      where no epoch ran.
+
+    Raises:
+      ValueError: a static choice is out of range; at the call, `patience` without validation ratings.
+    """
+    _check_static(epochs, patience, min_delta, monitor)
+    names = {"loss": "valid_loss", "rmse": "valid_rmse", "mae": "valid_mae"}
+
+    def measure(params: Params, problem: Problem, valid: Ratings | None, hyper: Hyper) -> dict[str, jax.Array]:
+        row = {}
+        if track:
+            row["train_loss"] = mean_loss(model, params, problem.ratings)
+            row["objective"] = objective(model, params, problem.ratings, hyper, problem.weight)
+        if valid is not None:
+            seen = (valid.value, model.predict(params, valid.user, valid.item), valid.weight)
+            row["valid_loss"] = mean_loss(model, params, valid)
+            row["valid_rmse"], row["valid_mae"] = metrics.rmse(*seen), metrics.mae(*seen)
+            row["monitor"] = monitor(params, valid) if callable(monitor) else row[names[monitor]]
+        return row
+
+    def run(
+        key: jax.Array,
+        batch: Prepared,
+        hyper: Hyper,
+        state: FitState | None = None,
+        num_epochs: jax.typing.ArrayLike | None = None,
+    ) -> tuple[FitState, dict[str, jax.Array]]:
+        hyper = _cast(hyper, batch.train.value.dtype)
+        if patience is not None and batch.valid is None:
+            raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
+        if state is None:
+            state = start(model, solver, key, batch, hyper, patience)
+        problem = Problem(batch.train, row_weights(batch.train, hyper.reg_exponent), batch.layout)
+
+        def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
+            epoch = state.epoch + 1
+            params, inner, info = solver.step(
+                jax.random.fold_in(key, epoch), model, state.params, state.solver, problem, hyper
+            )
+            row = measure(params, problem, batch.valid, hyper)
+            finite = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves((params.trained, row))))
+            best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
+            if best is not None:
+                improved = finite & (row["monitor"] < best.score - min_delta)
+                best = _where(improved, Best(params, row["monitor"], epoch), best)
+                status = jnp.where(epoch - best.epoch >= patience, STOPPED_EARLY, status)
+            after = FitState(epoch, params, inner, best, status.astype(jnp.int32))
+            halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
+            return _where(finite, after, halted), {"epoch": epoch, **row}
+
+        row_shape = jax.eval_shape(advance, state)[1]
+        blank = jax.tree.map(lambda s: jnp.full(s.shape, 0 if s.dtype == jnp.int32 else jnp.nan, s.dtype), row_shape)
+
+        def body(state: FitState, index: jax.Array) -> tuple[FitState, dict[str, jax.Array]]:
+            active = (state.status == RUNNING) & (True if num_epochs is None else index < num_epochs)
+            return jax.lax.cond(active, advance, lambda state: (state, blank), state)
+
+        return jax.lax.scan(body, state, jnp.arange(epochs))
+
+    return run
+
+
+def start(
+    model: Model, solver: Solver, key: jax.Array, batch: Prepared, hyper: Hyper, patience: int | None = None
+) -> FitState:
+    """The state before the first epoch. Pure; `fold_in(key, 0)` draws the initial parameters."""
+    hyper = _cast(hyper, batch.train.value.dtype)
+    params = model.init(jax.random.fold_in(key, 0), batch.train, hyper)
+    zero = jnp.zeros((), jnp.int32)
+    best = None if patience is None else Best(params, jnp.array(jnp.inf, batch.train.value.dtype), zero)
+    return FitState(zero, params, solver.init(model, params, hyper), best, zero)
+
+
+def fit(
+    key: jax.Array,
+    model: Model,
+    solver: Solver,
+    train: Dataset | Ratings | Prepared,
+    valid: Dataset | Ratings | None = None,
+    hyper: Hyper | None = None,
+    epochs: int = 50,
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    monitor: Monitor = "loss",
+    track: bool = True,
+    resume: Fit | None = None,
+    progress: bool = False,
+) -> Fit:
+    """Fit a model: `make_fit` compiled once, run in chunks of epochs, with checks before anything compiles.
+
+    Args:
+      key: from `jax.random.key`. The same key, data and numbers give the same bits on the same machine.
+      model: the model.
+      solver: the solver.
+      train: training ratings, or what `prepare` made of them (then `valid` is in there).
+      valid: validation ratings over the same users and items.
+      hyper: the numbers; `Hyper()` if None. Other values run the program already compiled.
+      epochs: epochs to run, after those of `resume`.
+      patience, min_delta, monitor, track: as in `make_fit`.
+      resume: an earlier Fit of the same model, solver and data: 5 epochs resumed for 5 equal 10 to the bit, if the key is
+        the same. A fit that stopped (by itself) stays as it is.
+      progress: show a progress bar on standard error.
+
+    Returns:
+      a Fit. Divergence is a status, not an exception.
+
+    Raises:
+      ValueError: a number out of range, a part that the solver needs and the model lacks, `patience` without `valid`,
+        or a `resume` of another shape.
+    """
+    hyper = Hyper() if hyper is None else hyper
+    _check_static(epochs, patience, min_delta, monitor)
+    check_hyper(hyper)
+    if isinstance(train, Prepared):
+        if valid is not None:
+            raise ValueError("fit: valid is already part of what prepare made; pass it to prepare instead")
+        if patience is not None and train.valid is None:
+            raise ValueError("patience needs validation ratings: pass valid= to prepare (jaxmf.splits makes them)")
+    elif patience is not None and valid is None:
+        raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
+    ratings = train.train if isinstance(train, Prepared) else _ratings(train, "train")
+    shape = jax.eval_shape(lambda: model.init(key, ratings, _cast(hyper, ratings.value.dtype)))
+    _check_rank(hyper, shape)
+    solver.check(model, shape, hyper)
+    batch = train if isinstance(train, Prepared) else prepare(solver, ratings, valid)
+    if resume is not None:
+        _check_resume(resume, shape, patience)
+
+    begin, program = _compiled(model, solver, patience, min_delta, monitor, track)
+    clock = time.perf_counter()
+    state = begin(key, batch, hyper) if resume is None else resume.state
+    state, _ = jax.block_until_ready(program(key, batch, hyper, state, 0))
+    compile_seconds = time.perf_counter() - clock
+
+    rows: list[pd.DataFrame] = [] if resume is None else [resume.to_frame()]
+    elapsed = 0.0 if resume is None or not len(rows[0]) else float(rows[0]["seconds"].iloc[-1])
+    left, chunk = epochs, 1
+    with _bar(epochs, progress) as bar:
+        while left > 0 and int(state.status) == RUNNING:
+            clock = time.perf_counter()
+            state, history = jax.block_until_ready(program(key, batch, hyper, state, chunk))
+            seconds = time.perf_counter() - clock
+            table = pd.DataFrame({name: np.asarray(column) for name, column in history.items()})
+            table = table[table["epoch"] > 0]
+            table.insert(1, "seconds", elapsed + seconds * np.arange(1, len(table) + 1) / len(table))
+            rows.append(table)
+            elapsed, left = elapsed + seconds, left - chunk
+            bar.update(len(table))
+            if "valid_rmse" in table:
+                bar.set_postfix(valid_rmse=f"{table['valid_rmse'].iloc[-1]:.4f}", refresh=False)
+            chunk = max(1, min(left, _CHUNK, int(_TICK * chunk / max(seconds, 1e-9))))
+    params = state.params if state.best is None else state.best.params
+    history = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"epoch": [], "seconds": []})
+    columns = {name: history[name].to_numpy() for name in history}
+    return Fit(model, params, hyper, state, columns, STATUS[int(state.status)], compile_seconds)
+
+
+def check_hyper(hyper: Hyper) -> None:
+    """ValueError naming the first number of `hyper` that is out of range."""
+    ranges = {
+        "l2": (lambda x: x >= 0, "at least 0"),
+        "l2_bias": (lambda x: x >= 0, "at least 0, or None for l2"),
+        "reg_exponent": (lambda x: 0 <= x <= 1, "between 0 (constant per row) and 1 (per observation)"),
+        "learning_rate": (lambda x: x > 0, "positive"),
+        "learning_rate_bias": (lambda x: x > 0, "positive, or None for learning_rate"),
+        "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+        "init_scale": (lambda x: x >= 0, "at least 0"),
+    }
+    for name, (holds, expected) in ranges.items():
+        value = getattr(hyper, name)
+        if value is None and name in ("l2_bias", "learning_rate_bias"):
+            continue
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            raise ValueError(f"hyper: {name} must be one number, not {value!r}; jaxmf.sweep takes many") from None
+        if not (np.isfinite(number) and holds(number)):
+            raise ValueError(f"hyper: {name} must be finite and {expected}, not {value!r}")
+
+
+@lru_cache(maxsize=64)
+def _compiled(
+    model: Model, solver: Solver, patience: int | None, min_delta: float, monitor: Monitor, track: bool
+) -> tuple[Callable[..., FitState], Callable[..., tuple[FitState, dict[str, jax.Array]]]]:
+    begin = jax.jit(lambda key, batch, hyper: start(model, solver, key, batch, hyper, patience))
+    return begin, jax.jit(make_fit(model, solver, _CHUNK, patience, min_delta, monitor, track))
+
+
+def _ratings(data: Dataset | Ratings, name: str) -> Ratings:
+    ratings = data.ratings if isinstance(data, Dataset) else data
+    if not isinstance(ratings, Ratings):
+        raise ValueError(f"{name} must be a Dataset or its Ratings, not {type(data).__name__}")
+    if ratings.value.shape[0] == 0:
+        raise ValueError(f"{name} has no ratings")
+    return ratings
+
+
+def _cast(hyper: Hyper, dtype: Any) -> Hyper:
+    """Numbers in the ratings' dtype, so that nothing is promoted; the rank is an integer."""
+    rank = None if hyper.rank is None else jnp.asarray(hyper.rank, jnp.int32)
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None))._replace(rank=rank)
+
+
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def _check_static(epochs: int, patience: int | None, min_delta: float, monitor: Monitor) -> None:
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs must be a positive integer, not {epochs!r}")
+    if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
+        raise ValueError(f"patience must be a positive integer or None, not {patience!r}")
+    if not min_delta >= 0:
+        raise ValueError(f"min_delta must be at least 0, not {min_delta!r}")
+    if not callable(monitor) and monitor not in ("loss", "rmse", "mae"):
+        raise ValueError(f"monitor must be 'loss', 'rmse', 'mae' or a function (params, ratings), not {monitor!r}")
+
+
+def _check_rank(hyper: Hyper, shape: Params) -> None:
+    if hyper.rank is None:
+        return
+    factors = shape.trained.user.get("factors") if isinstance(shape.trained.user, dict) else None
+    if factors is None:
+        raise ValueError("hyper: rank is given, but the model trains no leaf named 'factors'; leave it None")
+    width = factors.shape[-1]
+    if isinstance(hyper.rank, bool) or int(hyper.rank) != hyper.rank or not 1 <= hyper.rank <= width:
+        raise ValueError(f"hyper: rank must be an integer from 1 to the model's width {width}, not {hyper.rank!r}")
+
+
+def _check_resume(resume: Fit, shape: Params, patience: int | None) -> None:
+    found = jax.tree.map(lambda x: (x.shape, x.dtype), resume.state.params)
+    expected = jax.tree.map(lambda x: (x.shape, x.dtype), shape)
+    if found != expected:
+        raise ValueError(f"resume: the earlier fit has parameters {found}, this model and data need {expected}")
+    if (resume.state.best is None) != (patience is None):
+        raise ValueError("resume: patience must be None in both calls or in neither")
+
+
+def _bar(epochs: int, progress: bool) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(total=epochs, unit="epoch", disable=not progress, leave=False)
