@@ -1,7 +1,8 @@
 """jaxmf: a JAX functional research framework for matrix factorization."""
 
-from jaxmf import models, solvers
+from jaxmf import evaluate, models, solvers, verify
 from jaxmf.data import Dataset, Ratings, datasets, splits
+from jaxmf.evaluate import predict
 from jaxmf.models import Hyper, Model, Params, Rows
 from jaxmf.training import Fit, fit, make_fit, prepare
 
@@ -14,10 +15,13 @@ __all__ = [
     "Ratings",
     "Rows",
     "datasets",
+    "evaluate",
     "fit",
     "make_fit",
     "models",
+    "predict",
     "prepare",
     "solvers",
     "splits",
+    "verify",
 ]

@@ -18,6 +18,7 @@ from jaxmf.solvers.solver import Problem, Solver
 
 RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
 STATUS = ("completed", "converged", "stopped_early", "diverged")
+_COLUMNS = ("epoch", "train_loss", "objective", "valid_loss", "valid_rmse", "valid_mae", "monitor")
 _CHUNK = 32  # epochs per compiled program; how many of them run is traced, so one program serves any number of epochs
 _TICK = 0.25  # seconds between two reports of progress
 
@@ -66,9 +67,10 @@ class Fit(NamedTuple):
       params: the parameters: with `patience` those of the best epoch on validation, else those of the last one.
       hyper: the numbers it was fitted with.
       state: for `resume`.
-      history: name -> (epochs,) array: `epoch` (from 1), `seconds` since the start (compilation excluded), `train_loss`
-        (weighted mean of the model's loss), `objective` (the regularized sum), and with validation ratings `valid_loss`,
-        `valid_rmse`, `valid_mae`, `monitor`; after a divergence the last row is the bad epoch.
+      history: name -> (epochs,) array: `epoch` (from 1), `seconds` since the start (compilation excluded),
+        `train_loss` (weighted mean of the model's loss), `objective` (the regularized sum), and with validation ratings
+        `valid_loss`, `valid_rmse`, `valid_mae` (and `monitor`, if that is a function); after a divergence the last row
+        is the bad epoch.
       status: "completed" (all epochs ran), "converged" (the solver's own rule), "stopped_early" (no improvement for
         `patience` epochs) or "diverged" (numbers no longer finite; contained, not raised).
       compile_seconds: time spent tracing and compiling in this call; about 0 when the program was there already.
@@ -133,8 +135,8 @@ def make_fit(
       track: also record the training loss and the objective every epoch, which costs one pass over the ratings.
 
     Returns:
-      `run(key, batch, hyper, state=None, num_epochs=None) -> (FitState, history)`, for `batch` from `prepare`. It can be
-      jitted, vmapped, differentiated, lowered and exported. `state` continues an earlier run under the same key.
+      `run(key, batch, hyper, state=None, num_epochs=None) -> (FitState, history)`, for `batch` from `prepare`. It can
+      be jitted, vmapped, differentiated, lowered and exported. `state` continues an earlier run under the same key.
       `num_epochs` (traced, default all) runs fewer epochs. `history` maps names to arrays (epochs,), NaN (epoch: 0)
       where no epoch ran.
 
@@ -142,7 +144,7 @@ def make_fit(
       ValueError: a static choice is out of range; at the call, `patience` without validation ratings.
     """
     _check_static(epochs, patience, min_delta, monitor)
-    names = {"loss": "valid_loss", "rmse": "valid_rmse", "mae": "valid_mae"}
+    monitored = "monitor" if callable(monitor) else f"valid_{monitor}"
 
     def measure(params: Params, problem: Problem, valid: Ratings | None, hyper: Hyper) -> dict[str, jax.Array]:
         row = {}
@@ -153,7 +155,8 @@ def make_fit(
             seen = (valid.value, model.predict(params, valid.user, valid.item), valid.weight)
             row["valid_loss"] = mean_loss(model, params, valid)
             row["valid_rmse"], row["valid_mae"] = metrics.rmse(*seen), metrics.mae(*seen)
-            row["monitor"] = monitor(params, valid) if callable(monitor) else row[names[monitor]]
+            if callable(monitor):
+                row["monitor"] = monitor(params, valid)
         return row
 
     def run(
@@ -179,8 +182,9 @@ def make_fit(
             finite = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves((params.trained, row))))
             best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
             if best is not None:
-                improved = finite & (row["monitor"] < best.score - min_delta)
-                best = _where(improved, Best(params, row["monitor"], epoch), best)
+                score = row[monitored]
+                improved = finite & (score < best.score - min_delta)
+                best = _where(improved, Best(params, score, epoch), best)
                 status = jnp.where(epoch - best.epoch >= patience, STOPPED_EARLY, status)
             after = FitState(epoch, params, inner, best, status.astype(jnp.int32))
             halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
@@ -235,8 +239,8 @@ def fit(
       hyper: the numbers; `Hyper()` if None. Other values run the program already compiled.
       epochs: epochs to run, after those of `resume`.
       patience, min_delta, monitor, track: as in `make_fit`.
-      resume: an earlier Fit of the same model, solver and data: 5 epochs resumed for 5 equal 10 to the bit, if the key is
-        the same. A fit that stopped (by itself) stays as it is.
+      resume: an earlier Fit of the same model, solver and data: 5 epochs resumed for 5 equal 10 to the bit, if the
+        key is the same. A fit that stopped by itself stays as it is.
       progress: show a progress bar on standard error.
 
     Returns:
@@ -278,7 +282,7 @@ def fit(
             clock = time.perf_counter()
             state, history = jax.block_until_ready(program(key, batch, hyper, state, chunk))
             seconds = time.perf_counter() - clock
-            table = pd.DataFrame({name: np.asarray(column) for name, column in history.items()})
+            table = pd.DataFrame({name: np.asarray(history[name]) for name in _COLUMNS if name in history})
             table = table[table["epoch"] > 0]
             table.insert(1, "seconds", elapsed + seconds * np.arange(1, len(table) + 1) / len(table))
             rows.append(table)

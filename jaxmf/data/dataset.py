@@ -212,17 +212,13 @@ def _number_ids(ids: pd.Series, column: str) -> tuple[np.ndarray, pd.Index]:
     if isinstance(ids.dtype, pd.CategoricalDtype):
         ids = ids.astype(ids.cat.categories.dtype)  # unused categories are not ids
     try:
-        codes, unique = pd.factorize(ids)
+        try:
+            codes, unique = pd.factorize(ids, sort=True)
+        except TypeError:  # ids that cannot be compared stay in order of appearance
+            codes, unique = pd.factorize(ids)
     except TypeError as error:
         raise ValueError(f"column {ids.name!r}: ids must be hashable, such as numbers, strings or tuples") from error
-    index = pd.Index(unique, name=column, tupleize_cols=False)
-    try:
-        order = index.argsort()
-    except TypeError:
-        order = np.arange(len(index))
-    number = np.empty(len(index), np.int32)
-    number[order] = np.arange(len(index), dtype=np.int32)
-    return number[codes], index.take(order)
+    return codes.astype(np.int32), pd.Index(unique, name=column, tupleize_cols=False)
 
 
 def _finite_ratings(values: pd.Series) -> np.ndarray:
@@ -291,8 +287,8 @@ def _align_items(items: pd.DataFrame, item_ids: pd.Index, columns: Mapping[str, 
     missing = item_ids[items.index.get_indexer(item_ids) < 0]
     if len(missing):
         raise ValueError(
-            f"items: no row for {len(missing)} rated item(s): {_first(missing.tolist())}; index the table by item id and add "
-            "these rows, for example with items.reindex(frame[...].unique())"
+            f"items: no row for {len(missing)} rated item(s): {_first(missing.tolist())}; index the table by "
+            "item id and add these rows, for example with items.reindex(frame[...].unique())"
         )
     return items.loc[item_ids].rename_axis("item_id")
 

@@ -102,8 +102,8 @@ def movielens(name: str = "ml-latest-small", root: str | Path | None = None) -> 
 
 def _find_folder(name: str, root: str | Path | None) -> Path:
     """The folder that holds ratings.csv, movies.csv and tags.csv."""
-    roots = [root, os.environ.get("JAXMF_DATA")]
-    looked = [folder for place in roots if place for folder in (Path(place) / name, Path(place))]
+    place = os.environ.get("JAXMF_DATA") if root is None else root
+    looked = [Path(place) / name, Path(place)] if place else []
     for folder in looked:
         if all((folder / file).is_file() for file in ("ratings.csv", "movies.csv", "tags.csv")):
             return folder

@@ -31,7 +31,7 @@ TAGS = (
 )
 _MIN_PER_USER = 20
 _CHUNK_CELLS = 4_000_000  # users x items looked at together while drawing pairs: bounds memory, not the data's size
-_MEAN, _USER_SD, _ITEM_SD, _POPULARITY_SLOPE, _FACTOR_SD, _NOISE_SD = 3.53, 0.40, 0.30, 0.16, 0.55, 0.76
+_MEAN, _USER_SD, _ITEM_SD, _POPULARITY_SLOPE, _FACTOR_SD, _NOISE_SD = 3.53, 0.40, 0.30, 0.16, 0.55, 0.77
 _FIRST_SECOND, _SPAN_SECONDS = 828_000_000, 20 * 365 * 86_400
 
 
@@ -49,7 +49,7 @@ def synthetic(
     Args:
       num_users: number of users; their ids are 1 .. num_users.
       num_items: number of items; their ids are 1 .. num_items.
-      num_ratings: number of distinct (user, item) pairs, at least num_users, at most num_users * num_items.
+      num_ratings: number of distinct (user, item) pairs, at most num_users * num_items.
       rank: number of planted factors, at least 1; later ones matter less.
       seed: the same seed gives the same data.
 
@@ -58,7 +58,7 @@ def synthetic(
       ordered by user, then item.
 
     Raises:
-      ValueError: sizes that are not positive, or a number of ratings that does not fit them.
+      ValueError: a size below 1, or more ratings than pairs.
 
     Cost: time O(num_users * num_items), because each user's items are a weighted sample without replacement; memory
     O(num_ratings). About 1 s at the default size.
@@ -71,10 +71,10 @@ def synthetic(
     for name, size in sizes.items():
         if size < 1:
             raise ValueError(f"synthetic: {name} must be at least 1, got {size}")
-    if not num_users <= num_ratings <= num_users * num_items:
+    if num_ratings > num_users * num_items:
         raise ValueError(
-            f"synthetic: num_ratings must lie between num_users = {num_users} (one rating each) and num_users * "
-            f"num_items = {num_users * num_items} (every pair once), got {num_ratings}; change one of the sizes"
+            f"synthetic: num_ratings = {num_ratings} is more than num_users * num_items = {num_users * num_items} "
+            "distinct pairs; ask for fewer ratings or more users and items"
         )
     rng = np.random.default_rng(seed)
     popularity_rank = rng.permutation(num_items) + 1
@@ -169,10 +169,10 @@ def _timestamps(rng: np.random.Generator, user: np.ndarray, counts: np.ndarray) 
     gaps = 1 + rng.exponential(25, num_ratings).astype(np.int64)
     pause = rng.random(num_ratings) < 1 / 60
     gaps[pause] += rng.exponential(30 * 86_400, int(pause.sum())).astype(np.int64)
-    starts = np.cumsum(counts) - counts
+    first = (np.cumsum(counts) - counts)[user]
     elapsed = np.cumsum(gaps)
     joined = _FIRST_SECOND + rng.integers(0, _SPAN_SECONDS, len(counts))
-    in_order = elapsed + np.repeat(joined - elapsed[starts], counts)
+    in_order = joined[user] + elapsed - elapsed[first]
     # Rows of one user are sorted by item; a random order among them keeps time and item independent.
     times = np.empty_like(in_order)
     times[np.argsort(user + rng.random(num_ratings))] = in_order

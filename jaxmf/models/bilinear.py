@@ -1,6 +1,6 @@
 """The bilinear family: r̂_ui = mean + b_u + c_i + p_u·q_i, where a model lacks the terms its pytree lacks."""
 
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, memoize
 
 Center = Literal["global", "user"] | None
 
 
-@lru_cache
+@memoize
 def mf(rank: int, center: Center = "global") -> Model:
     """Plain matrix factorization, r̂_ui = mean + p_u·q_i.
 
@@ -35,7 +35,7 @@ def mf(rank: int, center: Center = "global") -> Model:
     return _bilinear(rank, partial(mf, center=center), "mf", center=center, bias=False)
 
 
-@lru_cache
+@memoize
 def biased_mf(rank: int) -> Model:
     """Matrix factorization with biases, r̂_ui = μ + b_u + c_i + p_u·q_i.
 
@@ -54,7 +54,7 @@ def biased_mf(rank: int) -> Model:
     return _bilinear(rank, biased_mf, "biased_mf", center="global", bias=True)
 
 
-@lru_cache
+@memoize
 def global_mean() -> Model:
     """The baseline r̂_ui = μ, the weighted mean of the training ratings: `init` is the fit.
 
@@ -68,7 +68,7 @@ def global_mean() -> Model:
     return Model(init, predict, loss, penalty, gradient, name="global_mean")
 
 
-@lru_cache
+@memoize
 def damped_bias(damping_user: float = 5.0, damping_item: float = 5.0) -> Model:
     """The baseline r̂_ui = μ + b_u + c_i with damped biases in closed form: `init` is the fit, no solver is needed.
 
@@ -120,7 +120,7 @@ def loss(params: Params, ratings: Ratings) -> jax.Array:
 
 def penalty(trained: Rows, weight: Rows, hyper: Hyper) -> jax.Array:
     """λ Σ weight·‖row of factors‖² + λ_b Σ weight·bias², over both sides."""
-    total = 0.0
+    total: Any = 0.0
     for rows, row_weight in ((trained.user, weight.user), (trained.item, weight.item)):
         if "factors" in rows:
             total = total + hyper.l2 * jnp.sum(row_weight * jnp.sum(rows["factors"] ** 2, axis=-1))
@@ -132,8 +132,8 @@ def penalty(trained: Rows, weight: Rows, hyper: Hyper) -> jax.Array:
 def gradient(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
     """The objective's gradient, derived by hand. With e = r − r̂ and sums over a row's observations,
 
-        ∂L/∂p_u = −2 Σ_i w e q_i + 2 λ n_u^ν p_u        ∂L/∂b_u = −2 Σ_i w e + 2 λ_b n_u^ν b_u
-        ∂L/∂q_i = −2 Σ_u w e p_u + 2 λ n_i^ν q_i        ∂L/∂c_i = −2 Σ_u w e + 2 λ_b n_i^ν c_i
+    ∂L/∂p_u = −2 Σ_i w e q_i + 2 λ n_u^ν p_u        ∂L/∂b_u = −2 Σ_i w e + 2 λ_b n_u^ν b_u
+    ∂L/∂q_i = −2 Σ_u w e p_u + 2 λ n_i^ν q_i        ∂L/∂c_i = −2 Σ_u w e + 2 λ_b n_i^ν c_i
     """
     error = ratings.weight * (ratings.value - predict(params, ratings.user, ratings.item))
     own_other: dict[Side, Side] = {"user": "item", "item": "user"}

@@ -1,8 +1,10 @@
 """What a model is: pure functions over `Params`, and the one objective composed from them."""
 
+import inspect
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache, wraps
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,8 @@ from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
 
 Side = Literal["user", "item"]
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 class Rows(NamedTuple):
@@ -19,9 +23,9 @@ class Rows(NamedTuple):
     Leaves of `user` have a leading axis of users, leaves of `item` one of items, leaves of `shared` any shape.
     """
 
-    user: Any = {}
-    item: Any = {}
-    shared: Any = {}
+    user: Any = {}  # noqa: RUF012
+    item: Any = {}  # noqa: RUF012
+    shared: Any = {}  # noqa: RUF012
 
 
 class Params(NamedTuple):
@@ -60,7 +64,7 @@ class Hyper(NamedTuple):
     momentum: Any = 0.9
     init_scale: Any = 0.1
     rank: Any = None
-    extra: dict[str, Any] = {}
+    extra: dict[str, Any] = {}  # noqa: RUF012
 
 
 class Model(NamedTuple):
@@ -90,6 +94,19 @@ class Model(NamedTuple):
     name: str = "custom"
 
 
+def memoize(build: Callable[P, T]) -> Callable[P, T]:
+    """Equal arguments, however they are passed, build one object only, so that compiled programs are found again."""
+    signature, remembered = inspect.signature(build), lru_cache(typed=True)(build)
+
+    @wraps(build)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return remembered(*bound.args)
+
+    return call
+
+
 def row_weights(ratings: Ratings, exponent: jax.typing.ArrayLike) -> Rows:
     """One factor n^exponent per user and per item, n the weighted number of training observations.
 
@@ -104,9 +121,7 @@ def row_weights(ratings: Ratings, exponent: jax.typing.ArrayLike) -> Rows:
     return Rows(power(n_u), power(n_i))
 
 
-def objective(
-    model: Model, params: Params, ratings: Ratings, hyper: Hyper, weight: Rows | None = None
-) -> jax.Array:
+def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weight: Rows | None = None) -> jax.Array:
     """The regularized training objective, the one that every solver minimizes.
 
         L(θ) = Σ_{(u,i)∈Ω} w_ui ℓ_ui(θ) + penalty(θ, n^ν, hyper)
@@ -154,12 +169,13 @@ def pack(rows: Any) -> jax.Array:
 
 def unpack(table: jax.Array, like: Any) -> Any:
     """The inverse of `pack`: a table (rows, D) cut into leaves shaped as in `like`, with the table's row count."""
-    leaves, structure = jax.tree.flatten(like)
+    leaves = jax.tree.leaves(like)
     cuts = [0]
     for leaf in leaves:
         cuts.append(cuts[-1] + math.prod(leaf.shape[1:]))
     columns = zip(cuts, cuts[1:], leaves, strict=False)
-    return structure.unflatten([table[:, a:b].reshape(-1, *leaf.shape[1:]) for a, b, leaf in columns])
+    pieces = [table[:, a:b].reshape(-1, *leaf.shape[1:]) for a, b, leaf in columns]
+    return jax.tree.unflatten(jax.tree.structure(like), pieces)
 
 
 def update_scale(trained: Rows, hyper: Hyper) -> Rows:

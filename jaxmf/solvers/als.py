@@ -1,6 +1,5 @@
 """Alternating least squares: the exact minimizer of the objective in one side's rows at a time."""
 
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import jax
@@ -9,7 +8,7 @@ import numpy as np
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from jaxmf.data.ratings import Ratings, take
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, memoize, pack, unpack
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 
@@ -17,7 +16,7 @@ class Bucket(NamedTuple):
     """Rows of similar length: `rows` (m,) and, for each, the positions of its ratings, (m, width), padded with n."""
 
     rows: jax.Array
-    index: jax.Array
+    position: jax.Array
 
 
 class Layout(NamedTuple):
@@ -27,7 +26,7 @@ class Layout(NamedTuple):
     item: tuple[Bucket, ...]
 
 
-@lru_cache
+@memoize
 def als(tol: float | None = None, rule: Literal["relative", "difference"] = "relative") -> Solver:
     """Alternating least squares by Cholesky: users given items, then items given users, one sweep per epoch.
 
@@ -47,11 +46,11 @@ def als(tol: float | None = None, rule: Literal["relative", "difference"] = "rel
       a Solver for models with a `design` and a penalty that is a diagonal quadratic in the rows.
 
     Raises:
-      ValueError: `tol` is not positive, or `rule` unknown; at `check`, the model has no `design`, trains `shared` leaves,
-        or λ or λ_b is not positive.
+      ValueError: `tol` is not positive, or `rule` unknown; at `check`, the model has no `design`, trains `shared`
+        leaves, or λ or λ_b is not positive.
 
-    Cost: O(num_ratings · D² + (num_users + num_items) · D³) per sweep for blocks of D numbers; memory for one design row
-    per rating (padded by up to 2×) and one D × D matrix per row. Normal equations are at least float32.
+    Cost: O(num_ratings · D² + (num_users + num_items) · D³) per sweep for blocks of D numbers; memory for one design
+    row per rating (padded by up to 2×) and one D × D matrix per row. Normal equations are at least float32.
 
     References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
     Bell and Volinsky (2009).
@@ -97,11 +96,11 @@ def half_step(model: Model, params: Params, problem: Problem, hyper: Hyper, side
     table = pack(like)
     solved_rows, gram, moment = [], [], []
     for bucket in getattr(problem.layout, side):
-        batch = take(problem.ratings, bucket.index)
+        batch = take(problem.ratings, bucket.position)
         flat = jax.tree.map(lambda x: x.reshape(-1), batch)
         design, target = model.design(params, flat, side)
         A, b = jax.vmap(normal_equations)(
-            pack(design).reshape(*bucket.index.shape, -1), target.reshape(bucket.index.shape), batch.weight
+            pack(design).reshape(*bucket.position.shape, -1), target.reshape(bucket.position.shape), batch.weight
         )
         solved_rows.append(bucket.rows)
         gram.append(A)
@@ -122,7 +121,7 @@ def normal_equations(design: jax.Array, target: jax.Array, weight: jax.Array) ->
 
 
 def solve(gram: jax.Array, moment: jax.Array, ridge: jax.Array) -> jax.Array:
-    """z (m, D) with (gram + diag(ridge)) z = moment by Cholesky; a zero on the diagonal becomes 1, so that z is 0 there."""
+    """z (m, D) with (gram + diag(ridge)) z = moment by Cholesky; a 0 on the diagonal becomes 1, so that z is 0 there."""
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2) + ridge
     ridge = jnp.where(diagonal == 0, 1, ridge)
     A = gram + ridge[:, :, None] * jnp.eye(gram.shape[-1], dtype=gram.dtype)

@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -10,16 +9,16 @@ import jax.numpy as jnp
 import optax
 
 from jaxmf.data.ratings import Ratings, take
-from jaxmf.models.model import Hyper, Model, Params, update_scale
+from jaxmf.models.model import Hyper, Model, Params, memoize, update_scale
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 
-@lru_cache
+@memoize
 def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size: int = 256) -> Solver:
     """Dense optax steps on batches B of a fresh shuffle every epoch.
 
-    Each step descends the mean objective, L / |Ω|, estimated on its batch, so that a learning rate does not depend on the
-    size of the data:
+    Each step descends the mean objective, L / |Ω|, estimated on its batch, so that a learning rate does not depend on
+    the size of the data:
 
         Σ_B w ℓ / Σ_B w  +  penalty / Σ_Ω w
 

@@ -1,17 +1,17 @@
 """Per-sample stochastic gradient descent, exact and vectorized over conflict-free ratings."""
 
-from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.ratings import Ratings, take
-from jaxmf.models.model import Hyper, Model, Params, Rows, objective, pack, row_weights, unpack, update_scale
+from jaxmf.models.model import Hyper, Model, Params, Rows, memoize, objective, pack, row_weights, unpack, update_scale
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 
-@lru_cache
+@memoize
 def sgd(batch_size: int = 32) -> Solver:
     """Per-sample SGD: one rating at a time in a fresh order every epoch, computed many at a time.
 
@@ -32,13 +32,13 @@ def sgd(batch_size: int = 32) -> Solver:
       a Solver for any model without trained `shared` leaves.
 
     Raises:
-      ValueError: `batch_size` is not a positive integer; at `check`, the model trains `shared` leaves, which every rating
-        would touch.
+      ValueError: `batch_size` is not a positive integer; at `check`, the model trains `shared` leaves, which every
+        rating would touch.
 
     Cost: O(num_ratings · D) per epoch for rows of D numbers; `prepare` O(num_ratings · num_matchings / 64) on the host.
 
-    Reference: Gemulla et al. (2011), Large-scale matrix factorization with distributed SGD, for the interchangeability of
-    ratings without a common row; Funk (2006) for the algorithm.
+    Reference: Gemulla et al. (2011), Large-scale matrix factorization with distributed SGD, for the interchangeability
+    of ratings without a common row; Funk (2006) for the algorithm.
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"sgd: batch_size must be a positive integer, not {batch_size!r}")
@@ -137,7 +137,7 @@ def _step(
         gathered = Rows(unpack(rows.user, trained.user), unpack(rows.item, trained.item))
         return objective(model, Params(gathered, fixed_rows), batch, hyper, weight)
 
-    def apply(tables: Rows, step: tuple[jax.Array, ...]) -> tuple[Rows, None]:
+    def apply(tables: Rows, step: Any) -> tuple[Rows, None]:
         user, item, value, w, weight = step
         # A batch is the same model on gathered rows: its users and items are its lanes.
         batch = Ratings(lane, lane, value, w, batch_size, batch_size)

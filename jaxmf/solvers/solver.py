@@ -27,12 +27,12 @@ class Solver(NamedTuple):
     """A solver: `prepare` runs once on the host, the rest is pure.
 
     Attributes:
-      prepare: `(ratings) -> layout`, arrays of fixed shape. It holds positions in `ratings`, never weights or values, so
-        that one layout serves every set of weights (folds).
+      prepare: `(ratings) -> layout`, arrays of fixed shape. It holds positions in `ratings`, never weights or values,
+        so that one layout serves every set of weights (folds).
       init: `(model, params, hyper) -> state`.
       step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
-      check: `(model, params, hyper) -> None`, on shapes only: raises ValueError before anything compiles where the solver
-        needs a part that the model lacks, or a number that `hyper` does not have.
+      check: `(model, params, hyper) -> None`, on shapes only: raises ValueError before anything compiles where the
+        solver needs a part that the model lacks, or a number that `hyper` does not have.
       name: shown in tables.
     """
 

@@ -1,0 +1,90 @@
+"""Predictions in the caller's ids, and errors on held-out ratings."""
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxmf.data.dataset import Dataset
+from jaxmf.data.ratings import Ratings
+from jaxmf.models.model import Model, Params
+
+Clip = tuple[float, float] | None
+
+
+def predict(model: Model, params: Params, data: Dataset, frame: pd.DataFrame, clip: Clip = None) -> pd.Series:
+    """Predicted ratings for the (user, item) pairs of a table.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      data: the Dataset that knows the ids the model was fitted with.
+      frame: columns `user_id` and `item_id`, in the ids of `data`; others are ignored.
+      clip: (low, high) bounds for the predictions, or None.
+
+    Returns:
+      a Series `prediction` with the frame's index.
+
+    Raises:
+      ValueError: a missing column, an id that `data` does not know, or bounds in the wrong order.
+
+    Cost: O(n · D) for rows of D numbers.
+    """
+    missing = [name for name in ("user_id", "item_id") if name not in frame]
+    if missing:
+        raise ValueError(
+            f"predict: missing column {missing[0]!r}; the table has {list(frame.columns)}. Rename its columns to user_id "
+            "and item_id"
+        )
+    users, items = data.user_index(frame["user_id"]), data.item_index(frame["item_id"])
+    return pd.Series(_predictions(model, params, users, items, clip), frame.index, name="prediction")
+
+
+def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = None) -> dict[str, float]:
+    """Errors of the predictions on held-out ratings, weighted.
+
+        rmse = √(Σ w (r − r̂)² / Σ w)      mae = Σ w |r − r̂| / Σ w      mse = rmse²
+
+    Args:
+      model: the model.
+      params: its parameters.
+      test: ratings over the same users and items; a user or item without training ratings has zero rows, so that its
+        prediction falls back on the terms that are known.
+      clip: (low, high) bounds for the predictions, such as (1, 5); None leaves them as they are.
+
+    Returns:
+      {"rmse", "mae", "mse"}, floats in rating units (mse: squared), summed in float64.
+
+    Raises:
+      ValueError: no rating with weight, another number of users or items than the model has, or bounds in the wrong order.
+
+    Cost: O(n · D) for rows of D numbers.
+    """
+    ratings = test.ratings if isinstance(test, Dataset) else test
+    weight = np.asarray(ratings.weight, np.float64)
+    if not weight.sum() > 0:
+        raise ValueError("evaluate.rating: test has no ratings with weight; expected at least one")
+    for side, count in (("user", ratings.num_users), ("item", ratings.num_items)):
+        for leaf in jax.tree.leaves((getattr(params.trained, side), getattr(params.fixed, side))):
+            if leaf.shape[0] != count:
+                raise ValueError(
+                    f"evaluate.rating: the model has {leaf.shape[0]} {side}s, test has {count}. Split one Dataset with "
+                    "jaxmf.splits, so that both share their ids"
+                )
+    error = np.asarray(ratings.value, np.float64) - _predictions(model, params, ratings.user, ratings.item, clip)
+    mse = float(weight @ error**2 / weight.sum())
+    return {"rmse": mse**0.5, "mae": float(weight @ np.abs(error) / weight.sum()), "mse": mse}
+
+
+def _predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip) -> np.ndarray:
+    if clip is not None and not clip[0] < clip[1]:
+        raise ValueError(f"clip must be (low, high) with low < high, such as (1, 5), not {clip!r}")
+    prediction = np.asarray(_compiled(model)(params, users, items), np.float64)
+    return prediction if clip is None else np.clip(prediction, *clip)
+
+
+@lru_cache(maxsize=64)
+def _compiled(model: Model) -> Any:
+    return jax.jit(model.predict)

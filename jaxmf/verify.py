@@ -1,0 +1,182 @@
+"""Gradient verification: three independent derivatives of one objective, leaf by leaf, in float64."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from jaxmf.data.dataset import Dataset
+from jaxmf.data.ratings import Ratings
+from jaxmf.models.model import Hyper, Model, Params, Rows, row_weights
+
+_EXACT = 1e-10  # autodiff against hand-derived: rounding of float64 sums
+_DIFFERENCE = 1e-6  # against central differences: truncation and cancellation too
+_STEP = 1e-4  # of a central difference, for directions of unit scale per coordinate
+
+
+class GradientReport(NamedTuple):
+    """What `gradients` found.
+
+    Attributes:
+      model: the model's name.
+      table: one row per leaf: `leaf`, `size`, `directions` probed, the three errors `hand_vs_autodiff`,
+        `autodiff_vs_central` and `hand_vs_central`, `dtype`, and the verdict `passed`. Errors are relative to the summed
+        magnitude of the terms that make up the derivative, NaN where the model has no hand-derived gradient.
+      passed: whether every leaf passed.
+    """
+
+    model: str
+    table: pd.DataFrame
+    passed: bool
+
+    def to_frame(self) -> pd.DataFrame:
+        """The table, one row per leaf."""
+        return self.table
+
+
+def gradients(
+    model: Model,
+    params: Params,
+    ratings: Dataset | Ratings,
+    hyper: Hyper,
+    num_directions: int = 8,
+    seed: int = 0,
+) -> GradientReport:
+    """Check a model's gradient: autodiff against the hand-derived formula against central differences.
+
+    For every trained leaf and direction v, at the given parameters and at a perturbed point, with L = Σ_j t_j the
+    objective's terms (one per observation, and the penalty),
+
+        autodiff  ⟨jax.grad L, v⟩      hand-derived  ⟨model.gradient, v⟩      central  Σ_j [t_j(θ+hv) − t_j(θ−hv)] / 2h
+
+    are compared relative to Σ_j |∂t_j·v|, which is not 0 at a stationary point. The hand-derived gradient is also compared
+    element by element. The differences are taken term by term, so that large terms do not cancel digits.
+
+    Args:
+      model: the model; without a hand-derived `gradient` only autodiff and differences are compared.
+      params: where to check.
+      ratings: the observations, with weights.
+      hyper: λ, λ_b, ν and a user's own numbers.
+      num_directions: random directions per leaf; a leaf with no more numbers than that is checked in every coordinate.
+      seed: of the directions and the perturbation.
+
+    Returns:
+      a GradientReport whose table names the leaf that is wrong. Errors of the worst direction and point.
+
+    Raises:
+      ValueError: the model trains nothing, or its hand-derived gradient lacks a leaf or has it in another shape.
+
+    Cost: four passes over the ratings per direction. Runs in float64 inside `jax.enable_x64(True)` and leaves the setting
+    as it was.
+
+    Reference: Griewank and Walther (2008), Evaluating derivatives, sections 3 and 15.
+    """
+    if isinstance(ratings, Dataset):
+        ratings = ratings.ratings
+    if not jax.tree.leaves(params.trained):
+        raise ValueError(f"verify: the model {model.name!r} trains no parameters, so it has no gradient")
+    random = np.random.default_rng(seed)
+    with jax.enable_x64(True):
+        params, ratings, hyper = jax.tree.map(_float64, (params, ratings, hyper))
+        check = _checker(model, params, ratings, hyper)
+        nudged = jax.tree.map(lambda x: x + 0.1 * random.standard_normal(x.shape), params.trained)
+        worst: dict[str, dict[str, Any]] = {}
+        for trained in (params.trained, nudged):
+            for name, found in check(trained, num_directions, random).items():
+                seen = worst.setdefault(name, found)
+                # np.maximum carries NaN on, so that an error that is not a number is not lost.
+                worst[name] = {k: np.maximum(seen[k], found[k]) for k in found}
+    table = pd.DataFrame([{"leaf": name, **found, "dtype": "float64"} for name, found in worst.items()])
+    errors = table[["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]]
+    limits = pd.Series([_EXACT, _DIFFERENCE, _DIFFERENCE], errors.columns)
+    if model.gradient is None:
+        errors = errors[["autodiff_vs_central"]]
+    table["passed"] = (errors <= limits[errors.columns]).all(axis=1)
+    return GradientReport(model.name, table, bool(table["passed"].all()))
+
+
+def _checker(model: Model, params: Params, ratings: Ratings, hyper: Hyper) -> Any:
+    weight = row_weights(ratings, hyper.reg_exponent)
+    paths, structure = jax.tree_util.tree_flatten_with_path(params.trained)
+    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+
+    def fit_terms(trained: Rows) -> jax.Array:
+        return ratings.weight * model.loss(Params(trained, params.fixed), ratings)
+
+    def penalty(trained: Rows) -> jax.Array:
+        return jnp.asarray(model.penalty(trained, weight, hyper))
+
+    def terms(trained: Rows) -> jax.Array:
+        return jnp.append(fit_terms(trained), penalty(trained))
+
+    @jax.jit
+    def derivatives(trained: Rows) -> tuple[Rows, Rows, Rows]:
+        fit, own = jax.grad(lambda t: jnp.sum(fit_terms(t)))(trained), jax.grad(penalty)(trained)
+        hand = None if model.gradient is None else model.gradient(Params(trained, params.fixed), ratings, weight, hyper)
+        return jax.tree.map(jnp.add, fit, own), jax.tree.map(lambda a, b: abs(a) + abs(b), fit, own), hand
+
+    @jax.jit
+    def probe(trained: Rows, direction: Rows) -> tuple[jax.Array, jax.Array]:
+        tangent = jax.jvp(terms, (trained,), (direction,))[1]
+        forward, backward = (
+            terms(jax.tree.map(lambda x, v, s=sign: x + s * _STEP * v, trained, direction)) for sign in (1, -1)
+        )
+        return jnp.sum(forward - backward) / (2 * _STEP), jnp.sum(abs(tangent))
+
+    def check(trained: Rows, num_directions: int, random: np.random.Generator) -> dict[str, dict[str, Any]]:
+        auto, scale, hand = jax.tree.map(np.asarray, derivatives(trained))
+        leaves = [np.asarray(leaf) for _, leaf in paths]
+        found = {}
+        for number, (name, leaf, a, s, h) in enumerate(
+            zip(names, leaves, jax.tree.leaves(auto), jax.tree.leaves(scale), _hand(model, hand, structure), strict=True)
+        ):
+            if h is not None and h.shape != leaf.shape:
+                raise ValueError(f"verify: the hand-derived gradient of {name} has shape {h.shape}, not {leaf.shape}")
+            row = {"size": leaf.size, "directions": 0, "hand_vs_autodiff": np.nan if h is None else 0.0}
+            row |= {"autodiff_vs_central": 0.0, "hand_vs_central": row["hand_vs_autodiff"]}
+            if h is not None and leaf.size:
+                row["hand_vs_autodiff"] = _relative(np.abs(h - a).max(), s.max())
+            for v in _directions(leaf.shape, num_directions, random):
+                blank = [np.zeros_like(other) for other in leaves]
+                blank[number] = v
+                central, size = map(float, probe(trained, structure.unflatten(blank)))
+                row["directions"] += 1
+                dot = float(np.vdot(a, v))
+                row["autodiff_vs_central"] = np.maximum(row["autodiff_vs_central"], _relative(dot - central, size))
+                if h is not None:
+                    dot = float(np.vdot(h, v))
+                    row["hand_vs_central"] = np.maximum(row["hand_vs_central"], _relative(dot - central, size))
+            found[name] = row
+        return found
+
+    return check
+
+
+def _hand(model: Model, hand: Rows | None, structure: Any) -> list[np.ndarray | None]:
+    if hand is None:
+        return [None] * structure.num_leaves
+    if jax.tree.structure(hand) != structure:
+        raise ValueError(
+            f"verify: the hand-derived gradient of {model.name!r} has the leaves {jax.tree.structure(hand)}, but the "
+            f"model trains {structure}"
+        )
+    return jax.tree.leaves(hand)
+
+
+def _directions(shape: tuple[int, ...], num_directions: int, random: np.random.Generator) -> list[np.ndarray]:
+    size = int(np.prod(shape))
+    if size <= num_directions:
+        return list(np.eye(size).reshape(size, *shape))
+    return [random.standard_normal(shape) for _ in range(num_directions)]
+
+
+def _relative(error: float, scale: float) -> float:
+    error = abs(error)
+    return error / scale if scale > 0 else (0.0 if error == 0 else np.inf)
+
+
+def _float64(leaf: Any) -> Any:
+    array = np.asarray(leaf)
+    return jnp.asarray(array, jnp.float64 if np.issubdtype(array.dtype, np.floating) else array.dtype)

@@ -1,0 +1,235 @@
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxmf.data import Dataset, datasets, splits
+
+
+def test_planted_matches_the_lecture():
+    train, test = datasets.planted()
+    assert (len(train), len(test)) == (952, 238)
+    pairs = [set(zip(part.user.tolist(), part.item.tolist(), strict=True)) for part in (train, test)]
+    assert (len(pairs[0]), len(pairs[1]), len(pairs[0] & pairs[1])) == (952, 238, 0)
+    for part in (train, test):
+        assert part.user_ids.tolist() == list(range(100))
+        assert part.item_ids.tolist() == list(range(60))
+        assert part.rating.min() >= 1
+        assert part.rating.max() <= 5
+
+
+def test_planted_stream_reaches_the_printed_gradient():
+    noisy, train_pairs, _, rng = datasets._planted_draws(42)
+    train, _ = datasets.planted(42)
+    assert np.array_equal(np.c_[train.user, train.item], train_pairs)
+    R, mask = np.zeros((5, 5)), np.zeros((5, 5))
+    for u, i, r in zip(train.user, train.item, train.rating, strict=True):
+        if u < 5 and i < 5:
+            R[u, i], mask[u, i] = r, 1
+    U, V = rng.normal(0, 0.5, (5, 3)), rng.normal(0, 0.5, (5, 3))
+    dU = -2 * ((R - U @ V.T) * mask) @ V + 2 * 0.1 * U
+    assert abs(dU[0, 0] - 2.93976684) < 5e-9
+    assert np.array_equal(R[mask == 1], noisy[:5, :5][mask == 1])
+
+
+def test_planted_matrix_has_rank_four_around_a_constant():
+    noisy = datasets._planted_draws(0)[0]
+    values = np.linalg.svd(noisy - noisy.mean(), compute_uv=False)
+    assert values[3] > 2 * values[4]
+    assert not np.array_equal(noisy, datasets._planted_draws(42)[0])
+
+
+@pytest.fixture(scope="module")
+def default():
+    return datasets.synthetic()
+
+
+def counts(data):
+    return np.bincount(data.user, minlength=data.num_users), np.bincount(data.item, minlength=data.num_items)
+
+
+def check_invariants(data, num_users, num_items, num_ratings):
+    assert (data.num_users, data.num_items, len(data)) == (num_users, num_items, num_ratings)
+    assert data.user_ids.tolist() == list(range(1, num_users + 1))
+    assert data.item_ids.tolist() == list(range(1, num_items + 1))
+    assert len(set(zip(data.user.tolist(), data.item.tolist(), strict=True))) == num_ratings
+    assert counts(data)[0].min() >= min(20, num_ratings // num_users, num_items)
+    assert set(data.rating.tolist()) <= {k / 2 for k in range(1, 11)}
+    assert len(set(zip(data.user.tolist(), data.timestamp.tolist(), strict=True))) == num_ratings
+    assert data.items.index.tolist() == data.item_ids.tolist()
+
+
+@pytest.mark.parametrize(
+    "sizes", [(5, 4, 20), (5, 4, 19), (1, 1, 1), (100, 1, 100), (7, 300, 30), (50, 30, 1499), (9, 9, 4)]
+)
+def test_synthetic_of_any_size(sizes):
+    check_invariants(datasets.synthetic(*sizes, rank=2), *sizes)
+
+
+def test_default_synthetic_looks_like_latest_small(default):
+    check_invariants(default, 610, 9724, 100_000)
+    n_u, n_i = counts(default)
+    rated = n_i[n_i > 0]
+    assert 1500 <= n_u.max() <= 2500
+    assert 60 <= np.median(n_u) <= 110
+    assert 0.4 <= n_i.max() / 610 <= 0.65
+    assert 0.2 <= (rated == 1).mean() <= 0.4
+    assert 7000 <= len(rated) < 9724
+    assert 3.4 <= default.rating.mean() <= 3.6
+    assert 0.95 <= default.rating.std() <= 1.1
+    per_item = pd.Series(default.rating).groupby(default.item).mean().to_numpy()
+    assert 0.2 <= per_item[rated >= 100].mean() - per_item[rated < 10].mean() <= 0.9
+    years = (default.timestamp.max() - default.timestamp.min()) / (365 * 86_400)
+    assert 15 <= years <= 40
+
+
+def test_time_within_a_user_says_nothing_about_popularity(default):
+    n_i = counts(default)[1]
+    early, late = splits.temporal_per_user(default, (0.5, 0.5))
+    assert abs(np.log(n_i[early.item]).mean() - np.log(n_i[late.item]).mean()) < 0.02
+
+
+def test_same_seed_same_data_other_seed_other_data(default):
+    again = datasets.synthetic()
+    assert again.fingerprint() == default.fingerprint()
+    pd.testing.assert_frame_equal(again.items, default.items)
+    assert datasets.synthetic(seed=1).fingerprint() != default.fingerprint()
+
+
+def test_default_synthetic_is_quick():
+    start = time.process_time()
+    datasets.synthetic()
+    assert time.process_time() - start < 5
+
+
+def bias_model(train, damping=4.0):
+    """Residual function of a damped bias model, by 20 alternations."""
+    mean = train.rating.mean()
+    n_u, n_i = counts(train)
+    b, c = np.zeros(train.num_users), np.zeros(train.num_items)
+    for _ in range(20):
+        c = np.bincount(train.item, train.rating - mean - b[train.user], len(c)) / (n_i + damping)
+        b = np.bincount(train.user, train.rating - mean - c[train.item], len(b)) / (n_u + damping)
+    return lambda data: data.rating - mean - b[data.user] - c[data.item]
+
+
+def ridge_rows(target, rows, design, num_rows, l2):
+    """One ridge regression per row."""
+    k = design.shape[1]
+    gram, moment = np.zeros((num_rows, k, k)), np.zeros((num_rows, k))
+    np.add.at(gram, rows, design[:, :, None] * design[:, None, :])
+    np.add.at(moment, rows, design * target[:, None])
+    return np.linalg.solve(gram + l2 * np.eye(k), moment[:, :, None])[:, :, 0]
+
+
+def rms(values):
+    return float(np.sqrt(np.mean(values**2)))
+
+
+def test_factors_matter_in_default_synthetic(default):
+    train, test = splits.random(default)
+    residual = bias_model(train)
+    Q = np.random.default_rng(0).normal(0, 0.1, (train.num_items, 8))
+    for _ in range(6):
+        P = ridge_rows(residual(train), train.user, Q[train.item], train.num_users, 10.0)
+        Q = ridge_rows(residual(train), train.item, P[train.user], train.num_items, 10.0)
+    bias_rmse, mf_rmse = rms(residual(test)), rms(residual(test) - (P[test.user] * Q[test.item]).sum(1))
+    assert 0.84 <= mf_rmse <= 0.89
+    assert 0.03 <= bias_rmse - mf_rmse <= 0.07
+
+
+@pytest.mark.parametrize(("column", "separator"), [("genres", "|"), ("tags", " ")])
+def test_content_carries_signal(column, separator):
+    data = datasets.synthetic(num_users=300, num_items=200, num_ratings=30_000)
+    train, test = splits.random(data)
+    residual = bias_model(train)
+    features = data.items[column].str.get_dummies(separator).to_numpy(float)
+    features = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1)
+
+    def test_rmse(x):
+        A = ridge_rows(residual(train), train.user, x[train.item], train.num_users, 8.0)
+        return rms(residual(test) - (A[test.user] * x[test.item]).sum(1))
+
+    shuffled = np.random.default_rng(0).permutation(features)
+    assert test_rmse(features) < rms(residual(test)) - 0.01
+    assert test_rmse(shuffled) > rms(residual(test))
+
+
+def test_every_item_has_a_title_and_genres(default):
+    assert default.items.loc[17, "title"] == "Item 17"
+    assert default.items["genres"].str.len().min() > 0
+    words = {word for genres in default.items["genres"] for word in genres.split("|")}
+    assert len(words) == 18
+    assert 0.05 < (default.items["tags"] != "").mean() <= 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_ratings": 21}, "num_users \\* num_items = 20"),
+        ({"num_users": 0}, "num_users must be at least 1"),
+        ({"num_items": -3}, "num_items must be at least 1"),
+        ({"num_ratings": 0}, "num_ratings must be at least 1"),
+        ({"rank": 0}, "rank must be at least 1"),
+    ],
+)
+def test_synthetic_refuses_sizes_that_cannot_be(changes, message):
+    with pytest.raises(ValueError, match=message):
+        datasets.synthetic(**({"num_users": 5, "num_items": 4, "num_ratings": 10, "rank": 2} | changes))
+
+
+@pytest.fixture
+def small_movielens(tmp_path):
+    folder = tmp_path / "ml-latest-small"
+    folder.mkdir()
+    tables = {
+        "ratings": "userId,movieId,rating,timestamp\n1,30,4.0,100\n2,10,0.5,50\n",
+        "movies": 'movieId,title,genres\n10,Ten (1995),Drama\n20,"Unrated, The",Action\n30,Thirty,Action|Drama\n',
+        "tags": "userId,movieId,tag,timestamp\n2,30,Funny,1\n1,30,NA,2\n2,20,dull,3\n",
+    }
+    for name, text in tables.items():
+        (folder / f"{name}.csv").write_bytes(text.replace("\n", "\r\n").encode())
+    return folder
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("by_environment", [False, True])
+def test_movielens_reads_the_three_files(small_movielens, monkeypatch, inside, by_environment):
+    place = small_movielens if inside else small_movielens.parent
+    monkeypatch.setenv("JAXMF_DATA", str(place) if by_environment else "/nowhere")
+    data = datasets.movielens(root=None if by_environment else place)
+    assert data.item_ids.tolist() == [10, 30]
+    assert data.rating.tolist() == [4.0, 0.5]
+    assert data.timestamp.tolist() == [100, 50]
+    assert data.items["title"].tolist() == ["Ten (1995)", "Thirty"]
+    assert data.items["genres"].tolist() == ["Drama", "Action|Drama"]
+    assert data.items["tags"].tolist() == ["", "funny na"]
+    assert data.name == "ml-latest-small"
+
+
+def test_movielens_that_is_not_there_says_where_it_looked(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAXMF_DATA", raising=False)
+    with pytest.raises(FileNotFoundError, match=r"neither root= nor JAXMF_DATA is set.*grouplens\.org"):
+        datasets.movielens()
+    monkeypatch.setenv("JAXMF_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="elsewhere") as error:
+        datasets.movielens(root=tmp_path / "elsewhere")
+    assert "JAXMF_DATA" in str(error.value)
+    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
+        datasets.movielens()
+
+
+def test_unknown_movielens_is_refused():
+    with pytest.raises(ValueError, match="'ml-25m'; known: ml-latest-small"):
+        datasets.movielens("ml-25m")
+
+
+@pytest.mark.realdata
+def test_latest_small(latest_small: Dataset):
+    assert (len(latest_small), latest_small.num_users, latest_small.num_items) == (100_836, 610, 9724)
+    assert round(100 * (1 - len(latest_small) / (610 * 9724)), 4) == 98.3000
+    assert latest_small.items["title"].iloc[latest_small.item_index([1])[0]] == "Toy Story (1995)"
+    assert latest_small.items.loc[1, "genres"] == "Adventure|Animation|Children|Comedy|Fantasy"
+    assert latest_small.items.loc[1, "tags"] == "pixar pixar fun"
+    assert (latest_small.items["tags"] != "").sum() == 1554

@@ -1,0 +1,132 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxmf.data import Dataset, datasets, splits
+
+
+def rows_of(data):
+    columns = [data.user, data.item, data.rating]
+    columns += [] if data.timestamp is None else [data.timestamp]
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+def temporal_oracle(data, fractions):
+    """The documents' algorithm: one user after another, a sorted list, slices."""
+    parts = [[] for _ in fractions]
+    for user in sorted(set(data.user.tolist())):
+        own = sorted((row for row in rows_of(data) if row[0] == user), key=lambda row: row[3])
+        if len(own) < len(fractions):
+            parts[0] += own
+            continue
+        start, total = 0, 0.0
+        for k, fraction in enumerate(fractions):
+            total = fraction if k == 0 else total + fraction
+            stop = len(own) if k == len(fractions) - 1 else int(len(own) * total)
+            parts[k] += own[start:stop]
+            start = stop
+    return parts
+
+
+def ties_and_small_users():
+    """40 users with 1 to 40 ratings in mixed order; times collide often."""
+    rng = np.random.default_rng(3)
+    user = np.repeat(np.arange(40), np.arange(1, 41))
+    item = np.concatenate([rng.permutation(60)[:n] for n in range(1, 41)])
+    times = rng.integers(0, 12, len(user))
+    rows = pd.DataFrame({"user_id": user, "item_id": item, "rating": rng.random(len(user)), "timestamp": times})
+    return Dataset.from_frame(rows.sample(frac=1, random_state=0))
+
+
+@pytest.mark.parametrize("fractions", [(0.7, 0.15, 0.15), (0.8, 0.2), (0.25, 0.25, 0.25, 0.25), (0.1, 0.2, 0.7)])
+def test_temporal_equals_a_loop_over_users(fractions):
+    data = ties_and_small_users()
+    parts = splits.temporal_per_user(data, fractions)
+    for part, expected in zip(parts, temporal_oracle(data, fractions), strict=True):
+        assert sorted(rows_of(part)) == sorted(expected)
+
+
+def test_temporal_cuts_in_floating_point():
+    # 0.7 * 10 is 7.0 in floating point but (0.1 + 0.7) * 10 is 7.999..., so the second part has one rating fewer.
+    rows = pd.DataFrame({"user_id": 1, "item_id": range(10), "rating": 1.0, "timestamp": range(10)})
+    parts = splits.temporal_per_user(Dataset.from_frame(rows), (0.1, 0.7, 0.2))
+    assert [len(part) for part in parts] == [1, int(10 * (0.1 + 0.7)) - 1, 10 - int(10 * (0.1 + 0.7))] == [1, 6, 3]
+
+
+def test_temporal_never_tests_a_user_on_their_past():
+    train, test = splits.temporal_per_user(ties_and_small_users(), (0.8, 0.2))
+    last, first = {}, {}
+    for user, _, _, at in rows_of(train):
+        last[user] = max(at, last.get(user, at))
+    for user, _, _, at in rows_of(test):
+        first[user] = min(at, first.get(user, at))
+    assert all(last[user] <= first[user] for user in first)
+
+
+@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user])
+def test_parts_are_a_partition_that_shares_ids_in_the_order_of_the_data(split):
+    data = ties_and_small_users()
+    position = {row[:2]: k for k, row in enumerate(rows_of(data))}
+    parts = split(data, (0.6, 0.3, 0.1))
+    assert sorted(row for part in parts for row in rows_of(part)) == sorted(rows_of(data))
+    for part in parts:
+        assert part.user_ids is data.user_ids
+        assert part.item_ids is data.item_ids
+        places = [position[row[:2]] for row in rows_of(part)]
+        assert places == sorted(places)
+
+
+def test_random_has_the_sizes_and_the_seed_it_is_given():
+    data = datasets.synthetic(30, 40, 333)
+    parts = splits.random(data, (0.5, 0.3, 0.2), seed=1)
+    assert [len(part) for part in parts] == [166, 266 - 166, 333 - 266]
+    assert splits.random(data, (0.5, 0.3, 0.2), seed=1)[2].fingerprint() == parts[2].fingerprint()
+    assert splits.random(data, (0.5, 0.3, 0.2), seed=2)[2].fingerprint() != parts[2].fingerprint()
+
+
+def test_random_gives_every_rating_the_same_chance():
+    data = datasets.synthetic(10, 10, 50)
+    keys = rows_of(data)
+    times_in_test = dict.fromkeys(keys, 0)
+    for seed in range(200):
+        for row in rows_of(splits.random(data, seed=seed)[1]):
+            times_in_test[row] += 1
+    assert sum(times_in_test.values()) == 200 * 10
+    assert 15 <= min(times_in_test.values()) <= max(times_in_test.values()) <= 70
+
+
+@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user])
+@pytest.mark.parametrize(
+    ("fractions", "message"),
+    [
+        ((0.8, 0.3), "sum to 1"),
+        ((0.8, 0.2 + 1e-8), "sum to 1"),
+        ((1.2, -0.2), "positive"),
+        ((1.0, 0.0), "positive"),
+        ((float("nan"), 0.5), "positive"),
+        ((1.0,), "at least two"),
+        ((), "at least two"),
+    ],
+)
+def test_bad_fractions_are_refused(split, fractions, message):
+    data = ties_and_small_users().take(np.arange(20))
+    with pytest.raises(ValueError, match=message):
+        split(data, fractions)
+
+
+@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user])
+def test_an_empty_part_is_refused(split):
+    rows = pd.DataFrame({"user_id": 1, "item_id": range(5), "rating": 1.0, "timestamp": range(5)})
+    with pytest.raises(ValueError, match=r"\[0, 5\] ratings out of 5; no part may be empty"):
+        split(Dataset.from_frame(rows), (0.1, 0.9))
+
+
+def test_temporal_without_times_points_to_random():
+    with pytest.raises(ValueError, match=r"planted-train has no timestamps.*splits\.random"):
+        splits.temporal_per_user(datasets.planted()[0])
+
+
+@pytest.mark.realdata
+def test_latest_small_has_the_documents_sizes(latest_small: Dataset):
+    train, valid, test = splits.temporal_per_user(latest_small)
+    assert (len(train), len(valid), len(test)) == (70_312, 15_102, 15_422)

@@ -1,0 +1,257 @@
+"""The problem zoo, and slow NumPy oracles written from the formulas, one loop per sum."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
+from jaxmf.models import row_weights
+from jaxmf.solvers import Problem
+from jaxmf.training import FitState, make_fit, prepare, start
+
+RANK = 3
+HYPER = Hyper(l2=0.07, l2_bias=0.03, reg_exponent=0.5, learning_rate=0.02, learning_rate_bias=0.05, init_scale=0.5)
+
+MODELS = {
+    "mf": models.mf(RANK),
+    "mf-uncentered": models.mf(RANK, None),
+    "mf-user-mean": models.mf(RANK, "user"),
+    "biased": models.biased_mf(RANK),
+}
+
+
+def heavy_ball(hyper):
+    return optax.sgd(hyper.learning_rate, momentum=hyper.momentum)
+
+
+def nesterov(hyper):
+    return optax.sgd(hyper.learning_rate, momentum=hyper.momentum, nesterov=True)
+
+
+def adamw(hyper):
+    return optax.adamw(hyper.learning_rate, weight_decay=0.01)
+
+
+SOLVERS = {
+    "sgd": solvers.sgd(8),
+    "minibatch": solvers.minibatch(optax.sgd, 32),
+    "momentum": solvers.minibatch(heavy_ball, 32),
+    "adam": solvers.minibatch(optax.adam, 32),
+    "adamw": solvers.minibatch(adamw, 32),
+    "als": solvers.als(),
+}
+
+
+def random_ratings(seed=0, num_users=17, num_items=13, num_ratings=90, folds=False, dtype=None) -> Ratings:
+    """Distinct pairs; the last user and the last item have no rating; with `folds`, a third of the weights are 0.
+
+    With `folds`, user 0 and item 0 keep ratings but lose all their weight.
+    """
+    rng = np.random.default_rng(seed)
+    pair = rng.choice((num_users - 1) * (num_items - 1), num_ratings, replace=False)
+    user, item = pair // (num_items - 1), pair % (num_items - 1)
+    weight = np.ones(num_ratings)
+    if folds:
+        weight = (rng.random(num_ratings) > 1 / 3) & (user > 0) & (item > 0)
+    return Ratings(
+        user=jnp.asarray(user, jnp.int32),
+        item=jnp.asarray(item, jnp.int32),
+        value=jnp.asarray(rng.integers(1, 11, num_ratings) / 2, dtype or float),
+        weight=jnp.asarray(weight, dtype or float),
+        num_users=num_users,
+        num_items=num_items,
+    )
+
+
+def planted_ratings(rank, seed=0, num_users=40, num_items=30, share=0.6, noise=0.0) -> tuple[Ratings, Ratings]:
+    """Training and held-out ratings of a random matrix of this rank, centred at 0."""
+    rng = np.random.default_rng(seed)
+    full = rng.normal(size=(num_users, rank)) @ rng.normal(size=(rank, num_items))
+    full = full + noise * rng.normal(size=full.shape)
+    seen = rng.random(full.shape) < share
+
+    def ratings(mask):
+        user, item = np.nonzero(mask)
+        index = (jnp.asarray(user, jnp.int32), jnp.asarray(item, jnp.int32))
+        return Ratings(*index, jnp.asarray(full[mask]), jnp.ones(len(user)), num_users, num_items)
+
+    return ratings(seen), ratings(~seen)
+
+
+def pick(ratings, index) -> Ratings:
+    """The observations at these positions (numbers or a mask), in this order."""
+    names = ("user", "item", "value", "weight")
+    return replace(ratings, **{name: getattr(ratings, name)[np.asarray(index)] for name in names})
+
+
+def problem(solver, ratings, hyper) -> Problem:
+    return Problem(ratings, row_weights(ratings, hyper.reg_exponent), solver.prepare(ratings))
+
+
+def run(model, solver, ratings, hyper, epochs=1, params=None, key=None, valid=None, patience=None, **options):
+    """`make_fit` on its own, under jit, from `params` if given; the final state and the history."""
+    key = jax.random.key(1) if key is None else key
+    batch = prepare(solver, ratings, valid)
+    state: FitState = start(model, solver, key, batch, hyper, patience)
+    if params is not None:
+        state = state._replace(params=params)
+    return jax.jit(make_fit(model, solver, epochs, patience, **options))(key, batch, hyper, state)
+
+
+def assert_close(actual, expected, rtol=1e-12, atol=0.0):
+    """Same tree, same leaves to this tolerance."""
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
+
+
+def assert_same_bits(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def largest(tree) -> float:
+    return max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+# NumPy oracles. A parameter set is a dict: P, Q (tables), b, c (biases; zeros if the model has none), m (the fixed
+# mean of each user), biased (whether b and c are trained).
+
+
+def to_numpy(params: Params) -> dict:
+    user, item = params.trained.user, params.trained.item
+    P, Q = np.array(user["factors"]), np.array(item["factors"])
+    fixed = params.fixed
+    mean = np.zeros(len(P)) + float(fixed.shared.get("mean", 0.0)) + np.asarray(fixed.user.get("mean", 0.0))
+    biased = "bias" in user
+    b, c = (np.array(user["bias"]), np.array(item["bias"])) if biased else (np.zeros(len(P)), np.zeros(len(Q)))
+    return {"P": P, "Q": Q, "b": b, "c": c, "m": mean, "biased": biased}
+
+
+def to_rows(theta: dict) -> Rows:
+    if theta["biased"]:
+        return Rows({"bias": theta["b"], "factors": theta["P"]}, {"bias": theta["c"], "factors": theta["Q"]})
+    return Rows({"factors": theta["P"]}, {"factors": theta["Q"]})
+
+
+def observations(ratings: Ratings) -> list[tuple[int, int, float, float]]:
+    columns = (ratings.user, ratings.item, ratings.value, ratings.weight)
+    return list(zip(*(np.asarray(column).tolist() for column in columns), strict=True))
+
+
+def degrees(ratings: Ratings) -> tuple[np.ndarray, np.ndarray]:
+    n_u, n_i = np.zeros(ratings.num_users), np.zeros(ratings.num_items)
+    for u, i, _, w in observations(ratings):
+        n_u[u] += w
+        n_i[i] += w
+    return n_u, n_i
+
+
+def power(n: float, exponent: float) -> float:
+    """n^exponent, with 0^0 = 1 and 0 to anything else 0."""
+    return float(n) ** exponent if n > 0 else float(exponent == 0)
+
+
+def numbers(hyper: Hyper) -> tuple[float, float, float, float, float]:
+    """λ, λ_b, ν, learning rate, learning rate of the biases."""
+    l2_bias = hyper.l2 if hyper.l2_bias is None else hyper.l2_bias
+    rate_bias = hyper.learning_rate if hyper.learning_rate_bias is None else hyper.learning_rate_bias
+    return hyper.l2, l2_bias, hyper.reg_exponent, hyper.learning_rate, rate_bias
+
+
+def numpy_predict(theta: dict, u: int, i: int) -> float:
+    return theta["m"][u] + theta["b"][u] + theta["c"][i] + float(np.dot(theta["P"][u], theta["Q"][i]))
+
+
+def numpy_objective(theta: dict, ratings: Ratings, hyper: Hyper) -> float:
+    l2, l2_bias, nu, _, _ = numbers(hyper)
+    total = sum(w * (r - numpy_predict(theta, u, i)) ** 2 for u, i, r, w in observations(ratings))
+    n_u, n_i = degrees(ratings)
+    for u, n in enumerate(n_u):
+        total += power(n, nu) * (l2 * np.sum(theta["P"][u] ** 2) + l2_bias * theta["b"][u] ** 2)
+    for i, n in enumerate(n_i):
+        total += power(n, nu) * (l2 * np.sum(theta["Q"][i] ** 2) + l2_bias * theta["c"][i] ** 2)
+    return float(total)
+
+
+def numpy_sgd(theta: dict, ratings: Ratings, hyper: Hyper, order: np.ndarray) -> dict:
+    """One rating at a time, all blocks from before the rating, each with its share of the penalty."""
+    l2, l2_bias, nu, rate, rate_bias = numbers(hyper)
+    theta = {name: np.copy(value) for name, value in theta.items()}
+    P, Q, b, c = theta["P"], theta["Q"], theta["b"], theta["c"]
+    n_u, n_i = degrees(ratings)
+    seen = observations(ratings)
+    for position in order:
+        u, i, r, w = seen[position]
+        error = r - numpy_predict(theta, u, i)
+        share_u, share_i = power(n_u[u], nu - 1), power(n_i[i], nu - 1)
+        step_p = w * (-2 * error * Q[i] + 2 * l2 * share_u * P[u])
+        step_q = w * (-2 * error * P[u] + 2 * l2 * share_i * Q[i])
+        P[u] -= rate * step_p
+        Q[i] -= rate * step_q
+        if theta["biased"]:
+            step_b = w * (-2 * error + 2 * l2_bias * share_u * b[u])
+            step_c = w * (-2 * error + 2 * l2_bias * share_i * c[i])
+            b[u] -= rate_bias * step_b
+            c[i] -= rate_bias * step_c
+    return theta
+
+
+def numpy_minibatch(theta: dict, ratings: Ratings, hyper: Hyper, batches, momentum=0.0, nesterov=False) -> dict:
+    """The batch's weighted mean error plus the whole penalty / |Ω|, over all rows at every step."""
+    l2, l2_bias, nu, rate, rate_bias = numbers(hyper)
+    theta = {name: np.copy(value) for name, value in theta.items()}
+    n_u, n_i = degrees(ratings)
+    seen = observations(ratings)
+    total = sum(w for *_, w in seen)
+    power_u, power_i = np.array([power(n, nu) for n in n_u]), np.array([power(n, nu) for n in n_i])
+    velocity = {name: np.zeros_like(theta[name]) for name in "PQbc"}
+    for batch in batches:
+        rows = [seen[position] for position in batch if position < len(seen)]
+        size = sum(w for *_, w in rows) or 1.0
+        pull = {
+            "P": 2 * l2 * power_u[:, None] * theta["P"] / total,
+            "Q": 2 * l2 * power_i[:, None] * theta["Q"] / total,
+            "b": 2 * l2_bias * power_u * theta["b"] / total,
+            "c": 2 * l2_bias * power_i * theta["c"] / total,
+        }
+        for u, i, r, w in rows:
+            slope = -2 * w * (r - numpy_predict(theta, u, i)) / size
+            pull["P"][u] += slope * theta["Q"][i]
+            pull["Q"][i] += slope * theta["P"][u]
+            pull["b"][u] += slope
+            pull["c"][i] += slope
+        for name in "PQbc" if theta["biased"] else "PQ":
+            velocity[name] = pull[name] + momentum * velocity[name]
+            step = pull[name] + momentum * velocity[name] if nesterov else velocity[name]
+            theta[name] = theta[name] - (rate_bias if name in "bc" else rate) * step
+    return theta
+
+
+def numpy_als(theta: dict, ratings: Ratings, hyper: Hyper, side: str) -> dict:
+    """One half-step: each row of the side solves its own normal equations; rows without weight become 0."""
+    l2, l2_bias, nu, _, _ = numbers(hyper)
+    theta = {name: np.copy(value) for name, value in theta.items()}
+    own, other, bias, other_bias = ("P", "Q", "b", "c") if side == "user" else ("Q", "P", "c", "b")
+    n = degrees(ratings)[side == "item"]
+    rank = theta["P"].shape[1]
+    for row in range(len(n)):
+        size = rank + 1 if theta["biased"] else rank
+        A, rhs = np.zeros((size, size)), np.zeros(size)
+        for u, i, r, w in observations(ratings):
+            mine, others = (u, i) if side == "user" else (i, u)
+            if mine == row:
+                d = np.append(theta[other][others], 1.0)[:size]
+                A += w * np.outer(d, d)
+                rhs += w * (r - theta["m"][u] - theta[other_bias][others]) * d
+        A += power(n[row], nu) * np.diag(np.append(np.full(rank, l2), l2_bias)[:size])
+        z = np.linalg.solve(A, rhs) if n[row] > 0 else np.zeros(size)
+        theta[own][row] = z[:rank]
+        if theta["biased"]:
+            theta[bias][row] = z[rank]
+    return theta

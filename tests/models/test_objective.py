@@ -1,0 +1,258 @@
+"""The objective, its hand-derived gradient, initial values and baselines, against loops and written-out numbers."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import (
+    HYPER,
+    MODELS,
+    RANK,
+    assert_close,
+    assert_same_bits,
+    degrees,
+    numpy_objective,
+    observations,
+    pick,
+    random_ratings,
+    to_numpy,
+)
+
+from jaxmf import Hyper, Params, Ratings, Rows, models
+from jaxmf.models import objective, row_weights
+
+each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
+KEY = jax.random.key(3)
+
+
+def filled(model, ratings, hyper=HYPER) -> Params:
+    """Parameters without a zero, so that no term can hide: rows without ratings and biases too."""
+    params = model.init(KEY, ratings, hyper)
+    leaves, structure = jax.tree.flatten(params.trained)
+    keys = jax.random.split(KEY, len(leaves))
+    drawn = [jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    return params._replace(trained=structure.unflatten(drawn))
+
+
+@pytest.mark.parametrize(
+    ("predictions", "expected"), [((3.95, 3.6, 4.8), 0.3025), ((4.0, 3.55, 4.9), 0.2625)], ids=["plain", "content"]
+)
+def test_worked_losses(predictions, expected):
+    """Three ratings with stipulated predictions, and squared norms 1.2, 0.8, 0.2 and 0.3.
+
+    With μ = 3 no parameters have both (Cauchy-Schwarz allows Σ r̂ − μ ≤ 2.71, and 3.35 is asked for), so a fixed mean of
+    each user, which is not penalized, takes up the difference.
+    """
+    model = models.biased_mf(5)
+    ratings = Ratings(
+        jnp.array([0, 1, 2]), jnp.array([1, 2, 0]), jnp.array([4.0, 3.5, 5.0]), jnp.ones(3), num_users=3, num_items=3
+    )
+    trained = Rows(
+        {"bias": jnp.full(3, (0.2 / 3) ** 0.5), "factors": jnp.full((3, 5), (1.2 / 15) ** 0.5)},
+        {"bias": jnp.full(3, (0.3 / 3) ** 0.5), "factors": jnp.full((3, 5), (0.8 / 15) ** 0.5)},
+    )
+    mean = Rows(shared={"mean": jnp.array(3.0)})
+    short = jnp.array(predictions) - model.predict(Params(trained, mean), ratings.user, ratings.item)
+    params = Params(trained, mean._replace(user={"mean": short}))
+    np.testing.assert_allclose(model.predict(params, ratings.user, ratings.item), predictions, rtol=1e-15)
+    loss = objective(model, params, ratings, Hyper(l2=0.1, reg_exponent=0.0))
+    np.testing.assert_allclose(loss, expected, rtol=1e-14)
+
+
+@each_exponent
+@each_model
+def test_objective_equals_the_loop(model, nu):
+    ratings, hyper = random_ratings(folds=True), HYPER._replace(reg_exponent=nu)
+    params = filled(model, ratings)
+    np.testing.assert_allclose(
+        objective(model, params, ratings, hyper), numpy_objective(to_numpy(params), ratings, hyper), rtol=1e-13
+    )
+
+
+@each_exponent
+@each_model
+def test_hand_derived_gradient_equals_autodiff(model, nu):
+    ratings, hyper = random_ratings(folds=True), HYPER._replace(reg_exponent=nu)
+    params = filled(model, ratings)
+    by_hand = model.gradient(params, ratings, row_weights(ratings, nu), hyper)
+    automatic = jax.grad(lambda t: objective(model, params._replace(trained=t), ratings, hyper))(params.trained)
+    assert_close(by_hand, automatic, rtol=1e-12, atol=1e-12)
+
+
+def test_gradient_equals_central_differences():
+    """The third, independent gradient, on the loop: one number of every kind of leaf."""
+    ratings = random_ratings(folds=True)
+    model = MODELS["biased"]
+    params = filled(model, ratings)
+    gradient = to_numpy(params._replace(trained=model.gradient(params, ratings, row_weights(ratings, 0.5), HYPER)))
+    for name, place in {"P": (2, 1), "Q": (3, 0), "b": (4,), "c": (5,)}.items():
+        theta, h = to_numpy(params), 1e-5
+        theta[name][place] += h
+        above = numpy_objective(theta, ratings, HYPER)
+        theta[name][place] -= 2 * h
+        below = numpy_objective(theta, ratings, HYPER)
+        np.testing.assert_allclose(gradient[name][place], (above - below) / (2 * h), rtol=1e-7)
+
+
+def test_l2_bias_defaults_to_l2():
+    ratings, model = random_ratings(), MODELS["biased"]
+    params = filled(model, ratings)
+    shared, both = (objective(model, params, ratings, Hyper(l2=0.3, l2_bias=value)) for value in (None, 0.3))
+    assert shared == both != objective(model, params, ratings, Hyper(l2=0.3, l2_bias=0.1))
+
+
+@pytest.mark.parametrize("exponent", [-1.0, -0.5, 0.0, 0.5, 1.0])
+def test_row_weights_are_safe_for_empty_rows(exponent):
+    ratings = random_ratings(folds=True)
+    weight, slope = jax.jvp(lambda nu: row_weights(ratings, nu), (exponent,), (1.0,))
+    for n, value, derivative in zip(degrees(ratings), weight[:2], slope[:2], strict=True):
+        assert n.min() == 0
+        seen = n > 0
+        np.testing.assert_allclose(value[seen], n[seen] ** exponent, rtol=1e-14)
+        np.testing.assert_allclose(derivative[seen], n[seen] ** exponent * np.log(n[seen]), rtol=1e-14, atol=1e-15)
+        np.testing.assert_array_equal(value[~seen], float(exponent == 0))
+        np.testing.assert_array_equal(derivative[~seen], 0)
+
+
+@each_model
+def test_row_order_changes_nothing(model):
+    ratings = random_ratings(folds=True)
+    params = filled(model, ratings)
+    value_and_grad = jax.value_and_grad(lambda t, r: objective(model, params._replace(trained=t), r, HYPER))
+    shuffled = pick(ratings, np.random.default_rng(0).permutation(len(ratings.value)))
+    assert_close(value_and_grad(params.trained, ratings), value_and_grad(params.trained, shuffled), 1e-12, 1e-12)
+    assert_close(model.init(KEY, ratings, HYPER), model.init(KEY, shuffled, HYPER), 1e-14)
+
+
+@pytest.mark.parametrize("name", ["mf", "mf-uncentered", "biased"])
+def test_users_and_items_may_be_swapped(name):
+    model, ratings = MODELS[name], random_ratings(folds=True)
+    swapped = Ratings(ratings.item, ratings.user, ratings.value, ratings.weight, ratings.num_items, ratings.num_users)
+    params = filled(model, ratings)
+    value_and_grad = jax.value_and_grad(lambda t, r: objective(model, params._replace(trained=t), r, HYPER))
+    value, gradient = value_and_grad(params.trained, ratings)
+    turned = params.trained._replace(user=params.trained.item, item=params.trained.user)
+    turned_value, turned_gradient = value_and_grad(turned, swapped)
+    np.testing.assert_allclose(value, turned_value, rtol=1e-13)
+    assert_close((gradient.user, gradient.item), (turned_gradient.item, turned_gradient.user), 1e-12, 1e-12)
+
+
+@each_model
+def test_weight_zero_equals_absent(model):
+    ratings = random_ratings(folds=True)
+    kept = pick(ratings, np.asarray(ratings.weight) > 0)
+    assert 0 < len(kept.value) < len(ratings.value)
+    assert_close(model.init(KEY, ratings, HYPER), model.init(KEY, kept, HYPER), 1e-14)
+    params = filled(model, ratings)
+    np.testing.assert_allclose(
+        objective(model, params, ratings, HYPER), objective(model, params, kept, HYPER), rtol=1e-13
+    )
+
+
+def test_means_are_weighted_means():
+    ratings = random_ratings(folds=True)
+    kept = [(u, r) for u, _, r, w in observations(ratings) if w]
+    mean = np.mean([r for _, r in kept])
+    fixed = {name: model.init(KEY, ratings, HYPER).fixed for name, model in MODELS.items()}
+    assert fixed["mf-uncentered"] == Rows()
+    np.testing.assert_allclose(fixed["mf"].shared["mean"], mean, rtol=1e-14)
+    own = [[r for u, r in kept if u == user] for user in range(ratings.num_users)]
+    assert [] in own
+    np.testing.assert_allclose(fixed["mf-user-mean"].user["mean"], [np.mean(r) if r else mean for r in own], rtol=1e-14)
+
+
+@each_model
+def test_initial_factors(model):
+    """Standard normal times `init_scale`, 0 for rows without weight; biases 0."""
+    ratings = random_ratings(num_users=60, num_items=60, num_ratings=1500, folds=True)
+    trained = model.init(KEY, ratings, HYPER._replace(init_scale=0.2)).trained
+    for rows, n in zip((trained.user, trained.item), degrees(ratings), strict=True):
+        factors = np.asarray(rows["factors"])
+        assert factors.shape == (60, RANK)
+        np.testing.assert_array_equal(factors[n == 0], 0)
+        assert 0.15 < factors[n > 0].std() < 0.25
+        assert len(np.unique(factors[n > 0])) == factors[n > 0].size
+        if "bias" in rows:
+            np.testing.assert_array_equal(rows["bias"], 0)
+    assert not np.array_equal(trained.user["factors"], trained.item["factors"])
+
+
+@each_model
+def test_a_padded_rank_starts_as_the_rank_alone(model):
+    ratings = random_ratings(folds=True)
+    alone = model.init(KEY, ratings, HYPER).trained
+    wide = model.with_rank(RANK + 2)
+    padded = wide.init(KEY, ratings, HYPER._replace(rank=RANK)).trained
+    for solo, wider in zip((alone.user, alone.item), (padded.user, padded.item), strict=True):
+        assert_same_bits(wider["factors"][:, :RANK], solo["factors"])
+        np.testing.assert_array_equal(wider["factors"][:, RANK:], 0)
+
+
+def test_damped_bias_is_the_closed_form():
+    ratings = random_ratings(folds=True)
+    params = models.damped_bias(3.0, 7.0).init(None, ratings, HYPER)
+    n_u, n_i = degrees(ratings)
+    user, item, value, w = map(np.asarray, (ratings.user, ratings.item, ratings.value, ratings.weight))
+    mean = (w * value).sum() / w.sum()
+    c = np.array([(w * (value - mean))[item == i].sum() / (n_i[i] + 7) for i in range(ratings.num_items)])
+    b = np.array([(w * (value - mean - c[item]))[user == u].sum() / (n_u[u] + 3) for u in range(ratings.num_users)])
+    assert_close(params, Params(Rows({"bias": b}, {"bias": c}), Rows(shared={"mean": mean})), 1e-13, 1e-13)
+
+
+def test_global_mean_predicts_the_mean():
+    ratings = random_ratings()
+    model = models.global_mean()
+    params = model.init(None, ratings, HYPER)
+    np.testing.assert_allclose(model.predict(params, ratings.user, ratings.item), np.mean(ratings.value), rtol=1e-14)
+    assert jax.tree.leaves(params.trained) == []
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (models.mf(2), models.mf(rank=2, center="global")),
+        (models.mf(2, "user").with_rank(3), models.mf(3, center="user")),
+        (models.biased_mf(2).with_rank(3), models.biased_mf(rank=3)),
+        (models.damped_bias(), models.damped_bias(damping_user=5.0, damping_item=5.0)),
+    ],
+    ids=["mf", "mf-user-with-rank", "biased-with-rank", "damped"],
+)
+def test_equal_arguments_give_the_same_model(first, second):
+    assert first is second
+
+
+@pytest.mark.parametrize("rank", [0, -1, 2.0, True, "3", None], ids=repr)
+@pytest.mark.parametrize("family", [models.mf, models.biased_mf])
+def test_rank_must_be_a_positive_integer(family, rank):
+    family(1), family(2)  # 1 == True and 2 == 2.0, also for a cache
+    with pytest.raises(ValueError, match="rank must be a positive integer"):
+        family(rank)
+
+
+def test_other_bad_choices():
+    with pytest.raises(ValueError, match="center must be"):
+        models.mf(3, "item")
+    with pytest.raises(ValueError, match="damping must be positive"):
+        models.damped_bias(0.0)
+
+
+def test_float32_stays_float32():
+    ratings = random_ratings(folds=True, dtype=jnp.float32)
+    hyper = jax.tree.map(jnp.float32, HYPER)
+    for model in (*MODELS.values(), models.damped_bias(), models.global_mean()):
+        params = model.init(KEY, ratings, hyper)
+        found = (params, objective(model, params, ratings, hyper), model.predict(params, ratings.user, ratings.item))
+        assert {leaf.dtype.name for leaf in jax.tree.leaves(found)} == {"float32"}, model.name
+
+
+def test_weights_scale_the_loss_only():
+    """Doubling every weight at ν = 0 doubles the error and not the penalty."""
+    ratings, model, hyper = random_ratings(), MODELS["biased"], HYPER._replace(reg_exponent=0.0)
+    params = filled(model, ratings)
+    twice = replace(ratings, weight=2 * ratings.weight)
+    penalty = model.penalty(params.trained, row_weights(ratings, 0.0), hyper)
+    once, doubled = objective(model, params, ratings, hyper), objective(model, params, twice, hyper)
+    np.testing.assert_allclose(doubled - penalty, 2 * (once - penalty), rtol=1e-12)

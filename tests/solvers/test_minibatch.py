@@ -1,0 +1,103 @@
+"""Minibatch descent: equal to a NumPy loop on the same batches."""
+
+import jax
+import numpy as np
+import optax
+import pytest
+from helpers import (
+    HYPER,
+    MODELS,
+    assert_close,
+    assert_same_bits,
+    heavy_ball,
+    nesterov,
+    numpy_minibatch,
+    random_ratings,
+    run,
+    to_numpy,
+    to_rows,
+)
+
+from jaxmf import solvers
+from jaxmf.solvers.minibatch import visiting_order
+
+KEY = jax.random.key(1)
+EPOCHS = 2
+
+
+def batches(num_ratings, batch_size) -> np.ndarray:
+    orders = [visiting_order(jax.random.fold_in(KEY, 1 + epoch), num_ratings, batch_size) for epoch in range(EPOCHS)]
+    return np.concatenate(orders)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "momentum", "lookahead"),
+    [(optax.sgd, 0.0, False), (heavy_ball, 0.9, False), (nesterov, 0.9, True)],
+    ids=["sgd", "heavy-ball", "nesterov"],
+)
+@pytest.mark.parametrize(
+    ("name", "nu", "folds", "batch_size"),
+    [("biased", 0.5, True, 32), ("mf", 0.0, False, 30), ("mf-user-mean", 1.0, True, 32), ("biased", 1.0, False, 200)],
+    ids=["ragged-folds", "whole-batches", "user-mean", "one-batch"],
+)
+def test_epochs_equal_the_loop(name, nu, folds, batch_size, optimizer, momentum, lookahead):
+    ratings, hyper, model = random_ratings(folds=folds), HYPER._replace(reg_exponent=nu), MODELS[name]
+    params = model.init(KEY, ratings, hyper)
+    solver = solvers.minibatch(optimizer, batch_size)
+    state, _ = run(model, solver, ratings, hyper, EPOCHS, params=params, key=KEY)
+    order = batches(len(ratings.value), batch_size)
+    expected = numpy_minibatch(to_numpy(params), ratings, hyper, order, momentum, lookahead)
+    assert_close(state.params.trained, to_rows(expected), rtol=1e-10, atol=1e-12)
+
+
+def test_a_batch_without_weight_is_a_step_on_the_penalty():
+    """Batches of one, of which a third are held out: 0 / 0 is guarded."""
+    ratings, model = random_ratings(folds=True), MODELS["biased"]
+    params = model.init(KEY, ratings, HYPER)
+    state, _ = run(model, solvers.minibatch(optax.sgd, 1), ratings, HYPER, EPOCHS, params=params, key=KEY)
+    expected = numpy_minibatch(to_numpy(params), ratings, HYPER, batches(len(ratings.value), 1))
+    assert_close(state.params.trained, to_rows(expected), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 90, 100])
+def test_batches_are_a_padded_permutation(batch_size):
+    order = np.asarray(visiting_order(KEY, 90, batch_size))
+    assert order.shape == (-(-90 // batch_size), batch_size)
+    assert sorted(order.ravel()[:90]) == list(range(90))
+    assert set(order.ravel()[90:]) <= {90}
+
+
+def test_an_optimizer_by_name_is_short_for_a_function_of_hyper():
+    ratings, model = random_ratings(), MODELS["biased"]
+    short, long = solvers.minibatch(optax.adam, 32), solvers.minibatch(lambda h: optax.adam(h.learning_rate), 32)
+    assert_same_bits(run(model, short, ratings, HYPER, 2), run(model, long, ratings, HYPER, 2))
+
+
+def test_a_schedule_counts_steps():
+    """Three steps per epoch and a rate that becomes 0 after three steps: the second epoch changes nothing."""
+    ratings, model = random_ratings(), MODELS["biased"]
+    solver = solvers.minibatch(lambda h: optax.sgd(lambda count: h.learning_rate * (count < 3)), 32)
+    (one, _), (two, _) = (run(model, solver, ratings, HYPER, epochs) for epochs in (1, 2))
+    assert_same_bits(one.params, two.params)
+    assert not np.array_equal(
+        one.params.trained.user["factors"], model.init(KEY, ratings, HYPER).trained.user["factors"]
+    )
+
+
+def test_bias_rate_scales_updates_of_adam_too():
+    """Adam's first update is the rate times a sign, whatever the gradient."""
+    ratings, model = random_ratings(), MODELS["biased"]
+    state, _ = run(model, solvers.minibatch(optax.adam, 200), ratings, HYPER._replace(l2=0.0, l2_bias=0.0))
+    bias = np.abs(np.asarray(state.params.trained.user["bias"]))
+    np.testing.assert_allclose(bias[bias > 0], HYPER.learning_rate_bias, rtol=1e-4)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, "8"], ids=repr)
+def test_batch_size_must_be_a_positive_integer(batch_size):
+    with pytest.raises(ValueError, match="minibatch: batch_size must be a positive integer"):
+        solvers.minibatch(optax.sgd, batch_size)
+
+
+def test_an_optimizer_must_be_a_function():
+    with pytest.raises(ValueError, match="must be a function such as optax.adam"):
+        solvers.minibatch(optax.sgd(0.1))

@@ -1,0 +1,135 @@
+"""Per-sample SGD: equal to the serial loop, by matchings that are valid, complete and few."""
+
+from itertools import product
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import HYPER, MODELS, assert_close, numpy_sgd, random_ratings, run, to_numpy, to_rows
+
+from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
+from jaxmf.solvers.sgd import fill, matchings, visiting_order
+
+KEY = jax.random.key(1)
+
+
+def serial_order(key, ratings, layout) -> np.ndarray:
+    """Positions in the order of one epoch, padding left out."""
+    order = np.asarray(layout)[np.asarray(visiting_order(jax.random.fold_in(key, 1), layout))].ravel()
+    return order[order < len(ratings.value)]
+
+
+def test_worked_update():
+    """`b += lr (e − λ b)`, `P += lr (e Q − λ P)` is ours with ν = 1, λ_b = λ and half the learning rate."""
+    P = [[0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.3, 0.1, 0.5, 0.4], [0.3, 0.1, 0.2, 0.4, 0.3]]
+    Q = [[0.4, 0.3, 0.5, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4, 0.5], [0.5, 0.4, 0.3, 0.2, 0.1]]
+    before = Params(
+        Rows(
+            {"bias": jnp.array([0.1, 0.2, 0.3]), "factors": jnp.array(P)},
+            {"bias": jnp.array([0.2, 0.3, 0.4]), "factors": jnp.array(Q)},
+        ),
+        Rows(shared={"mean": jnp.array(3.0)}),
+    )
+    model = models.biased_mf(5)
+    ratings = Ratings(jnp.array([0]), jnp.array([1]), jnp.array([4.0]), jnp.ones(1), num_users=3, num_items=3)
+    assert abs(float(model.predict(before, jnp.array([0]), jnp.array([1]))[0]) - 3.95) < 1e-14
+    state, _ = run(model, solvers.sgd(4), ratings, Hyper(l2=0.1, reg_exponent=1.0, learning_rate=0.005), params=before)
+    user, item, _ = state.params.trained
+    np.testing.assert_allclose(user["bias"], [0.1004, 0.2, 0.3], rtol=1e-12)
+    np.testing.assert_allclose(item["bias"], [0.2, 0.3002, 0.4], rtol=1e-12)
+    np.testing.assert_allclose(user["factors"], [[0.09995, 0.1999, 0.29985, 0.3998, 0.49975], *P[1:]], rtol=1e-12)
+    np.testing.assert_allclose(item["factors"], [Q[0], [0.09995, 0.1999, 0.29985, 0.3998, 0.49975], Q[2]], rtol=1e-12)
+    assert_close(state.params.fixed, before.fixed, rtol=0)
+
+
+@pytest.mark.parametrize("folds", [False, True], ids=["full", "folds"])
+@pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("name", MODELS)
+def test_epoch_equals_the_serial_loop(name, nu, folds):
+    ratings, hyper, solver = random_ratings(folds=folds), HYPER._replace(reg_exponent=nu), solvers.sgd(8)
+    model = MODELS[name]
+    params = model.init(KEY, ratings, hyper)
+    state, _ = run(model, solver, ratings, hyper, params=params, key=KEY)
+    order = serial_order(KEY, ratings, solver.prepare(ratings))
+    assert sorted(order) == list(range(len(ratings.value)))
+    expected = numpy_sgd(to_numpy(params), ratings, hyper, order)
+    assert_close(state.params.trained, to_rows(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 64])
+def test_any_batch_size_is_some_serial_order(batch_size):
+    """One lane, lanes that do not divide anything, and far more lanes than a matching can fill."""
+    ratings, solver, model = random_ratings(), solvers.sgd(batch_size), MODELS["biased"]
+    params = model.init(KEY, ratings, HYPER)
+    state, _ = run(model, solver, ratings, HYPER, params=params, key=KEY)
+    order = serial_order(KEY, ratings, solver.prepare(ratings))
+    expected = numpy_sgd(to_numpy(params), ratings, HYPER, order)
+    assert_close(state.params.trained, to_rows(expected), rtol=1e-12, atol=1e-12)
+
+
+def test_epochs_visit_fresh_orders():
+    layout = jnp.asarray(solvers.sgd(4).prepare(random_ratings()))
+    first, second = (np.asarray(visiting_order(jax.random.fold_in(KEY, epoch), layout)) for epoch in (1, 2))
+    assert sorted(first) == sorted(second) == list(range(len(layout)))
+    assert not np.array_equal(first, second)
+
+
+SHAPES = [(17, 13, 90), (50, 40, 600), (50, 3, 120), (2, 40, 60), (6, 6, 25), (40, 40, 40)]
+
+
+@pytest.mark.parametrize(
+    ("seed", "shape", "batch_size"),
+    [(seed, shape, size) for seed, (shape, size) in enumerate(product(SHAPES, (1, 4, 32)))],
+    ids=str,
+)
+def test_matchings(seed, shape, batch_size):
+    """No row twice in a matching, every rating once, and nearly as few matchings as there can be."""
+    num_users, num_items, num_ratings = shape
+    rng = np.random.default_rng(seed)
+    popularity = 1 / np.arange(1, num_users * num_items + 1) ** 0.5
+    pair = rng.choice(num_users * num_items, num_ratings, replace=False, p=popularity / popularity.sum())
+    user, item = pair // num_items, pair % num_items
+    layout = matchings(user, item, batch_size)
+    assert layout.dtype == np.int32
+    assert layout.shape[1] == batch_size
+    for row in layout:
+        lanes = row[row < num_ratings]
+        assert len(lanes) == len(set(user[lanes])) == len(set(item[lanes])) > 0
+    assert sorted(layout[layout < num_ratings]) == list(range(num_ratings))
+    assert set(layout[layout >= num_ratings]) <= {num_ratings}
+    bound = max(np.bincount(user).max(), np.bincount(item).max(), -(-num_ratings // batch_size))
+    assert bound <= len(layout) <= 1.25 * bound + 2
+    steps, share = fill(layout, num_ratings)
+    assert steps == len(layout)
+    assert share == pytest.approx(num_ratings / layout.size)
+
+
+def test_layout_holds_positions_only():
+    """One layout serves all folds: it does not depend on weights or values."""
+    solver = solvers.sgd(8)
+    np.testing.assert_array_equal(solver.prepare(random_ratings()), solver.prepare(random_ratings(folds=True)))
+
+
+def test_padding_lanes_change_nothing():
+    """The same matchings with eight more lanes of padding each."""
+    ratings, model = random_ratings(), MODELS["biased"]
+    solver = solvers.sgd(8)
+    layout = solver.prepare(ratings)
+    wider = jnp.pad(layout, ((0, 0), (0, 8)), constant_values=len(ratings.value))
+    padded = solver._replace(prepare=lambda _: wider)
+    params = model.init(KEY, ratings, HYPER)
+    (plain, _), (wide, _) = (run(model, s, ratings, HYPER, params=params, key=KEY) for s in (solver, padded))
+    assert_close(wide.params, plain.params, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, "8"], ids=repr)
+def test_batch_size_must_be_a_positive_integer(batch_size):
+    solvers.sgd(1), solvers.sgd(2)
+    with pytest.raises(ValueError, match="sgd: batch_size must be a positive integer"):
+        solvers.sgd(batch_size)
+
+
+def test_equal_arguments_give_the_same_solver():
+    assert solvers.sgd() is solvers.sgd(32) is solvers.sgd(batch_size=32)
+    assert solvers.als() is solvers.als(None) is solvers.als(rule="relative")
