@@ -35,8 +35,8 @@ def predict(model: Model, params: Params, data: Dataset, frame: pd.DataFrame, cl
     missing = [name for name in ("user_id", "item_id") if name not in frame]
     if missing:
         raise ValueError(
-            f"predict: missing column {missing[0]!r}; the table has {list(frame.columns)}. Rename its columns to user_id "
-            "and item_id"
+            f"predict: missing column {missing[0]!r}; the table has {list(frame.columns)}. Rename its columns to "
+            "user_id and item_id"
         )
     users, items = data.user_index(frame["user_id"]), data.item_index(frame["item_id"])
     return pd.Series(_predictions(model, params, users, items, clip), frame.index, name="prediction")
@@ -58,7 +58,8 @@ def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = N
       {"rmse", "mae", "mse"}, floats in rating units (mse: squared), summed in float64.
 
     Raises:
-      ValueError: no rating with weight, another number of users or items than the model has, or bounds in the wrong order.
+      ValueError: no rating with weight, another number of users or items than the model has, or bounds in the wrong
+        order.
 
     Cost: O(n · D) for rows of D numbers.
     """

@@ -170,7 +170,7 @@ def make_fit(
         if patience is not None and batch.valid is None:
             raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
         if state is None:
-            state = start(model, solver, key, batch, hyper, patience)
+            state = start(key, model, solver, batch, hyper, patience)
         problem = Problem(batch.train, row_weights(batch.train, hyper.reg_exponent), batch.layout)
 
         def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
@@ -203,14 +203,10 @@ def make_fit(
 
 
 def start(
-    model: Model, solver: Solver, key: jax.Array, batch: Prepared, hyper: Hyper, patience: int | None = None
+    key: jax.Array, model: Model, solver: Solver, batch: Prepared, hyper: Hyper, patience: int | None = None
 ) -> FitState:
     """The state before the first epoch. Pure; `fold_in(key, 0)` draws the initial parameters."""
-    hyper = _cast(hyper, batch.train.value.dtype)
-    params = model.init(jax.random.fold_in(key, 0), batch.train, hyper)
-    zero = jnp.zeros((), jnp.int32)
-    best = None if patience is None else Best(params, jnp.array(jnp.inf, batch.train.value.dtype), zero)
-    return FitState(zero, params, solver.init(model, params, hyper), best, zero)
+    return _first_state(model, solver, _initialize(key, model, batch.train, hyper), hyper, patience)
 
 
 def fit(
@@ -261,17 +257,23 @@ def fit(
     elif patience is not None and valid is None:
         raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
     ratings = train.train if isinstance(train, Prepared) else _ratings(train, "train")
-    shape = jax.eval_shape(lambda: model.init(key, ratings, _cast(hyper, ratings.value.dtype)))
+    # Cast here already: an int, a NumPy number and a float of the caller's then find the same compiled program.
+    numbers = _cast(hyper, ratings.value.dtype)
+    shape = jax.eval_shape(lambda: model.init(key, ratings, numbers))
     _check_rank(hyper, shape)
     solver.check(model, shape, hyper)
     batch = train if isinstance(train, Prepared) else prepare(solver, ratings, valid)
     if resume is not None:
-        _check_resume(resume, shape, patience)
+        _check_resume(resume, jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience)))
 
-    begin, program = _compiled(model, solver, patience, min_delta, monitor, track)
+    program = _compiled(model, solver, patience, min_delta, monitor, track)
     clock = time.perf_counter()
-    state = begin(key, batch, hyper) if resume is None else resume.state
-    state, _ = jax.block_until_ready(program(key, batch, hyper, state, 0))
+    if resume is None:
+        params = _compiled_initialize(model)(key, batch.train, numbers)
+        state = _first_state(model, solver, params, numbers, patience)
+    else:
+        state = resume.state
+    state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
     compile_seconds = time.perf_counter() - clock
 
     rows: list[pd.DataFrame] = [] if resume is None else [resume.to_frame()]
@@ -280,7 +282,7 @@ def fit(
     with _bar(epochs, progress) as bar:
         while left > 0 and int(state.status) == RUNNING:
             clock = time.perf_counter()
-            state, history = jax.block_until_ready(program(key, batch, hyper, state, chunk))
+            state, history = jax.block_until_ready(program(key, batch, numbers, state, chunk))
             seconds = time.perf_counter() - clock
             table = pd.DataFrame({name: np.asarray(history[name]) for name in _COLUMNS if name in history})
             table = table[table["epoch"] > 0]
@@ -293,7 +295,7 @@ def fit(
             chunk = max(1, min(left, _CHUNK, int(_TICK * chunk / max(seconds, 1e-9))))
     params = state.params if state.best is None else state.best.params
     history = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"epoch": [], "seconds": []})
-    columns = {name: history[name].to_numpy() for name in history}
+    columns = {str(name): history[name].to_numpy() for name in history}
     return Fit(model, params, hyper, state, columns, STATUS[int(state.status)], compile_seconds)
 
 
@@ -320,12 +322,28 @@ def check_hyper(hyper: Hyper) -> None:
             raise ValueError(f"hyper: {name} must be finite and {expected}, not {value!r}")
 
 
+def _initialize(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Params:
+    return model.init(jax.random.fold_in(key, 0), ratings, _cast(hyper, ratings.value.dtype))
+
+
+def _first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, patience: int | None) -> FitState:
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    zero = jnp.zeros((), jnp.int32)
+    best = None if patience is None else Best(params, jnp.array(jnp.inf, dtype), zero)
+    return FitState(zero, params, solver.init(model, params, _cast(hyper, dtype)), best, zero)
+
+
+@lru_cache(maxsize=64)
+def _compiled_initialize(model: Model) -> Callable[[jax.Array, Ratings, Hyper], Params]:
+    # Apart from the epochs, so that all solvers of a model share it.
+    return jax.jit(lambda key, ratings, hyper: _initialize(key, model, ratings, hyper))
+
+
 @lru_cache(maxsize=64)
 def _compiled(
     model: Model, solver: Solver, patience: int | None, min_delta: float, monitor: Monitor, track: bool
-) -> tuple[Callable[..., FitState], Callable[..., tuple[FitState, dict[str, jax.Array]]]]:
-    begin = jax.jit(lambda key, batch, hyper: start(model, solver, key, batch, hyper, patience))
-    return begin, jax.jit(make_fit(model, solver, _CHUNK, patience, min_delta, monitor, track))
+) -> Callable[..., tuple[FitState, dict[str, jax.Array]]]:
+    return jax.jit(make_fit(model, solver, _CHUNK, patience, min_delta, monitor, track))
 
 
 def _ratings(data: Dataset | Ratings, name: str) -> Ratings:
@@ -369,13 +387,19 @@ def _check_rank(hyper: Hyper, shape: Params) -> None:
         raise ValueError(f"hyper: rank must be an integer from 1 to the model's width {width}, not {hyper.rank!r}")
 
 
-def _check_resume(resume: Fit, shape: Params, patience: int | None) -> None:
-    found = jax.tree.map(lambda x: (x.shape, x.dtype), resume.state.params)
-    expected = jax.tree.map(lambda x: (x.shape, x.dtype), shape)
-    if found != expected:
-        raise ValueError(f"resume: the earlier fit has parameters {found}, this model and data need {expected}")
-    if (resume.state.best is None) != (patience is None):
+def _check_resume(resume: Fit, expected: FitState) -> None:
+    if (resume.state.best is None) != (expected.best is None):
         raise ValueError("resume: patience must be None in both calls or in neither")
+    parts = (
+        ("parameters", resume.state.params, expected.params),
+        ("solver state", resume.state.solver, expected.solver),
+    )
+    for name, found, needed in parts:
+        shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", part) for part in (found, needed)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"resume: the earlier fit has {name} {shapes[0]}, this model, solver and data need {shapes[1]}"
+            )
 
 
 def _bar(epochs: int, progress: bool) -> Any:

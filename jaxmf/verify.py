@@ -1,5 +1,6 @@
 """Gradient verification: three independent derivatives of one objective, leaf by leaf, in float64."""
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -22,8 +23,8 @@ class GradientReport(NamedTuple):
     Attributes:
       model: the model's name.
       table: one row per leaf: `leaf`, `size`, `directions` probed, the three errors `hand_vs_autodiff`,
-        `autodiff_vs_central` and `hand_vs_central`, `dtype`, and the verdict `passed`. Errors are relative to the summed
-        magnitude of the terms that make up the derivative, NaN where the model has no hand-derived gradient.
+        `autodiff_vs_central` and `hand_vs_central`, `dtype`, and the verdict `passed`. Errors are relative to the
+        summed magnitude of the terms that make up the derivative, NaN where the model has no hand-derived gradient.
       passed: whether every leaf passed.
     """
 
@@ -51,8 +52,8 @@ def gradients(
 
         autodiff  ⟨jax.grad L, v⟩      hand-derived  ⟨model.gradient, v⟩      central  Σ_j [t_j(θ+hv) − t_j(θ−hv)] / 2h
 
-    are compared relative to Σ_j |∂t_j·v|, which is not 0 at a stationary point. The hand-derived gradient is also compared
-    element by element. The differences are taken term by term, so that large terms do not cancel digits.
+    are compared relative to Σ_j |∂t_j·v|, which is not 0 at a stationary point. The hand-derived gradient is also
+    compared element by element. The differences are taken term by term, so that large terms do not cancel digits.
 
     Args:
       model: the model; without a hand-derived `gradient` only autodiff and differences are compared.
@@ -66,10 +67,11 @@ def gradients(
       a GradientReport whose table names the leaf that is wrong. Errors of the worst direction and point.
 
     Raises:
-      ValueError: the model trains nothing, or its hand-derived gradient lacks a leaf or has it in another shape.
+      ValueError: the model trains nothing, its hand-derived gradient lacks a leaf or has it in another shape, or
+        `num_directions` is not a positive integer.
 
-    Cost: four passes over the ratings per direction. Runs in float64 inside `jax.enable_x64(True)` and leaves the setting
-    as it was.
+    Cost: four passes over the ratings per direction. Runs in float64 inside `jax.enable_x64(True)` and leaves the
+    setting as it was.
 
     Reference: Griewank and Walther (2008), Evaluating derivatives, sections 3 and 15.
     """
@@ -77,6 +79,8 @@ def gradients(
         ratings = ratings.ratings
     if not jax.tree.leaves(params.trained):
         raise ValueError(f"verify: the model {model.name!r} trains no parameters, so it has no gradient")
+    if isinstance(num_directions, bool) or not isinstance(num_directions, int) or num_directions < 1:
+        raise ValueError(f"verify: num_directions must be a positive integer, not {num_directions!r}")
     random = np.random.default_rng(seed)
     with jax.enable_x64(True):
         params, ratings, hyper = jax.tree.map(_float64, (params, ratings, hyper))
@@ -99,38 +103,20 @@ def gradients(
 
 def _checker(model: Model, params: Params, ratings: Ratings, hyper: Hyper) -> Any:
     weight = row_weights(ratings, hyper.reg_exponent)
-    paths, structure = jax.tree_util.tree_flatten_with_path(params.trained)
-    names = [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
+    structure, names = jax.tree.structure(params.trained), _names(params.trained)
+    # Without its gradient, so that models which differ in nothing else share the programs.
+    autodiff, probe = _programs(model._replace(gradient=None))
+    problem = (params.fixed, ratings, weight, hyper)
 
-    def fit_terms(trained: Rows) -> jax.Array:
-        return ratings.weight * model.loss(Params(trained, params.fixed), ratings)
-
-    def penalty(trained: Rows) -> jax.Array:
-        return jnp.asarray(model.penalty(trained, weight, hyper))
-
-    def terms(trained: Rows) -> jax.Array:
-        return jnp.append(fit_terms(trained), penalty(trained))
-
-    @jax.jit
-    def derivatives(trained: Rows) -> tuple[Rows, Rows, Rows]:
-        fit, own = jax.grad(lambda t: jnp.sum(fit_terms(t)))(trained), jax.grad(penalty)(trained)
-        hand = None if model.gradient is None else model.gradient(Params(trained, params.fixed), ratings, weight, hyper)
-        return jax.tree.map(jnp.add, fit, own), jax.tree.map(lambda a, b: abs(a) + abs(b), fit, own), hand
-
-    @jax.jit
-    def probe(trained: Rows, direction: Rows) -> tuple[jax.Array, jax.Array]:
-        tangent = jax.jvp(terms, (trained,), (direction,))[1]
-        forward, backward = (
-            terms(jax.tree.map(lambda x, v, s=sign: x + s * _STEP * v, trained, direction)) for sign in (1, -1)
-        )
-        return jnp.sum(forward - backward) / (2 * _STEP), jnp.sum(abs(tangent))
+    def by_hand(trained: Rows) -> Rows | None:
+        return model.gradient and jax.jit(model.gradient)(Params(trained, params.fixed), ratings, weight, hyper)
 
     def check(trained: Rows, num_directions: int, random: np.random.Generator) -> dict[str, dict[str, Any]]:
-        auto, scale, hand = jax.tree.map(np.asarray, derivatives(trained))
-        leaves = [np.asarray(leaf) for _, leaf in paths]
+        auto, scale, hand = jax.tree.map(np.asarray, (*autodiff(trained, *problem), by_hand(trained)))
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params.trained)]
         found = {}
         for number, (name, leaf, a, s, h) in enumerate(
-            zip(names, leaves, jax.tree.leaves(auto), jax.tree.leaves(scale), _hand(model, hand, structure), strict=True)
+            zip(names, leaves, jax.tree.leaves(auto), jax.tree.leaves(scale), _hand(model, hand, trained), strict=True)
         ):
             if h is not None and h.shape != leaf.shape:
                 raise ValueError(f"verify: the hand-derived gradient of {name} has shape {h.shape}, not {leaf.shape}")
@@ -141,7 +127,7 @@ def _checker(model: Model, params: Params, ratings: Ratings, hyper: Hyper) -> An
             for v in _directions(leaf.shape, num_directions, random):
                 blank = [np.zeros_like(other) for other in leaves]
                 blank[number] = v
-                central, size = map(float, probe(trained, structure.unflatten(blank)))
+                central, size = map(float, probe(trained, structure.unflatten(blank), *problem))
                 row["directions"] += 1
                 dot = float(np.vdot(a, v))
                 row["autodiff_vs_central"] = np.maximum(row["autodiff_vs_central"], _relative(dot - central, size))
@@ -154,15 +140,50 @@ def _checker(model: Model, params: Params, ratings: Ratings, hyper: Hyper) -> An
     return check
 
 
-def _hand(model: Model, hand: Rows | None, structure: Any) -> list[np.ndarray | None]:
-    if hand is None:
-        return [None] * structure.num_leaves
-    if jax.tree.structure(hand) != structure:
-        raise ValueError(
-            f"verify: the hand-derived gradient of {model.name!r} has the leaves {jax.tree.structure(hand)}, but the "
-            f"model trains {structure}"
+@lru_cache(maxsize=16)
+def _programs(model: Model) -> tuple[Any, Any]:
+    def fit_terms(trained: Rows, fixed: Rows, ratings: Ratings) -> jax.Array:
+        return ratings.weight * model.loss(Params(trained, fixed), ratings)
+
+    def penalty(trained: Rows, weight: Rows, hyper: Hyper) -> jax.Array:
+        return jnp.asarray(model.penalty(trained, weight, hyper))
+
+    @jax.jit
+    def autodiff(trained: Rows, fixed: Rows, ratings: Ratings, weight: Rows, hyper: Hyper) -> tuple[Rows, Rows]:
+        fit = jax.grad(lambda t: jnp.sum(fit_terms(t, fixed, ratings)))(trained)
+        own = jax.grad(penalty)(trained, weight, hyper)
+        return jax.tree.map(jnp.add, fit, own), jax.tree.map(lambda a, b: abs(a) + abs(b), fit, own)
+
+    @jax.jit
+    def probe(
+        trained: Rows, direction: Rows, fixed: Rows, ratings: Ratings, weight: Rows, hyper: Hyper
+    ) -> tuple[jax.Array, jax.Array]:
+        def terms(trained: Rows) -> jax.Array:
+            return jnp.append(fit_terms(trained, fixed, ratings), penalty(trained, weight, hyper))
+
+        tangent = jax.jvp(terms, (trained,), (direction,))[1]
+        forward, backward = (
+            terms(jax.tree.map(lambda x, v, s=sign: x + s * _STEP * v, trained, direction)) for sign in (1, -1)
         )
+        return jnp.sum(forward - backward) / (2 * _STEP), jnp.sum(abs(tangent))
+
+    return autodiff, probe
+
+
+def _hand(model: Model, hand: Rows | None, trained: Rows) -> list[np.ndarray | None]:
+    needed = _names(trained)
+    if hand is None:
+        return [None] * len(needed)
+    if (found := _names(hand)) != needed:
+        wrong = [f"lacks {name}" for name in needed if name not in found]
+        wrong += [f"has {name}, which is not trained" for name in found if name not in needed]
+        raise ValueError(f"verify: the hand-derived gradient of {model.name!r} {', '.join(wrong)}; trained: {needed}")
     return jax.tree.leaves(hand)
+
+
+def _names(trained: Any) -> list[str]:
+    paths = jax.tree_util.tree_flatten_with_path(trained)[0]
+    return [jax.tree_util.keystr(path, simple=True, separator=".") for path, _ in paths]
 
 
 def _directions(shape: tuple[int, ...], num_directions: int, random: np.random.Generator) -> list[np.ndarray]:
@@ -179,4 +200,4 @@ def _relative(error: float, scale: float) -> float:
 
 def _float64(leaf: Any) -> Any:
     array = np.asarray(leaf)
-    return jnp.asarray(array, jnp.float64 if np.issubdtype(array.dtype, np.floating) else array.dtype)
+    return jnp.asarray(array, jnp.float64 if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype)

@@ -1,6 +1,7 @@
 """The problem zoo, and slow NumPy oracles written from the formulas, one loop per sum."""
 
 from dataclasses import replace
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -8,11 +9,10 @@ import numpy as np
 import optax
 
 from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
-from jaxmf.models import row_weights
-from jaxmf.solvers import Problem
-from jaxmf.training import FitState, make_fit, prepare, start
+from jaxmf.training import make_fit, prepare, start
 
 RANK = 3
+KEY = jax.random.key(1)
 HYPER = Hyper(l2=0.07, l2_bias=0.03, reg_exponent=0.5, learning_rate=0.02, learning_rate_bias=0.05, init_scale=0.5)
 
 MODELS = {
@@ -37,7 +37,6 @@ def adamw(hyper):
 
 SOLVERS = {
     "sgd": solvers.sgd(8),
-    "minibatch": solvers.minibatch(optax.sgd, 32),
     "momentum": solvers.minibatch(heavy_ball, 32),
     "adam": solvers.minibatch(optax.adam, 32),
     "adamw": solvers.minibatch(adamw, 32),
@@ -84,21 +83,31 @@ def planted_ratings(rank, seed=0, num_users=40, num_items=30, share=0.6, noise=0
 def pick(ratings, index) -> Ratings:
     """The observations at these positions (numbers or a mask), in this order."""
     names = ("user", "item", "value", "weight")
-    return replace(ratings, **{name: getattr(ratings, name)[np.asarray(index)] for name in names})
+    return replace(ratings, **{name: getattr(ratings, name)[index] for name in names})
 
 
-def problem(solver, ratings, hyper) -> Problem:
-    return Problem(ratings, row_weights(ratings, hyper.reg_exponent), solver.prepare(ratings))
-
-
-def run(model, solver, ratings, hyper, epochs=1, params=None, key=None, valid=None, patience=None, **options):
+def run(model, solver, ratings, hyper, epochs=1, params=None, key=KEY, valid=None, patience=None, **options):
     """`make_fit` on its own, under jit, from `params` if given; the final state and the history."""
-    key = jax.random.key(1) if key is None else key
-    batch = prepare(solver, ratings, valid)
-    state: FitState = start(model, solver, key, batch, hyper, patience)
-    if params is not None:
-        state = state._replace(params=params)
-    return jax.jit(make_fit(model, solver, epochs, patience, **options))(key, batch, hyper, state)
+    params = init(model, ratings, hyper, key) if params is None else params
+    batch, drawn = prepare(solver, ratings, valid), model._replace(init=lambda *_: params)
+    state = start(key, drawn, solver, batch, hyper, patience)
+    return compiled(model, solver, epochs, patience, **options)(key, batch, hyper, state)
+
+
+def init(model, ratings, hyper, key=KEY) -> Params:
+    """What a fit under this key starts from."""
+    return _init(model)(jax.random.fold_in(key, 0), ratings, hyper)
+
+
+@lru_cache
+def _init(model):
+    return jax.jit(model.init)
+
+
+@lru_cache
+def compiled(model, solver, epochs, patience=None, **options):
+    """Jitted once for all tests of a process: `Hyper` and weights are traced, so most cases share a program."""
+    return jax.jit(make_fit(model, solver, epochs, patience, **options))
 
 
 def assert_close(actual, expected, rtol=1e-12, atol=0.0):

@@ -161,10 +161,10 @@ def bias_l2(hyper: Hyper) -> Any:
     return hyper.l2 if hyper.l2_bias is None else hyper.l2_bias
 
 
-def pack(rows: Any) -> jax.Array:
-    """All leaves of one side as one table (rows, D), in tree order."""
-    leaves = jax.tree.leaves(rows)
-    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
+def pack(rows: Any, num_rows: int) -> jax.Array:
+    """All leaves of one side as one table (num_rows, D), in tree order; D = 0 for a side without leaves."""
+    leaves = [leaf.reshape(num_rows, -1) for leaf in jax.tree.leaves(rows)]
+    return jnp.concatenate(leaves, axis=1) if leaves else jnp.zeros((num_rows, 0), jnp.float32)
 
 
 def unpack(table: jax.Array, like: Any) -> Any:

@@ -93,22 +93,24 @@ def half_step(model: Model, params: Params, problem: Problem, hyper: Hyper, side
     """All rows of one side at their exact minimum given the other side."""
     assert model.design is not None
     like = getattr(params.trained, side)
-    table = pack(like)
+    if not jax.tree.leaves(like):
+        return params
+    num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
     solved_rows, gram, moment = [], [], []
     for bucket in getattr(problem.layout, side):
         batch = take(problem.ratings, bucket.position)
         flat = jax.tree.map(lambda x: x.reshape(-1), batch)
         design, target = model.design(params, flat, side)
-        A, b = jax.vmap(normal_equations)(
-            pack(design).reshape(*bucket.position.shape, -1), target.reshape(bucket.position.shape), batch.weight
-        )
+        table = pack(design, bucket.position.size).reshape(*bucket.position.shape, -1)
+        A, b = jax.vmap(normal_equations)(table, target.reshape(bucket.position.shape), batch.weight)
         solved_rows.append(bucket.rows)
         gram.append(A)
         moment.append(b)
     # One batched solve for all rows: independent ones in a program deadlock some versions of XLA on a CPU.
     rows, A, b = jnp.concatenate(solved_rows), jnp.concatenate(gram), jnp.concatenate(moment)
-    z = solve(A, b, _ridge(model, params.trained, problem.weight, hyper, side)[rows].astype(A.dtype))
-    solved = unpack(jnp.zeros_like(table).at[rows].set(z.astype(table.dtype), unique_indices=True), like)
+    ridge = _ridge(model, params.trained, problem.weight, hyper, side, num_rows)
+    z = solve(A, b, ridge[rows].astype(A.dtype))
+    solved = unpack(jnp.zeros_like(ridge).at[rows].set(z.astype(ridge.dtype), unique_indices=True), like)
     return params._replace(trained=params.trained._replace(**{side: solved}))
 
 
@@ -121,24 +123,28 @@ def normal_equations(design: jax.Array, target: jax.Array, weight: jax.Array) ->
 
 
 def solve(gram: jax.Array, moment: jax.Array, ridge: jax.Array) -> jax.Array:
-    """z (m, D) with (gram + diag(ridge)) z = moment by Cholesky; a 0 on the diagonal becomes 1, so that z is 0 there."""
+    """z (m, D) with (gram + diag(ridge)) z = moment by Cholesky; where the diagonal is 0 it becomes 1, and z is 0."""
     diagonal = jnp.diagonal(gram, axis1=1, axis2=2) + ridge
     ridge = jnp.where(diagonal == 0, 1, ridge)
-    A = gram + ridge[:, :, None] * jnp.eye(gram.shape[-1], dtype=gram.dtype)
+    A = gram + jax.vmap(jnp.diag)(ridge)
     return cho_solve(cho_factor(A, lower=True), moment[..., None])[..., 0]
 
 
-def _ridge(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side) -> jax.Array:
+def _ridge(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side, num_rows: int) -> jax.Array:
     """The diagonal of the penalty's quadratic form, (rows, D): half its gradient at 1."""
 
     def penalty(rows: object) -> jax.Array:
         return model.penalty(trained._replace(**{side: rows}), weight, hyper)
 
-    return pack(jax.grad(penalty)(jax.tree.map(jnp.ones_like, getattr(trained, side)))) / 2
+    return pack(jax.grad(penalty)(jax.tree.map(jnp.ones_like, getattr(trained, side))), num_rows) / 2
 
 
 def _norm(trained: Rows) -> jax.Array:
-    return jnp.linalg.norm(pack(trained.user)) + jnp.linalg.norm(pack(trained.item))
+    return _length(trained.user) + _length(trained.item)
+
+
+def _length(rows: object) -> jax.Array:
+    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(rows)))
 
 
 def _check(model: Model, params: Params, hyper: Hyper) -> None:

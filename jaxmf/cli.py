@@ -1,0 +1,198 @@
+"""The command line: argument parsing and printing; the work is in the library."""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="jaxmf",
+    help="Matrix factorization in JAX: verified gradients, every solver on one objective, honest test errors.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_MODEL_HELP = "mf, biased_mf, or module:attribute for your own: a Model, or a function from the rank to one"
+Data = Annotated[
+    str,
+    typer.Option(
+        help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), or the "
+        "path of a CSV file with columns user_id, item_id, rating and perhaps timestamp."
+    ),
+]
+Rename = Annotated[
+    list[str] | None,
+    typer.Option(help="The CSV file's name of a column and ours, as in --rename userId=user_id. May be repeated."),
+]
+Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
+Rank = Annotated[int, typer.Option(help="Number of factors.", min=1)]
+Exponent = Annotated[float, typer.Option(help="ν: 0 penalizes per row, 1 per observation.")]  # noqa: RUF001
+Seed = Annotated[int, typer.Option(help="Seed of the initial parameters, and of the split if there are no times.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no tables; errors are still shown.")]
+
+
+@app.command()
+def study(
+    data: Data = "synthetic",
+    rename: Rename = None,
+    out: Out = Path("results/study"),
+    rank: Rank = 32,
+    l2: Annotated[list[float], typer.Option(help="A value of λ to choose from. May be repeated.")] = [0.03, 0.1, 0.3],  # noqa: B006
+    epochs: Annotated[int, typer.Option(help="Most epochs per fit.", min=1)] = 60,
+    patience: Annotated[int, typer.Option(help="Epochs without improvement before a fit stops.", min=1)] = 10,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Verify gradients, fit baselines, then plain and biased factorization by every solver; write tables and figures.
+
+    λ and the number of epochs are chosen on validation; test is read once per model and solver. A run that was cut off
+    continues where it stopped. About a minute on the embedded data.
+    """
+    from jaxmf import study as job
+
+    metrics = job.run(_load(data, rename), out, rank, l2, epochs, patience, seed, progress=not quiet)
+    if not quiet:
+        columns = ["model", "solver", "l2", "best_epoch", "valid_rmse", "test_rmse", "seconds_per_epoch"]
+        typer.echo(metrics[columns].to_string(index=False, na_rep="", float_format="{:.4f}".format))
+        typer.echo(f"\nRead {out / 'summary.md'}")
+
+
+@app.command()
+def fit(
+    data: Data = "synthetic",
+    rename: Rename = None,
+    out: Out = Path("results/fit"),
+    model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.")] = "biased_mf",
+    rank: Rank = 32,
+    solver: Annotated[str, typer.Option(help="sgd, minibatch, momentum, adam or als.")] = "sgd",
+    l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.03,
+    l2_bias: Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")] = None,
+    reg_exponent: Exponent = 1.0,
+    learning_rate: Annotated[float | None, typer.Option(help="The solver's own default if not given.")] = None,
+    epochs: Annotated[int, typer.Option(help="Most epochs.", min=1)] = 60,
+    patience: Annotated[int, typer.Option(help="Epochs without improvement before it stops; 0 runs all.", min=0)] = 10,
+    clip: Annotated[tuple[float, float] | None, typer.Option(help="Clip predictions in errors, as in 1 5.")] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fit one model and write its errors on train, validation and test, its history and a figure."""
+    from jaxmf import study as job
+    from jaxmf.models import Hyper
+
+    if solver not in job.RECIPES:
+        raise ValueError(f"--solver must be one of {', '.join(job.RECIPES)}, not {solver!r}")
+    recipe = job.RECIPES[solver]
+    rate = recipe.learning_rate or 1.0 if learning_rate is None else learning_rate
+    hyper = Hyper(l2, l2_bias, reg_exponent, rate, init_scale=0.01)
+    chosen, loaded = _model(model, rank), _load(data, rename)
+    result, metrics = job.fit_one(
+        loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
+    )
+    if not quiet:
+        typer.echo(metrics.to_string(index=False, float_format="{:.4f}".format))
+        typer.echo(f"\n{result.status} after {len(result.to_frame())} epochs; results in {out}")
+    if result.status == "diverged":
+        typer.echo("jaxmf: diverged: try a smaller --learning-rate", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def verify(
+    data: Data = "synthetic",
+    rename: Rename = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help=f"{_MODEL_HELP}. May be repeated; default: mf and biased_mf."),
+    ] = None,
+    rank: Rank = 8,
+    l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.05,
+    l2_bias: Annotated[float, typer.Option(help="λ_b, the penalty on biases.")] = 0.02,
+    reg_exponent: Exponent = 0.5,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Check gradients leaf by leaf: autodiff, hand-derived formula, central differences. Exit code 1 on a failure."""
+    import jax
+
+    from jaxmf import verify as job
+    from jaxmf.models import Hyper
+    from jaxmf.training import check_hyper
+
+    candidates = {name: _model(name, rank) for name in model or ["mf", "biased_mf"]}
+    loaded, hyper, passed = _load(data, rename), Hyper(l2, l2_bias, reg_exponent), True
+    check_hyper(hyper)
+    for name, chosen in candidates.items():
+        params = chosen.init(jax.random.key(seed), loaded.ratings, hyper)
+        report = job.gradients(chosen, params, loaded, hyper, seed=seed)
+        passed &= report.passed
+        if not quiet:
+            typer.echo(f"{name}: {'passed' if report.passed else 'FAILED'}")
+            typer.echo(report.to_frame().to_string(index=False, na_rep="", float_format="{:.1e}".format) + "\n")
+        if not report.passed:
+            wrong = ", ".join(report.table.loc[~report.table["passed"], "leaf"])
+            typer.echo(f"jaxmf: the gradient of {name} is wrong in {wrong}", err=True)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Run the command line; what the library refuses is one line on standard error and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        typer.echo(f"jaxmf: {' '.join(str(error).split())}", err=True)
+        sys.exit(2)
+
+
+def _load(name: str, rename: list[str] | None) -> Any:
+    from jaxmf.data import Dataset, datasets
+
+    columns = dict(pair.split("=", 1) for pair in rename or [] if "=" in pair)
+    known = ("user_id", "item_id", "rating", "timestamp")
+    if len(columns) < len(rename or []) or not set(columns.values()) <= set(known):
+        raise ValueError(
+            f"--rename must be NAME=OURS with OURS one of {', '.join(known)}, not {' '.join(rename or [])}"
+        )
+    path = Path(name)
+    if path.is_file() or ".csv" in path.suffixes:
+        if not path.is_file():
+            raise ValueError(f"--data {name}: no such file")
+        try:
+            data = Dataset.from_csv(path, columns)
+        except ValueError as error:
+            hint = "; on the command line: --rename NAME=OURS" if "missing column" in str(error) else ""
+            raise ValueError(f"{error}{hint}") from error
+        if "timestamp" in columns.values() and data.timestamp is None:
+            raise ValueError(f"--rename {' '.join(rename or [])}: {name} has no such column for timestamp")
+        return data
+    if columns:
+        raise ValueError(f"--rename is for CSV files; {name} has its own names")
+    if name == "synthetic":
+        return datasets.synthetic()
+    if name == "ml-latest-small":
+        return datasets.movielens(name)
+    raise ValueError(f"--data must be synthetic, ml-latest-small or the path of a CSV file, not {name!r}")
+
+
+def _model(name: str, rank: int) -> Any:
+    from jaxmf.models import Model
+    from jaxmf.study import MODELS
+
+    if name in MODELS:
+        return MODELS[name](rank)
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise ValueError(f"--model must be one of {', '.join(MODELS)} or module:attribute, not {name!r}")
+    sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--model {name}: {error}") from error
+    if callable(found):
+        found = found(rank)
+    if not isinstance(found, Model):
+        raise ValueError(f"--model {name}: expected a jaxmf.Model, found {type(found).__name__}")
+    return found

@@ -1,0 +1,99 @@
+"""Results on disk: each file is written whole or not at all, and a manifest says where they came from."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxmf.data.dataset import Dataset
+
+_PACKAGES = ("jaxmf", "jax", "jaxlib", "optax", "numpy", "pandas", "scipy", "scikit-learn")
+
+
+def write(path: Path, save: Callable[[Path], Any]) -> None:
+    """Write a file through a temporary one beside it, renamed at the end: readers see the old file or the new one.
+
+    Args:
+      path: where to; its folder is made if it is not there.
+      save: writes to the path that it is given, which has the suffix of `path`.
+
+    Raises:
+      OSError: what the file system says.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    try:
+        save(Path(name))
+        # mkstemp makes files that only their owner may read.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a tidy table as CSV, floats with 9 significant digits: enough to give a float32 back."""
+    write(path, lambda p: table.to_csv(p, index=False, float_format="%.9g"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, indented; arrays and their scalars as lists and numbers."""
+    text = json.dumps(content, indent=2, ensure_ascii=False, default=lambda x: np.asarray(x).tolist())
+    write_text(path, text + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text."""
+    write(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def manifest(data: Dataset, configuration: dict[str, Any], seed: int) -> dict[str, Any]:
+    """What a result came from, ready for JSON.
+
+    Args:
+      data: the data, of which name, sizes and fingerprint are kept.
+      configuration: the choices of the run.
+      seed: its seed.
+
+    Returns:
+      command, configuration, data, versions, device, dtype, seed and git commit (None outside a checkout).
+    """
+    device = jax.devices()[0]
+    return {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "configuration": configuration,
+        "data": {
+            "name": data.name,
+            "num_users": data.num_users,
+            "num_items": data.num_items,
+            "num_ratings": len(data),
+            "fingerprint": data.fingerprint(),
+        },
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
+        "device": f"{jax.device_count()} x {device.platform} ({device.device_kind}), {os.cpu_count()} host cores",
+        "dtype": str(jax.numpy.zeros(0, float).dtype),
+        "seed": seed,
+        "git_commit": _git_commit(),
+    }
+
+
+def _git_commit() -> str | None:
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -1,0 +1,127 @@
+"""Figures of a study: labelled, colour-blind safe, drawn without a display."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jaxmf.output import write
+
+# Okabe and Ito (2008): distinguishable with every common colour vision, and by marker in print.
+_COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
+_MARKERS = "osD^vP*"
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a figure as PNG, whole or not at all."""
+    write(path, lambda p: figure.savefig(p, dpi=130, metadata={"Software": None}))
+
+
+def convergence(history: pd.DataFrame, baseline: float) -> Figure:
+    """Validation RMSE by epoch and by second, one row of panels per model, one line per solver.
+
+    Args:
+      history: columns model, solver, epoch, seconds, valid_rmse.
+      baseline: validation RMSE of the damped bias baseline, drawn as a horizontal line.
+    """
+    models = list(dict.fromkeys(history["model"]))
+    figure = _figure(len(models), 2, sharey="row")
+    for row, model in enumerate(models):
+        for column, (x, label) in enumerate([("epoch", "epoch"), ("seconds", "seconds, compilation excluded")]):
+            axes = figure.axes[2 * row + column]
+            for (solver, runs), style in zip(
+                _groups(history[history["model"] == model], "solver"), _styles(), strict=False
+            ):
+                axes.plot(runs[x], runs["valid_rmse"], label=solver, markevery=max(1, len(runs) // 8), **style)
+            axes.axhline(baseline, color="gray", linestyle=":", label="damped bias")
+            axes.set(title=f"{model} by {x.rstrip('s')}", xlabel=label, ylabel="validation RMSE (stars)")
+            if np.isfinite(axes.dataLim.minpos[0]):  # nothing to scale if every fit diverged at once
+                axes.set_xscale("log")
+            axes.set_ylim(*_view(history[history["model"] == model]["valid_rmse"], baseline))
+    figure.axes[0].legend()
+    return figure
+
+
+def generalization(history: pd.DataFrame) -> Figure:
+    """Training against validation RMSE by epoch, one panel per model and solver."""
+    groups = list(history.groupby(["model", "solver"], sort=False))
+    columns = history["solver"].nunique()
+    figure = _figure(-(-len(groups) // columns), columns, width=2.7, sharey=True)
+    for axes, ((model, solver), runs) in zip(figure.axes, groups, strict=False):
+        train = np.sqrt(runs["train_loss"])
+        axes.plot(runs["epoch"], train, color=_COLORS[0], label="training")
+        axes.plot(runs["epoch"], runs["valid_rmse"], color=_COLORS[1], linestyle="--", label="validation")
+        axes.fill_between(runs["epoch"], train, runs["valid_rmse"], color="gray", alpha=0.2, linewidth=0)
+        best = runs[runs["valid_rmse"] == runs["valid_rmse"].min()].head(1)  # none if it diverged at once
+        axes.plot(best["epoch"], best["valid_rmse"], "k*", markersize=9, label="best on validation")
+        axes.set(title=f"{model}, {solver}", xlabel="epoch")
+    for axes in figure.axes[::columns]:
+        axes.set_ylabel("RMSE (stars)")
+    figure.axes[0].set_ylim(*_view(pd.concat([np.sqrt(history["train_loss"]), history["valid_rmse"]])))
+    figure.axes[0].legend(fontsize=8)
+    return figure
+
+
+def error_by_solver(metrics: pd.DataFrame) -> Figure:
+    """Test and validation RMSE of every model and solver, best last.
+
+    Args:
+      metrics: columns model, solver, valid_rmse, test_rmse.
+    """
+    table = metrics.sort_values("test_rmse", ascending=False).reset_index(drop=True)
+    figure = _figure(1, 1, width=7.5, height=0.9 + 0.3 * len(table))
+    axes = figure.axes[0]
+    for name, style in zip(("valid_rmse", "test_rmse"), _styles(), strict=False):
+        label = {"valid_rmse": "validation", "test_rmse": "test"}[name]
+        axes.plot(table[name], table.index, **style | {"linestyle": ""}, label=label)
+    axes.hlines(table.index, table["valid_rmse"], table["test_rmse"], color="lightgray", zorder=0)
+    axes.set(yticks=table.index, yticklabels=table["model"] + ", " + table["solver"], xlabel="RMSE (stars)")
+    for y, value in enumerate(table["test_rmse"]):
+        axes.annotate(f"{value:.4f}", (value, y), (7, -3), textcoords="offset points", fontsize=8)
+    axes.margins(x=0.12)
+    axes.legend()
+    return figure
+
+
+def regularization(search: pd.DataFrame) -> Figure:
+    """Best validation RMSE against λ, one panel per model, one line per solver."""
+    models = list(dict.fromkeys(search["model"]))
+    figure = _figure(1, len(models))
+    for axes, model in zip(figure.axes, models, strict=True):
+        for (solver, runs), style in zip(_groups(search[search["model"] == model], "solver"), _styles(), strict=False):
+            axes.plot(runs["l2"], runs["valid_rmse"], label=solver, **style)
+        axes.set(title=model, xscale="log", xlabel="λ, per observation", ylabel="best validation RMSE (stars)")
+        axes.set_xticks(ticks := sorted(search["l2"].unique()), [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    figure.axes[0].legend()
+    return figure
+
+
+def _figure(rows: int, columns: int, width: float = 4.6, height: float = 3.2, sharey: bool | str = False) -> Figure:
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    figure.subplots(rows, columns, sharey=sharey)  # type: ignore[arg-type]
+    for axes in figure.axes:
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _styles() -> itertools.cycle:
+    return itertools.cycle(
+        [{"color": c, "marker": m, "markersize": 4, "linewidth": 1.4} for c, m in zip(_COLORS, _MARKERS, strict=True)]
+    )
+
+
+def _groups(table: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
+    return [(str(name), group) for name, group in table.groupby(column, sort=False)]
+
+
+def _view(values: pd.Series, *more: float) -> tuple[float, float]:
+    """Limits that show where the lines differ, not the first epochs' height or a divergence."""
+    finite = values[np.isfinite(values)]
+    if finite.empty:
+        finite = pd.Series(more or (0.0, 1.0))
+    low, high = min(finite.min(), *more, np.inf), max(min(finite.quantile(0.97), 3 * finite.median()), *more, -np.inf)
+    margin = 0.04 * (high - low) or 0.1
+    return low - margin, high + margin

@@ -1,0 +1,388 @@
+"""The main job: every solver on one split of one data set, from verified gradients to test errors."""
+
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+import pandas as pd
+
+from jaxmf import evaluate, models, output, verify
+from jaxmf.data import Dataset, splits
+from jaxmf.models import Hyper, Model
+from jaxmf.solvers import Solver, als, minibatch, sgd
+from jaxmf.training import Fit, check_hyper, fit, prepare
+
+MODELS = {"mf": models.mf, "biased_mf": models.biased_mf}
+BATCH_SIZE = 2048
+
+
+class Recipe(NamedTuple):
+    """A solver with the learning rate that suits ratings on a scale of a few stars; None where it has none."""
+
+    solver: Solver
+    learning_rate: float | None = None
+
+
+def momentum(hyper: Hyper) -> optax.GradientTransformation:
+    """Gradient descent with heavy-ball momentum, `hyper.momentum`."""
+    return optax.sgd(hyper.learning_rate, momentum=hyper.momentum)
+
+
+# A minibatch step averages over the batch, so batch_size × lr moves a row with one rating as far as a step of `sgd`.
+RECIPES = {
+    "sgd": Recipe(sgd(), 0.005),
+    "minibatch": Recipe(minibatch(optax.sgd, BATCH_SIZE), 0.005 * BATCH_SIZE),
+    "momentum": Recipe(minibatch(momentum, BATCH_SIZE), 0.0005 * BATCH_SIZE),
+    "adam": Recipe(minibatch(optax.adam, BATCH_SIZE), 0.005),
+    "als": Recipe(als()),
+}
+
+
+def run(
+    data: Dataset,
+    out: Path,
+    rank: int = 32,
+    l2: Sequence[float] = (0.03, 0.1, 0.3),
+    epochs: int = 60,
+    patience: int = 10,
+    seed: int = 0,
+    progress: bool = False,
+) -> pd.DataFrame:
+    """Verify the gradients, fit the baselines, then plain and biased factorization by every solver on one split.
+
+    λ and the number of epochs are chosen on the validation ratings; test is read once per model and solver, by the
+    parameters chosen. The split is per user and temporal (70/15/15) where the data have timestamps, else random.
+
+    Args:
+      data: the ratings.
+      out: folder for config.json (the manifest), gradients.csv, search.csv (every λ tried), metrics.csv (one row per
+        model and solver), history.csv (every epoch of every fit), figures/ and summary.md. Finished rows are on disk
+        as soon as they are there; a run that was cut off continues from them if configuration and data are the same.
+      rank: width of the factors.
+      l2: values of λ to choose from, per observation (ν = 1).
+      epochs: most epochs per fit.
+      patience: epochs without improvement of the validation RMSE before a fit stops.
+      seed: of the split, where it is random, and of the initial parameters.
+      progress: show progress bars on standard error.
+
+    Returns:
+      metrics.csv as a table, best test RMSE first.
+
+    Raises:
+      ValueError: a number out of range, or a gradient that fails its verification (the report is written first).
+    """
+    from tqdm import tqdm
+
+    clock = time.perf_counter()
+    train, valid, test, split = split_three(data, seed)
+    configuration = {
+        "job": "study",
+        "split": split,
+        "rank": rank,
+        "l2": list(l2),
+        "reg_exponent": 1.0,
+        "init_scale": 0.01,
+        "epochs": epochs,
+        "patience": patience,
+        "learning_rate": {name: recipe.learning_rate for name, recipe in RECIPES.items()},
+        "batch_size": BATCH_SIZE,
+        "clip": None,
+    }
+    manifest = output.manifest(data, configuration, seed)
+    candidates = {name: make(rank) for name, make in MODELS.items()}
+    for value in l2:
+        check_hyper(Hyper(l2=value))
+    tables = _unfinished(out, manifest)
+    if not len(tables["metrics"]):
+        # Else a run cut off before its first row would pass for the owner of another configuration's rows.
+        for name in tables:
+            (out / f"{name}.csv").unlink(missing_ok=True)
+    output.write_json(out / "config.json", manifest | {"finished": False})
+
+    gradients = _verify(candidates, train)
+    output.write_table(out / "gradients.csv", gradients)
+    if not gradients["passed"].all():
+        wrong = gradients.loc[~gradients["passed"], ["model", "leaf"]].agg(" ".join, axis=1)
+        raise ValueError(f"gradient verification failed for {', '.join(wrong)}; see {out / 'gradients.csv'}")
+
+    for model in (models.global_mean(), models.damped_bias()):
+        _baseline(tables, model, train, valid, test)
+    todo = [(m, r) for m in MODELS for r in RECIPES if (m, r) not in _done(tables)]
+    with tqdm(total=len(todo) * len(l2), unit="fit", disable=not progress) as bar:
+        for model_name, recipe_name in todo:
+            recipe = RECIPES[recipe_name]
+            batch = prepare(recipe.solver, train, valid)
+            fits = []
+            for value in l2:
+                bar.set_description(f"{model_name}, {recipe_name}, λ = {value:g}")
+                hyper = Hyper(l2=value, learning_rate=recipe.learning_rate or 1.0, init_scale=0.01)
+                arguments = (jax.random.key(seed), MODELS[model_name](rank), recipe.solver, batch)
+                fits.append(fit(*arguments, hyper=hyper, epochs=epochs, patience=patience, monitor="rmse"))
+                bar.update()
+            _record(tables, recipe_name, recipe, fits, test)
+            for name, table in tables.items():
+                output.write_table(out / f"{name}.csv", table)
+
+    tables["metrics"] = tables["metrics"].sort_values("test_rmse", ignore_index=True)
+    for name, table in tables.items():
+        output.write_table(out / f"{name}.csv", table)
+    _draw(out, tables)
+    manifest |= {"wall_seconds": round(time.perf_counter() - clock, 1), "finished": True}
+    output.write_text(out / "summary.md", _summary(manifest, gradients, tables, (train, valid, test)))
+    output.write_json(out / "config.json", manifest)
+    return tables["metrics"]
+
+
+def fit_one(
+    data: Dataset,
+    out: Path,
+    model: Model,
+    solver: Solver,
+    hyper: Hyper,
+    epochs: int = 50,
+    patience: int | None = 5,
+    seed: int = 0,
+    clip: evaluate.Clip = None,
+    progress: bool = False,
+) -> tuple[Fit, pd.DataFrame]:
+    """Fit one model on one split and write config.json, metrics.csv, history.csv and figures/convergence.png.
+
+    Args:
+      data: the ratings, split as in `run`.
+      out: folder for the results.
+      model, solver, hyper, epochs, patience: as in `jaxmf.fit`.
+      seed: of the split, where it is random, and of the initial parameters.
+      clip: bounds for the predictions in the errors, or None.
+      progress: show a progress bar on standard error.
+
+    Returns:
+      the Fit, and metrics.csv as a table: one row each for train, valid and test.
+
+    Raises:
+      ValueError: as `jaxmf.fit`.
+    """
+    from jaxmf import plot
+
+    train, valid, test, split = split_three(data, seed)
+    damped = models.damped_bias()
+    baseline = evaluate.rating(damped, damped.init(None, train.ratings, hyper), valid, clip)["rmse"]
+    key = jax.random.key(seed)
+    result = fit(key, model, solver, train, valid, hyper, epochs, patience, monitor="rmse", progress=progress)
+    best = int(result.state.epoch if result.state.best is None else result.state.best.epoch)
+    facts = {"model": model.name, "solver": solver.name, "status": result.status, "best_epoch": best}
+    facts |= {"dtype": str(np.dtype(train.ratings.value.dtype)), "clip": "none" if clip is None else f"{clip}"}
+    rows = [
+        facts | {"part": part, "num_ratings": len(ratings)} | evaluate.rating(model, result.params, ratings, clip)
+        for part, ratings in (("train", train), ("valid", valid), ("test", test))
+    ]
+    metrics = pd.DataFrame(rows)
+    numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
+    configuration = {"job": "fit", "split": split, "hyper": numbers, "epochs": epochs, "patience": patience} | facts
+    output.write_json(out / "config.json", output.manifest(data, configuration, seed))
+    output.write_table(out / "metrics.csv", metrics)
+    output.write_table(out / "history.csv", result.to_frame())
+    history = result.to_frame().assign(model=model.name, solver=solver.name)
+    plot.save(plot.convergence(history, baseline), out / "figures" / "convergence.png")
+    return result, metrics
+
+
+def split_three(data: Dataset, seed: int) -> tuple[Dataset, Dataset, Dataset, str]:
+    """Train, valid and test (70/15/15) and how they were made: per user by time if there are timestamps, else random."""
+    fractions = (0.7, 0.15, 0.15)
+    if data.timestamp is None:
+        return *splits.random(data, fractions, seed), f"random {fractions}, seed {seed}"
+    return *splits.temporal_per_user(data, fractions), f"temporal_per_user {fractions}"
+
+
+def _verify(candidates: dict[str, Model], train: Dataset) -> pd.DataFrame:
+    tables = []
+    for name, model in candidates.items():
+        params = jax.jit(model.init)(jax.random.key(0), train.ratings, Hyper())
+        tables.append(verify.gradients(model, params, train, Hyper()).to_frame().assign(model=name))
+    table = pd.concat(tables, ignore_index=True)
+    return table[["model", *table.columns.drop("model")]]
+
+
+def _baseline(tables: dict[str, pd.DataFrame], model: Model, train: Dataset, valid: Dataset, test: Dataset) -> None:
+    if (model.name, "closed form") in _done(tables):
+        return
+    params = model.init(None, train.ratings, Hyper())
+    errors = {part: evaluate.rating(model, params, ratings) for part, ratings in (("valid", valid), ("test", test))}
+    row = {"model": model.name, "solver": "closed form", "status": "exact", "valid_rmse": errors["valid"]["rmse"]}
+    row |= {"test_rmse": errors["test"]["rmse"], "test_mae": errors["test"]["mae"]}
+    _append(tables, "metrics", pd.DataFrame([row | {"dtype": str(np.dtype(train.ratings.value.dtype))}]))
+
+
+def _record(tables: dict[str, pd.DataFrame], name: str, recipe: Recipe, fits: list[Fit], test: Dataset) -> None:
+    """Add the fits of one model and solver to the tables; only the one best on validation meets test."""
+    search, histories = [], []
+    for result in fits:
+        assert result.state.best is not None
+        history = result.to_frame()
+        search.append(
+            {
+                "model": result.model.name,
+                "solver": name,
+                "l2": result.hyper.l2,
+                "status": result.status,
+                "epochs": len(history),
+                "best_epoch": int(result.state.best.epoch),
+                "valid_rmse": float(result.state.best.score),
+                "seconds": history["seconds"].iloc[-1],
+                "compile_seconds": result.compile_seconds,
+            }
+        )
+        histories.append(history.assign(model=result.model.name, solver=name, l2=result.hyper.l2))
+    found = pd.DataFrame(search)
+    chosen = int(found["valid_rmse"].argmin())
+    for number, history in enumerate(histories):
+        history.insert(0, "chosen", number == chosen)
+    best, row = fits[chosen], found.iloc[chosen].to_dict()
+    errors = evaluate.rating(best.model, best.params, test)
+    row |= {"learning_rate": recipe.learning_rate or np.nan, "test_rmse": errors["rmse"], "test_mae": errors["mae"]}
+    row |= {"seconds_per_epoch": row["seconds"] / row["epochs"], "search_seconds": found["seconds"].sum()}
+    row |= {"compile_seconds": found["compile_seconds"].sum(), "dtype": str(best.history["train_loss"].dtype)}
+    _append(tables, "metrics", pd.DataFrame([row]))
+    _append(tables, "search", found)
+    _append(tables, "history", pd.concat(histories))
+
+
+def _append(tables: dict[str, pd.DataFrame], name: str, rows: pd.DataFrame) -> None:
+    tables[name] = pd.concat([tables[name], rows], ignore_index=True) if len(tables[name]) else rows
+
+
+def _done(tables: dict[str, pd.DataFrame]) -> set[tuple[str, str]]:
+    metrics = tables["metrics"]
+    return set(zip(metrics["model"], metrics["solver"], strict=True)) if len(metrics) else set()
+
+
+def _unfinished(out: Path, manifest: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """The tables that a cut-off run of the same configuration left in `out`, else empty ones."""
+    names = ("metrics", "search", "history")
+    empty = {name: pd.DataFrame() for name in names}
+    try:
+        before = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        same = all(before[part] == manifest[part] for part in ("configuration", "data", "versions", "seed", "dtype"))
+        if before["finished"] or not same:
+            return empty
+        found = {name: pd.read_csv(out / f"{name}.csv") for name in names}
+    except (OSError, ValueError, KeyError):
+        return empty
+    # A run may have died between two files: keep what every file has.
+    whole = set.intersection(*(set(zip(t["model"], t["solver"], strict=True)) for t in found.values()))
+    return {name: t[[pair in whole for pair in zip(t["model"], t["solver"], strict=True)]] for name, t in found.items()}
+
+
+def _draw(out: Path, tables: dict[str, pd.DataFrame]) -> None:
+    from jaxmf import plot
+
+    chosen = tables["history"][tables["history"]["chosen"]]
+    metrics = tables["metrics"]
+    baseline = float(metrics.loc[metrics["model"] == "damped_bias", "valid_rmse"].iloc[0])
+    figures = {
+        "convergence": partial(plot.convergence, chosen, baseline),
+        "generalization": partial(plot.generalization, chosen),
+        "error_by_solver": partial(plot.error_by_solver, metrics),
+        "regularization": partial(plot.regularization, tables["search"]),
+    }
+    for name, draw in figures.items():
+        plot.save(draw(), out / "figures" / f"{name}.png")
+
+
+def _summary(
+    manifest: dict[str, Any],
+    gradients: pd.DataFrame,
+    tables: dict[str, pd.DataFrame],
+    parts: tuple[Dataset, Dataset, Dataset],
+) -> str:
+    metrics, search, data = tables["metrics"], tables["search"], manifest["data"]
+    configuration = manifest["configuration"]
+    damped = metrics.set_index("model").loc["damped_bias", "test_rmse"]
+    fitted = metrics[metrics["solver"] != "closed form"]
+    best = fitted.iloc[0]
+    by_model = fitted.groupby("model")["test_rmse"].min()
+    grid = sorted(configuration["l2"])
+    edge = fitted[(fitted["l2"] == grid[0]) | (fitted["l2"] == grid[-1])] if len(grid) > 1 else fitted[:0]
+    within = []
+    for (model, solver), runs in tables["history"][tables["history"]["chosen"]].groupby(["model", "solver"], sort=False):
+        near = runs[runs["valid_rmse"] <= 1.005 * runs["valid_rmse"].min()].iloc[0]
+        within.append({"model": model, "solver": solver, "seconds": near["seconds"], "epoch": near["epoch"]})
+    quick = pd.DataFrame(within).query("model == @best.model").sort_values("seconds")
+    sizes = " / ".join(f"{len(part):,}" for part in parts)
+    worst = gradients[["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]].max()
+    shown = metrics[["model", "solver", "l2", "best_epoch", "status", "valid_rmse", "test_rmse", "test_mae"]].copy()
+    shown["seconds per epoch"] = metrics["seconds_per_epoch"]
+    share = 100 * len(parts[0]) / (data["num_users"] * data["num_items"])
+    lines = [
+        f"# Study of {data['name']}",
+        "",
+        f"{data['num_users']:,} users, {data['num_items']:,} items, {data['num_ratings']:,} ratings; split "
+        f"{configuration['split']} into train / validation / test of {sizes}. The training part fills {share:.2f} % of "
+        "the matrix.",
+        "",
+        f"**The best is {best['model']} by {best['solver']}: test RMSE {best['test_rmse']:.4f} stars** "
+        f"(λ = {best['l2']:g}, epoch {best['best_epoch']:.0f}), {100 * (1 - best['test_rmse'] / damped):.1f} % below the "
+        f"damped bias baseline ({damped:.4f}).",
+        "",
+        f"- Biases matter: the best model without them reaches {by_model['mf']:.4f}, with them "
+        f"{by_model['biased_mf']:.4f}.",
+        f"- Quickest to within 0.5 % of its own best validation RMSE, among the {best['model']} fits: "
+        + ", ".join(f"{r.solver} ({r.seconds:.2f} s, epoch {r.epoch:.0f})" for r in quick.itertuples())
+        + ".",
+        "- λ was chosen at an edge of the grid for "
+        + (", ".join(f"{r.model} by {r.solver} ({r.l2:g})" for r in edge.itertuples()) + "; a wider grid may do better."
+           if len(edge) else "no solver."),
+        "",
+        "## Gradients",
+        "",
+        f"Every leaf of every model {'passed' if gradients['passed'].all() else 'did NOT pass'}: autodiff, the "
+        "hand-derived formula and central differences agree in float64. Largest relative disagreement: autodiff against "
+        f"hand-derived {worst.iloc[0]:.0e}, against differences {worst.iloc[1]:.0e}.",
+        "",
+        _markdown(gradients[["model", "leaf", "size", *worst.index, "passed"]], "{:.1e}"),
+        "",
+        "## Errors",
+        "",
+        f"λ and the epoch are the best on validation; test was read once per row. RMSE and MAE in stars, "
+        f"{manifest['dtype']}, predictions not clipped. `search.csv` has every λ tried, `history.csv` every epoch.",
+        "",
+        _markdown(shown, "{:.4f}"),
+        "",
+        "![Error by solver](figures/error_by_solver.png)",
+        "",
+        "## Convergence",
+        "",
+        "![Validation RMSE by epoch and by second](figures/convergence.png)",
+        "",
+        "![Training against validation](figures/generalization.png)",
+        "",
+        "## Regularization",
+        "",
+        "![Validation RMSE against λ](figures/regularization.png)",
+        "",
+        "## How it was made",
+        "",
+        f"`{manifest['command']}` on {manifest['device']}, jax {manifest['versions']['jax']}, "
+        f"{manifest['dtype']}, seed {manifest['seed']}. {len(search)} fits in {manifest['wall_seconds']:.0f} s, of which "
+        f"{metrics['search_seconds'].sum():.0f} s ran epochs and {metrics['compile_seconds'].sum():.0f} s compiled. "
+        "`config.json` has the configuration, the data's fingerprint and all versions.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _markdown(table: pd.DataFrame, form: str) -> str:
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return "" if np.isnan(value) else f"{value:g}" if value == round(value, 3) else form.format(value)
+        return str(value)
+
+    rows = [list(table.columns), ["---"] * table.shape[1], *([cell(v) for v in row] for row in table.to_numpy(object))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+

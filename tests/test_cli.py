@@ -1,0 +1,252 @@
+"""The command line as a user meets it: exit codes, what is printed and where, and what it says to bad input."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from jaxmf import cli, study
+from jaxmf.data import datasets
+
+SMALL_FIT = ("--rank", "2", "--epochs", "2", "--solver", "als")
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def jaxmf(monkeypatch, capfd) -> Callable[..., Ended]:
+    """Run the command line in this process."""
+
+    def run(*arguments: object) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["jaxmf", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return Ended(end.value.code or 0, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def frame() -> pd.DataFrame:
+    return datasets.synthetic(num_users=12, num_items=15, num_ratings=120).to_frame()
+
+
+@pytest.fixture
+def table(frame, tmp_path) -> Path:
+    path = tmp_path / "ratings.csv"
+    frame.to_csv(path, index=False)
+    return path
+
+
+@pytest.fixture
+def own_model(tmp_path, monkeypatch) -> str:
+    """A module of a user's own in the working folder, with right and wrong gradients; its name is returned."""
+    (tmp_path / "mine.py").write_text(
+        "from jaxmf import models\n"
+        "\n"
+        "right = models.biased_mf(2)\n"
+        "\n"
+        "def flipped(params, ratings, weight, hyper):\n"
+        "    found = right.gradient(params, ratings, weight, hyper)\n"
+        "    return found._replace(item=found.item | {'bias': -found.item['bias']})\n"
+        "\n"
+        "wrong = right._replace(gradient=flipped)\n"
+        "family = models.biased_mf\n"
+        "number = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.delitem(sys.modules, "mine", raising=False)
+    return "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "mentions"),
+    [
+        ([], ["study", "fit", "verify"]),
+        (["study"], ["--data", "--rename", "--out", "--rank", "--l2", "--epochs", "--patience", "--seed", "--quiet"]),
+        (["fit"], ["--data", "--model", "--solver", "--learning-rate", "--reg-exponent", "--clip", "JAXMF_DATA"]),
+        (["verify"], ["--data", "--model", "--l2-bias", "Exit code 1"]),
+    ],
+    ids=["jaxmf", "study", "fit", "verify"],
+)
+@pytest.mark.parametrize("flag", ["--help", "-h"])
+def test_help(arguments, mentions, flag):
+    result = CliRunner().invoke(cli.app, [*arguments, flag], env={"COLUMNS": "200"})
+    assert result.exit_code == 0
+    for word in mentions:
+        assert word in result.output
+
+
+def test_the_module_is_the_command():
+    done = subprocess.run([sys.executable, "-m", "jaxmf", "--help"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "python -m jaxmf [OPTIONS] COMMAND" in done.stdout
+
+
+def test_the_help_loads_no_plotting():
+    script = (
+        "import sys; from typer.testing import CliRunner; from jaxmf.cli import app; "
+        "CliRunner().invoke(app, ['fit', '--help']); print([name for name in ('matplotlib', 'pooch', 'sklearn') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("ends", ["\n", "\r\n"], ids=["lf", "crlf"])
+def test_fit_on_a_table_with_other_names(jaxmf, frame, tmp_path, ends):
+    names = {"user_id": "userId", "item_id": "movieId", "timestamp": "when"}
+    path, out = tmp_path / "mine.csv", tmp_path / "out"
+    frame.assign(note="x").rename(columns=names).to_csv(path, index=False, lineterminator=ends)
+    rename = [argument for ours, theirs in names.items() for argument in ("--rename", f"{theirs}={ours}")]
+    ended = jaxmf("fit", "--data", path, *rename, "--out", out, *SMALL_FIT, "--clip", 1, 5)
+    assert ended.code == 0
+    assert f"results in {out}" in ended.out
+    metrics = pd.read_csv(out / "metrics.csv")
+    assert metrics["part"].tolist() == ["train", "valid", "test"]
+    assert metrics["num_ratings"].sum() == 120
+    for name in ("rmse", "part", *(f"{value:.4f}" for value in metrics["rmse"])):
+        assert name in ended.out
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert config["command"].startswith("jaxmf fit --data ")
+    assert config["data"]["name"] == "mine"
+    assert config["configuration"]["split"].startswith("temporal_per_user")
+    assert (out / "history.csv").exists()
+    assert (out / "figures" / "convergence.png").exists()
+
+
+def test_quiet(jaxmf, table, tmp_path):
+    for command in (("fit", "--out", tmp_path / "out", *SMALL_FIT), ("verify", "--model", "mf", "--rank", 2)):
+        assert jaxmf(*command, "--data", table, "--quiet") == Ended(0, "", "")
+
+
+def test_progress_is_on_standard_error(jaxmf, table, tmp_path):
+    ended = jaxmf("fit", "--data", table, "--out", tmp_path / "out", *SMALL_FIT)
+    assert "epoch" in ended.err
+    assert "it/s" not in ended.out
+
+
+def test_a_divergence_is_exit_code_1(jaxmf, table, tmp_path):
+    out = tmp_path / "out"
+    ended = jaxmf("fit", "--data", table, "--out", out, *SMALL_FIT[:4], "--solver", "sgd", "--learning-rate", 1e30)
+    assert ended.code == 1
+    assert "jaxmf: diverged: try a smaller --learning-rate" in ended.err
+    assert "diverged after 1 epochs" in ended.out
+    assert set(pd.read_csv(out / "metrics.csv")["status"]) == {"diverged"}
+
+
+def test_verify(jaxmf, table):
+    ended = jaxmf("verify", "--data", table, "--rank", 2)
+    assert (ended.code, ended.err) == (0, "")
+    for words in ("mf: passed", "biased_mf: passed", "user.factors", "item.bias", "hand_vs_autodiff", "float64"):
+        assert words in ended.out
+
+
+@pytest.mark.parametrize("quiet", [(), ("--quiet",)], ids=["", "quiet"])
+def test_verify_names_the_wrong_leaf(jaxmf, table, own_model, quiet):
+    ended = jaxmf("verify", "--data", table, "--model", f"{own_model}:wrong", *quiet)
+    assert ended.code == 1
+    assert ended.err == "jaxmf: the gradient of mine:wrong is wrong in item.bias\n"
+    assert ("mine:wrong: FAILED" in ended.out) == (not quiet)
+    assert bool(ended.out) == (not quiet)
+
+
+@pytest.mark.parametrize("attribute", ["right", "family"])
+def test_a_model_of_one_s_own(jaxmf, table, own_model, tmp_path, attribute):
+    """A Model as it is, or a function that is given --rank."""
+    ended = jaxmf("fit", "--data", table, "--model", f"{own_model}:{attribute}", "--out", tmp_path / "out", *SMALL_FIT)
+    assert ended.code == 0
+    assert "biased_mf" in ended.out
+
+
+@pytest.fixture
+def no_fit(monkeypatch):
+    """Bad input is to be found before anything compiles."""
+    monkeypatch.setattr("jaxmf.training._compiled", lambda *args: pytest.fail("compiled"))
+
+
+BAD_INPUT = {
+    "no-file": (["--data", "absent.csv"], "--data absent.csv: no such file"),
+    "no-file-gz": (["--data", "absent.csv.gz"], "--data absent.csv.gz: no such file"),
+    "unknown-data": (["--data", "netflix"], "--data must be synthetic, ml-latest-small or the path of a CSV file"),
+    "no-movielens": (["--data", "ml-latest-small"], "looked in nowhere: neither root= nor JAXMF_DATA is set"),
+    "no-column": (["--data", "short.csv"], "missing column rating; found .* on the command line: --rename NAME=OURS"),
+    "nan": (["--data", "nan.csv"], r"nan.csv: column 'rating': NaN or infinite rating in 1 row\(s\), at index 1"),
+    "empty": (["--data", "empty.csv"], "empty.csv: the table has no rows"),
+    "ragged": (["--data", "ragged.csv"], "ragged.csv: Error tokenizing data"),
+    "tiny": (["--data", "tiny.csv"], "no part may be empty: use larger fractions, fewer parts or more data"),
+    "rename": (["--data", "tiny.csv", "--rename", "userId"], "--rename must be NAME=OURS .*, not userId"),
+    "rename-to": (["--data", "tiny.csv", "--rename", "a=user"], "with OURS one of user_id, item_id, rating, timestamp"),
+    "rename-time": (["--data", "tiny.csv", "--rename", "a=timestamp"], "tiny.csv has no such column for timestamp"),
+    "rename-synthetic": (["--rename", "a=user_id"], "--rename is for CSV files; synthetic has its own names"),
+    "solver": (["--data", "good.csv", "--solver", "lbfgs"], "--solver must be one of sgd, .*, als, not 'lbfgs'"),
+    "model": (["--data", "good.csv", "--model", "svd"], "--model must be one of mf, biased_mf or module:attribute"),
+    "no-module": (["--data", "good.csv", "--model", "absent:model"], "--model absent:model: No module named 'absent'"),
+    "no-attribute": (["--data", "good.csv", "--model", "mine:absent"], "--model mine:absent: .*no attribute 'absent'"),
+    "not-a-model": (["--data", "good.csv", "--model", "mine:number"], "expected a jaxmf.Model, found int"),
+    "l2": (["--data", "good.csv", "--l2", "-1"], "hyper: l2 must be finite and at least 0, not -1.0"),
+    "rank": (["--data", "good.csv", "--rank", "0"], "Invalid value for '--rank'"),
+    "clip": (["--data", "good.csv", "--clip", "5", "1"], r"clip must be \(low, high\) with low < high"),
+    "out": (["--data", "good.csv", "--out", "good.csv"], "Invalid value for '--out'"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT.values(), ids=BAD_INPUT)
+@pytest.mark.usefixtures("no_fit", "own_model")
+def test_bad_input_is_one_line_and_exit_code_2(jaxmf, frame, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.delenv("JAXMF_DATA", raising=False)
+    frame.to_csv("good.csv", index=False)
+    frame.drop(columns="rating").to_csv("short.csv", index=False)
+    frame.assign(rating=frame["rating"].where(frame.index != 1)).to_csv("nan.csv", index=False)
+    frame[:0].to_csv("empty.csv", index=False)
+    frame[:2].drop(columns="timestamp").to_csv("tiny.csv", index=False)
+    Path("ragged.csv").write_text("user_id,item_id,rating\n1,2,3\n1,2,3,4\n")
+    out = () if "--out" in arguments else ("--out", tmp_path / "out")
+    ended = jaxmf("fit", *out, "--epochs", 2, *arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert "Traceback" not in ended.err
+    found = " ".join(ended.err.replace("│", " ").split())
+    assert re.search(message, found), found
+    if "Invalid value" not in message:  # typer's own, in a box
+        assert ended.err.startswith("jaxmf: ")
+        assert ended.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_study_refuses_before_it_writes(jaxmf, table, tmp_path):
+    ended = jaxmf("study", "--data", table, "--out", tmp_path / "out", "--l2", 0.1, "--l2", -0.1)
+    assert ended.code == 2
+    assert "hyper: l2 must be finite and at least 0, not -0.1" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_study(jaxmf, table, tmp_path, monkeypatch):
+    """What it passes on and prints; the study itself has its own tests."""
+    given = {}
+
+    def run(data, out, rank, l2, epochs, patience, seed, progress):
+        given.update(locals())
+        columns = ["model", "solver", "l2", "best_epoch", "valid_rmse", "test_rmse", "seconds_per_epoch"]
+        return pd.DataFrame([["mf", "als", 0.5, 3, 0.9, 0.87654, 0.01]], columns=columns)
+
+    monkeypatch.setattr(study, "run", run)
+    arguments = ("study", "--data", table, "--out", tmp_path / "out", "--l2", 0.5, "--l2", 1, "--rank", 3, "--seed", 4)
+    ended = jaxmf(*arguments)
+    assert ended.code == 0
+    assert "0.8765" in ended.out
+    assert f"Read {tmp_path / 'out' / 'summary.md'}" in ended.out
+    assert len(given.pop("data")) == 120
+    assert (given["l2"], given["rank"], given["seed"], given["progress"]) == ([0.5, 1.0], 3, 4, True)
+    assert jaxmf(*arguments, "--quiet") == Ended(0, "", "")
+    assert given["progress"] is False

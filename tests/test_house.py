@@ -1,0 +1,84 @@
+"""The rules of the house, read from the code: layers, imports, signatures, docstrings."""
+
+import importlib
+import inspect
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import jaxmf
+
+ROOT = Path(__file__).parent.parent
+MODULES = [
+    importlib.import_module(info.name)
+    for info in pkgutil.walk_packages(jaxmf.__path__, "jaxmf.")
+    if not info.name.endswith("__main__")
+]
+FUNCTIONS = {
+    f"{function.__module__}.{function.__qualname__}": function
+    for module in [jaxmf, *MODULES]
+    for name, function in vars(module).items()
+    if inspect.isroutine(function) and function.__module__.startswith("jaxmf")
+}
+
+
+def run_python(code: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_data_flows_one_way():
+    """The layers of pyproject.toml: no module imports from a later room."""
+    cli = pytest.importorskip("importlinter.cli", reason="import-linter is not installed")
+    assert cli.lint_imports(config_filename=str(ROOT / "pyproject.toml"), no_cache=True) == 0
+
+
+def test_every_module_has_its_layer():
+    """A new room must say where it stands."""
+    import tomllib
+
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
+    named = {name.strip(" ()").split(".")[1] for layer in layers for name in layer.replace(":", "|").split("|")}
+    rooms = {info.name for info in pkgutil.iter_modules(jaxmf.__path__)}
+    assert rooms == named
+
+
+def test_import_is_light_and_changes_no_setting():
+    done = run_python(
+        "import jax, sys\n"
+        "before = dict(jax.config.values)\n"
+        "import jaxmf\n"
+        "assert dict(jax.config.values) == before\n"
+        "heavy = {'matplotlib', 'typer', 'pooch', 'sklearn', 'tqdm', 'optuna'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "jax.config.update('jax_num_cpu_devices', 2)  # refused once a backend has started\n"
+        "assert len(jax.devices('cpu')) == 2\n"
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_public_page():
+    for name in jaxmf.__all__:
+        assert getattr(jaxmf, name) is not None
+    assert sorted(jaxmf.__all__) == jaxmf.__all__
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_key_comes_first_and_has_no_default(name):
+    parameters = list(inspect.signature(FUNCTIONS[name]).parameters.values())
+    for place, parameter in enumerate(parameters):
+        if parameter.name == "key":
+            assert place == 0
+            assert parameter.default is inspect.Parameter.empty
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_public_things_have_docstrings(module):
+    assert module.__doc__
+    for name, thing in vars(module).items():
+        own = getattr(thing, "__module__", None) == module.__name__
+        if own and not name.startswith("_") and (inspect.isclass(thing) or inspect.isroutine(thing)):
+            assert thing.__doc__, f"{module.__name__}.{name}"
+            assert not thing.__doc__.startswith(f"{name}("), f"{module.__name__}.{name}: only a generated docstring"

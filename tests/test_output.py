@@ -1,0 +1,117 @@
+"""Files are written whole or not at all, give back what was written, and say where they came from."""
+
+import json
+import os
+import stat
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxmf import Dataset, output
+from jaxmf.data import datasets
+
+
+def failing(path: Path) -> None:
+    path.write_text("half of")
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("before", [None, "old"], ids=["new", "replaced"])
+def test_an_interrupted_write_changes_nothing(tmp_path, before):
+    path = tmp_path / "table.csv"
+    if before is not None:
+        path.write_text(before)
+    with pytest.raises(KeyboardInterrupt):
+        output.write(path, failing)
+    assert [p.read_text() for p in tmp_path.iterdir()] == ([] if before is None else [before])
+
+
+def test_readers_see_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text("old")
+    seen = []
+
+    def save(temporary: Path) -> None:
+        temporary.write_text("half of")
+        seen.append((path.read_text(), temporary.parent == path.parent, temporary.suffix))
+        temporary.write_text("new")
+
+    output.write(path, save)
+    assert seen == [("old", True, ".csv")]
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("table.csv", "new")]
+
+
+def test_folders_are_made_and_permissions_are_those_of_any_new_file(tmp_path):
+    path = tmp_path / "a" / "b" / "text.md"
+    mask = os.umask(0o022)
+    try:
+        output.write_text(path, "λ\n")
+        assert os.umask(0o022) == 0o022, "the mask is as it was"
+    finally:
+        os.umask(mask)
+    assert path.read_bytes() == "λ\n".encode()
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_a_table_gives_every_float32_back(tmp_path):
+    bits = np.random.default_rng(0).integers(0, 2**32, 20_000, np.uint32)
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values)]
+    table = pd.DataFrame({"x": values, "number": np.arange(len(values)), "name": "a, b"})
+    output.write_table(tmp_path / "table.csv", table)
+    found = pd.read_csv(tmp_path / "table.csv")
+    assert found.columns.tolist() == ["x", "number", "name"]
+    np.testing.assert_array_equal(found["x"].to_numpy().astype(np.float32), values)
+    pd.testing.assert_frame_equal(found[["number"]], table[["number"]])
+
+
+def test_json_gives_back_what_was_written(tmp_path):
+    content = {"l2": [0.1, 1e-300, 0.1 + 0.2], "name": "λ", "none": None, "yes": True, "count": 3}
+    output.write_json(tmp_path / "x.json", content)
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert json.loads(text) == content
+    assert "λ" in text
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(np.float32(0.5), 0.5), (jnp.float32(0.5), 0.5), (np.int64(3), 3), (jnp.arange(3), [0, 1, 2])],
+    ids=["numpy", "jax", "int", "array"],
+)
+def test_json_takes_the_numbers_that_a_hyper_may_hold(tmp_path, value, expected):
+    output.write_json(tmp_path / "x.json", {"l2": value})
+    assert json.loads((tmp_path / "x.json").read_text()) == {"l2": expected}
+
+
+@pytest.fixture
+def small() -> Dataset:
+    return datasets.synthetic(num_users=5, num_items=4, num_ratings=20)
+
+
+def test_manifest(monkeypatch, small):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/jaxmf", "study", "--rank", "4"])
+    found = output.manifest(small, {"rank": 4}, seed=7)
+    assert json.loads(json.dumps(found)) == found
+    assert found["command"] == "jaxmf study --rank 4"
+    assert found["configuration"] == {"rank": 4}
+    assert found["data"] == {
+        "name": "synthetic",
+        "num_users": 5,
+        "num_items": 4,
+        "num_ratings": 20,
+        "fingerprint": small.fingerprint(),
+    }
+    assert found["versions"].keys() >= {"python", "jaxmf", "jax", "jaxlib", "optax", "numpy"}
+    assert "cpu" in found["device"] or "cuda" in found["device"]
+    assert (found["dtype"], found["seed"]) == ("float64", 7)
+    assert found["git_commit"] is None or len(found["git_commit"]) >= 7
+
+
+def test_without_git_there_is_no_commit(monkeypatch, small):
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert output.manifest(small, {}, seed=0)["git_commit"] is None
