@@ -37,7 +37,7 @@ def convergence(history: pd.DataFrame, baseline: float) -> Figure:
                 axes.plot(runs[x], runs["valid_rmse"], label=solver, markevery=max(1, len(runs) // 8), **style)
             axes.axhline(baseline, color="gray", linestyle=":", label="damped bias")
             axes.set(title=f"{model} by {x.rstrip('s')}", xlabel=label, ylabel="validation RMSE (stars)")
-            if np.isfinite(axes.dataLim.minpos[0]):  # nothing to scale if every fit diverged at once
+            if np.isfinite(axes.dataLim.minposx):  # nothing to scale if every fit diverged at once
                 axes.set_xscale("log")
             axes.set_ylim(*_view(history[history["model"] == model]["valid_rmse"], baseline))
     figure.axes[0].legend()

@@ -310,10 +310,12 @@ def _summary(
     grid = sorted(configuration["l2"])
     edge = fitted[(fitted["l2"] == grid[0]) | (fitted["l2"] == grid[-1])] if len(grid) > 1 else fitted[:0]
     within = []
-    for (model, solver), runs in tables["history"][tables["history"]["chosen"]].groupby(["model", "solver"], sort=False):
-        near = runs[runs["valid_rmse"] <= 1.005 * runs["valid_rmse"].min()].iloc[0]
-        within.append({"model": model, "solver": solver, "seconds": near["seconds"], "epoch": near["epoch"]})
-    quick = pd.DataFrame(within).query("model == @best.model").sort_values("seconds")
+    for (model, solver), runs in tables["history"][tables["history"]["chosen"]].groupby(
+        ["model", "solver"], sort=False
+    ):
+        near = runs[runs["valid_rmse"] <= 1.005 * runs["valid_rmse"].min()].head(1)  # empty if it diverged at once
+        within.append(near[["seconds", "epoch"]].assign(model=model, solver=solver))
+    quick = pd.concat(within).query("model == @best.model").sort_values("seconds")
     sizes = " / ".join(f"{len(part):,}" for part in parts)
     worst = gradients[["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]].max()
     shown = metrics[["model", "solver", "l2", "best_epoch", "status", "valid_rmse", "test_rmse", "test_mae"]].copy()
@@ -336,8 +338,12 @@ def _summary(
         + ", ".join(f"{r.solver} ({r.seconds:.2f} s, epoch {r.epoch:.0f})" for r in quick.itertuples())
         + ".",
         "- λ was chosen at an edge of the grid for "
-        + (", ".join(f"{r.model} by {r.solver} ({r.l2:g})" for r in edge.itertuples()) + "; a wider grid may do better."
-           if len(edge) else "no solver."),
+        + (
+            ", ".join(f"{r.model} by {r.solver} ({r.l2:g})" for r in edge.itertuples())
+            + "; a wider grid may do better."
+            if len(edge)
+            else "no solver."
+        ),
         "",
         "## Gradients",
         "",
@@ -384,5 +390,3 @@ def _markdown(table: pd.DataFrame, form: str) -> str:
 
     rows = [list(table.columns), ["---"] * table.shape[1], *([cell(v) for v in row] for row in table.to_numpy(object))]
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-

@@ -83,8 +83,8 @@ def gradients(
         raise ValueError(f"verify: num_directions must be a positive integer, not {num_directions!r}")
     random = np.random.default_rng(seed)
     with jax.enable_x64(True):
-        params, ratings, hyper = jax.tree.map(_float64, (params, ratings, hyper))
-        check = _checker(model, params, ratings, hyper)
+        params = jax.tree.map(_float64, params)
+        check = _checker(model, params, *jax.tree.map(_float64, (ratings, hyper)))
         nudged = jax.tree.map(lambda x: x + 0.1 * random.standard_normal(x.shape), params.trained)
         worst: dict[str, dict[str, Any]] = {}
         for trained in (params.trained, nudged):
@@ -127,7 +127,7 @@ def _checker(model: Model, params: Params, ratings: Ratings, hyper: Hyper) -> An
             for v in _directions(leaf.shape, num_directions, random):
                 blank = [np.zeros_like(other) for other in leaves]
                 blank[number] = v
-                central, size = map(float, probe(trained, structure.unflatten(blank), *problem))
+                central, size = map(float, probe(trained, jax.tree.unflatten(structure, blank), *problem))
                 row["directions"] += 1
                 dot = float(np.vdot(a, v))
                 row["autodiff_vs_central"] = np.maximum(row["autodiff_vs_central"], _relative(dot - central, size))

@@ -6,8 +6,6 @@ from pathlib import Path
 import jax
 import pytest
 
-# Most of the suite's time is compiling: LLVM need not optimize programs that run for a millisecond.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 

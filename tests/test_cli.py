@@ -98,7 +98,8 @@ def test_the_module_is_the_command():
 def test_the_help_loads_no_plotting():
     script = (
         "import sys; from typer.testing import CliRunner; from jaxmf.cli import app; "
-        "CliRunner().invoke(app, ['fit', '--help']); print([name for name in ('matplotlib', 'pooch', 'sklearn') if name in sys.modules])"
+        "CliRunner().invoke(app, ['fit', '--help']); "
+        "print([name for name in ('matplotlib', 'pooch', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

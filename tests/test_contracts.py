@@ -16,6 +16,7 @@ from helpers import (
     assert_close,
     assert_same_bits,
     init,
+    quick_jit,
     random_ratings,
     run,
 )
@@ -77,7 +78,7 @@ def test_vmap_over_keys_hypers_and_folds_equals_solo_runs(solver):
 
     drawn = [init(BIASED, of_weight(w), h, k) for k, w, h in zip(keys, weights, hypers, strict=True)]
     stacked_hypers, stacked_params = (jax.tree.map(lambda *x: jnp.stack(jnp.asarray(x)), *x) for x in (hypers, drawn))
-    together = jax.jit(jax.vmap(member))(keys, weights, stacked_hypers, stacked_params)
+    together = quick_jit(jax.vmap(member))(keys, weights, stacked_hypers, stacked_params)
     for m, (key, weight, hyper) in enumerate(zip(keys, weights, hypers, strict=True)):
         alone = run(BIASED, solver, of_weight(weight), hyper, EPOCHS, key=key)
         assert_close(jax.tree.map(lambda leaf, m=m: leaf[m], together), alone, rtol=1e-9, atol=1e-12)
@@ -86,7 +87,7 @@ def test_vmap_over_keys_hypers_and_folds_equals_solo_runs(solver):
 def test_vmap_over_keys_scales_and_ranks_of_the_start(ratings):
     keys, scales, ranks = jax.random.split(KEY, 3), jnp.array([0.1, 1.0, 0.5]), jnp.array([1, 3, 2])
     draw = lambda key, scale, rank: BIASED.init(key, ratings, HYPER._replace(init_scale=scale, rank=rank))  # noqa: E731
-    together, solo = jax.jit(jax.vmap(draw))(keys, scales, ranks), jax.jit(draw)
+    together, solo = quick_jit(jax.vmap(draw))(keys, scales, ranks), quick_jit(draw)
     for m in range(3):
         alone = solo(keys[m], scales[m], ranks[m])
         assert_close(jax.tree.map(lambda leaf, m=m: leaf[m], together), alone, rtol=1e-12)

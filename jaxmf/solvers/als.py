@@ -1,11 +1,12 @@
 """Alternating least squares: the exact minimizer of the objective in one side's rows at a time."""
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_factor, cho_solve
+from jax.scipy.linalg import cho_solve
 
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, memoize, pack, unpack
@@ -49,8 +50,8 @@ def als(tol: float | None = None, rule: Literal["relative", "difference"] = "rel
       ValueError: `tol` is not positive, or `rule` unknown; at `check`, the model has no `design`, trains `shared`
         leaves, or λ or λ_b is not positive.
 
-    Cost: O(num_ratings · D² + (num_users + num_items) · D³) per sweep for blocks of D numbers; memory for one design
-    row per rating (padded by up to 2×) and one D × D matrix per row. Normal equations are at least float32.
+    Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D); memory for the design rows of
+    all ratings, padded by up to 2×, and one m × m matrix per row. Normal equations are at least float32.
 
     References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
     Bell and Volinsky (2009).
@@ -96,38 +97,42 @@ def half_step(model: Model, params: Params, problem: Problem, hyper: Hyper, side
     if not jax.tree.leaves(like):
         return params
     num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
-    solved_rows, gram, moment = [], [], []
+    ridge = _ridge(model, params.trained, problem.weight, hyper, side, num_rows)
+    table = jnp.zeros_like(ridge)
     for bucket in getattr(problem.layout, side):
         batch = take(problem.ratings, bucket.position)
-        flat = jax.tree.map(lambda x: x.reshape(-1), batch)
-        design, target = model.design(params, flat, side)
-        table = pack(design, bucket.position.size).reshape(*bucket.position.shape, -1)
-        A, b = jax.vmap(normal_equations)(table, target.reshape(bucket.position.shape), batch.weight)
-        solved_rows.append(bucket.rows)
-        gram.append(A)
-        moment.append(b)
-    # One batched solve for all rows: independent ones in a program deadlock some versions of XLA on a CPU.
-    rows, A, b = jnp.concatenate(solved_rows), jnp.concatenate(gram), jnp.concatenate(moment)
-    ridge = _ridge(model, params.trained, problem.weight, hyper, side, num_rows)
-    z = solve(A, b, ridge[rows].astype(A.dtype))
-    solved = unpack(jnp.zeros_like(ridge).at[rows].set(z.astype(ridge.dtype), unique_indices=True), like)
-    return params._replace(trained=params.trained._replace(**{side: solved}))
+        design, target = model.design(params, jax.tree.map(lambda x: x.reshape(-1), batch), side)
+        design = pack(design, bucket.position.size).reshape(*bucket.position.shape, -1)
+        z = jax.vmap(solve_row)(design, target.reshape(bucket.position.shape), batch.weight, ridge[bucket.rows])
+        table = table.at[bucket.rows].set(z, unique_indices=True)
+    return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 
 
-def normal_equations(design: jax.Array, target: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Σ w d dᵀ (D, D) and Σ w t d (D,) of one row, from its design (c, D), targets (c,) and weights (c,)."""
+def solve_row(design: jax.Array, target: jax.Array, weight: jax.Array, ridge: jax.Array) -> jax.Array:
+    """The minimizer z (D,) of Σ w (t − d·z)² + Σ ridge·z² for one row, at least in float32.
+
+    With X and t weighted by √w and R = diag(ridge), z = (XᵀX + R)⁻¹ Xᵀt, or, which is the same vector and cheaper for a
+    row with fewer ratings c than unknowns D, z = R⁻¹Xᵀ (X R⁻¹Xᵀ + I)⁻¹ t. Where a row has no weight, z is 0.
+
+    Args:
+      design: d, (c, D).
+      target: t, (c,).
+      weight: w, (c,); 0 for padding.
+      ridge: (D,), positive unless all weights are 0.
+    """
     dtype = jnp.promote_types(design.dtype, jnp.float32)
-    weighted = (weight[:, None] * design).astype(dtype)
-    dot = lambda a, b: jnp.matmul(a, b, precision="highest")  # noqa: E731
-    return dot(weighted.T, design.astype(dtype)), dot(weighted.T, target.astype(dtype))
+    root = jnp.sqrt(weight).astype(dtype)
+    X, t = root[:, None] * design.astype(dtype), root * target.astype(dtype)
+    R = jnp.where(ridge == 0, 1, ridge).astype(dtype)
+    dot = partial(jnp.matmul, precision="highest")
+    if X.shape[0] < X.shape[1]:
+        scaled = X / R
+        return dot(_solve(dot(scaled, X.T) + jnp.eye(X.shape[0], dtype=dtype), t), scaled).astype(ridge.dtype)
+    return _solve(dot(X.T, X) + jnp.diag(R), dot(X.T, t)).astype(ridge.dtype)
 
 
-def solve(gram: jax.Array, moment: jax.Array, ridge: jax.Array) -> jax.Array:
-    """z (m, D) with (gram + diag(ridge)) z = moment by Cholesky; where the diagonal is 0 it becomes 1, and z is 0."""
-    diagonal = jnp.diagonal(gram, axis1=1, axis2=2) + ridge
-    ridge = jnp.where(diagonal == 0, 1, ridge)
-    A = gram + jax.vmap(jnp.diag)(ridge)
-    return cho_solve(cho_factor(A, lower=True), moment[..., None])[..., 0]
+def _solve(A: jax.Array, b: jax.Array) -> jax.Array:
+    return cho_solve((jax.lax.linalg.cholesky(A, symmetrize_input=False), True), b)
 
 
 def _ridge(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side, num_rows: int) -> jax.Array:

@@ -10,6 +10,7 @@ import optax
 
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.model import Hyper, Model, Params, memoize, update_scale
+from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 
@@ -77,13 +78,13 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         (trained, state), _ = jax.lax.scan(descend, (params.trained, state), batches)
         return Params(trained, fixed), state, StepInfo(jnp.array(False))
 
-    return Solver(_prepare, init, step, _check, getattr(optimizer, "__name__", "minibatch"))
+    return Solver(_prepare, init, step, _check, f"minibatch({getattr(optimizer, '__name__', 'custom')})")
 
 
 def visiting_order(key: jax.Array, num_ratings: int, batch_size: int) -> jax.Array:
     """The batches of one epoch: (num_batches, batch_size) positions, a permutation padded with num_ratings."""
     num_batches = -(-num_ratings // batch_size)
-    order = jax.random.permutation(key, num_ratings)
+    order = shuffle(key, num_ratings)
     padding = jnp.full(num_batches * batch_size - num_ratings, num_ratings, order.dtype)
     return jnp.concatenate([order, padding]).reshape(num_batches, batch_size)
 

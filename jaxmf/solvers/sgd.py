@@ -1,5 +1,6 @@
 """Per-sample stochastic gradient descent, exact and vectorized over conflict-free ratings."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,8 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.ratings import Ratings, take
-from jaxmf.models.model import Hyper, Model, Params, Rows, memoize, objective, pack, row_weights, unpack, update_scale
+from jaxmf.models.model import Hyper, Model, Params, Rows, memoize, objective, row_weights, update_scale
+from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
+
+_SAFE = "promise_in_bounds"
 
 
 @memoize
@@ -97,7 +101,7 @@ def fill(layout: jax.Array | np.ndarray, num_ratings: int) -> tuple[int, float]:
 
 def visiting_order(key: jax.Array, layout: jax.Array) -> jax.Array:
     """The order in which one epoch visits the matchings: (num_matchings,), rows of `layout`."""
-    return jax.random.permutation(key, layout.shape[0])
+    return shuffle(key, layout.shape[0])
 
 
 def _init(model: Model, params: Params, hyper: Hyper) -> tuple[()]:
@@ -117,52 +121,48 @@ def _step(
 ) -> tuple[Params, tuple[()], StepInfo]:
     ratings, layout = problem.ratings, problem.layout
     batch_size = layout.shape[1]
-    lane = jnp.arange(batch_size, dtype=layout.dtype)
     trained, fixed = params
     share = row_weights(ratings, hyper.reg_exponent - 1)
-
-    scale = update_scale(trained, hyper)
-    rates = Rows(hyper.learning_rate * pack(scale.user, 1), hyper.learning_rate * pack(scale.item, 1))
+    rates = jax.tree.map(lambda scale: -hyper.learning_rate * scale, update_scale(trained, hyper))
     # Padding lanes write to scratch rows of their own below the tables: duplicate indices would be undefined.
-    user_rows, item_rows = pack(trained.user, ratings.num_users), pack(trained.item, ratings.num_items)
-    tables = Rows(*(jnp.pad(rows, ((0, batch_size), (0, 0))) for rows in (user_rows, item_rows)))
+    tables = jax.tree.map(lambda table: jnp.pad(table, [(0, batch_size)] + [(0, 0)] * (table.ndim - 1)), trained)
 
     ordered = layout[visiting_order(key, layout)]
     steps = take(ratings, ordered)
-    padding = ordered == ratings.value.shape[0]
+    lane, padding = jnp.arange(batch_size, dtype=layout.dtype), ordered == ratings.value.shape[0]
     user = jnp.where(padding, ratings.num_users + lane, steps.user)
     item = jnp.where(padding, ratings.num_items + lane, steps.item)
     weight = Rows(steps.weight * share.user[steps.user], steps.weight * share.item[steps.item])
 
-    def loss(rows: Rows, fixed_rows: Rows, batch: Ratings, weight: Rows) -> jax.Array:
-        gathered = Rows(unpack(rows.user, trained.user), unpack(rows.item, trained.item))
-        return objective(model, Params(gathered, fixed_rows), batch, hyper, weight)
+    def loss(own: Rows, own_fixed: Rows, value: jax.Array, w: jax.Array, weight: Rows) -> jax.Array:
+        # A rating is the same model on its own two rows.
+        own, own_fixed, weight = jax.tree.map(lambda leaf: leaf[None], (own, own_fixed, weight))
+        first = jnp.zeros(1, layout.dtype)
+        alone = Ratings(first, first, value[None], w[None], num_users=1, num_items=1)
+        return objective(model, Params(own, own_fixed._replace(shared=fixed.shared)), alone, hyper, weight)
 
     def apply(tables: Rows, step: Any) -> tuple[Rows, None]:
         user, item, value, w, weight = step
-        # A batch is the same model on gathered rows: its users and items are its lanes.
-        batch = Ratings(lane, lane, value, w, batch_size, batch_size)
-        fixed_rows = Rows(
-            jax.tree.map(lambda table: table[user], fixed.user),
-            jax.tree.map(lambda table: table[item], fixed.item),
-            fixed.shared,
-        )
-        rows = Rows(_gather(tables.user, user), _gather(tables.item, item))
-        pull = jax.grad(loss)(rows, fixed_rows, batch, weight)
+        own = _map_sides(lambda table, rows: table.at[rows].get(unique_indices=True, mode=_SAFE), tables, user, item)
+        own_fixed = _map_sides(lambda table, rows: table.at[rows].get(mode="clip"), fixed, user, item)
+        pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, weight)
+        change = jax.tree.map(lambda rate, p: (rate * p).astype(p.dtype), rates, pull)
         return Rows(
-            _scatter(tables.user, user, -rates.user * pull.user), _scatter(tables.item, item, -rates.item * pull.item)
+            jax.tree.map(lambda table, c: _add(table, user, c), tables.user, change.user),
+            jax.tree.map(lambda table, c: _add(table, item, c), tables.item, change.item),
         ), None
 
     tables, _ = jax.lax.scan(apply, tables, (user, item, steps.value, steps.weight, weight))
-    trained = Rows(
-        unpack(tables.user[: ratings.num_users], trained.user), unpack(tables.item[: ratings.num_items], trained.item)
-    )
+    trained = _map_sides(lambda table, num_rows: table[:num_rows], tables, ratings.num_users, ratings.num_items)
     return Params(trained, fixed), state, StepInfo(jnp.array(False))
 
 
-def _gather(table: jax.Array, rows: jax.Array) -> jax.Array:
-    return table.at[rows].get(unique_indices=True, mode="promise_in_bounds")
+def _map_sides(function: Callable[[jax.Array, Any], jax.Array], rows: Rows, user: Any, item: Any) -> Rows:
+    """`function` of every leaf and its side's argument; `shared` is left out."""
+    return Rows(
+        *(jax.tree.map(lambda leaf, a=a: function(leaf, a), r) for r, a in ((rows.user, user), (rows.item, item)))
+    )
 
 
-def _scatter(table: jax.Array, rows: jax.Array, update: jax.Array) -> jax.Array:
-    return table.at[rows].add(update.astype(table.dtype), unique_indices=True, mode="promise_in_bounds")
+def _add(table: jax.Array, rows: jax.Array, change: jax.Array) -> jax.Array:
+    return table.at[rows].add(change, unique_indices=True, mode=_SAFE)

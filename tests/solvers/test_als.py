@@ -15,6 +15,7 @@ from helpers import (
     numpy_als,
     pick,
     planted_ratings,
+    quick_jit,
     random_ratings,
     run,
     to_numpy,
@@ -56,12 +57,12 @@ def halves(request):
             task = Problem(ratings, row_weights(ratings, hyper.reg_exponent), layout)
             return half_step(model, params, task, hyper, side)
 
-        return jax.jit(step)
+        return quick_jit(step)
 
     def loss(trained, params, hyper):
         return objective(model, params._replace(trained=trained), ratings, hyper)
 
-    value_and_grad = jax.jit(lambda params, hyper: jax.value_and_grad(loss)(params.trained, params, hyper))
+    value_and_grad = quick_jit(lambda params, hyper: jax.value_and_grad(loss)(params.trained, params, hyper))
     return model, ratings, value_and_grad, {side: solved(side) for side in ("user", "item")}
 
 

@@ -15,6 +15,7 @@ from helpers import (
     compiled,
     init,
     planted_ratings,
+    quick_jit,
     random_ratings,
 )
 
@@ -180,7 +181,7 @@ def test_fit_equals_run(ratings, valid):
 
 def test_num_epochs_is_traced(ratings):
     solver = SOLVERS["momentum"]
-    batch, program = prepare(solver, ratings), jax.jit(make_fit(BIASED, solver, 6))
+    batch, program = prepare(solver, ratings), quick_jit(make_fit(BIASED, solver, 6))
     first = start(KEY, BIASED, solver, batch, HYPER)
     state, history = program(KEY, batch, HYPER, first, 4)
     np.testing.assert_array_equal(history["epoch"], [1, 2, 3, 4, 0, 0])
@@ -219,7 +220,7 @@ def test_hyper_is_differentiable(ratings, valid):
     batch, program = prepare(solver, ratings, valid), make_fit(BIASED, solver, 2, track=False)
     first = start(KEY, BIASED, solver, batch, HYPER)
 
-    @jax.jit
+    @quick_jit
     @jax.value_and_grad
     def score(l2):
         return program(KEY, batch, HYPER._replace(l2=l2), first)[1]["valid_loss"][-1]
