@@ -39,7 +39,7 @@ def study(
     data: Data = "synthetic",
     rename: Rename = None,
     out: Out = Path("results/study"),
-    rank: Rank = 32,
+    rank: Rank = 16,
     l2: Annotated[list[float], typer.Option(help="A value of λ to choose from. May be repeated.")] = [0.03, 0.1, 0.3],  # noqa: B006
     epochs: Annotated[int, typer.Option(help="Most epochs per fit.", min=1)] = 60,
     patience: Annotated[int, typer.Option(help="Epochs without improvement before a fit stops.", min=1)] = 10,
@@ -66,7 +66,7 @@ def fit(
     rename: Rename = None,
     out: Out = Path("results/fit"),
     model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.")] = "biased_mf",
-    rank: Rank = 32,
+    rank: Rank = 16,
     solver: Annotated[str, typer.Option(help="sgd, minibatch, momentum, adam or als.")] = "sgd",
     l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.03,
     l2_bias: Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")] = None,

@@ -47,7 +47,7 @@ RECIPES = {
 def run(
     data: Dataset,
     out: Path,
-    rank: int = 32,
+    rank: int = 16,
     l2: Sequence[float] = (0.03, 0.1, 0.3),
     epochs: int = 60,
     patience: int = 10,
@@ -72,7 +72,7 @@ def run(
       progress: show progress bars on standard error.
 
     Returns:
-      metrics.csv as a table, best test RMSE first.
+      metrics.csv as a table, best validation RMSE first.
 
     Raises:
       ValueError: a number out of range, or a gradient that fails its verification (the report is written first).
@@ -129,7 +129,7 @@ def run(
             for name, table in tables.items():
                 output.write_table(out / f"{name}.csv", table)
 
-    tables["metrics"] = tables["metrics"].sort_values("test_rmse", ignore_index=True)
+    tables["metrics"] = tables["metrics"].sort_values("valid_rmse", ignore_index=True)
     for name, table in tables.items():
         output.write_table(out / f"{name}.csv", table)
     _draw(out, tables)
@@ -328,7 +328,7 @@ def _summary(
         f"{configuration['split']} into train / validation / test of {sizes}. The training part fills {share:.2f} % of "
         "the matrix.",
         "",
-        f"**The best is {best['model']} by {best['solver']}: test RMSE {best['test_rmse']:.4f} stars** "
+        f"**Best on validation is {best['model']} by {best['solver']}, with a test RMSE of {best['test_rmse']:.4f}** "
         f"(λ = {best['l2']:g}, epoch {best['best_epoch']:.0f}), {100 * (1 - best['test_rmse'] / damped):.1f} % below the "
         f"damped bias baseline ({damped:.4f}).",
         "",

@@ -57,6 +57,9 @@ def random_ratings(seed=0, num_users=17, num_items=13, num_ratings=90, folds=Fal
     weight = np.ones(num_ratings)
     if folds:
         weight = (rng.random(num_ratings) > 1 / 3) & (user > 0) & (item > 0)
+        # Padding reads the last observation, whose weight must not be 0 by itself.
+        user, item, weight = (np.roll(x, -1 - np.flatnonzero(weight)[-1]) for x in (user, item, weight))
+        assert weight[-1]
     return Ratings(
         user=jnp.asarray(user, jnp.int32),
         item=jnp.asarray(item, jnp.int32),

@@ -50,8 +50,8 @@ def als(tol: float | None = None, rule: Literal["relative", "difference"] = "rel
       ValueError: `tol` is not positive, or `rule` unknown; at `check`, the model has no `design`, trains `shared`
         leaves, or λ or λ_b is not positive.
 
-    Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D); memory for the design rows of
-    all ratings, padded by up to 2×, and one m × m matrix per row. Normal equations are at least float32.
+    Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D); memory for the design rows
+    of all ratings, padded by up to 2×, and one m × m matrix per row. Normal equations are at least float32.
 
     References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
     Bell and Volinsky (2009).
@@ -126,7 +126,7 @@ def solve_row(design: jax.Array, target: jax.Array, weight: jax.Array, ridge: ja
     R = jnp.where(ridge == 0, 1, ridge).astype(dtype)
     dot = partial(jnp.matmul, precision="highest")
     if X.shape[0] < X.shape[1]:
-        scaled = X / R
+        scaled = X / R[None, :]
         return dot(_solve(dot(scaled, X.T) + jnp.eye(X.shape[0], dtype=dtype), t), scaled).astype(ridge.dtype)
     return _solve(dot(X.T, X) + jnp.diag(R), dot(X.T, t)).astype(ridge.dtype)
 
@@ -168,6 +168,16 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
             raise ValueError(
                 f"als: {name} must be positive, not {value}: without a penalty a row with fewer ratings than unknowns "
                 "has no unique minimum. Use a small positive number, or a gradient solver."
+            )
+    one_row = jax.tree.map(lambda leaf: jnp.ones((1, *leaf.shape[1:]), leaf.dtype), params.trained)
+    one = jnp.ones(1, jnp.result_type(*jax.tree.leaves(one_row)))
+    ridge = jax.grad(lambda trained: model.penalty(trained, Rows(one, one), hyper) + 0.0)(one_row)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(ridge):
+        if not bool((leaf > 0).all()):
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(
+                f"als: the penalty of the model {model.name!r} leaves {name} free, so a row with fewer ratings than "
+                "unknowns has no unique minimum. Penalize it, or use a gradient solver."
             )
 
 

@@ -22,11 +22,11 @@ from helpers import (
     to_rows,
 )
 
-from jaxmf import Hyper, models, solvers
+from jaxmf import Hyper, fit, models, solvers
 from jaxmf.metrics import rmse
 from jaxmf.models import objective, row_weights
 from jaxmf.solvers import Problem
-from jaxmf.solvers.als import half_step, prepare, solve
+from jaxmf.solvers.als import half_step, prepare, solve_row
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
@@ -157,10 +157,28 @@ def test_buckets_hold_every_rating_once():
                 assert len(positions) <= max(4, 2 * len(own))
 
 
-def test_a_zero_diagonal_solves_to_zero():
-    gram = jnp.zeros((1, 3, 3)).at[0, 0, 0].set(2.0)
-    z = solve(gram, jnp.array([[4.0, 0.0, 0.0]]), jnp.array([[0.5, 0.0, 0.0]]))
-    np.testing.assert_allclose(z, [[1.6, 0.0, 0.0]], rtol=1e-15)
+@pytest.mark.parametrize("num_ratings", [1, 3, 4, 9])
+def test_a_row_is_solved_the_same_from_either_end(num_ratings):
+    """With fewer ratings than unknowns through the ratings' system, else through the normal equations."""
+    random = np.random.default_rng(num_ratings)
+    X, t = random.normal(size=(num_ratings, 4)), random.normal(size=num_ratings)
+    w, ridge = random.uniform(0.5, 2, size=num_ratings), np.array([0.1, 0.2, 0.3, 4.0])
+    expected = np.linalg.solve((X.T * w) @ X + np.diag(ridge), (X.T * w) @ t)
+    np.testing.assert_allclose(solve_row(X, t, w, ridge), expected, rtol=1e-12)
+    padded = [np.concatenate([a, np.ones_like(a)]) for a in (X, t)]
+    np.testing.assert_allclose(solve_row(*padded, np.append(w, 0 * w), ridge), expected, rtol=1e-11)
+    np.testing.assert_array_equal(solve_row(X, t, 0 * w, 0 * ridge), 0)
+
+
+def test_a_leaf_without_penalty_is_refused():
+    biased = models.biased_mf(3)
+    free = biased._replace(penalty=lambda trained, weight, hyper: biased.penalty(dropped(trained), weight, hyper))
+    with pytest.raises(ValueError, match=r"leaves user\.bias free"):
+        fit(jax.random.key(0), free, solvers.als(), random_ratings(), hyper=HYPER, epochs=1)
+
+
+def dropped(trained):
+    return trained._replace(**{side: {"factors": getattr(trained, side)["factors"]} for side in ("user", "item")})
 
 
 @pytest.mark.parametrize(

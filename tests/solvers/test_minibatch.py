@@ -96,6 +96,16 @@ def test_bias_rate_scales_updates_of_adam_too():
     np.testing.assert_allclose(bias[bias > 0], HYPER.learning_rate_bias, rtol=1e-4)
 
 
+def test_updates_are_masked_beyond_the_active_rank():
+    """Also those of an optimizer that moves what has no gradient: here all numbers, by noise."""
+    ratings, model = random_ratings(), MODELS["biased"]
+    noisy = solvers.minibatch(lambda h: optax.noisy_sgd(h.learning_rate, eta=1.0, key=0), 32)
+    state, _ = run(model, noisy, ratings, HYPER._replace(rank=2))
+    for rows in state.params.trained[:2]:
+        np.testing.assert_array_equal(rows["factors"][:, 2:], 0)
+        assert (rows["factors"][:, :2] != 0).all()
+
+
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, "8"], ids=repr)
 def test_batch_size_must_be_a_positive_integer(batch_size):
     with pytest.raises(ValueError, match="minibatch: batch_size must be a positive integer"):

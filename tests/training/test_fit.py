@@ -75,8 +75,9 @@ def test_early_stopping_equals_a_python_loop():
     histories_equal(again.history, result.history)
 
 
-def test_min_delta_and_monitor(ratings, valid):
+def test_min_delta_and_monitor():
     """Nothing improves by 1e6 after the first epoch; a monitor of minus the loss is best where the loss is worst."""
+    ratings, valid = planted_ratings(2, num_users=17, num_items=13, share=0.7, noise=0.5)
     solver = SOLVERS["adam"]
 
     def monitor(params, ratings):
@@ -85,6 +86,7 @@ def test_min_delta_and_monitor(ratings, valid):
     stopped = fit(KEY, BIASED, solver, ratings, valid, HYPER, epochs=20, patience=4, min_delta=1e6)
     assert stopped.status == "stopped_early"
     assert len(stopped.history["epoch"]) == 5
+    assert np.argmin(stopped.history["valid_loss"]) > 0
     assert int(stopped.state.best.epoch) == 1
     upside_down = fit(KEY, BIASED, solver, ratings, valid, HYPER, epochs=8, patience=8, monitor=monitor)
     np.testing.assert_allclose(upside_down.history["monitor"], -upside_down.history["valid_loss"])
