@@ -151,7 +151,7 @@ def main() -> None:
     axes = figure.subplots()
     axes.barh(table["race"] + "\n" + table["competitor"], table["median_seconds"], color="#0072B2")
     axes.set(xscale="log", xlabel="median seconds per epoch (log scale)")
-    axes.bar_label(axes.containers[0], [f" {ratio:.1f}×" for ratio in table["times_jaxmf"]])
+    axes.bar_label(axes.containers[0], [f" {ratio:.1f} x" for ratio in table["times_jaxmf"]])
     axes.invert_yaxis()
     axes.margins(x=0.15)
     plot.save(figure, OUT / "figures" / "seconds.png")

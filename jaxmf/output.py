@@ -72,9 +72,9 @@ def manifest(data: Dataset, configuration: dict[str, Any], seed: int) -> dict[st
     Returns:
       command, configuration, data, versions, device, dtype, seed and git commit (None outside a checkout).
     """
-    device = jax.devices()[0]
+    device, program = jax.devices()[0], Path(sys.argv[0]).name
     return {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([program if program != "__main__.py" else "python -m jaxmf", *sys.argv[1:]]),
         "configuration": configuration,
         "data": {
             "name": data.name,

@@ -15,7 +15,9 @@ import pandas as pd
 from jaxmf import evaluate, models, output, verify
 from jaxmf.data import Dataset, splits
 from jaxmf.models import Hyper, Model
+from jaxmf.report import summary
 from jaxmf.solvers import Solver, als, minibatch, sgd
+from jaxmf.solvers.sgd import fill
 from jaxmf.training import Fit, check_hyper, fit, prepare
 
 MODELS = {"mf": models.mf, "biased_mf": models.biased_mf}
@@ -113,16 +115,16 @@ def run(
 
     for model in (models.global_mean(), models.damped_bias()):
         _baseline(tables, model, train, valid, test)
+    batches = {name: prepare(recipe.solver, train, valid) for name, recipe in RECIPES.items()}
     todo = [(m, r) for m in MODELS for r in RECIPES if (m, r) not in _done(tables)]
     with tqdm(total=len(todo) * len(l2), unit="fit", disable=not progress) as bar:
         for model_name, recipe_name in todo:
             recipe = RECIPES[recipe_name]
-            batch = prepare(recipe.solver, train, valid)
             fits = []
             for value in l2:
                 bar.set_description(f"{model_name}, {recipe_name}, λ = {value:g}")
                 hyper = Hyper(l2=value, learning_rate=recipe.learning_rate or 1.0, init_scale=0.01)
-                arguments = (jax.random.key(seed), MODELS[model_name](rank), recipe.solver, batch)
+                arguments = (jax.random.key(seed), MODELS[model_name](rank), recipe.solver, batches[recipe_name])
                 fits.append(fit(*arguments, hyper=hyper, epochs=epochs, patience=patience, monitor="rmse"))
                 bar.update()
             _record(tables, recipe_name, recipe, fits, test)
@@ -133,8 +135,11 @@ def run(
     for name, table in tables.items():
         output.write_table(out / f"{name}.csv", table)
     _draw(out, tables)
+    num_matchings, filled = fill(batches["sgd"].layout, len(train))
+    manifest |= {"sgd_matchings": num_matchings, "sgd_lanes_filled": round(filled, 4)}
     manifest |= {"wall_seconds": round(time.perf_counter() - clock, 1), "finished": True}
-    output.write_text(out / "summary.md", _summary(manifest, gradients, tables, (train, valid, test)))
+    text = summary(manifest, gradients, tables["metrics"], tables["history"], (len(train), len(valid), len(test)))
+    output.write_text(out / "summary.md", text)
     output.write_json(out / "config.json", manifest)
     return tables["metrics"]
 
@@ -193,11 +198,13 @@ def fit_one(
 
 
 def split_three(data: Dataset, seed: int) -> tuple[Dataset, Dataset, Dataset, str]:
-    """Train, valid and test (70/15/15) and how they were made: per user by time if there are timestamps, else random."""
+    """Train, valid and test (70/15/15), and how they were made: per user by time where there are times, else random."""
     fractions = (0.7, 0.15, 0.15)
     if data.timestamp is None:
-        return *splits.random(data, fractions, seed), f"random {fractions}, seed {seed}"
-    return *splits.temporal_per_user(data, fractions), f"temporal_per_user {fractions}"
+        train, valid, test = splits.random(data, fractions, seed)
+        return train, valid, test, f"random {fractions}, seed {seed}"
+    train, valid, test = splits.temporal_per_user(data, fractions)
+    return train, valid, test, f"temporal_per_user {fractions}"
 
 
 def _verify(candidates: dict[str, Model], train: Dataset) -> pd.DataFrame:
@@ -293,100 +300,3 @@ def _draw(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     }
     for name, draw in figures.items():
         plot.save(draw(), out / "figures" / f"{name}.png")
-
-
-def _summary(
-    manifest: dict[str, Any],
-    gradients: pd.DataFrame,
-    tables: dict[str, pd.DataFrame],
-    parts: tuple[Dataset, Dataset, Dataset],
-) -> str:
-    metrics, search, data = tables["metrics"], tables["search"], manifest["data"]
-    configuration = manifest["configuration"]
-    damped = metrics.set_index("model").loc["damped_bias", "test_rmse"]
-    fitted = metrics[metrics["solver"] != "closed form"]
-    best = fitted.iloc[0]
-    by_model = fitted.groupby("model")["test_rmse"].min()
-    grid = sorted(configuration["l2"])
-    edge = fitted[(fitted["l2"] == grid[0]) | (fitted["l2"] == grid[-1])] if len(grid) > 1 else fitted[:0]
-    within = []
-    for (model, solver), runs in tables["history"][tables["history"]["chosen"]].groupby(
-        ["model", "solver"], sort=False
-    ):
-        near = runs[runs["valid_rmse"] <= 1.005 * runs["valid_rmse"].min()].head(1)  # empty if it diverged at once
-        within.append(near[["seconds", "epoch"]].assign(model=model, solver=solver))
-    quick = pd.concat(within).query("model == @best.model").sort_values("seconds")
-    sizes = " / ".join(f"{len(part):,}" for part in parts)
-    worst = gradients[["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]].max()
-    shown = metrics[["model", "solver", "l2", "best_epoch", "status", "valid_rmse", "test_rmse", "test_mae"]].copy()
-    shown["seconds per epoch"] = metrics["seconds_per_epoch"]
-    share = 100 * len(parts[0]) / (data["num_users"] * data["num_items"])
-    lines = [
-        f"# Study of {data['name']}",
-        "",
-        f"{data['num_users']:,} users, {data['num_items']:,} items, {data['num_ratings']:,} ratings; split "
-        f"{configuration['split']} into train / validation / test of {sizes}. The training part fills {share:.2f} % of "
-        "the matrix.",
-        "",
-        f"**Best on validation is {best['model']} by {best['solver']}, with a test RMSE of {best['test_rmse']:.4f}** "
-        f"(λ = {best['l2']:g}, epoch {best['best_epoch']:.0f}), {100 * (1 - best['test_rmse'] / damped):.1f} % below the "
-        f"damped bias baseline ({damped:.4f}).",
-        "",
-        f"- Biases matter: the best model without them reaches {by_model['mf']:.4f}, with them "
-        f"{by_model['biased_mf']:.4f}.",
-        f"- Quickest to within 0.5 % of its own best validation RMSE, among the {best['model']} fits: "
-        + ", ".join(f"{r.solver} ({r.seconds:.2f} s, epoch {r.epoch:.0f})" for r in quick.itertuples())
-        + ".",
-        "- λ was chosen at an edge of the grid for "
-        + (
-            ", ".join(f"{r.model} by {r.solver} ({r.l2:g})" for r in edge.itertuples())
-            + "; a wider grid may do better."
-            if len(edge)
-            else "no solver."
-        ),
-        "",
-        "## Gradients",
-        "",
-        f"Every leaf of every model {'passed' if gradients['passed'].all() else 'did NOT pass'}: autodiff, the "
-        "hand-derived formula and central differences agree in float64. Largest relative disagreement: autodiff against "
-        f"hand-derived {worst.iloc[0]:.0e}, against differences {worst.iloc[1]:.0e}.",
-        "",
-        _markdown(gradients[["model", "leaf", "size", *worst.index, "passed"]], "{:.1e}"),
-        "",
-        "## Errors",
-        "",
-        f"λ and the epoch are the best on validation; test was read once per row. RMSE and MAE in stars, "
-        f"{manifest['dtype']}, predictions not clipped. `search.csv` has every λ tried, `history.csv` every epoch.",
-        "",
-        _markdown(shown, "{:.4f}"),
-        "",
-        "![Error by solver](figures/error_by_solver.png)",
-        "",
-        "## Convergence",
-        "",
-        "![Validation RMSE by epoch and by second](figures/convergence.png)",
-        "",
-        "![Training against validation](figures/generalization.png)",
-        "",
-        "## Regularization",
-        "",
-        "![Validation RMSE against λ](figures/regularization.png)",
-        "",
-        "## How it was made",
-        "",
-        f"`{manifest['command']}` on {manifest['device']}, jax {manifest['versions']['jax']}, "
-        f"{manifest['dtype']}, seed {manifest['seed']}. {len(search)} fits in {manifest['wall_seconds']:.0f} s, of which "
-        f"{metrics['search_seconds'].sum():.0f} s ran epochs and {metrics['compile_seconds'].sum():.0f} s compiled. "
-        "`config.json` has the configuration, the data's fingerprint and all versions.",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def _markdown(table: pd.DataFrame, form: str) -> str:
-    def cell(value: Any) -> str:
-        if isinstance(value, float):
-            return "" if np.isnan(value) else f"{value:g}" if value == round(value, 3) else form.format(value)
-        return str(value)
-
-    rows = [list(table.columns), ["---"] * table.shape[1], *([cell(v) for v in row] for row in table.to_numpy(object))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -54,17 +54,14 @@ def random_ratings(seed=0, num_users=17, num_items=13, num_ratings=90, folds=Fal
     rng = np.random.default_rng(seed)
     pair = rng.choice((num_users - 1) * (num_items - 1), num_ratings, replace=False)
     user, item = pair // (num_items - 1), pair % (num_items - 1)
-    weight = np.ones(num_ratings)
-    if folds:
-        weight = (rng.random(num_ratings) > 1 / 3) & (user > 0) & (item > 0)
-        # Padding reads the last observation, whose weight must not be 0 by itself.
-        user, item, weight = (np.roll(x, -1 - np.flatnonzero(weight)[-1]) for x in (user, item, weight))
-        assert weight[-1]
+    weight = (rng.random(num_ratings) > 1 / 3) & (user > 0) & (item > 0)
+    # Padding reads the last observation, whose weight must not be 0 by itself.
+    user, item, weight = (np.roll(x, -1 - np.flatnonzero(weight)[-1]) for x in (user, item, weight))
     return Ratings(
         user=jnp.asarray(user, jnp.int32),
         item=jnp.asarray(item, jnp.int32),
         value=jnp.asarray(rng.integers(1, 11, num_ratings) / 2, dtype or float),
-        weight=jnp.asarray(weight, dtype or float),
+        weight=jnp.asarray(weight if folds else np.ones(num_ratings), dtype or float),
         num_users=num_users,
         num_items=num_items,
     )

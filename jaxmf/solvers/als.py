@@ -12,6 +12,8 @@ from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, memoize, pack, unpack
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
+_BUCKETS = 6
+
 
 class Bucket(NamedTuple):
     """Rows of similar length: `rows` (m,) and, for each, the positions of its ratings, (m, width), padded with n."""
@@ -51,7 +53,7 @@ def als(tol: float | None = None, rule: Literal["relative", "difference"] = "rel
         leaves, or λ or λ_b is not positive.
 
     Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D); memory for the design rows
-    of all ratings, padded by up to 2×, and one m × m matrix per row. Normal equations are at least float32.
+    of all ratings, padded, and one m × m matrix per row. Normal equations are at least float32.
 
     References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
     Bell and Volinsky (2009).
@@ -185,12 +187,34 @@ def _buckets(row: np.ndarray, num_rows: int) -> tuple[Bucket, ...]:
     count = np.bincount(row, minlength=num_rows)
     start = np.concatenate([[0], np.cumsum(count)])
     order = np.append(np.argsort(row, kind="stable"), len(row)).astype(np.int32)
-    width, buckets, done = 4, [], 0
-    while done < count.max(initial=0):
-        rows = np.flatnonzero((count > done) & (count <= width))
-        if len(rows):
-            lane = np.arange(min(width, count[rows].max()))
-            position = np.where(lane < count[rows, None], start[rows, None] + lane, len(row))
-            buckets.append(Bucket(jnp.asarray(rows.astype(np.int32)), jnp.asarray(order[position])))
-        done, width = width, 2 * width
+    buckets, below = [], 0
+    for width in _widths(count[count > 0]):
+        rows = np.flatnonzero((count > below) & (count <= width))
+        lane = np.arange(width)
+        position = np.where(lane < count[rows, None], start[rows, None] + lane, len(row))
+        buckets.append(Bucket(jnp.asarray(rows.astype(np.int32)), jnp.asarray(order[position])))
+        below = width
     return tuple(buckets)
+
+
+def _widths(count: np.ndarray) -> list[int]:
+    """At most `_BUCKETS` widths that pad rows of these lengths least in all, by dynamic programming.
+
+    Candidates are the lengths there are, thinned to steps of 5 %; every bucket costs compile time.
+    """
+    steps = np.unique(np.round(np.log(count) / np.log(1.05)), return_inverse=True)[1]
+    grid = np.array([count[steps == s].max() for s in range(steps.max() + 1)])
+    rows = np.append(0, np.cumsum(np.bincount(steps)))
+    # padded[i, j]: cells of one bucket of the candidates i to j.
+    padded = np.triu(grid[None, :] * (rows[None, 1:] - rows[:-1, None])).astype(float)
+    padded[np.tril_indices(len(grid), -1)] = np.inf
+    best, first = padded[0], [np.zeros(len(grid), int)]
+    for _ in range(_BUCKETS - 1):
+        total = np.append(0, best[:-1])[:, None] + padded
+        best, first = total.min(axis=0), [*first, total.argmin(axis=0)]
+    widths, last = [], len(grid) - 1
+    for choice in reversed(first):
+        if last >= 0:
+            widths.append(int(grid[last]))
+            last = choice[last] - 1
+    return widths[::-1]

@@ -97,7 +97,7 @@ def test_matchings(seed, shape, batch_size):
     assert sorted(layout[layout < num_ratings]) == list(range(num_ratings))
     assert set(layout[layout >= num_ratings]) <= {num_ratings}
     bound = max(np.bincount(user).max(), np.bincount(item).max(), -(-num_ratings // batch_size))
-    assert bound <= len(layout) <= 1.03 * bound + 1
+    assert bound <= len(layout) <= 1.08 * bound + 1
     steps, share = fill(layout, num_ratings)
     assert steps == len(layout)
     assert share == pytest.approx(num_ratings / layout.size)

@@ -1,0 +1,94 @@
+"""A study in words: its tables as a page that can be read without the tables."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+
+def summary(
+    manifest: dict[str, Any],
+    gradients: pd.DataFrame,
+    metrics: pd.DataFrame,
+    history: pd.DataFrame,
+    sizes: tuple[int, int, int],
+) -> str:
+    """Markdown for `summary.md`; every number in it is in the tables or the manifest.
+
+    Args:
+      manifest: that of the finished study.
+      gradients: its verification, one row per model and leaf.
+      metrics: one row per model and solver, best validation RMSE first.
+      history: every epoch of every fit.
+      sizes: number of training, validation and test ratings.
+    """
+    data, configuration = manifest["data"], manifest["configuration"]
+    damped = metrics.set_index("model").loc["damped_bias", "test_rmse"]
+    fitted = metrics[metrics["solver"] != "closed form"]
+    best: dict[Any, Any] = fitted.iloc[0].to_dict()
+    by_model = fitted.groupby("model")["test_rmse"].first().to_dict()
+    shown = metrics[["model", "solver", "l2", "best_epoch", "status", "valid_rmse", "test_rmse", "test_mae"]]
+    shown = shown.assign(**{"seconds per epoch": metrics["seconds_per_epoch"]})
+    errors = gradients[["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]]
+    parts = [
+        f"# Study of {data['name']}",
+        f"{data['num_users']:,} users, {data['num_items']:,} items, {data['num_ratings']:,} ratings; split "
+        f"{configuration['split']} into train / validation / test of {' / '.join(f'{size:,}' for size in sizes)}. The "
+        f"training part fills {100 * sizes[0] / (data['num_users'] * data['num_items']):.2f} % of the matrix.",
+        f"**Best on validation is {best['model']} by {best['solver']}, with a test RMSE of {best['test_rmse']:.4f}** "
+        f"(λ = {best['l2']:g}, epoch {best['best_epoch']:.0f}). The damped bias baseline has {damped:.4f}, so that is "
+        f"{100 * (1 - best['test_rmse'] / damped):.1f} % less.",
+        f"- The best on validation without biases has a test RMSE of {by_model['mf']:.4f}, with them "
+        f"{by_model['biased_mf']:.4f}.\n"
+        f"- Quickest to within 0.5 % of its own best validation RMSE, among the fits of {best['model']}: "
+        f"{_quickest(history, best['model'])}.\n"
+        f"- {_edges(fitted, configuration['l2'])}\n"
+        f"- Per-sample SGD visits {manifest['sgd_matchings']:,} matchings an epoch, "
+        f"{100 * manifest['sgd_lanes_filled']:.1f} % full.",
+        "## Gradients",
+        f"{'Every leaf passed' if gradients['passed'].all() else 'NOT every leaf passed'}: autodiff, the hand-derived "
+        "formula and central differences, in float64. Largest relative disagreements: hand-derived and autodiff "
+        f"{errors['hand_vs_autodiff'].max():.1e}, autodiff and differences {errors['autodiff_vs_central'].max():.1e}.",
+        _markdown(gradients[["model", "leaf", "size", *errors, "passed"]], "{:.1e}"),
+        "## Errors",
+        f"λ and the epoch are the best on validation; test was read once per row. RMSE and MAE in the ratings' unit, "
+        f"{manifest['dtype']}, predictions not clipped. `search.csv` has every λ tried, `history.csv` every epoch.",
+        _markdown(shown, "{:.4f}"),
+        "![Error by solver](figures/error_by_solver.png)",
+        "## Convergence",
+        "![Validation RMSE by epoch and by second](figures/convergence.png)",
+        "![Training against validation](figures/generalization.png)",
+        "## Regularization",
+        "![Validation RMSE against λ](figures/regularization.png)",
+        "## How it was made",
+        f"`{manifest['command']}` on {manifest['device']}, jax {manifest['versions']['jax']}, {manifest['dtype']}, "
+        f"seed {manifest['seed']}: {manifest['wall_seconds']:.0f} s in all. The fits of these tables ran epochs for "
+        f"{metrics['search_seconds'].sum():.0f} s and compiled for {metrics['compile_seconds'].sum():.0f} s. "
+        "`config.json` has the configuration, the data's fingerprint and all versions.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _quickest(history: pd.DataFrame, model: str) -> str:
+    runs = history[history["chosen"] & (history["model"] == model)]
+    near = runs[runs["valid_rmse"] <= 1.005 * runs.groupby("solver")["valid_rmse"].transform("min")]
+    first = near.groupby("solver").first().sort_values("seconds")
+    return ", ".join(f"{row.Index} ({row.seconds:.2f} s, epoch {row.epoch:.0f})" for row in first.itertuples())
+
+
+def _edges(fitted: pd.DataFrame, grid: list[float]) -> str:
+    edge = fitted[fitted["l2"].isin([min(grid), max(grid)])]
+    if len(grid) < 2 or not len(edge):
+        return "No λ was chosen at an edge of the grid."
+    names = ", ".join(f"{row.model} by {row.solver} ({row.l2:g})" for row in edge.itertuples())
+    return f"λ was chosen at an edge of the grid, so that a wider grid may do better, for {names}."
+
+
+def _markdown(table: pd.DataFrame, form: str) -> str:
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return "" if np.isnan(value) else f"{value:g}" if value == round(value, 3) else form.format(value)
+        return str(value)
+
+    rows = [list(table.columns), ["---"] * table.shape[1], *([cell(v) for v in row] for row in table.to_numpy(object))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
