@@ -23,7 +23,7 @@ def summary(
       sizes: number of training, validation and test ratings.
     """
     data, configuration = manifest["data"], manifest["configuration"]
-    damped = metrics.set_index("model").loc["damped_bias", "test_rmse"]
+    damped = float(metrics.loc[metrics["model"] == "damped_bias", "test_rmse"].iloc[0])
     fitted = metrics[metrics["solver"] != "closed form"]
     best: dict[Any, Any] = fitted.iloc[0].to_dict()
     by_model = fitted.groupby("model")["test_rmse"].first().to_dict()

@@ -8,6 +8,8 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Most of the suite's time is compilation; command-line tests and benchmarks run what users run.
+jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,14 @@ def latest_small():
     if not root or not any(Path(root).rglob("ratings.csv")):
         pytest.skip("MovieLens latest-small not found: set JAXMF_DATA to the folder that holds ml-latest-small/")
     return datasets.movielens("ml-latest-small", root=root)
+
+
+@pytest.fixture
+def no_compile(monkeypatch):
+    """Any program that `fit` would compile fails the test."""
+
+    def refuse(*args, **kwargs):
+        pytest.fail("compiled before the check")
+
+    for name in ("_compiled", "_compiled_initialize"):
+        monkeypatch.setattr(f"jaxmf.training.host.{name}", refuse)

@@ -1,7 +1,7 @@
 """The problem zoo, and slow NumPy oracles written from the formulas, one loop per sum."""
 
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,6 @@ from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
 from jaxmf.training import make_fit, prepare, start
 
 RANK = 3
-# Compiling takes nearly all the time of these tests: LLVM need not optimize programs that run for a millisecond.
-quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 KEY = jax.random.key(1)
 HYPER = Hyper(l2=0.07, l2_bias=0.03, reg_exponent=0.5, learning_rate=0.02, learning_rate_bias=0.05, init_scale=0.5)
 
@@ -103,13 +101,13 @@ def init(model, ratings, hyper, key=KEY) -> Params:
 
 @lru_cache
 def _init(model):
-    return quick_jit(model.init)
+    return jax.jit(model.init)
 
 
 @lru_cache
 def compiled(model, solver, epochs, patience=None, **options):
     """Jitted once for all tests of a process: `Hyper` and weights are traced, so most cases share a program."""
-    return quick_jit(make_fit(model, solver, epochs, patience, **options))
+    return jax.jit(make_fit(model, solver, epochs, patience, **options))
 
 
 def assert_close(actual, expected, rtol=1e-12, atol=0.0):

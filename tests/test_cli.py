@@ -174,7 +174,7 @@ def test_a_model_of_one_s_own(jaxmf, table, own_model, tmp_path, attribute):
 @pytest.fixture
 def no_fit(monkeypatch):
     """Bad input is to be found before anything compiles."""
-    monkeypatch.setattr("jaxmf.training._compiled", lambda *args: pytest.fail("compiled"))
+    monkeypatch.setattr("jaxmf.training.host._compiled", lambda *args: pytest.fail("compiled"))
 
 
 BAD_INPUT = {

@@ -59,7 +59,7 @@ def test_metrics(finished):
     assert set(zip(metrics["model"], metrics["solver"], strict=True)) == fits | baselines
     assert np.isfinite(metrics[["valid_rmse", "test_rmse", "test_mae"]]).all(axis=None)
     assert (metrics["test_mae"] <= metrics["test_rmse"]).all()
-    assert metrics["test_rmse"].is_monotonic_increasing
+    assert metrics["valid_rmse"].is_monotonic_increasing
     pd.testing.assert_frame_equal(metrics, finished.returned, check_dtype=False, rtol=1e-8)
 
 

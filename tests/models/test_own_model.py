@@ -136,18 +136,6 @@ def test_a_model_may_train_one_side_only(ratings, solver, epochs):
     np.testing.assert_allclose(result.params.trained.item["bias"], closed, atol=tolerance)
 
 
-@pytest.fixture
-def no_compile(monkeypatch):
-    """Anything that would compile a program fails the test."""
-
-    def refuse(*args, **kwargs):
-        pytest.fail("compiled before the check")
-
-    monkeypatch.setattr(jax, "jit", refuse)
-    monkeypatch.setattr("jaxmf.training._compiled", refuse)
-    monkeypatch.setattr("jaxmf.training._compiled_initialize", refuse)
-
-
 @pytest.mark.parametrize(
     ("model", "solver", "reason"),
     [

@@ -22,7 +22,7 @@ SCRIPT = """
     assert min(len(batch.layout.user), len(batch.layout.item)) >= 4
 
     def fitted(seed):
-        return fit(jax.random.key(seed), model, solver, batch, epochs=8).status
+        return fit(jax.random.key(seed), model, solver, batch, epochs=24).status
 
     print("many sweeps over many buckets", flush=True)
     assert fitted(0) == "completed"

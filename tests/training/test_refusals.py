@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, pick, random_ratings
 
-from jaxmf import Hyper, fit, make_fit, models, prepare, solvers, training
+from jaxmf import Hyper, fit, make_fit, models, prepare, solvers
 
 BIASED, SGD, RATINGS = MODELS["biased"], SOLVERS["sgd"], random_ratings()
 
@@ -16,15 +16,6 @@ BIASED, SGD, RATINGS = MODELS["biased"], SOLVERS["sgd"], random_ratings()
 @pytest.fixture(scope="module")
 def fitted():
     return fit(KEY, BIASED, SOLVERS["adam"], RATINGS, hyper=HYPER, epochs=1)
-
-
-@pytest.fixture
-def no_compile(monkeypatch):
-    def refuse(*args, **kwargs):
-        pytest.fail("compiled before the check")
-
-    monkeypatch.setattr(training, "_compiled", refuse)
-    monkeypatch.setattr(training, "_compiled_initialize", refuse)
 
 
 CASES = {

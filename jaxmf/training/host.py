@@ -1,4 +1,4 @@
-"""The one training loop: `make_fit` is its pure form, `fit` the host's door to it."""
+"""The host's door to the training loop: checks first, one compiled program, epochs in chunks."""
 
 import time
 from collections.abc import Callable
@@ -6,57 +6,30 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxmf import metrics
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, mean_loss, objective, row_weights
-from jaxmf.solvers.solver import Problem, Solver
+from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.solvers.solver import Solver
+from jaxmf.training.loop import (
+    RUNNING,
+    STATUS,
+    FitState,
+    Monitor,
+    Prepared,
+    cast_hyper,
+    check_static,
+    first_state,
+    initialize,
+    make_fit,
+    start,
+)
 
-RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
-STATUS = ("completed", "converged", "stopped_early", "diverged")
 _COLUMNS = ("epoch", "train_loss", "objective", "valid_loss", "valid_rmse", "valid_mae", "monitor")
 _CHUNK = 32  # epochs per compiled program; how many of them run is traced, so one program serves any number of epochs
 _TICK = 0.25  # seconds between two reports of progress
-
-Monitor = str | Callable[[Params, Ratings], jax.Array]
-
-
-class Prepared(NamedTuple):
-    """What `prepare` returns: training ratings, validation ratings (or None), and the solver's layout of the former."""
-
-    train: Ratings
-    valid: Ratings | None
-    layout: Any
-
-
-class Best(NamedTuple):
-    """The best epoch so far by the monitored validation score (lower is better)."""
-
-    params: Params
-    score: jax.Array
-    epoch: jax.Array
-
-
-class FitState(NamedTuple):
-    """Everything that the next epoch needs: a fit resumed from it continues to the same bits.
-
-    Attributes:
-      epoch: epochs done, int32.
-      params: parameters after that epoch; after a divergence, those before the bad epoch.
-      solver: the solver's own state.
-      best: the best epoch so far, None without `patience`.
-      status: int32 index into `STATUS`; a fit that can go on has 0.
-    """
-
-    epoch: jax.Array
-    params: Params
-    solver: Any
-    best: Best | None
-    status: jax.Array
 
 
 class Fit(NamedTuple):
@@ -112,103 +85,6 @@ def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings |
     return Prepared(train, valid, solver.prepare(train))
 
 
-def make_fit(
-    model: Model,
-    solver: Solver,
-    epochs: int,
-    patience: int | None = None,
-    min_delta: float = 0.0,
-    monitor: Monitor = "loss",
-    track: bool = True,
-) -> Callable[..., tuple[FitState, dict[str, jax.Array]]]:
-    """A whole fit as one pure function; everything given here is static.
-
-    Args:
-      model: the model.
-      solver: the solver.
-      epochs: epochs per run; an epoch is keyed by `fold_in(key, epoch)`, so that where a fit is cut changes nothing.
-      patience: stop after this many epochs without an improvement on validation, and keep the best parameters; None
-        runs all epochs and keeps the last.
-      min_delta: what counts as an improvement: the monitored score falls by more than this.
-      monitor: "loss" (weighted mean validation loss), "rmse", "mae", or a function `(params, ratings) -> scalar` of the
-        validation ratings, lower being better.
-      track: also record the training loss and the objective every epoch, which costs one pass over the ratings.
-
-    Returns:
-      `run(key, batch, hyper, state=None, num_epochs=None) -> (FitState, history)`, for `batch` from `prepare`. It can
-      be jitted, vmapped, differentiated, lowered and exported. `state` continues an earlier run under the same key.
-      `num_epochs` (traced, default all) runs fewer epochs. `history` maps names to arrays (epochs,), NaN (epoch: 0)
-      where no epoch ran.
-
-    Raises:
-      ValueError: a static choice is out of range; at the call, `patience` without validation ratings.
-    """
-    _check_static(epochs, patience, min_delta, monitor)
-    monitored = "monitor" if callable(monitor) else f"valid_{monitor}"
-
-    def measure(params: Params, problem: Problem, valid: Ratings | None, hyper: Hyper) -> dict[str, jax.Array]:
-        row = {}
-        if track:
-            row["train_loss"] = mean_loss(model, params, problem.ratings)
-            row["objective"] = objective(model, params, problem.ratings, hyper, problem.weight)
-        if valid is not None:
-            seen = (valid.value, model.predict(params, valid.user, valid.item), valid.weight)
-            row["valid_loss"] = mean_loss(model, params, valid)
-            row["valid_rmse"], row["valid_mae"] = metrics.rmse(*seen), metrics.mae(*seen)
-            if callable(monitor):
-                row["monitor"] = monitor(params, valid)
-        return row
-
-    def run(
-        key: jax.Array,
-        batch: Prepared,
-        hyper: Hyper,
-        state: FitState | None = None,
-        num_epochs: jax.typing.ArrayLike | None = None,
-    ) -> tuple[FitState, dict[str, jax.Array]]:
-        hyper = _cast(hyper, batch.train.value.dtype)
-        if patience is not None and batch.valid is None:
-            raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
-        if state is None:
-            state = start(key, model, solver, batch, hyper, patience)
-        problem = Problem(batch.train, row_weights(batch.train, hyper.reg_exponent), batch.layout)
-
-        def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
-            epoch = state.epoch + 1
-            params, inner, info = solver.step(
-                jax.random.fold_in(key, epoch), model, state.params, state.solver, problem, hyper
-            )
-            row = measure(params, problem, batch.valid, hyper)
-            finite = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves((params.trained, row))))
-            best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
-            if best is not None:
-                score = row[monitored]
-                improved = finite & (score < best.score - min_delta)
-                best = _where(improved, Best(params, score, epoch), best)
-                status = jnp.where(epoch - best.epoch >= patience, STOPPED_EARLY, status)
-            after = FitState(epoch, params, inner, best, status.astype(jnp.int32))
-            halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
-            return _where(finite, after, halted), {"epoch": epoch, **row}
-
-        row_shape = jax.eval_shape(advance, state)[1]
-        blank = jax.tree.map(lambda s: jnp.full(s.shape, 0 if s.dtype == jnp.int32 else jnp.nan, s.dtype), row_shape)
-
-        def body(state: FitState, index: jax.Array) -> tuple[FitState, dict[str, jax.Array]]:
-            active = (state.status == RUNNING) & (True if num_epochs is None else index < num_epochs)
-            return jax.lax.cond(active, advance, lambda state: (state, blank), state)
-
-        return jax.lax.scan(body, state, jnp.arange(epochs))
-
-    return run
-
-
-def start(
-    key: jax.Array, model: Model, solver: Solver, batch: Prepared, hyper: Hyper, patience: int | None = None
-) -> FitState:
-    """The state before the first epoch. Pure; `fold_in(key, 0)` draws the initial parameters."""
-    return _first_state(model, solver, _initialize(key, model, batch.train, hyper), hyper, patience)
-
-
 def fit(
     key: jax.Array,
     model: Model,
@@ -247,7 +123,7 @@ def fit(
         or a `resume` of another shape.
     """
     hyper = Hyper() if hyper is None else hyper
-    _check_static(epochs, patience, min_delta, monitor)
+    check_static(epochs, patience, min_delta, monitor)
     check_hyper(hyper)
     if isinstance(train, Prepared):
         if valid is not None:
@@ -258,7 +134,7 @@ def fit(
         raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
     ratings = train.train if isinstance(train, Prepared) else _ratings(train, "train")
     # Cast here already: an int, a NumPy number and a float of the caller's then find the same compiled program.
-    numbers = _cast(hyper, ratings.value.dtype)
+    numbers = cast_hyper(hyper, ratings.value.dtype)
     shape = jax.eval_shape(lambda: model.init(key, ratings, numbers))
     _check_rank(hyper, shape)
     solver.check(model, shape, hyper)
@@ -270,7 +146,7 @@ def fit(
     clock = time.perf_counter()
     if resume is None:
         params = _compiled_initialize(model)(key, batch.train, numbers)
-        state = _first_state(model, solver, params, numbers, patience)
+        state = first_state(model, solver, params, numbers, patience)
     else:
         state = resume.state
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
@@ -322,21 +198,10 @@ def check_hyper(hyper: Hyper) -> None:
             raise ValueError(f"hyper: {name} must be finite and {expected}, not {value!r}")
 
 
-def _initialize(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Params:
-    return model.init(jax.random.fold_in(key, 0), ratings, _cast(hyper, ratings.value.dtype))
-
-
-def _first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, patience: int | None) -> FitState:
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    zero = jnp.zeros((), jnp.int32)
-    best = None if patience is None else Best(params, jnp.array(jnp.inf, dtype), zero)
-    return FitState(zero, params, solver.init(model, params, _cast(hyper, dtype)), best, zero)
-
-
 @lru_cache(maxsize=64)
 def _compiled_initialize(model: Model) -> Callable[[jax.Array, Ratings, Hyper], Params]:
     # Apart from the epochs, so that all solvers of a model share it.
-    return jax.jit(lambda key, ratings, hyper: _initialize(key, model, ratings, hyper))
+    return jax.jit(lambda key, ratings, hyper: initialize(key, model, ratings, hyper))
 
 
 @lru_cache(maxsize=64)
@@ -353,27 +218,6 @@ def _ratings(data: Dataset | Ratings, name: str) -> Ratings:
     if ratings.value.shape[0] == 0:
         raise ValueError(f"{name} has no ratings")
     return ratings
-
-
-def _cast(hyper: Hyper, dtype: Any) -> Hyper:
-    """Numbers in the ratings' dtype, so that nothing is promoted; the rank is an integer."""
-    rank = None if hyper.rank is None else jnp.asarray(hyper.rank, jnp.int32)
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None))._replace(rank=rank)
-
-
-def _where(condition: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
-
-
-def _check_static(epochs: int, patience: int | None, min_delta: float, monitor: Monitor) -> None:
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
-        raise ValueError(f"epochs must be a positive integer, not {epochs!r}")
-    if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
-        raise ValueError(f"patience must be a positive integer or None, not {patience!r}")
-    if not min_delta >= 0:
-        raise ValueError(f"min_delta must be at least 0, not {min_delta!r}")
-    if not callable(monitor) and monitor not in ("loss", "rmse", "mae"):
-        raise ValueError(f"monitor must be 'loss', 'rmse', 'mae' or a function (params, ratings), not {monitor!r}")
 
 
 def _check_rank(hyper: Hyper, shape: Params) -> None:

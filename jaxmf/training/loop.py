@@ -1,0 +1,183 @@
+"""The one training loop: a whole fit as a pure function."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmf import metrics
+from jaxmf.data.ratings import Ratings
+from jaxmf.models.model import Hyper, Model, Params, mean_loss, objective, row_weights
+from jaxmf.solvers.solver import Problem, Solver
+
+RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
+STATUS = ("completed", "converged", "stopped_early", "diverged")
+
+Monitor = str | Callable[[Params, Ratings], jax.Array]
+
+
+class Prepared(NamedTuple):
+    """What `prepare` returns: training ratings, validation ratings (or None), and the solver's layout of the former."""
+
+    train: Ratings
+    valid: Ratings | None
+    layout: Any
+
+
+class Best(NamedTuple):
+    """The best epoch so far by the monitored validation score (lower is better)."""
+
+    params: Params
+    score: jax.Array
+    epoch: jax.Array
+
+
+class FitState(NamedTuple):
+    """Everything that the next epoch needs: a fit resumed from it continues to the same bits.
+
+    Attributes:
+      epoch: epochs done, int32.
+      params: parameters after that epoch; after a divergence, those before the bad epoch.
+      solver: the solver's own state.
+      best: the best epoch so far, None without `patience`.
+      status: int32 index into `STATUS`; a fit that can go on has 0.
+    """
+
+    epoch: jax.Array
+    params: Params
+    solver: Any
+    best: Best | None
+    status: jax.Array
+
+
+def make_fit(
+    model: Model,
+    solver: Solver,
+    epochs: int,
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    monitor: Monitor = "loss",
+    track: bool = True,
+) -> Callable[..., tuple[FitState, dict[str, jax.Array]]]:
+    """A whole fit as one pure function; everything given here is static.
+
+    Args:
+      model: the model.
+      solver: the solver.
+      epochs: epochs per run; an epoch is keyed by `fold_in(key, epoch)`, so that where a fit is cut changes nothing.
+      patience: stop after this many epochs without an improvement on validation, and keep the best parameters; None
+        runs all epochs and keeps the last.
+      min_delta: what counts as an improvement: the monitored score falls by more than this.
+      monitor: "loss" (weighted mean validation loss), "rmse", "mae", or a function `(params, ratings) -> scalar` of the
+        validation ratings, lower being better.
+      track: also record the training loss and the objective every epoch, which costs one pass over the ratings.
+
+    Returns:
+      `run(key, batch, hyper, state=None, num_epochs=None) -> (FitState, history)`, for `batch` from `prepare`. It can
+      be jitted, vmapped, differentiated, lowered and exported. `state` continues an earlier run under the same key.
+      `num_epochs` (traced, default all) runs fewer epochs. `history` maps names to arrays (epochs,), NaN (epoch: 0)
+      where no epoch ran.
+
+    Raises:
+      ValueError: a static choice is out of range; at the call, `patience` without validation ratings.
+    """
+    check_static(epochs, patience, min_delta, monitor)
+    monitored = "monitor" if callable(monitor) else f"valid_{monitor}"
+
+    def measure(params: Params, problem: Problem, valid: Ratings | None, hyper: Hyper) -> dict[str, jax.Array]:
+        row = {}
+        if track:
+            row["train_loss"] = mean_loss(model, params, problem.ratings)
+            row["objective"] = objective(model, params, problem.ratings, hyper, problem.weight)
+        if valid is not None:
+            seen = (valid.value, model.predict(params, valid.user, valid.item), valid.weight)
+            row["valid_loss"] = mean_loss(model, params, valid)
+            row["valid_rmse"], row["valid_mae"] = metrics.rmse(*seen), metrics.mae(*seen)
+            if callable(monitor):
+                row["monitor"] = monitor(params, valid)
+        return row
+
+    def run(
+        key: jax.Array,
+        batch: Prepared,
+        hyper: Hyper,
+        state: FitState | None = None,
+        num_epochs: jax.typing.ArrayLike | None = None,
+    ) -> tuple[FitState, dict[str, jax.Array]]:
+        hyper = cast_hyper(hyper, batch.train.value.dtype)
+        if patience is not None and batch.valid is None:
+            raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
+        if state is None:
+            state = start(key, model, solver, batch, hyper, patience)
+        problem = Problem(batch.train, row_weights(batch.train, hyper.reg_exponent), batch.layout)
+
+        def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
+            epoch = state.epoch + 1
+            params, inner, info = solver.step(
+                jax.random.fold_in(key, epoch), model, state.params, state.solver, problem, hyper
+            )
+            row = measure(params, problem, batch.valid, hyper)
+            finite = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves((params.trained, row))))
+            best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
+            if best is not None:
+                score = row[monitored]
+                improved = finite & (score < best.score - min_delta)
+                best = _where(improved, Best(params, score, epoch), best)
+                status = jnp.where(epoch - best.epoch >= patience, STOPPED_EARLY, status)
+            after = FitState(epoch, params, inner, best, status.astype(jnp.int32))
+            halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
+            return _where(finite, after, halted), {"epoch": epoch, **row}
+
+        row_shape = jax.eval_shape(advance, state)[1]
+        blank = jax.tree.map(lambda s: jnp.full(s.shape, 0 if s.dtype == jnp.int32 else jnp.nan, s.dtype), row_shape)
+
+        def body(state: FitState, index: jax.Array) -> tuple[FitState, dict[str, jax.Array]]:
+            active = (state.status == RUNNING) & (True if num_epochs is None else index < num_epochs)
+            return jax.lax.cond(active, advance, lambda state: (state, blank), state)
+
+        return jax.lax.scan(body, state, jnp.arange(epochs))
+
+    return run
+
+
+def start(
+    key: jax.Array, model: Model, solver: Solver, batch: Prepared, hyper: Hyper, patience: int | None = None
+) -> FitState:
+    """The state before the first epoch. Pure; `fold_in(key, 0)` draws the initial parameters."""
+    return first_state(model, solver, initialize(key, model, batch.train, hyper), hyper, patience)
+
+
+def initialize(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Params:
+    """The initial parameters, keyed as epoch 0."""
+    return model.init(jax.random.fold_in(key, 0), ratings, cast_hyper(hyper, ratings.value.dtype))
+
+
+def first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, patience: int | None) -> FitState:
+    """The state before the first epoch, from the initial parameters."""
+    dtype = jnp.result_type(*jax.tree.leaves(params))
+    zero = jnp.zeros((), jnp.int32)
+    best = None if patience is None else Best(params, jnp.array(jnp.inf, dtype), zero)
+    return FitState(zero, params, solver.init(model, params, cast_hyper(hyper, dtype)), best, zero)
+
+
+def cast_hyper(hyper: Hyper, dtype: Any) -> Hyper:
+    """Numbers in the ratings' dtype, so that nothing is promoted; the rank is an integer."""
+    rank = None if hyper.rank is None else jnp.asarray(hyper.rank, jnp.int32)
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None))._replace(rank=rank)
+
+
+def _where(condition: jax.Array, new: Any, old: Any) -> Any:
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def check_static(epochs: int, patience: int | None, min_delta: float, monitor: Monitor) -> None:
+    """ValueError naming the first static choice that is out of range."""
+    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+        raise ValueError(f"epochs must be a positive integer, not {epochs!r}")
+    if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
+        raise ValueError(f"patience must be a positive integer or None, not {patience!r}")
+    if not min_delta >= 0:
+        raise ValueError(f"min_delta must be at least 0, not {min_delta!r}")
+    if not callable(monitor) and monitor not in ("loss", "rmse", "mae"):
+        raise ValueError(f"monitor must be 'loss', 'rmse', 'mae' or a function (params, ratings), not {monitor!r}")
