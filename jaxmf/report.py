@@ -63,8 +63,8 @@ def summary(
         "## How it was made",
         f"`{manifest['command']}` on {manifest['device']}, jax {manifest['versions']['jax']}, {manifest['dtype']}, "
         f"seed {manifest['seed']}: {manifest['wall_seconds']:.0f} s in all. The fits of these tables ran epochs for "
-        f"{metrics['search_seconds'].sum():.0f} s and compiled for {metrics['compile_seconds'].sum():.0f} s. "
-        "`config.json` has the configuration, the data's fingerprint and all versions.",
+        f"{metrics['search_seconds'].sum():.0f} s and compiled for {metrics['compile_seconds'].sum():.0f} s, two "
+        "programs at a time. `config.json` has the configuration, the data's fingerprint and all versions.",
     ]
     return "\n\n".join(parts) + "\n"
 

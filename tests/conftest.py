@@ -32,3 +32,11 @@ def no_compile(monkeypatch):
 
     for name in ("_compiled", "_compiled_initialize"):
         monkeypatch.setattr(f"jaxmf.training.host.{name}", refuse)
+
+
+@pytest.fixture
+def optimized():
+    """Programs compiled as users' are, for a test that runs longer than it compiles."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)

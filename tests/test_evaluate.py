@@ -179,7 +179,7 @@ def test_global_mean_errs_by_the_standard_deviation():
 
 
 @pytest.mark.realdata
-def test_biased_factorization_on_latest_small(latest_small):
+def test_biased_factorization_on_latest_small(latest_small, optimized):
     """The error of the document's settings and initial values, with the best epoch kept and a clean test part."""
     train, valid, test = (cast(part.ratings, jnp.float32) for part in splits.temporal_per_user(latest_small))
     solver = solvers.sgd()

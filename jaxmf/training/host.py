@@ -142,15 +142,8 @@ def fit(
     if resume is not None:
         _check_resume(resume, jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience)))
 
-    program = _compiled(model, solver, patience, min_delta, monitor, track)
-    clock = time.perf_counter()
-    if resume is None:
-        params = _compiled_initialize(model)(key, batch.train, numbers)
-        state = first_state(model, solver, params, numbers, patience)
-    else:
-        state = resume.state
-    state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
-    compile_seconds = time.perf_counter() - clock
+    options = (patience, min_delta, monitor, track)
+    program, state, compile_seconds = _begin(key, model, solver, batch, numbers, options, resume)
 
     rows: list[pd.DataFrame] = [] if resume is None else [resume.to_frame()]
     elapsed = 0.0 if resume is None or not len(rows[0]) else float(rows[0]["seconds"].iloc[-1])
@@ -175,6 +168,29 @@ def fit(
     return Fit(model, params, hyper, state, columns, STATUS[int(state.status)], compile_seconds)
 
 
+def compile_fit(
+    model: Model,
+    solver: Solver,
+    batch: Prepared,
+    hyper: Hyper,
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    monitor: Monitor = "loss",
+    track: bool = True,
+) -> float:
+    """Compile what `fit` will run for these arguments, ahead of time; several threads may do so at once.
+
+    Args:
+      model, solver, hyper, patience, min_delta, monitor, track: as in `fit`; the values of `hyper` do not matter.
+      batch: what `prepare` returned.
+
+    Returns:
+      seconds taken; about 0 when the program was there already.
+    """
+    numbers, options = cast_hyper(hyper, batch.train.value.dtype), (patience, min_delta, monitor, track)
+    return _begin(jax.random.key(0), model, solver, batch, numbers, options, None)[-1]
+
+
 def check_hyper(hyper: Hyper) -> None:
     """ValueError naming the first number of `hyper` that is out of range."""
     ranges = {
@@ -196,6 +212,28 @@ def check_hyper(hyper: Hyper) -> None:
             raise ValueError(f"hyper: {name} must be one number, not {value!r}; jaxmf.sweep takes many") from None
         if not (np.isfinite(number) and holds(number)):
             raise ValueError(f"hyper: {name} must be finite and {expected}, not {value!r}")
+
+
+def _begin(
+    key: jax.Array,
+    model: Model,
+    solver: Solver,
+    batch: Prepared,
+    numbers: Hyper,
+    options: tuple[int | None, float, Monitor, bool],
+    resume: Fit | None,
+) -> tuple[Callable[..., tuple[FitState, dict[str, jax.Array]]], FitState, float]:
+    """The compiled program, the state to start from, and the seconds that compiling took."""
+    clock = time.perf_counter()
+    program = _compiled(model, solver, *options)
+    if resume is None:
+        params = _compiled_initialize(model)(key, batch.train, numbers)
+        state = first_state(model, solver, params, numbers, options[0])
+    else:
+        state = resume.state
+    # A run of no epochs compiles the program and changes no bit.
+    state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
+    return program, state, time.perf_counter() - clock
 
 
 @lru_cache(maxsize=64)
