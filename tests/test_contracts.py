@@ -58,6 +58,27 @@ def test_resuming_changes_no_bit(ratings, valid, solver):
     assert not np.array_equal(other.params.trained.user["bias"], whole.params.trained.user["bias"])
 
 
+@each_model
+@each_solver
+def test_a_member_equals_its_solo_run_and_padded_columns_stay_zero(ratings, model, solver):
+    """Rank 3 and rank 5 within width 5 as members of one program; two calls of the solo program trace it once."""
+    program, batch, traces = make_fit(model.with_rank(RANK + 2), solver, EPOCHS), prepare(solver, ratings), []
+
+    def member(rank, l2):
+        traces.append(rank)
+        return program(KEY, batch, HYPER._replace(rank=rank, l2=l2))
+
+    ranks, l2 = jnp.array([RANK, RANK + 2]), jnp.array([0.1, 0.3])
+    together, solo = jax.jit(jax.vmap(member))(ranks, l2), jax.jit(member)
+    for m in range(2):
+        alone = solo(ranks[m], l2[m])
+        assert_close(jax.tree.map(lambda leaf, m=m: leaf[m], together), alone, rtol=1e-9, atol=1e-12)
+    assert len(traces) == 2
+    for rows in together[0].params.trained[:2]:
+        np.testing.assert_array_equal(rows["factors"][0, :, RANK:], 0)
+        assert np.any(rows["factors"][1, :, RANK:])
+
+
 @each_solver
 def test_vmap_over_keys_hypers_and_folds_equals_solo_runs(solver):
     """One program for a sweep: each member has a key, numbers and 0/1 weights of its own, and one layout serves all."""
@@ -172,14 +193,15 @@ def test_lowers_for_every_platform_without_callbacks(ratings, valid, solver):
     assert any("potrf" in name or "cholesky" in name.lower() for name in calls) == (solver is SOLVERS["als"])
 
 
+@each_model
 @pytest.mark.parametrize("solver", [SOLVERS["sgd"], SOLVERS["als"]], ids=["sgd", "als"])
-def test_padding_changes_nothing(ratings, solver):
+def test_padding_changes_nothing(ratings, model, solver):
     """Six more rows of weight 0 behind the ratings; minibatch draws other batches then, see its loop with folds."""
     padded = jax.tree.map(lambda x: jnp.pad(x, (0, 6)), ratings)
     layout, n = solver.prepare(padded), len(ratings.value)
     if solver is SOLVERS["sgd"]:  # the same visits: padding lanes now point beyond the new end
         layout = jnp.where(solver.prepare(ratings) == n, n + 6, solver.prepare(ratings))
-    params = init(BIASED, ratings, HYPER)
-    plain, _ = run(BIASED, solver, ratings, HYPER, EPOCHS, params=params)
-    other, _ = run(BIASED, solver._replace(prepare=lambda _: layout), padded, HYPER, EPOCHS, params=params)
+    params = init(model, ratings, HYPER)
+    plain, _ = run(model, solver, ratings, HYPER, EPOCHS, params=params)
+    other, _ = run(model, solver._replace(prepare=lambda _: layout), padded, HYPER, EPOCHS, params=params)
     assert_close(other.params, plain.params, rtol=1e-9, atol=1e-12)
