@@ -13,7 +13,7 @@ def shuffle(key: jax.Array, n: int) -> jax.Array:
 
     Positions are written as (row, column) in the smallest rows × columns ≥ n near a square, and a Feistel network adds
     hashes of the one to the other in turn, each round a bijection; what lands at n or beyond goes round again.
-    `jax.random.permutation` sorts instead, which took ten times as long as all gradients of an epoch of `minibatch`.
+    `jax.random.permutation` sorts instead, which on a CPU takes longer than the gradients of the epoch that it orders.
 
     Args:
       key: a random key.
