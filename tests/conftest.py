@@ -23,6 +23,22 @@ def latest_small():
     return datasets.movielens("ml-latest-small", root=root)
 
 
+@pytest.fixture(scope="session")
+def ratings():
+    """A small training set with weights of 0 in it."""
+    from helpers import random_ratings
+
+    return random_ratings(folds=True)
+
+
+@pytest.fixture(scope="session")
+def valid():
+    """Validation ratings for it."""
+    from helpers import random_ratings
+
+    return random_ratings(seed=5, num_ratings=40)
+
+
 @pytest.fixture
 def no_compile(monkeypatch):
     """Any program that `fit` would compile fails the test."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import KEY, assert_same_bits, random_ratings
+from helpers import KEY, assert_same_bits
 
 from jaxmf import Hyper, Model, Params, Ratings, Rows, fit, models, solvers
 
@@ -84,11 +84,6 @@ def popular_design(params, ratings, side):
 
 POPULAR = Model(popular_init, popular_predict, popular_loss, popular_penalty, design=popular_design, name="popular")
 HYPER = Hyper(l2=0.01, learning_rate=0.05, init_scale=0.3)
-
-
-@pytest.fixture(scope="module")
-def ratings() -> Ratings:
-    return random_ratings(folds=True)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,6 @@ from helpers import (
     compiled,
     init,
     planted_ratings,
-    random_ratings,
 )
 
 from jaxmf import Hyper, datasets, fit, make_fit, prepare, solvers
@@ -25,16 +24,6 @@ from jaxmf.training import start
 
 BIASED = MODELS["biased"]
 NUMBERS = ("train_loss", "objective", "valid_loss", "valid_rmse", "valid_mae")
-
-
-@pytest.fixture(scope="module")
-def ratings():
-    return random_ratings(folds=True)
-
-
-@pytest.fixture(scope="module")
-def valid():
-    return random_ratings(seed=5, num_ratings=40)
 
 
 def histories_equal(first, second):
