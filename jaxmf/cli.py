@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -34,6 +35,21 @@ Seed = Annotated[int, typer.Option(help="Seed of the initial parameters, and of 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no tables; errors are still shown.")]
 
 
+def _show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"jaxmf {version('jaxmf')}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before the command."""
+
+
 @app.command()
 def study(
     data: Data = "synthetic",
@@ -49,11 +65,15 @@ def study(
     """Verify gradients, fit baselines, then plain and biased factorization by every solver; write tables and figures.
 
     λ and the number of epochs are chosen on validation; test is read once per model and solver. A run that was cut off
-    continues where it stopped. About a minute on the embedded data.
+    continues where it stopped. About a minute on the embedded data. Exit code 1 if a gradient is wrong.
     """
     from jaxmf import study as job
 
-    metrics = job.run(_load(data, rename), out, rank, l2, epochs, patience, seed, progress=not quiet)
+    try:
+        metrics = job.run(_load(data, rename), out, rank, l2, epochs, patience, seed, progress=not quiet)
+    except job.WrongGradientError as error:
+        typer.echo(f"jaxmf: {error}", err=True)
+        raise typer.Exit(1) from error
     if not quiet:
         columns = ["model", "solver", "l2", "best_epoch", "valid_rmse", "test_rmse", "seconds_per_epoch"]
         typer.echo(metrics[columns].to_string(index=False, na_rep="", float_format="{:.4f}".format))
@@ -80,13 +100,14 @@ def fit(
 ) -> None:
     """Fit one model and write its errors on train, validation and test, its history and a figure."""
     from jaxmf import study as job
-    from jaxmf.models import Hyper
+    from jaxmf.recipes import RECIPES, starting_hyper
 
-    if solver not in job.RECIPES:
-        raise ValueError(f"--solver must be one of {', '.join(job.RECIPES)}, not {solver!r}")
-    recipe = job.RECIPES[solver]
-    rate = recipe.learning_rate or 1.0 if learning_rate is None else learning_rate
-    hyper = Hyper(l2, l2_bias, reg_exponent, rate, init_scale=0.01)
+    if solver not in RECIPES:
+        raise ValueError(f"--solver must be one of {', '.join(RECIPES)}, not {solver!r}")
+    recipe = RECIPES[solver]
+    hyper = starting_hyper(recipe, l2)._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
+    if learning_rate is not None:
+        hyper = hyper._replace(learning_rate=learning_rate)
     chosen, loaded = _model(model, rank), _load(data, rename)
     result, metrics = job.fit_one(
         loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
@@ -179,7 +200,7 @@ def _load(name: str, rename: list[str] | None) -> Any:
 
 def _model(name: str, rank: int) -> Any:
     from jaxmf.models import Model
-    from jaxmf.study import MODELS
+    from jaxmf.recipes import MODELS
 
     if name in MODELS:
         return MODELS[name](rank)

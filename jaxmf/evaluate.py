@@ -9,7 +9,7 @@ import pandas as pd
 
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Model, Params
+from jaxmf.models.model import Model, Params, check_counts
 
 Clip = tuple[float, float] | None
 
@@ -67,13 +67,7 @@ def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = N
     weight = np.asarray(ratings.weight, np.float64)
     if not weight.sum() > 0:
         raise ValueError("evaluate.rating: test has no ratings with weight; expected at least one")
-    for side, count in (("user", ratings.num_users), ("item", ratings.num_items)):
-        for leaf in jax.tree.leaves((getattr(params.trained, side), getattr(params.fixed, side))):
-            if leaf.shape[0] != count:
-                raise ValueError(
-                    f"evaluate.rating: the model has {leaf.shape[0]} {side}s, test has {count}. Split one Dataset with "
-                    "jaxmf.splits, so that both share their ids"
-                )
+    check_counts(params, ratings, "evaluate.rating")
     error = np.asarray(ratings.value, np.float64) - _predictions(model, params, ratings.user, ratings.item, clip)
     mse = float(weight @ error**2 / weight.sum())
     return {"rmse": mse**0.5, "mae": float(weight @ np.abs(error) / weight.sum()), "mse": mse}

@@ -36,7 +36,7 @@ def convergence(history: pd.DataFrame, baseline: float) -> Figure:
             ):
                 axes.plot(runs[x], runs["valid_rmse"], label=solver, markevery=max(1, len(runs) // 8), **style)
             axes.axhline(baseline, color="gray", linestyle=":", label="damped bias")
-            axes.set(title=f"{model} by {x.rstrip('s')}", xlabel=label, ylabel="validation RMSE (stars)")
+            axes.set(title=f"{model} by {x.rstrip('s')}", xlabel=label, ylabel="validation RMSE")
             if np.isfinite(axes.dataLim.minposx):  # nothing to scale if every fit diverged at once
                 axes.set_xscale("log")
             axes.set_ylim(*_view(history[history["model"] == model]["valid_rmse"], baseline))
@@ -58,7 +58,7 @@ def generalization(history: pd.DataFrame) -> Figure:
         axes.plot(best["epoch"], best["valid_rmse"], "k*", markersize=9, label="best on validation")
         axes.set(title=f"{model}, {solver}", xlabel="epoch")
     for axes in figure.axes[::columns]:
-        axes.set_ylabel("RMSE (stars)")
+        axes.set_ylabel("RMSE")
     figure.axes[0].set_ylim(*_view(pd.concat([np.sqrt(history["train_loss"]), history["valid_rmse"]])))
     figure.axes[0].legend(fontsize=8)
     return figure
@@ -77,7 +77,7 @@ def error_by_solver(metrics: pd.DataFrame) -> Figure:
         label = {"valid_rmse": "validation", "test_rmse": "test"}[name]
         axes.plot(table[name], table.index, **style | {"linestyle": ""}, label=label)
     axes.hlines(table.index, table["valid_rmse"], table["test_rmse"], color="lightgray", zorder=0)
-    axes.set(yticks=table.index, yticklabels=table["model"] + ", " + table["solver"], xlabel="RMSE (stars)")
+    axes.set(yticks=table.index, yticklabels=table["model"] + ", " + table["solver"], xlabel="RMSE")
     for y, value in enumerate(table["test_rmse"]):
         axes.annotate(f"{value:.4f}", (value, y), (7, -3), textcoords="offset points", fontsize=8)
     axes.margins(x=0.12)
@@ -92,7 +92,7 @@ def regularization(search: pd.DataFrame) -> Figure:
     for axes, model in zip(figure.axes, models, strict=True):
         for (solver, runs), style in zip(_groups(search[search["model"] == model], "solver"), _styles(), strict=False):
             axes.plot(runs["l2"], runs["valid_rmse"], label=solver, **style)
-        axes.set(title=model, xscale="log", xlabel="λ, per observation", ylabel="best validation RMSE (stars)")
+        axes.set(title=model, xscale="log", xlabel="λ, per observation", ylabel="best validation RMSE")
         axes.set_xticks(ticks := sorted(search["l2"].unique()), [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     figure.axes[0].legend()

@@ -6,45 +6,24 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
-import optax
 import pandas as pd
 
 from jaxmf import evaluate, models, output, verify
 from jaxmf.data import Dataset, splits
 from jaxmf.models import Hyper, Model
+from jaxmf.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, Recipe, starting_hyper
 from jaxmf.report import summary
-from jaxmf.solvers import Solver, als, minibatch, sgd
+from jaxmf.solvers import Solver
 from jaxmf.solvers.sgd import fill
 from jaxmf.training import Fit, check_hyper, compile_fit, fit, prepare
 
-MODELS = {"mf": models.mf, "biased_mf": models.biased_mf}
-BATCH_SIZE = 2048
 
-
-class Recipe(NamedTuple):
-    """A solver with the learning rate that suits ratings on a scale of a few stars; None where it has none."""
-
-    solver: Solver
-    learning_rate: float | None = None
-
-
-def momentum(hyper: Hyper) -> optax.GradientTransformation:
-    """Gradient descent with heavy-ball momentum, `hyper.momentum`."""
-    return optax.sgd(hyper.learning_rate, momentum=hyper.momentum)
-
-
-# A minibatch step averages over the batch, so batch_size × lr moves a row with one rating as far as a step of `sgd`.
-RECIPES = {
-    "sgd": Recipe(sgd(), 0.005),
-    "minibatch": Recipe(minibatch(optax.sgd, BATCH_SIZE), 0.005 * BATCH_SIZE),
-    "momentum": Recipe(minibatch(momentum, BATCH_SIZE), 0.0005 * BATCH_SIZE),
-    "adam": Recipe(minibatch(optax.adam, BATCH_SIZE), 0.005),
-    "als": Recipe(als()),
-}
+class WrongGradientError(Exception):
+    """A gradient failed its verification; the message names model and leaf."""
 
 
 def run(
@@ -78,7 +57,8 @@ def run(
       metrics.csv as a table, best validation RMSE first.
 
     Raises:
-      ValueError: a number out of range, or a gradient that fails its verification (the report is written first).
+      ValueError: a number out of range.
+      WrongGradientError: a gradient that fails its verification (the report is written first).
     """
     from tqdm import tqdm
 
@@ -90,7 +70,7 @@ def run(
         "rank": rank,
         "l2": list(l2),
         "reg_exponent": 1.0,
-        "init_scale": 0.01,
+        "init_scale": INIT_SCALE,
         "epochs": epochs,
         "patience": patience,
         "learning_rate": {name: recipe.learning_rate for name, recipe in RECIPES.items()},
@@ -130,17 +110,15 @@ def run(
             recipe, fits = RECIPES[recipe_name], []
             for value in l2:
                 bar.set_description(f"{model_name}, {recipe_name}, λ = {value:g}")
-                hyper = Hyper(l2=value, learning_rate=recipe.learning_rate or 1.0, init_scale=0.01)
+                hyper = starting_hyper(recipe, value)
                 arguments = (jax.random.key(seed), candidates[model_name], recipe.solver, batches[recipe_name])
                 fits.append(fit(*arguments, hyper=hyper, epochs=epochs, patience=patience, monitor="rmse"))
                 bar.update()
             _record(tables, recipe_name, recipe, fits, compiling[model_name, recipe_name].result(), test)
-            for name, table in tables.items():
-                output.write_table(out / f"{name}.csv", table)
+            _write(out, tables)
 
     tables["metrics"] = tables["metrics"].sort_values("valid_rmse", ignore_index=True)
-    for name, table in tables.items():
-        output.write_table(out / f"{name}.csv", table)
+    _write(out, tables)
     _draw(out, tables)
     num_matchings, filled = fill(batches["sgd"].layout, len(train))
     manifest |= {"sgd_matchings": num_matchings, "sgd_lanes_filled": round(filled, 4)}
@@ -222,7 +200,7 @@ def _refuse_wrong(gradients: pd.DataFrame, out: Path, pool: ThreadPoolExecutor) 
     if not gradients["passed"].all():
         pool.shutdown(cancel_futures=True)
         wrong = gradients.loc[~gradients["passed"], ["model", "leaf"]].agg(" ".join, axis=1)
-        raise ValueError(f"gradient verification failed for {', '.join(wrong)}; see {out / 'gradients.csv'}")
+        raise WrongGradientError(f"gradient verification failed for {', '.join(wrong)}; see {out / 'gradients.csv'}")
 
 
 def _verify(candidates: dict[str, Model], train: Dataset) -> pd.DataFrame:
@@ -277,6 +255,11 @@ def _record(
     _append(tables, "metrics", pd.DataFrame([row]))
     _append(tables, "search", found)
     _append(tables, "history", pd.concat(histories))
+
+
+def _write(out: Path, tables: dict[str, pd.DataFrame]) -> None:
+    for name, table in tables.items():
+        output.write_table(out / f"{name}.csv", table)
 
 
 def _append(tables: dict[str, pd.DataFrame], name: str, rows: pd.DataFrame) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, Rows, row_weights
+from jaxmf.models.model import Hyper, Model, Params, Rows, check_counts, row_weights
 
 _EXACT = 1e-10  # autodiff against hand-derived: rounding of float64 sums
 _DIFFERENCE = 1e-6  # against central differences: truncation and cancellation too
@@ -67,8 +67,8 @@ def gradients(
       a GradientReport whose table names the leaf that is wrong. Errors of the worst direction and point.
 
     Raises:
-      ValueError: the model trains nothing, its hand-derived gradient lacks a leaf or has it in another shape, or
-        `num_directions` is not a positive integer.
+      ValueError: the model trains nothing, the ratings are over other numbers of users or items, the hand-derived
+        gradient lacks a leaf or has it in another shape, or `num_directions` is not a positive integer.
 
     Cost: four passes over the ratings per direction. Runs in float64 inside `jax.enable_x64(True)` and leaves the
     setting as it was.
@@ -81,6 +81,7 @@ def gradients(
         raise ValueError(f"verify: the model {model.name!r} trains no parameters, so it has no gradient")
     if isinstance(num_directions, bool) or not isinstance(num_directions, int) or num_directions < 1:
         raise ValueError(f"verify: num_directions must be a positive integer, not {num_directions!r}")
+    check_counts(params, ratings, "verify")
     random = np.random.default_rng(seed)
     with jax.enable_x64(True):
         params = jax.tree.map(_float64, params)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
@@ -93,6 +94,10 @@ def test_the_module_is_the_command():
     done = subprocess.run([sys.executable, "-m", "jaxmf", "--help"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "python -m jaxmf [OPTIONS] COMMAND" in done.stdout
+
+
+def test_version(jaxmf):
+    assert jaxmf("--version") == Ended(0, f"jaxmf {version('jaxmf')}\n", "")
 
 
 def test_the_help_loads_no_plotting():
@@ -230,6 +235,15 @@ def test_study_refuses_before_it_writes(jaxmf, table, tmp_path):
     assert ended.code == 2
     assert "hyper: l2 must be finite and at least 0, not -0.1" in ended.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_wrong_gradient_in_a_study_is_exit_code_1(jaxmf, table, tmp_path, monkeypatch):
+    def run(*args, **options):
+        raise study.WrongGradientError("gradient verification failed for mf user.factors")
+
+    monkeypatch.setattr(study, "run", run)
+    ended = jaxmf("study", "--data", table, "--out", tmp_path / "out")
+    assert ended == Ended(1, "", "jaxmf: gradient verification failed for mf user.factors\n")
 
 
 def test_study(jaxmf, table, tmp_path, monkeypatch):

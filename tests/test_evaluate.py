@@ -67,12 +67,12 @@ def test_a_dataset_of_a_split_will_do():
         (
             lambda r: replace(r, num_users=r.num_users + 1),
             None,
-            "the model has 17 users, test has 18. Split one Dataset",
+            "the model has 17 users, the ratings have 18. Split one Dataset",
         ),
         (
             lambda r: replace(r, num_items=r.num_items + 2),
             None,
-            "the model has 13 items, test has 15. Split one Dataset",
+            "the model has 13 items, the ratings have 15. Split one Dataset",
         ),
         (lambda r: r, (5, 1), r"clip must be \(low, high\) with low < high, such as \(1, 5\), not \(5, 1\)"),
     ],

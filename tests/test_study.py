@@ -250,7 +250,7 @@ def test_a_wrong_gradient_stops_the_study(data, tmp_path, monkeypatch, calls):
     made = {"mf": models.mf, "biased_mf": lambda rank: right._replace(gradient=wrong)}
     monkeypatch.setattr(study, "MODELS", made)
     with pytest.raises(
-        ValueError, match=r"gradient verification failed for biased_mf item\.bias; see .*gradients\.csv"
+        study.WrongGradientError, match=r"gradient verification failed for biased_mf item\.bias; see .*gradients\.csv"
     ):
         study.run(data, tmp_path, **OPTIONS)
     report = pd.read_csv(tmp_path / "gradients.csv")

@@ -246,6 +246,11 @@ def transposed(params, ratings, weight, hyper):
     return edit(right(params, ratings, weight, hyper), "item.factors", jnp.transpose)
 
 
+def test_ratings_over_other_users_are_refused(ratings):
+    with pytest.raises(ValueError, match="verify: the model has 15 users, the ratings have 16"):
+        verify.gradients(BIASED, BIASED.init(KEY, ratings, HYPER), replace(ratings, num_users=16), HYPER)
+
+
 @pytest.mark.parametrize(
     ("model", "options", "message"),
     [

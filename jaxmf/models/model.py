@@ -156,6 +156,17 @@ def mean_loss(model: Model, params: Params, ratings: Ratings) -> jax.Array:
     return weighted_mean(model.loss(params, ratings), ratings.weight)
 
 
+def check_counts(params: Params, ratings: Ratings, who: str) -> None:
+    """ValueError, starting with `who`, if the ratings are over other numbers of users or items than the parameters."""
+    for side, count in (("user", ratings.num_users), ("item", ratings.num_items)):
+        for leaf in jax.tree.leaves((getattr(params.trained, side), getattr(params.fixed, side))):
+            if leaf.shape[0] != count:
+                raise ValueError(
+                    f"{who}: the model has {leaf.shape[0]} {side}s, the ratings have {count}. Split one Dataset with "
+                    "jaxmf.splits, so that both share their ids"
+                )
+
+
 def bias_l2(hyper: Hyper) -> Any:
     """λ_b, which is λ unless given."""
     return hyper.l2 if hyper.l2_bias is None else hyper.l2_bias
