@@ -41,7 +41,8 @@ def runs(request) -> Runs:
     model, solver = MODELS[request.param[0]], SOLVERS[request.param[1]]
     # So few ratings that minibatch has one batch: with more, padding changes which ratings share one.
     ratings, folds = (random_ratings(num_users=8, num_items=7, num_ratings=24, folds=folds) for folds in (False, True))
-    program, batch, traces = make_fit(model.with_rank(RANK + 2), solver, EPOCHS), prepare(solver, ratings), []
+    program, batch = make_fit(model.with_rank(RANK + 2), solver, EPOCHS, track=False), prepare(solver, ratings)
+    traces = []
 
     def member(key, weight, hyper):
         traces.append(key)
@@ -54,8 +55,8 @@ def runs(request) -> Runs:
     together = jax.jit(jax.vmap(member))
     members, exchanged = together(*sweep), together(*jax.tree.map(lambda x: x[::-1], sweep))
     with jax.disable_jit():
-        padded = jax.tree.map(lambda x: jnp.pad(x, (0, 6)), folds)
-        alone = make_fit(model, solver, EPOCHS)(sweep[0][0], prepare(unmoved(solver, ratings), padded), HYPER)
+        padded = prepare(unmoved(solver, ratings), jax.tree.map(lambda x: jnp.pad(x, (0, 6)), folds))
+        alone = make_fit(model, solver, EPOCHS, track=False)(sweep[0][0], padded, HYPER)
     return Runs(alone, members, exchanged, len(traces))
 
 

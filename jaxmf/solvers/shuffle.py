@@ -26,13 +26,16 @@ def shuffle(key: jax.Array, n: int) -> jax.Array:
     """
     rows = math.isqrt(n - 1) + 1
     columns = -(-n // rows)
-    salts = jax.random.bits(key, (_ROUNDS, 2))
+    salts = jax.random.bits(key, (_ROUNDS, 2), "uint32")
+
+    def turn(place: tuple[jax.Array, jax.Array], salt: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+        row, column = place
+        row = (row + _hash(column, salt[0]) % rows) % rows
+        column = (column + _hash(row, salt[1]) % columns) % columns
+        return (row, column), None
 
     def permute(position: jax.Array) -> jax.Array:
-        row, column = position // columns, position % columns
-        for salt in salts:
-            row = (row + _hash(column, salt[0]) % rows) % rows
-            column = (column + _hash(row, salt[1]) % columns) % columns
+        (row, column), _ = jax.lax.scan(turn, (position // columns, position % columns), salts)
         return row * columns + column
 
     order = permute(jnp.arange(n, dtype=jnp.uint32))
