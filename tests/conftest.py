@@ -8,8 +8,10 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Most of the suite's time is compilation; command-line tests and benchmarks run what users run.
+# Most of the suite's time is compilation. XLA's fusion emitters double it; later versions leave no choice.
 jax.config.update("jax_disable_most_optimizations", True)
+if jax.__version_info__ < (0, 10):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 
 @pytest.fixture(scope="session")
