@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import stat
+import subprocess
 import sys
 from pathlib import Path
 
@@ -110,6 +112,29 @@ def test_manifest(monkeypatch, small):
     assert "cpu" in found["device"] or "cuda" in found["device"]
     assert (found["dtype"], found["seed"]) == ("float64", 7)
     assert found["git_commit"] is None or len(found["git_commit"]) >= 7
+
+
+def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch, small):
+    """Dirty if the package's own files changed, not if results beside them did; none in another project's checkout."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "output.py").write_text("1\n")
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
+
+    def commit() -> str | None:
+        return output.manifest(small, {}, seed=0)["git_commit"]
+
+    monkeypatch.setattr(output, "__file__", str(package / "output.py"))
+    subprocess.run([*git, "init", "-q"], check=True)
+    assert commit() is None
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-qm", "first"], check=True)
+    head = commit()
+    assert re.fullmatch("[0-9a-f]{12}", head)
+    (tmp_path / "results.csv").write_text("2\n")
+    assert commit() == head
+    (package / "output.py").write_text("3\n")
+    assert commit() == f"{head}-dirty"
 
 
 def test_without_git_there_is_no_commit(monkeypatch, small):
