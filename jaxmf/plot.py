@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from jaxmf.output import write
 
@@ -39,8 +40,11 @@ def convergence(history: pd.DataFrame, baseline: float) -> Figure:
             axes.set(title=f"{model} by {x.rstrip('s')}", xlabel=label, ylabel="validation RMSE")
             if np.isfinite(axes.dataLim.minposx):  # nothing to scale if every fit diverged at once
                 axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_ylim(*_view(history[history["model"] == model]["valid_rmse"], baseline))
-    figure.axes[0].legend()
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 
 
