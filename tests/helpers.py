@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy.sparse import csr_array
 
 from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
 from jaxmf.training import make_fit, prepare, start
@@ -15,11 +16,15 @@ RANK = 3
 KEY = jax.random.key(1)
 HYPER = Hyper(l2=0.07, l2_bias=0.03, reg_exponent=0.5, learning_rate=0.02, learning_rate_bias=0.05, init_scale=0.5)
 
+# Of the items that `random_ratings` has by default: some zeros, an item without features, a feature without items.
+FEATURES = np.fromfunction(lambda i, f: (7 * i + 3 * f) % 5 / 4 * ((i + f) % 3 > 0) * (i < 12) * (f < 4), (13, 5))
+
 MODELS = {
     "mf": models.mf(RANK),
     "mf-uncentered": models.mf(RANK, None),
     "mf-user-mean": models.mf(RANK, "user"),
     "biased": models.biased_mf(RANK),
+    "content": models.content_mf(RANK, csr_array(FEATURES)),
 }
 
 
@@ -128,8 +133,8 @@ def largest(tree) -> float:
     return max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree))
 
 
-# NumPy oracles. A parameter set is a dict: P, Q (tables), b, c (biases; zeros if the model has none), m (the fixed
-# mean of each user), biased (whether b and c are trained).
+# NumPy oracles. A parameter set is a dict: P, Q (tables), b, c (biases; zeros if the model has none), A (weights of
+# the content X; no columns if the model has none), m (the fixed mean of each user), biased (whether b, c are trained).
 
 
 def to_numpy(params: Params) -> dict:
@@ -139,13 +144,23 @@ def to_numpy(params: Params) -> dict:
     mean = np.zeros(len(P)) + float(fixed.shared.get("mean", 0.0)) + np.asarray(fixed.user.get("mean", 0.0))
     biased = "bias" in user
     b, c = (np.array(user["bias"]), np.array(item["bias"])) if biased else (np.zeros(len(P)), np.zeros(len(Q)))
-    return {"P": P, "Q": Q, "b": b, "c": c, "m": mean, "biased": biased}
+    A, X = np.zeros((len(P), 0)), np.zeros((len(Q), 0))
+    if "content" in user:
+        A, x = np.array(user["content"]), fixed.item["content"]
+        X = np.zeros((len(Q), A.shape[1])) if isinstance(x, models.SparseRows) else np.array(x)
+        if isinstance(x, models.SparseRows):
+            for i in range(len(Q)):
+                np.add.at(X[i], np.asarray(x.column)[i], np.asarray(x.value)[i])
+    return {"P": P, "Q": Q, "b": b, "c": c, "A": A, "X": X, "m": mean, "biased": biased}
 
 
 def to_rows(theta: dict) -> Rows:
+    user, item = {"factors": theta["P"]}, {"factors": theta["Q"]}
     if theta["biased"]:
-        return Rows({"bias": theta["b"], "factors": theta["P"]}, {"bias": theta["c"], "factors": theta["Q"]})
-    return Rows({"factors": theta["P"]}, {"factors": theta["Q"]})
+        user, item = user | {"bias": theta["b"]}, item | {"bias": theta["c"]}
+    if theta["A"].shape[1]:
+        user = user | {"content": theta["A"]}
+    return Rows(user, item)
 
 
 def observations(ratings: Ratings) -> list[tuple[int, int, float, float]]:
@@ -174,7 +189,8 @@ def numbers(hyper: Hyper) -> tuple[float, float, float, float, float]:
 
 
 def numpy_predict(theta: dict, u: int, i: int) -> float:
-    return theta["m"][u] + theta["b"][u] + theta["c"][i] + float(np.dot(theta["P"][u], theta["Q"][i]))
+    products = np.dot(theta["P"][u], theta["Q"][i]) + np.dot(theta["A"][u], theta["X"][i])
+    return theta["m"][u] + theta["b"][u] + theta["c"][i] + float(products)
 
 
 def numpy_objective(theta: dict, ratings: Ratings, hyper: Hyper) -> float:
@@ -183,6 +199,7 @@ def numpy_objective(theta: dict, ratings: Ratings, hyper: Hyper) -> float:
     n_u, n_i = degrees(ratings)
     for u, n in enumerate(n_u):
         total += power(n, nu) * (l2 * np.sum(theta["P"][u] ** 2) + l2_bias * theta["b"][u] ** 2)
+        total += power(n, nu) * l2 * np.sum(theta["A"][u] ** 2)
     for i, n in enumerate(n_i):
         total += power(n, nu) * (l2 * np.sum(theta["Q"][i] ** 2) + l2_bias * theta["c"][i] ** 2)
     return float(total)
@@ -192,7 +209,7 @@ def numpy_sgd(theta: dict, ratings: Ratings, hyper: Hyper, order: np.ndarray) ->
     """One rating at a time, all blocks from before the rating, each with its share of the penalty."""
     l2, l2_bias, nu, rate, rate_bias = numbers(hyper)
     theta = {name: np.copy(value) for name, value in theta.items()}
-    P, Q, b, c = theta["P"], theta["Q"], theta["b"], theta["c"]
+    P, Q, b, c, A, X = (theta[name] for name in "PQbcAX")
     n_u, n_i = degrees(ratings)
     seen = observations(ratings)
     for position in order:
@@ -203,6 +220,7 @@ def numpy_sgd(theta: dict, ratings: Ratings, hyper: Hyper, order: np.ndarray) ->
         step_q = w * (-2 * error * P[u] + 2 * l2 * share_i * Q[i])
         P[u] -= rate * step_p
         Q[i] -= rate * step_q
+        A[u] -= rate * w * (-2 * error * X[i] + 2 * l2 * share_u * A[u])
         if theta["biased"]:
             step_b = w * (-2 * error + 2 * l2_bias * share_u * b[u])
             step_c = w * (-2 * error + 2 * l2_bias * share_i * c[i])
@@ -219,7 +237,7 @@ def numpy_minibatch(theta: dict, ratings: Ratings, hyper: Hyper, batches, moment
     seen = observations(ratings)
     total = sum(w for *_, w in seen)
     power_u, power_i = np.array([power(n, nu) for n in n_u]), np.array([power(n, nu) for n in n_i])
-    velocity = {name: np.zeros_like(theta[name]) for name in "PQbc"}
+    velocity = {name: np.zeros_like(theta[name]) for name in "PQbcA"}
     for batch in batches:
         rows = [seen[position] for position in batch if position < len(seen)]
         size = sum(w for *_, w in rows) or 1.0
@@ -228,6 +246,7 @@ def numpy_minibatch(theta: dict, ratings: Ratings, hyper: Hyper, batches, moment
             "Q": 2 * l2 * power_i[:, None] * theta["Q"] / total,
             "b": 2 * l2_bias * power_u * theta["b"] / total,
             "c": 2 * l2_bias * power_i * theta["c"] / total,
+            "A": 2 * l2 * power_u[:, None] * theta["A"] / total,
         }
         for u, i, r, w in rows:
             slope = -2 * w * (r - numpy_predict(theta, u, i)) / size
@@ -235,7 +254,8 @@ def numpy_minibatch(theta: dict, ratings: Ratings, hyper: Hyper, batches, moment
             pull["Q"][i] += slope * theta["P"][u]
             pull["b"][u] += slope
             pull["c"][i] += slope
-        for name in "PQbc" if theta["biased"] else "PQ":
+            pull["A"][u] += slope * theta["X"][i]
+        for name in "PQAbc" if theta["biased"] else "PQA":
             velocity[name] = pull[name] + momentum * velocity[name]
             step = pull[name] + momentum * velocity[name] if nesterov else velocity[name]
             theta[name] = theta[name] - (rate_bias if name in "bc" else rate) * step
@@ -248,19 +268,22 @@ def numpy_als(theta: dict, ratings: Ratings, hyper: Hyper, side: str) -> dict:
     theta = {name: np.copy(value) for name, value in theta.items()}
     own, other, bias, other_bias = ("P", "Q", "b", "c") if side == "user" else ("Q", "P", "c", "b")
     n = degrees(ratings)[side == "item"]
-    rank = theta["P"].shape[1]
+    rank, one = theta["P"].shape[1], [1.0] if theta["biased"] else []
+    content = theta["X"].shape[1] if side == "user" else 0
+    ridge = np.diag([l2] * (rank + content) + [l2_bias] * len(one))
     for row in range(len(n)):
-        size = rank + 1 if theta["biased"] else rank
-        A, rhs = np.zeros((size, size)), np.zeros(size)
+        A, rhs = np.zeros_like(ridge), np.zeros(len(ridge))
         for u, i, r, w in observations(ratings):
             mine, others = (u, i) if side == "user" else (i, u)
             if mine == row:
-                d = np.append(theta[other][others], 1.0)[:size]
+                known = 0.0 if content else np.dot(theta["A"][u], theta["X"][i])
+                d = np.concatenate([theta[other][others], theta["X"][i, :content], one])
                 A += w * np.outer(d, d)
-                rhs += w * (r - theta["m"][u] - theta[other_bias][others]) * d
-        A += power(n[row], nu) * np.diag(np.append(np.full(rank, l2), l2_bias)[:size])
-        z = np.linalg.solve(A, rhs) if n[row] > 0 else np.zeros(size)
+                rhs += w * (r - theta["m"][u] - theta[other_bias][others] - known) * d
+        z = np.linalg.solve(A + power(n[row], nu) * ridge, rhs) if n[row] > 0 else np.zeros(len(ridge))
         theta[own][row] = z[:rank]
+        if content:
+            theta["A"][row] = z[rank : rank + content]
         if theta["biased"]:
-            theta[bias][row] = z[rank]
+            theta[bias][row] = z[-1]
     return theta

@@ -40,7 +40,7 @@ class Runs(NamedTuple):
 def runs(request) -> Runs:
     model, solver = MODELS[request.param[0]], SOLVERS[request.param[1]]
     # So few ratings that minibatch has one batch: with more, padding changes which ratings share one.
-    ratings, folds = (random_ratings(num_users=8, num_items=7, num_ratings=24, folds=folds) for folds in (False, True))
+    ratings, folds = (random_ratings(num_users=8, num_ratings=24, folds=folds) for folds in (False, True))
     program, batch = make_fit(model.with_rank(RANK + 2), solver, EPOCHS, track=False), prepare(solver, ratings)
     traces = []
 

@@ -1,6 +1,7 @@
 """Models: pure loss functions over parameter pytrees, and the objective composed from them."""
 
-from jaxmf.models.bilinear import biased_mf, damped_bias, global_mean, mf
+from jaxmf.models.bilinear import biased_mf, content_mf, damped_bias, global_mean, mf
+from jaxmf.models.features import SparseRows
 from jaxmf.models.model import Hyper, Model, Params, Rows, mean_loss, objective, row_weights
 
 __all__ = [
@@ -8,7 +9,9 @@ __all__ = [
     "Model",
     "Params",
     "Rows",
+    "SparseRows",
     "biased_mf",
+    "content_mf",
     "damped_bias",
     "global_mean",
     "mean_loss",

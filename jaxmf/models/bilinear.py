@@ -1,4 +1,4 @@
-"""The bilinear family: r̂_ui = mean + b_u + c_i + p_u·q_i, where a model lacks the terms its pytree lacks."""
+"""The bilinear family: r̂_ui = mean + b_u + c_i + p_u·q_i + a_u·x_i; a model lacks the terms that its pytree lacks."""
 
 from functools import partial
 from typing import Any, Literal
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
+from jaxmf.models.features import as_matrix, dense_rows, project, pull_back, to_device
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, memoize
 
 Center = Literal["global", "user"] | None
@@ -52,6 +53,35 @@ def biased_mf(rank: int) -> Model:
     Reference: Koren, Bell and Volinsky (2009), Matrix factorization techniques for recommender systems.
     """
     return _bilinear(rank, biased_mf, "biased_mf", center="global", bias=True)
+
+
+@memoize
+def content_mf(rank: int, features: Any) -> Model:
+    """Biased factorization that also weighs known features of the items, r̂_ui = μ + b_u + c_i + p_u·q_i + a_u·x_i.
+
+    Args:
+      rank: width k of the factor tables.
+      features: x, one row per item in the order of `Dataset.item_ids`: an array (num_items, F), or a SciPy sparse
+        matrix of that shape, whose rows stay sparse. `jaxmf.content.tfidf` makes either. Fixed, not penalized.
+
+    Returns:
+      a Model with the leaves of `biased_mf`, `trained.user["content"]` (num_users, F), a_u, which starts at 0, and
+      `fixed.item["content"]`, the features: (num_items, F), or SparseRows.
+
+    Raises:
+      ValueError: for a rank that is not a positive integer; features that are not a matrix of finite numbers; at
+        `init`, features of another number of items than the ratings have; by `als`, more than 256 features, because it
+        solves all weights of a user at once.
+
+    Cost: dense features add O(F) per rating; sparse ones O(longest row) per rating in the prediction, and O(F) in the
+    step, since the penalty moves all of a_u.
+
+    Reference: Rendle (2012), Factorization machines with libFM, of which this is the model without interactions among
+    features.
+    """
+    matrix = as_matrix(features)
+    with_rank = partial(content_mf, features=matrix)
+    return _bilinear(rank, with_rank, "content_mf", center="global", bias=True, features=matrix)
 
 
 @memoize
@@ -110,6 +140,8 @@ def predict(params: Params, users: jax.Array, items: jax.Array) -> jax.Array:
         rating = rating + user["bias"][users] + item["bias"][items]
     if "factors" in user:
         rating = rating + jnp.sum(user["factors"][users] * item["factors"][items], axis=-1)
+    if "content" in user:
+        rating = rating + project(user["content"], params.fixed.item["content"], users, items)
     return rating
 
 
@@ -119,11 +151,12 @@ def loss(params: Params, ratings: Ratings) -> jax.Array:
 
 
 def penalty(trained: Rows, weight: Rows, hyper: Hyper) -> jax.Array:
-    """λ Σ weight·‖row of factors‖² + λ_b Σ weight·bias², over both sides."""
+    """λ Σ weight·(‖factors‖² + ‖content weights‖²) + λ_b Σ weight·bias², over the rows of both sides."""
     total: Any = 0.0
     for rows, row_weight in ((trained.user, weight.user), (trained.item, weight.item)):
-        if "factors" in rows:
-            total = total + hyper.l2 * jnp.sum(row_weight * jnp.sum(rows["factors"] ** 2, axis=-1))
+        for name in ("factors", "content"):
+            if name in rows:
+                total = total + hyper.l2 * jnp.sum(row_weight * jnp.sum(rows[name] ** 2, axis=-1))
         if "bias" in rows:
             total = total + bias_l2(hyper) * jnp.sum(row_weight * rows["bias"] ** 2)
     return total
@@ -134,6 +167,7 @@ def gradient(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Ro
 
     ∂L/∂p_u = −2 Σ_i w e q_i + 2 λ n_u^ν p_u        ∂L/∂b_u = −2 Σ_i w e + 2 λ_b n_u^ν b_u
     ∂L/∂q_i = −2 Σ_u w e p_u + 2 λ n_i^ν q_i        ∂L/∂c_i = −2 Σ_u w e + 2 λ_b n_i^ν c_i
+    ∂L/∂a_u = −2 Σ_i w e x_i + 2 λ n_u^ν a_u
     """
     error = ratings.weight * (ratings.value - predict(params, ratings.user, ratings.item))
     own_other: dict[Side, Side] = {"user": "item", "item": "user"}
@@ -149,6 +183,9 @@ def gradient(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Ro
         if "bias" in rows:
             pull = jax.ops.segment_sum(error, index, num_rows)
             out["bias"] = -2 * pull + 2 * bias_l2(hyper) * row_weight * rows["bias"]
+        if "content" in rows:
+            pull = pull_back(error, params.fixed.item["content"], ratings, rows["content"].shape)
+            out["content"] = -2 * pull + 2 * hyper.l2 * row_weight[:, None] * rows["content"]
         return out
 
     return Rows(side("user", ratings.num_users), side("item", ratings.num_items))
@@ -157,8 +194,8 @@ def gradient(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Ro
 def design(params: Params, ratings: Ratings, side: Side) -> tuple[dict[str, jax.Array], jax.Array]:
     """The model seen from one side's free block: r̂ = ⟨design, row⟩ + (r − target).
 
-    For a user the design is [q_i, 1] and the target r − mean − c_i; for an item [p_u, 1] and r − mean − b_u. `design`
-    has the keys of that side's rows and a leading axis n; `target` is (n,).
+    For a user the design is [q_i, x_i, 1] and the target r − mean − c_i; for an item the design is [p_u, 1] and the
+    target r − mean − b_u − a_u·x_i. `design` has the keys of that side's rows and a leading axis n; `target` is (n,).
     """
     trained = params.trained
     others, index = (trained.item, ratings.item) if side == "user" else (trained.user, ratings.user)
@@ -169,10 +206,16 @@ def design(params: Params, ratings: Ratings, side: Side) -> tuple[dict[str, jax.
     if "bias" in others:
         out["bias"] = jnp.ones_like(target)
         target = target - others["bias"][index]
+    if "content" in trained.user:
+        x, a = params.fixed.item["content"], trained.user["content"]
+        if side == "item":
+            target = target - project(a, x, ratings.user, ratings.item)
+        else:
+            out["content"] = dense_rows(x, ratings.item, a.shape[-1])
     return out, target
 
 
-def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool) -> Model:
+def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, features: Any = None) -> Model:
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise ValueError(f"{name}: rank must be a positive integer, not {rank!r}")
 
@@ -187,7 +230,17 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool) 
 
         user_key, item_key = jax.random.split(key)
         n_u, n_i = counts(ratings)
-        return Params(Rows(side(user_key, n_u), side(item_key, n_i)), _mean(ratings, center))
+        trained, fixed = Rows(side(user_key, n_u), side(item_key, n_i)), _mean(ratings, center)
+        if features is None:
+            return Params(trained, fixed)
+        if features.shape[0] != ratings.num_items:
+            raise ValueError(
+                f"{name}: features has {features.shape[0]} rows, the ratings have {ratings.num_items} items. Expected "
+                "one row per item in the order of Dataset.item_ids, as jaxmf.content.tfidf makes them"
+            )
+        weights = jnp.zeros((ratings.num_users, features.shape[1]), n_u.dtype)
+        content = {"content": to_device(features, n_u.dtype)}
+        return Params(trained._replace(user=trained.user | {"content": weights}), fixed._replace(item=content))
 
     return Model(init, predict, loss, penalty, gradient, design, with_rank, name)
 

@@ -165,6 +165,7 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
             f"als: the model {model.name!r} trains `shared` leaves, which belong to no row. Use solvers.minibatch, or "
             "move those leaves to `fixed`."
         )
+    _check_design(model, params)
     for name, value in (("l2", hyper.l2), ("l2_bias", bias_l2(hyper))):
         if not value > 0:
             raise ValueError(
@@ -180,6 +181,21 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
             raise ValueError(
                 f"als: the penalty of the model {model.name!r} leaves {name} free, so a row with fewer ratings than "
                 "unknowns has no unique minimum. Penalize it, or use a gradient solver."
+            )
+
+
+def _check_design(model: Model, params: Params) -> None:
+    """ValueError, the model's own or one that shows both, if a side's design does not have the shape of its rows."""
+    assert model.design is not None
+    index, number = jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.float32)
+    one = Ratings(index, index, number, number, num_users=1, num_items=1)
+    for side, rows in (("user", params.trained.user), ("item", params.trained.item)):
+        design, _ = jax.eval_shape(partial(model.design, side=side), params, one)
+        found, needed = (jax.tree.map(lambda leaf: leaf.shape[1:], tree) for tree in (design, rows))
+        if jax.tree.leaves(rows) and found != needed:
+            raise ValueError(
+                f"als: the `design` of the model {model.name!r} has {found} per rating for a row of the {side}s, which "
+                f"is {needed}. Expected the leaves of the row, each with a leading axis of ratings."
             )
 
 

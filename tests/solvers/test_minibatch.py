@@ -42,8 +42,9 @@ PLAIN, HEAVY_BALL, NESTEROV = (optax.sgd, 0.0, False), (heavy_ball, 0.9, False),
         (NESTEROV, "biased", 0.5, True, 32),
         (HEAVY_BALL, "mf", 0.0, False, 30),
         (HEAVY_BALL, "mf-user-mean", 1.0, True, 200),
+        (HEAVY_BALL, "content", 0.5, True, 32),
     ],
-    ids=["plain-ragged", "heavy-ball-ragged", "nesterov-ragged", "whole-batches", "one-batch"],
+    ids=["plain-ragged", "heavy-ball-ragged", "nesterov-ragged", "whole-batches", "one-batch", "content"],
 )
 def test_epochs_equal_the_loop(optimizer, name, nu, folds, batch_size):
     factory, momentum, lookahead = optimizer

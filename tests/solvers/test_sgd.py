@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import HYPER, KEY, MODELS, assert_close, init, numpy_sgd, random_ratings, run, to_numpy, to_rows
+from scipy.sparse import csr_array
 
 from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
+from jaxmf.models.features import to_device
 from jaxmf.solvers.sgd import fill, matchings, visiting_order
 
 
@@ -18,27 +20,48 @@ def serial_order(key, ratings, layout) -> np.ndarray:
     return order[order < len(ratings.value)]
 
 
-def test_worked_update():
-    """`b += lr (e − λ b)`, `P += lr (e Q − λ P)` is ours with ν = 1, λ_b = λ and half the learning rate."""
-    P = [[0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.3, 0.1, 0.5, 0.4], [0.3, 0.1, 0.2, 0.4, 0.3]]
-    Q = [[0.4, 0.3, 0.5, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4, 0.5], [0.5, 0.4, 0.3, 0.2, 0.1]]
+P = [[0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.3, 0.1, 0.5, 0.4], [0.3, 0.1, 0.2, 0.4, 0.3]]
+Q = [[0.4, 0.3, 0.5, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4, 0.5], [0.5, 0.4, 0.3, 0.2, 0.1]]
+
+
+def worked(model, predicted, mean=3.0, user=None, fixed_item=None) -> Rows:
+    """The trained rows after one update of the document: user 0 rates item 1 with 4, lr 0.01, λ 0.1.
+
+    `b += lr (e − λ b)`, `P += lr (e Q − λ P)` is ours with ν = 1, λ_b = λ and half the learning rate.
+    """
     before = Params(
         Rows(
-            {"bias": jnp.array([0.1, 0.2, 0.3]), "factors": jnp.array(P)},
+            {"bias": jnp.array([0.1, 0.2, 0.3]), "factors": jnp.array(P)} | (user or {}),
             {"bias": jnp.array([0.2, 0.3, 0.4]), "factors": jnp.array(Q)},
         ),
-        Rows(shared={"mean": jnp.array(3.0)}),
+        Rows(item=fixed_item or {}, shared={"mean": jnp.array(mean)}),
     )
-    model = models.biased_mf(5)
     ratings = Ratings(jnp.array([0]), jnp.array([1]), jnp.array([4.0]), jnp.ones(1), num_users=3, num_items=3)
-    assert abs(float(model.predict(before, jnp.array([0]), jnp.array([1]))[0]) - 3.95) < 1e-14
+    assert abs(float(model.predict(before, jnp.array([0]), jnp.array([1]))[0]) - predicted) < 1e-14
     state, _ = run(model, solvers.sgd(4), ratings, Hyper(l2=0.1, reg_exponent=1.0, learning_rate=0.005), params=before)
-    user, item, _ = state.params.trained
+    assert_close(state.params.fixed, before.fixed, rtol=0)
+    return state.params.trained
+
+
+def test_worked_update():
+    user, item, _ = worked(models.biased_mf(5), 3.95)
     np.testing.assert_allclose(user["bias"], [0.1004, 0.2, 0.3], rtol=1e-12)
     np.testing.assert_allclose(item["bias"], [0.2, 0.3002, 0.4], rtol=1e-12)
     np.testing.assert_allclose(user["factors"], [[0.09995, 0.1999, 0.29985, 0.3998, 0.49975], *P[1:]], rtol=1e-12)
     np.testing.assert_allclose(item["factors"], [Q[0], [0.09995, 0.1999, 0.29985, 0.3998, 0.49975], Q[2]], rtol=1e-12)
-    assert_close(state.params.fixed, before.fixed, rtol=0)
+
+
+@pytest.mark.parametrize("form", [np.asarray, csr_array], ids=["dense", "sparse"])
+def test_worked_update_with_content(form):
+    """The document adds 0.55 + 0.07 + 0.18 to 0.81; with that 0.01 in the mean all its numbers follow."""
+    features, A = form([[0.6, 0.8], [0.7, 0.9], [0.5, 0.4]]), [[0.1, 0.2], [0.4, 0.3], [0.4, 0.3]]
+    own, known = {"content": jnp.array(A)}, {"content": to_device(features, float)}
+    user, item, _ = worked(models.content_mf(5, features), 4.21, 3.01, own, known)
+    np.testing.assert_allclose(user["bias"], [0.0978, 0.2, 0.3], rtol=1e-12)
+    np.testing.assert_allclose(item["bias"], [0.2, 0.2976, 0.4], rtol=1e-12)
+    np.testing.assert_allclose(user["factors"], [[0.09969, 0.19938, 0.29907, 0.39876, 0.49845], *P[1:]], rtol=1e-12)
+    np.testing.assert_allclose(user["content"], [[0.09843, 0.19791], *A[1:]], rtol=1e-12)
+    np.testing.assert_allclose(item["factors"], [Q[0], [0.09969, 0.19938, 0.29907, 0.39876, 0.49845], Q[2]], rtol=1e-12)
 
 
 @pytest.mark.parametrize("folds", [False, True], ids=["full", "folds"])

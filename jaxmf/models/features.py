@@ -1,0 +1,76 @@
+"""Known features of the items, dense or sparse, and the products of them that a model needs."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.sparse import csr_array, issparse
+
+from jaxmf.data.ratings import Ratings
+
+_MAX_SOLVED = 256  # weights of a user that are solved jointly; a sweep's cost grows with their cube
+
+
+class SparseRows(NamedTuple):
+    """A sparse matrix by rows, padded to the longest: `column` and `value` (num_rows, longest), padding 0 and 0.0.
+
+    Gathering rows of both gathers rows of the matrix, so that a batch needs no other form.
+    """
+
+    column: jax.Array
+    value: jax.Array
+
+
+def as_matrix(features: Any) -> Any:
+    """Features as a NumPy array (num_items, F), or as a CSR array of that shape; a ValueError if they are neither."""
+    matrix: Any = csr_array(features) if issparse(features) else np.asarray(features)
+    if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "biuf":
+        raise ValueError(
+            f"content_mf: features must be a matrix of numbers with one row per item, not {type(features).__name__} of "
+            f"shape {matrix.shape} and dtype {matrix.dtype}; jaxmf.content.tfidf makes one"
+        )
+    if not np.isfinite(matrix.data if issparse(matrix) else matrix).all():
+        raise ValueError("content_mf: features has NaN or infinite entries; expected finite numbers")
+    return matrix
+
+
+def to_device(matrix: Any, dtype: Any) -> jax.Array | SparseRows:
+    """What `as_matrix` returned, as arrays of the device."""
+    if not issparse(matrix):
+        return jnp.asarray(matrix, dtype)
+    length = np.diff(matrix.indptr)
+    lane = np.arange(max(1, length.max()))
+    inside = lane < length[:, None]
+    column, value = np.zeros(inside.shape, np.int32), np.zeros(inside.shape)
+    column[inside], value[inside] = matrix.indices, matrix.data
+    return SparseRows(jnp.asarray(column), jnp.asarray(value, dtype))
+
+
+def project(weights: jax.Array, x: jax.Array | SparseRows, users: jax.Array, items: jax.Array) -> jax.Array:
+    """a_u·x_i (n,) for weights a (num_users, F) and index arrays (n,)."""
+    if isinstance(x, SparseRows):
+        return jnp.sum(weights[users[:, None], x.column[items]] * x.value[items], axis=-1)
+    return jnp.sum(weights[users] * x[items], axis=-1)
+
+
+def pull_back(error: jax.Array, x: jax.Array | SparseRows, ratings: Ratings, shape: tuple[int, ...]) -> jax.Array:
+    """Σ_i e_ui x_i per user, (num_users, F): what `project` sends back to the weights."""
+    if isinstance(x, SparseRows):
+        place = (ratings.user[:, None], x.column[ratings.item])
+        return jnp.zeros(shape, error.dtype).at[place].add(error[:, None] * x.value[ratings.item])
+    return jax.ops.segment_sum(error[:, None] * x[ratings.item], ratings.user, shape[0])
+
+
+def dense_rows(x: jax.Array | SparseRows, items: jax.Array, width: int) -> jax.Array:
+    """x_i (n, F) for normal equations, whose size bounds F: more is a ValueError."""
+    if width > _MAX_SOLVED:
+        raise ValueError(
+            f"content_mf: normal equations solve all weights of a user jointly, at most {_MAX_SOLVED}, and there are "
+            f"{width} features. Reduce them by truncated SVD, as jaxmf.content.tfidf(..., components=64) does, or use "
+            "solvers.sgd or solvers.minibatch"
+        )
+    if isinstance(x, SparseRows):
+        row = jnp.arange(items.shape[0])[:, None]
+        return jnp.zeros((items.shape[0], width), x.value.dtype).at[row, x.column[items]].add(x.value[items])
+    return x[items]
