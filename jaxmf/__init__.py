@@ -1,7 +1,7 @@
 """jaxmf: a JAX functional research framework for matrix factorization."""
 
 from jaxmf import evaluate, models, solvers, verify
-from jaxmf.data import Dataset, Ratings, datasets, splits
+from jaxmf.data import Dataset, Ratings, content, datasets, splits
 from jaxmf.evaluate import predict
 from jaxmf.models import Hyper, Model, Params, Rows
 from jaxmf.training import Fit, fit, make_fit, prepare
@@ -14,6 +14,7 @@ __all__ = [
     "Params",
     "Ratings",
     "Rows",
+    "content",
     "datasets",
     "evaluate",
     "fit",

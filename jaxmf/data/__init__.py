@@ -1,7 +1,7 @@
 """The host world: data in the caller's ids, and the one door from there to the device."""
 
-from jaxmf.data import datasets, splits
+from jaxmf.data import content, datasets, splits
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 
-__all__ = ["Dataset", "Ratings", "datasets", "splits"]
+__all__ = ["Dataset", "Ratings", "content", "datasets", "splits"]

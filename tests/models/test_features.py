@@ -129,7 +129,5 @@ def test_what_is_not_a_matrix_of_numbers_is_refused(features, message):
 
 @pytest.mark.usefixtures("no_compile")
 def test_features_of_other_items_are_refused(ratings):
-    with pytest.raises(
-        ValueError, match=r"features has 12 rows, the ratings have 13 items\. Expected one row per item"
-    ):
+    with pytest.raises(ValueError, match=r"features has 12 rows, the ratings have 13 items\. Expected one row per"):
         fit(KEY, models.content_mf(2, FEATURES[:12]), solvers.sgd(), ratings, hyper=Hyper(), epochs=1)

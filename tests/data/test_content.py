@@ -1,0 +1,98 @@
+"""TF-IDF of the items' words: the formula, what it is fitted on, and what it refuses."""
+
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.sparse import issparse
+
+from jaxmf import Dataset, content, datasets, splits
+
+ITEMS = pd.DataFrame(
+    {
+        "genres": ["Drama|War", "War", "The Drama", "Comedy"],
+        "tags": ["slow war", None, "", "slow"],
+        "year": [1, 2, 3, 4],
+    },
+    index=["a", "b", "c", "d"],
+)
+
+
+@pytest.fixture
+def data() -> Dataset:
+    frame = pd.DataFrame({"user_id": [1, 1, 2, 2], "item_id": list("abcd"), "rating": [3.0, 4.0, 5.0, 1.0]})
+    return Dataset.from_frame(frame, items=ITEMS, name="mine")
+
+
+def test_the_formula(data):
+    """Rated: a, b and c. "the" is a stop word, and d, which is not rated, adds no term and no count."""
+    found = content.tfidf(data.take(np.array([0, 1, 2])))
+    assert issparse(found)
+    idf = {term: 1 + np.log((1 + 3) / (1 + df)) for term, df in (("drama", 2), ("slow", 1), ("war", 2))}
+    counts = np.array([[1, 1, 2], [0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    expected = counts * np.array(list(idf.values()))
+    np.testing.assert_allclose(found.toarray(), expected / np.linalg.norm(expected, axis=1, keepdims=True), rtol=1e-12)
+
+
+def test_the_columns_and_the_number_of_terms(data):
+    assert content.tfidf(data, columns=["tags"]).shape == (4, 2)
+    frequent = content.tfidf(data, max_features=1).toarray()
+    np.testing.assert_array_equal(frequent, [[1], [1], [0], [0]])
+
+
+def test_an_item_without_words_is_a_row_of_zeros(data):
+    np.testing.assert_array_equal(content.tfidf(data, columns=["tags"]).toarray()[1:3], 0)
+
+
+def test_truncated_svd_keeps_what_it_can():
+    data = datasets.synthetic(num_users=40, num_items=60, num_ratings=900)
+    terms, reduced = content.tfidf(data).toarray(), content.tfidf(data, components=10)
+    assert reduced.shape == (60, 10)
+    assert reduced.dtype == np.float64
+    left = np.linalg.svd(terms, compute_uv=False)
+    assert np.sum(reduced**2) == pytest.approx(np.sum(left[:10] ** 2), rel=0.02)
+    np.testing.assert_array_equal(reduced, content.tfidf(data, components=10))
+
+
+def test_only_rated_items_have_a_say():
+    data = datasets.synthetic(num_users=40, num_items=60, num_ratings=900)
+    train = data.take(data.item < 30)
+    shouting = data.items.assign(tags=np.where(np.arange(60) < 30, data.items["tags"], "zzz"))
+    for components in (None, 5):
+        calm, loud = (content.tfidf(d, components=components) for d in (train, replace(train, items=shouting)))
+        calm, loud = (x.toarray() if issparse(x) else x for x in (calm, loud))
+        np.testing.assert_array_equal(calm[:30], loud[:30])
+    assert np.any(calm[30:] != loud[30:])
+
+
+@pytest.mark.realdata
+def test_the_document_s_terms(latest_small):
+    assert content.tfidf(latest_small).shape == (9724, 1675)
+    train, *_ = splits.temporal_per_user(latest_small)
+    found = content.tfidf(train)
+    assert found.shape[0] == 9724
+    assert found.shape[1] < 1675
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        ({"items": None}, {}, "mine has no item metadata; give Dataset.from_frame a table as items="),
+        ({}, {"columns": ["plot"]}, r"the items of mine have no column 'plot'; found \['genres', 'tags', 'year'\]"),
+        ({}, {"columns": []}, "have no column to read"),
+        ({}, {"columns": ["year"]}, "no words in the columns year of the rated items of mine"),
+        ({}, {"max_features": 0}, "max_features must be a positive integer, not 0"),
+        (
+            {},
+            {"components": 0},
+            "components must be an integer from 1 to 3, below the number of .*, not 0",
+        ),
+        ({}, {"components": 4}, "components must be an integer from 1 to 3"),
+        ({}, {"components": 2.0}, "components must be an integer from 1 to 3"),
+    ],
+    ids=["no-items", "no-column", "no-columns", "no-words", "no-terms", "no-components", "many-components", "half"],
+)
+def test_refused(data, change, arguments, message):
+    with pytest.raises(ValueError, match=f"content.tfidf: .*{message}"):
+        content.tfidf(replace(data, **change), **arguments)
