@@ -205,27 +205,28 @@ def numpy_objective(theta: dict, ratings: Ratings, hyper: Hyper) -> float:
     return float(total)
 
 
-def numpy_sgd(theta: dict, ratings: Ratings, hyper: Hyper, order: np.ndarray) -> dict:
+def numpy_sgd(theta: dict, ratings: Ratings, hyper: Hyper, order, clip_update=np.inf, clip_value=np.inf) -> dict:
     """One rating at a time, all blocks from before the rating, each with its share of the penalty."""
     l2, l2_bias, nu, rate, rate_bias = numbers(hyper)
     theta = {name: np.copy(value) for name, value in theta.items()}
-    P, Q, b, c, A, X = (theta[name] for name in "PQbcAX")
     n_u, n_i = degrees(ratings)
     seen = observations(ratings)
     for position in order:
         u, i, r, w = seen[position]
         error = r - numpy_predict(theta, u, i)
         share_u, share_i = power(n_u[u], nu - 1), power(n_i[i], nu - 1)
-        step_p = w * (-2 * error * Q[i] + 2 * l2 * share_u * P[u])
-        step_q = w * (-2 * error * P[u] + 2 * l2 * share_i * Q[i])
-        P[u] -= rate * step_p
-        Q[i] -= rate * step_q
-        A[u] -= rate * w * (-2 * error * X[i] + 2 * l2 * share_u * A[u])
+        P, Q, b, c, A, X = (theta[name] for name in "PQbcAX")
+        steps = {
+            ("P", u): rate * w * (-2 * error * Q[i] + 2 * l2 * share_u * P[u]),
+            ("Q", i): rate * w * (-2 * error * P[u] + 2 * l2 * share_i * Q[i]),
+            ("A", u): rate * w * (-2 * error * X[i] + 2 * l2 * share_u * A[u]),
+        }
         if theta["biased"]:
-            step_b = w * (-2 * error + 2 * l2_bias * share_u * b[u])
-            step_c = w * (-2 * error + 2 * l2_bias * share_i * c[i])
-            b[u] -= rate_bias * step_b
-            c[i] -= rate_bias * step_c
+            steps["b", u] = rate_bias * w * (-2 * error + 2 * l2_bias * share_u * b[u])
+            steps["c", i] = rate_bias * w * (-2 * error + 2 * l2_bias * share_i * c[i])
+        for (name, row), step in steps.items() if w else ():
+            moved = theta[name][row] - np.clip(step, -clip_update, clip_update)
+            theta[name][row] = np.clip(moved, -clip_value, clip_value)
     return theta
 
 

@@ -54,8 +54,8 @@ def tfidf(
     if missing or not columns:
         what = ", ".join(map(repr, missing)) or "to read"
         raise ValueError(
-            f"content.tfidf: the items of {data.name} have no column {what}; found {list(data.items.columns)}. Name the "
-            "columns to read in columns="
+            f"content.tfidf: the items of {data.name} have no column {what}; found {list(data.items.columns)}. Name "
+            "the columns to read in columns="
         )
     if isinstance(max_features, bool) or not isinstance(max_features, int) or max_features < 1:
         raise ValueError(f"content.tfidf: max_features must be a positive integer, not {max_features!r}")

@@ -1,7 +1,8 @@
 """Per-sample stochastic gradient descent, exact and vectorized over conflict-free ratings."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,21 @@ from jaxmf.solvers.solver import Problem, Solver, StepInfo
 _SAFE = "promise_in_bounds"
 
 
+class Options(NamedTuple):
+    """The static choices of `sgd` that a step reads."""
+
+    schedule: Callable[[jax.Array], jax.Array] | None = None
+    clip_update: float | None = None
+    clip_value: float | None = None
+
+
 @memoize
-def sgd(batch_size: int = 32) -> Solver:
+def sgd(
+    batch_size: int = 32,
+    schedule: Callable[[jax.Array], jax.Array] | None = None,
+    clip_update: float | None = None,
+    clip_value: float | None = None,
+) -> Solver:
     """Per-sample SGD: one rating at a time in a fresh order every epoch, computed many at a time.
 
     For each rating in turn, with all blocks taken from before the rating and the full learning rate,
@@ -31,13 +45,17 @@ def sgd(batch_size: int = 32) -> Solver:
     Args:
       batch_size: most ratings per matching. The number of matchings is at least the largest number of ratings of a user
         or an item, so more than num_ratings / that number buys little: see `fill`.
+      schedule: factor on the learning rates as a function of the epochs done, such as
+        `optax.exponential_decay(1.0, transition_steps=1, decay_rate=0.95)`; None keeps them.
+      clip_update: clip every number of an update, learning rate included, to ± this; None does not.
+      clip_value: clip every number of the rows that a rating has updated to ± this; None does not.
 
     Returns:
       a Solver for any model without trained `shared` leaves.
 
     Raises:
-      ValueError: `batch_size` is not a positive integer; at `check`, the model trains `shared` leaves, which every
-        rating would touch.
+      ValueError: `batch_size` is not a positive integer, `schedule` not a function, or a bound not positive; at
+        `check`, the model trains `shared` leaves, which every rating would touch.
 
     Cost: O(num_ratings · D) per epoch for rows of D numbers; `prepare` O(num_ratings · num_matchings / 64) on the host.
 
@@ -46,11 +64,20 @@ def sgd(batch_size: int = 32) -> Solver:
     """
     if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
         raise ValueError(f"sgd: batch_size must be a positive integer, not {batch_size!r}")
+    if schedule is not None and not callable(schedule):
+        raise ValueError(f"sgd: schedule must be a function of the epochs done, or None, not {schedule!r}")
+    for name, bound in (("clip_update", clip_update), ("clip_value", clip_value)):
+        if bound is not None and not bound > 0:
+            raise ValueError(f"sgd: {name} must be positive or None, not {bound!r}")
 
     def prepare(ratings: Ratings) -> jax.Array:
         return jnp.asarray(matchings(np.asarray(ratings.user), np.asarray(ratings.item), batch_size))
 
-    return Solver(prepare, _init, _step, _check, "sgd")
+    def init(model: Model, params: Params, hyper: Hyper) -> tuple[jax.Array, ...]:
+        return () if schedule is None else (jnp.zeros((), jnp.int32),)
+
+    options = Options(schedule, clip_update, clip_value)
+    return Solver(prepare, init, partial(_step, options), _check, "sgd")
 
 
 def matchings(user: np.ndarray, item: np.ndarray, batch_size: int) -> np.ndarray:
@@ -104,10 +131,6 @@ def visiting_order(key: jax.Array, layout: jax.Array) -> jax.Array:
     return shuffle(key, layout.shape[0])
 
 
-def _init(model: Model, params: Params, hyper: Hyper) -> tuple[()]:
-    return ()
-
-
 def _check(model: Model, params: Params, hyper: Hyper) -> None:
     if jax.tree.leaves(params.trained.shared):
         raise ValueError(
@@ -117,13 +140,22 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
 
 
 def _step(
-    key: jax.Array, model: Model, params: Params, state: tuple[()], problem: Problem, hyper: Hyper
-) -> tuple[Params, tuple[()], StepInfo]:
+    options: Options,
+    key: jax.Array,
+    model: Model,
+    params: Params,
+    state: tuple[jax.Array, ...],
+    problem: Problem,
+    hyper: Hyper,
+) -> tuple[Params, tuple[jax.Array, ...], StepInfo]:
     ratings, layout = problem.ratings, problem.layout
     batch_size = layout.shape[1]
     trained, fixed = params
     share = row_weights(ratings, hyper.reg_exponent - 1)
-    rates = jax.tree.map(lambda scale: -hyper.learning_rate * scale, update_scale(trained, hyper))
+    rate = jnp.asarray(hyper.learning_rate)
+    if options.schedule is not None:
+        rate = rate * jnp.asarray(options.schedule(state[0]), rate.dtype)
+    rates = jax.tree.map(lambda scale: -rate * scale, update_scale(trained, hyper))
     # Padding lanes write to scratch rows of their own below the tables: duplicate indices would be undefined.
     tables = jax.tree.map(lambda table: jnp.pad(table, [(0, batch_size)] + [(0, 0)] * (table.ndim - 1)), trained)
 
@@ -147,14 +179,16 @@ def _step(
         own_fixed = _map_sides(lambda table, rows: table.at[rows].get(mode="clip"), fixed, user, item)
         pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, weight)
         change = jax.tree.map(lambda rate, p: (rate * p).astype(p.dtype), rates, pull)
-        return Rows(
-            jax.tree.map(lambda table, c: _add(table, user, c), tables.user, change.user),
-            jax.tree.map(lambda table, c: _add(table, item, c), tables.item, change.item),
-        ), None
+        change = _clip(change, options.clip_update)
+        if options.clip_value is None:
+            return _map_tables(_add, tables, change, user, item), None
+        after = _clip(jax.tree.map(jnp.add, own, change), options.clip_value)
+        after = jax.tree.map(lambda new, old: jnp.where(_per_row(w > 0, old), new, old), after, own)
+        return _map_tables(_set, tables, after, user, item), None
 
     tables, _ = jax.lax.scan(apply, tables, (user, item, steps.value, steps.weight, weight))
     trained = _map_sides(lambda table, num_rows: table[:num_rows], tables, ratings.num_users, ratings.num_items)
-    return Params(trained, fixed), state, StepInfo(jnp.array(False))
+    return Params(trained, fixed), jax.tree.map(lambda epochs: epochs + 1, state), StepInfo(jnp.array(False))
 
 
 def _map_sides(function: Callable[[jax.Array, Any], jax.Array], rows: Rows, user: Any, item: Any) -> Rows:
@@ -164,5 +198,23 @@ def _map_sides(function: Callable[[jax.Array, Any], jax.Array], rows: Rows, user
     )
 
 
-def _add(table: jax.Array, rows: jax.Array, change: jax.Array) -> jax.Array:
-    return table.at[rows].add(change, unique_indices=True, mode=_SAFE)
+def _map_tables(write: Callable[..., jax.Array], tables: Rows, rows: Rows, user: Any, item: Any) -> Rows:
+    """`write(table, index, rows)` for every leaf, with the index of its side; `shared` is left out."""
+    sides = ((tables.user, rows.user, user), (tables.item, rows.item, item))
+    return Rows(*(jax.tree.map(lambda table, new, at=at: write(table, at, new), t, r) for t, r, at in sides))
+
+
+def _add(table: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
+    return table.at[index].add(rows, unique_indices=True, mode=_SAFE)
+
+
+def _set(table: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
+    return table.at[index].set(rows, unique_indices=True, mode=_SAFE)
+
+
+def _clip(tree: Any, bound: float | None) -> Any:
+    return tree if bound is None else jax.tree.map(lambda leaf: jnp.clip(leaf, -bound, bound), tree)
+
+
+def _per_row(condition: jax.Array, leaf: jax.Array) -> jax.Array:
+    return condition.reshape(-1, *[1] * (leaf.ndim - 1))

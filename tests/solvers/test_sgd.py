@@ -5,6 +5,7 @@ from itertools import product
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from helpers import HYPER, KEY, MODELS, assert_close, init, numpy_sgd, random_ratings, run, to_numpy, to_rows
 from scipy.sparse import csr_array
@@ -14,9 +15,9 @@ from jaxmf.models.features import to_device
 from jaxmf.solvers.sgd import fill, matchings, visiting_order
 
 
-def serial_order(key, ratings, layout) -> np.ndarray:
+def serial_order(key, ratings, layout, epoch=1) -> np.ndarray:
     """Positions in the order of one epoch, padding left out."""
-    order = np.asarray(layout)[np.asarray(visiting_order(jax.random.fold_in(key, 1), layout))].ravel()
+    order = np.asarray(layout)[np.asarray(visiting_order(jax.random.fold_in(key, epoch), layout))].ravel()
     return order[order < len(ratings.value)]
 
 
@@ -76,6 +77,42 @@ def test_epoch_equals_the_serial_loop(name, nu, folds):
     assert sorted(order) == list(range(len(ratings.value)))
     expected = numpy_sgd(to_numpy(params), ratings, hyper, order)
     assert_close(state.params.trained, to_rows(expected), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["mf-user-mean", "biased", "content"])
+@pytest.mark.parametrize(
+    "bounds", [{"clip_update": 0.02}, {"clip_value": 0.6}, {"clip_update": 0.03, "clip_value": 0.5}]
+)
+def test_clipping_equals_the_serial_loop(name, bounds):
+    """Updates, as one document has it, values after the update, as another; both bounds do something here."""
+    ratings, model = random_ratings(folds=True), MODELS[name]
+    hyper, params = HYPER._replace(learning_rate=0.05), init(model, ratings, HYPER)
+    solver = solvers.sgd(8, **bounds)
+    state, _ = run(model, solver, ratings, hyper, params=params)
+    order = serial_order(KEY, ratings, solver.prepare(ratings))
+    expected = numpy_sgd(to_numpy(params), ratings, hyper, order, **bounds)
+    assert_close(state.params.trained, to_rows(expected), rtol=1e-12, atol=1e-12)
+    for left_out in bounds:
+        fewer = {bound: value for bound, value in bounds.items() if bound != left_out}
+        other = numpy_sgd(to_numpy(params), ratings, hyper, order, **fewer)
+        assert np.abs(other["P"] - expected["P"]).max() > 1e-3
+
+
+def test_a_schedule_scales_the_rates_of_an_epoch():
+    """Epochs 1, 2 and 3 at the full rate, half of it and a quarter, for factors and biases."""
+    ratings, model, hyper = random_ratings(folds=True), MODELS["biased"], HYPER
+    solver = solvers.sgd(8, schedule=optax.exponential_decay(1.0, transition_steps=1, decay_rate=0.5))
+    params = init(model, ratings, hyper)
+    state, _ = run(model, solver, ratings, hyper, 3, params=params)
+    theta, layout = to_numpy(params), solver.prepare(ratings)
+    for epoch, factor in enumerate((1.0, 0.5, 0.25)):
+        rates = {"learning_rate": 0.02 * factor, "learning_rate_bias": 0.05 * factor}
+        theta = numpy_sgd(theta, ratings, hyper._replace(**rates), serial_order(KEY, ratings, layout, epoch + 1))
+    assert_close(state.params.trained, to_rows(theta), rtol=1e-12, atol=1e-12)
+    assert int(state.solver[0]) == 3
+    single = random_ratings(dtype=jnp.float32)
+    low, _ = run(model, solver, single, jax.tree.map(jnp.float32, hyper))
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(low.params)} == {"float32"}
 
 
 @pytest.mark.parametrize("batch_size", [1, 64])
@@ -142,6 +179,21 @@ def test_padding_lanes_change_nothing():
     params = init(model, ratings, HYPER)
     (plain, _), (wide, _) = (run(model, s, ratings, HYPER, params=params) for s in (solver, padded))
     assert_close(wide.params, plain.params, rtol=1e-14, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"schedule": 0.9}, "schedule must be a function of the epochs done, or None, not 0.9"),
+        ({"clip_update": 0.0}, "clip_update must be positive or None, not 0.0"),
+        ({"clip_value": -10}, "clip_value must be positive or None, not -10"),
+        ({"clip_value": float("nan")}, "clip_value must be positive or None, not nan"),
+    ],
+    ids=str,
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=f"sgd: {message}"):
+        solvers.sgd(**options)
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, "8"], ids=repr)
