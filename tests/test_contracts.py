@@ -8,9 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import HYPER, KEY, MODELS, RANK, SOLVERS, assert_close, assert_same_bits, init, random_ratings, run
+from helpers import HYPER, KEY, MODELS, RANK, SOLVERS, assert_close, assert_same_bits, init, pick, random_ratings, run
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
-from jaxmf import Ratings, fit, make_fit, prepare
+from jaxmf import Params, fit, make_fit, prepare
 from jaxmf.solvers import Solver
 from jaxmf.training import start
 
@@ -20,77 +22,124 @@ each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 each_solver = pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 
 
-class Runs(NamedTuple):
-    """One fit by itself, and the same fit as a member of a sweep; each is (state, history).
+class Pair(NamedTuple):
+    """A model with a solver, and one compiled program for sweeps of two.
 
     Attributes:
-      alone: rank 3 at width 3, without jit, with six rows of weight 0 behind the ratings.
-      members: that fit and one of rank 5, at width 5, under jit and vmap; each has its key, numbers and 0/1 weights.
-      exchanged: the two members in the other order, by a second call.
-      num_traces: how often the two calls traced the program.
+      model: of width 3; the program has it at width 5.
+      solver: the solver.
+      program: `(batch, keys, weights, hypers, params) -> (state, history)`, all but the batch with a leading axis of 2.
+      traces: grows by one whenever the program is traced.
     """
 
-    alone: Any
-    members: Any
-    exchanged: Any
-    num_traces: int
+    model: Any
+    solver: Solver
+    program: Any
+    traces: list
 
 
 @pytest.fixture(scope="module", params=[(m, s) for m in MODELS for s in SOLVERS], ids="-".join)
-def runs(request) -> Runs:
-    model, solver = MODELS[request.param[0]], SOLVERS[request.param[1]]
-    # So few ratings that minibatch has one batch: with more, padding changes which ratings share one.
-    ratings, folds = (random_ratings(num_users=8, num_ratings=24, folds=folds) for folds in (False, True))
-    program, batch = make_fit(model.with_rank(RANK + 2), solver, EPOCHS, track=False), prepare(solver, ratings)
-    traces = []
+def pair(request) -> Pair:
+    model, solver, traces = MODELS[request.param[0]], SOLVERS[request.param[1]], []
+    wide = model.with_rank(RANK + 2)
 
-    def member(key, weight, hyper):
+    def member(batch, key, weight, hyper, params):
         traces.append(key)
-        return program(key, batch._replace(train=replace(ratings, weight=weight)), hyper)
+        batch = batch._replace(train=replace(batch.train, weight=weight))
+        first = start(key, wide._replace(init=lambda *_: params), solver, batch, hyper)
+        return make_fit(wide, solver, EPOCHS, track=False)(key, batch, hyper, first)
 
-    first = HYPER._replace(rank=RANK)
-    second = jax.tree.map(lambda x: x / 2, HYPER)._replace(rank=RANK + 2)
-    hypers = jax.tree.map(lambda *x: jnp.array(x), first, second)
-    sweep = (jax.random.split(KEY), jnp.stack([folds.weight, ratings.weight]), hypers)
-    together = jax.jit(jax.vmap(member))
-    members, exchanged = together(*sweep), together(*jax.tree.map(lambda x: x[::-1], sweep))
+    return Pair(model, solver, jax.jit(jax.vmap(member, (None, 0, 0, 0, 0))), traces)
+
+
+# So few ratings that minibatch has one batch: with more, padding changes which ratings share one.
+FULL, FOLDS = (random_ratings(num_users=8, num_ratings=24, folds=folds) for folds in (False, True))
+KEYS, WEIGHTS = jax.random.split(KEY), jnp.stack([FOLDS.weight, FULL.weight])
+HYPERS = HYPER._replace(rank=RANK), jax.tree.map(lambda x: x / 2, HYPER)._replace(rank=RANK + 2)
+
+
+NU = st.sampled_from([0.0, 0.5, 1.0])
+
+
+def both(*trees):
+    return jax.tree.map(lambda *x: jnp.array(x), *trees)
+
+
+def inverse(permutation: np.ndarray) -> jax.Array:
+    return jnp.asarray(np.argsort(permutation), jnp.int32)
+
+
+def exchanged(tree):
+    return jax.tree.map(lambda x: x[::-1], tree)
+
+
+@pytest.fixture(scope="module")
+def members(pair) -> Any:
+    """Rank 3 and rank 5 as members of one sweep; each has its key, numbers, 0/1 weights and initial parameters."""
+    wide = pair.model.with_rank(RANK + 2)
+    params = both(*(init(wide, r, h, k) for r, h, k in zip((FOLDS, FULL), HYPERS, KEYS, strict=True)))
+    arguments = KEYS, WEIGHTS, both(*HYPERS), params
+    return arguments, pair.program(prepare(pair.solver, FULL), *arguments)
+
+
+def test_jit_vmap_padding_and_held_out_ratings_change_nothing(pair, members):
+    """A member equals its own fit without jit, at its own width, on the ratings with weight and six rows of padding."""
+    member = jax.tree.map(lambda x: x[0], members[1])
+    kept = np.flatnonzero(FOLDS.weight)
+    alone = jax.tree.map(lambda x: jnp.pad(x, (0, 6)), pick(FOLDS, kept))
+    solver = pair.solver
+    if solver is SOLVERS["sgd"]:  # the same matchings, without what is held out
+        place = np.full(len(FULL.value) + 1, len(alone.value))
+        place[kept] = np.arange(len(kept))
+        solver = solver._replace(prepare=lambda _: jnp.asarray(place, jnp.int32)[pair.solver.prepare(FULL)])
     with jax.disable_jit():
-        padded = prepare(unmoved(solver, ratings), jax.tree.map(lambda x: jnp.pad(x, (0, 6)), folds))
-        alone = make_fit(model, solver, EPOCHS, track=False)(sweep[0][0], padded, HYPER)
-    return Runs(alone, members, exchanged, len(traces))
+        expected = make_fit(pair.model, solver, EPOCHS, track=False)(KEYS[0], prepare(solver, alone), HYPER)
+
+    def cut(found, wanted):
+        return found if found.shape == wanted.shape else found[:, : wanted.shape[1]]
+
+    assert_close(jax.tree.map(cut, member, expected), expected, rtol=1e-9, atol=1e-12)
 
 
-def unmoved(solver: Solver, ratings: Ratings) -> Solver:
-    """The solver, with `sgd` visiting padded ratings as it does these; it shuffles matchings, whatever is in them."""
-    if solver is not SOLVERS["sgd"]:
-        return solver
-    layout, n = solver.prepare(ratings), len(ratings.value)
-    return solver._replace(prepare=lambda padded: jnp.where(layout == n, len(padded.value), layout))
-
-
-def test_jit_vmap_and_padding_change_nothing(runs):
-    """A member of a sweep equals its own fit, without jit and at its own width."""
-    member = jax.tree.map(lambda x: x[0], runs.members)
-
-    def cut(found, expected):
-        return found if found.shape == expected.shape else found[:, : expected.shape[1]]
-
-    assert_close(jax.tree.map(cut, member, runs.alone), runs.alone, rtol=1e-9, atol=1e-12)
-
-
-def test_inactive_rank_columns_stay_zero(runs):
+def test_inactive_rank_columns_stay_zero(members):
     """To the bit, in the parameters and in whatever the solver keeps for them."""
-    state, _ = runs.members
-    wide = [leaf for leaf in jax.tree.leaves((state.params, state.solver)) if leaf.shape[2:] == (RANK + 2,)]
-    assert len(wide) >= 2
-    for leaf in wide:
-        np.testing.assert_array_equal(leaf[0, :, RANK:], 0)
-        assert np.any(leaf[1, :, RANK:])
+    state, _ = members[1]
+    tables = [rows["factors"] for rows in state.params.trained[:2]]
+    tables += [x for x in jax.tree.leaves(state.solver) if x.shape in (table.shape for table in tables)]
+    for table in tables:
+        np.testing.assert_array_equal(table[0, :, RANK:], 0)
+        assert np.any(table[1, :, RANK:])
 
 
-def test_one_trace_and_members_in_any_order(runs):
-    assert runs.num_traces == 1
-    assert_close(jax.tree.map(lambda x: x[::-1], runs.exchanged), runs.members, rtol=1e-12)
+def test_one_trace_and_members_in_any_order(pair, members):
+    arguments, found = members
+    again = pair.program(prepare(pair.solver, FULL), *exchanged(arguments))
+    assert len(pair.traces) == 1
+    assert_close(exchanged(again), found, rtol=1e-12)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+@given(data=st.data())
+def test_ids_are_names_only(pair, members, data):
+    """Users and items numbered otherwise: the same rows in other places, for any weights, λ and ν."""
+    users, items = (np.array(data.draw(st.permutations(range(n)))) for n in (FULL.num_users, FULL.num_items))
+    held = st.lists(st.sampled_from([0.0, 1.0]), min_size=24, max_size=24)
+    weights = jnp.array([data.draw(held), data.draw(held)])
+    hypers = both(*(h._replace(l2=data.draw(st.floats(0.01, 1)), reg_exponent=data.draw(NU)) for h in HYPERS))
+    params = members[0][-1]
+
+    def moved(rows):
+        """Row n of the new numbering is row users[n] or items[n] of the old; there is a leading axis of members."""
+        user, item = (jax.tree.map(lambda x, at=at: x[:, at], r) for r, at in ((rows.user, users), (rows.item, items)))
+        return rows._replace(user=user, item=item)
+
+    renamed = replace(FULL, user=inverse(users)[FULL.user], item=inverse(items)[FULL.item])
+    state, _ = pair.program(prepare(pair.solver, FULL), KEYS, weights, hypers, params)
+    other = Params(moved(params.trained), moved(params.fixed))
+    again, _ = pair.program(prepare(pair.solver, renamed), KEYS, weights, hypers, other)
+    assert len(pair.traces) == 1
+    expected = Params(moved(state.params.trained), moved(state.params.fixed))
+    assert_close(again.params, expected, rtol=1e-7, atol=1e-9)
 
 
 @each_solver
