@@ -20,13 +20,14 @@ _MODEL_HELP = "mf, biased_mf, or module:attribute for your own: a Model, or a fu
 Data = Annotated[
     str,
     typer.Option(
-        help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), or the "
-        "path of a CSV file with columns user_id, item_id, rating and perhaps timestamp."
+        help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), "
+        "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, else downloaded once), or the path of a CSV or Parquet file "
+        "with columns user_id, item_id, rating and perhaps timestamp."
     ),
 ]
 Rename = Annotated[
     list[str] | None,
-    typer.Option(help="The CSV file's name of a column and ours, as in --rename userId=user_id. May be repeated."),
+    typer.Option(help="The file's name of a column and ours, as in --rename userId=user_id. May be repeated."),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
 Rank = Annotated[int, typer.Option(help="Number of factors.", min=1)]
@@ -170,6 +171,7 @@ def main() -> None:
 
 def _load(name: str, rename: list[str] | None) -> Any:
     from jaxmf.data import Dataset, datasets
+    from jaxmf.data.movielens import RELEASES
 
     columns = dict(pair.split("=", 1) for pair in rename or [] if "=" in pair)
     known = ("user_id", "item_id", "rating", "timestamp")
@@ -178,11 +180,14 @@ def _load(name: str, rename: list[str] | None) -> Any:
             f"--rename must be NAME=OURS with OURS one of {', '.join(known)}, not {' '.join(rename or [])}"
         )
     path = Path(name)
-    if path.is_file() or ".csv" in path.suffixes:
-        if not path.is_file():
+    if path.is_file() or {".csv", ".parquet"} & set(path.suffixes):
+        if not path.exists():
             raise ValueError(f"--data {name}: no such file")
+        read = Dataset.from_parquet if ".parquet" in path.suffixes else Dataset.from_csv
         try:
-            data = Dataset.from_csv(path, columns)
+            data = read(path, columns)
+        except ImportError as error:
+            raise ValueError(str(error)) from error
         except ValueError as error:
             hint = "; on the command line: --rename NAME=OURS" if "missing column" in str(error) else ""
             raise ValueError(f"{error}{hint}") from error
@@ -190,12 +195,13 @@ def _load(name: str, rename: list[str] | None) -> Any:
             raise ValueError(f"--rename {' '.join(rename or [])}: {name} has no such column for timestamp")
         return data
     if columns:
-        raise ValueError(f"--rename is for CSV files; {name} has its own names")
+        raise ValueError(f"--rename is for CSV and Parquet files; {name} has its own names")
     if name == "synthetic":
         return datasets.synthetic()
-    if name == "ml-latest-small":
+    if name in RELEASES:
         return datasets.movielens(name)
-    raise ValueError(f"--data must be synthetic, ml-latest-small or the path of a CSV file, not {name!r}")
+    known_data = ", ".join(["synthetic", *RELEASES])
+    raise ValueError(f"--data must be {known_data} or the path of a CSV or Parquet file, not {name!r}")
 
 
 def _model(name: str, rank: int) -> Any:

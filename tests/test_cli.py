@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, what is printed and where, and what it says to bad input."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from jaxmf import cli, study
 from jaxmf.data import datasets
+from jaxmf.data.movielens import RELEASES
 
 SMALL_FIT = ("--rank", "2", "--epochs", "2", "--solver", "als")
 
@@ -132,6 +134,40 @@ def test_fit_on_a_table_with_other_names(jaxmf, frame, tmp_path, ends):
     assert (out / "figures" / "convergence.png").exists()
 
 
+def test_fit_on_a_parquet_file(jaxmf, frame, tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    path, out = tmp_path / "mine.parquet", tmp_path / "out"
+    frame.rename(columns={"item_id": "movieId"}).to_parquet(path)
+    ended = jaxmf("fit", "--data", path, "--rename", "movieId=item_id", "--out", out, *SMALL_FIT)
+    assert ended.code == 0
+    assert pd.read_csv(out / "metrics.csv")["num_ratings"].sum() == 120
+    assert json.loads((out / "config.json").read_text(encoding="utf-8"))["data"]["name"] == "mine"
+
+
+@pytest.mark.parametrize("name", RELEASES)
+def test_data_takes_every_movielens_release(jaxmf, monkeypatch, name):
+    asked = []
+    monkeypatch.setattr(datasets, "movielens", lambda name: asked.append(name) or datasets.planted()[0])
+    assert jaxmf("verify", "--data", name, "--model", "mf", "--rank", 2, "--quiet").code == 0
+    assert asked == [name]
+    for command in ("study", "fit", "verify"):
+        help_text = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"}).output
+        assert f"'{name}'" in help_text
+
+
+def test_a_failed_download_is_one_line_and_exit_code_2(jaxmf, monkeypatch, tmp_path):
+    def retrieve(*args):
+        raise OSError("no route")
+
+    monkeypatch.delenv("JAXMF_DATA", raising=False)
+    monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path)
+    monkeypatch.setattr("pooch.retrieve", retrieve)
+    ended = jaxmf("verify", "--data", "ml-1m")
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.startswith("jaxmf: ml-1m: could not download https://files.grouplens.org/")
+    assert ended.err.count("\n") == 1
+
+
 def test_quiet(jaxmf, table, tmp_path):
     for command in (("fit", "--out", tmp_path / "out", *SMALL_FIT), ("verify", "--model", "mf", "--rank", 2)):
         assert jaxmf(*command, "--data", table, "--quiet") == Ended(0, "", "")
@@ -184,8 +220,14 @@ def no_fit(monkeypatch):
 
 BAD_INPUT = {
     "no-file": (["--data", "absent.csv"], "--data absent.csv: no such file"),
+    "no-file-parquet": (["--data", "absent.parquet"], "--data absent.parquet: no such file"),
+    "bad-parquet": (["--data", "bad.parquet"], r"bad\.parquet: .*Parquet"),
+    "no-engine": (["--data", "good.parquet"], r"good\.parquet: .*needs pyarrow: pip install 'jaxmf\[parquet\]'"),
     "no-file-gz": (["--data", "absent.csv.gz"], "--data absent.csv.gz: no such file"),
-    "unknown-data": (["--data", "netflix"], "--data must be synthetic, ml-latest-small or the path of a CSV file"),
+    "unknown-data": (
+        ["--data", "netflix"],
+        "--data must be synthetic, .*, ml-20m or the path of a CSV or Parquet file, not 'netflix'",
+    ),
     "no-movielens": (["--data", "ml-latest-small"], "looked in nowhere: neither root= nor JAXMF_DATA is set"),
     "no-column": (["--data", "short.csv"], "missing column rating; found .* on the command line: --rename NAME=OURS"),
     "nan": (["--data", "nan.csv"], r"nan.csv: column 'rating': NaN or infinite rating in 1 row\(s\), at index 1"),
@@ -195,7 +237,10 @@ BAD_INPUT = {
     "rename": (["--data", "tiny.csv", "--rename", "userId"], "--rename must be NAME=OURS .*, not userId"),
     "rename-to": (["--data", "tiny.csv", "--rename", "a=user"], "with OURS one of user_id, item_id, rating, timestamp"),
     "rename-time": (["--data", "tiny.csv", "--rename", "a=timestamp"], "tiny.csv has no such column for timestamp"),
-    "rename-synthetic": (["--rename", "a=user_id"], "--rename is for CSV files; synthetic has its own names"),
+    "rename-synthetic": (
+        ["--rename", "a=user_id"],
+        "--rename is for CSV and Parquet files; synthetic has its own names",
+    ),
     "solver": (["--data", "good.csv", "--solver", "lbfgs"], "--solver must be one of sgd, .*, als, not 'lbfgs'"),
     "model": (["--data", "good.csv", "--model", "svd"], "--model must be one of mf, biased_mf or module:attribute"),
     "no-module": (["--data", "good.csv", "--model", "absent:model"], "--model absent:model: No module named 'absent'"),
@@ -217,6 +262,10 @@ def test_bad_input_is_one_line_and_exit_code_2(jaxmf, frame, tmp_path, monkeypat
     frame.assign(rating=frame["rating"].where(frame.index != 1)).to_csv("nan.csv", index=False)
     frame[:0].to_csv("empty.csv", index=False)
     frame[:2].drop(columns="timestamp").to_csv("tiny.csv", index=False)
+    Path("bad.parquet").write_text("not Parquet at all")
+    Path("good.parquet").touch()
+    if "good.parquet" in arguments:
+        monkeypatch.setattr(pd, "read_parquet", lambda path: importlib.import_module("absent"))
     Path("ragged.csv").write_text("user_id,item_id,rating\n1,2,3\n1,2,3,4\n")
     out = () if "--out" in arguments else ("--out", tmp_path / "out")
     ended = jaxmf("fit", *out, "--epochs", 2, *arguments)

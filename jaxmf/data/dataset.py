@@ -1,7 +1,7 @@
 """`Dataset`: ratings in the caller's world, with the ids they came with."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,9 +10,19 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from jaxmf.data.checks import (
+    align_items,
+    array_column,
+    equal_lengths,
+    finite_ratings,
+    given_ids,
+    lookup,
+    matrix_entries,
+    observations,
+    refuse_duplicates,
+    source_columns,
+)
 from jaxmf.data.ratings import Ratings
-
-_SHOWN = 5  # how many offending rows or ids a message lists
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -73,17 +83,92 @@ class Dataset:
         >>> data.user_ids.tolist(), data.user.tolist(), data.item_ids[data.item].tolist()
         (['a', 'b'], [1, 0], [10, 20])
         """
-        source = _source_columns(frame, columns)
+        source = source_columns(frame, columns)
         if len(frame) == 0:
             raise ValueError("the table has no rows; expected one row per rating")
-        user, user_ids = _number_ids(frame[source["user_id"]], "user_id")
-        item, item_ids = _number_ids(frame[source["item_id"]], "item_id")
-        rating = _finite_ratings(frame[source["rating"]])
-        timestamp = _seconds(frame[source["timestamp"]]) if "timestamp" in source else None
-        _refuse_duplicates(frame.index, user, item, user_ids, item_ids, source)
+        named = {ours: frame[theirs] for ours, theirs in source.items()}
+        remedy = f'for example frame.drop_duplicates(["{source["user_id"]}", "{source["item_id"]}"], keep="last")'
+        checked = observations(named, remedy)
         if items is not None:
-            items = _align_items(items, item_ids, columns or {})
-        return cls(user_ids, item_ids, user, item, rating, timestamp, items, name)
+            items = align_items(items, checked["item_ids"], columns or {})
+        return cls(**checked, items=items, name=name)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        user: Iterable[Any],
+        item: Iterable[Any],
+        rating: Iterable[float],
+        timestamp: Iterable[Any] | None = None,
+        name: str = "arrays",
+    ) -> "Dataset":
+        """A Dataset from one array, list or Series per column; a Series counts by position, not by its labels.
+
+        Args:
+          user: (n,) ids of the users, of any type.
+          item: (n,) ids of the items, of any type.
+          rating: (n,) finite numbers.
+          timestamp: (n,) seconds or dates, or None.
+          name: what figures and manifests call this data.
+
+        Returns:
+          The Dataset, with ids in the order that `from_frame` gives them; rows in messages count from 0.
+
+        Raises:
+          ValueError: arrays of different lengths, empty ones or ones of another dimension; else as `from_frame`.
+
+        Cost: that of `from_frame`.
+
+        >>> Dataset.from_arrays(["b", "a", "b"], [10, 10, 20], [3, 0, 4.5])
+        <Dataset arrays: 2 users, 2 items, 3 ratings>
+        """
+        given = {"user": user, "item": item, "rating": rating} | ({} if timestamp is None else {"timestamp": timestamp})
+        arrays = {argument: array_column(values, argument) for argument, values in given.items()}
+        equal_lengths(arrays.values())
+        named = {
+            {"user": "user_id", "item": "item_id"}.get(argument, argument): arrays[argument] for argument in arrays
+        }
+        return cls(**observations(named, "keep one rating of each"), name=name)
+
+    @classmethod
+    def from_scipy(
+        cls,
+        matrix: Any,
+        user_ids: Iterable[Any] | None = None,
+        item_ids: Iterable[Any] | None = None,
+        name: str = "scipy",
+    ) -> "Dataset":
+        """A Dataset from a scipy.sparse matrix, users x items, whose *stored* entries are the ratings.
+
+        An explicit zero is a rating of 0; in formats that store whole blocks (bsr) or diagonals (dia), every cell of
+        them is a rating. Each row is a user and each column an item, rated or not.
+
+        Args:
+          matrix: (num_users, num_items), of any scipy.sparse format.
+          user_ids: ids of the rows, each its own; 0 .. num_users - 1 if None.
+          item_ids: ids of the columns, each its own; 0 .. num_items - 1 if None.
+          name: what figures and manifests call this data.
+
+        Returns:
+          The Dataset, with ids and observations in the matrix' order and no timestamps.
+
+        Raises:
+          ValueError: a dense array; a matrix without entries; a cell stored twice; an entry that is not a finite
+            number; ids that are too few, too many, missing or repeated. Entries are named as (row, column).
+
+        Cost: time O(n log n), memory O(n).
+
+        >>> from scipy.sparse import coo_array
+        >>> data = Dataset.from_scipy(coo_array(([4.0, 0.0], ([0, 2], [1, 0])), shape=(3, 2)), item_ids=["x", "y"])
+        >>> data.to_frame().values.tolist(), data.num_users
+        ([[0, 'y', 4.0], [2, 'x', 0.0]], 3)
+        """
+        row, column, values = matrix_entries(matrix)
+        ids_of_users = given_ids(user_ids, matrix.shape[0], "user_id", "row")
+        ids_of_items = given_ids(item_ids, matrix.shape[1], "item_id", "column")
+        remedy = "drop the others, or add them up with matrix.sum_duplicates()"
+        refuse_duplicates(values.index, row, column, ids_of_users, ids_of_items, remedy)
+        return cls(ids_of_users, ids_of_items, row, column, finite_ratings(values), name=name)
 
     @classmethod
     def from_csv(cls, path: str | Path, columns: Mapping[str, str] | None = None) -> "Dataset":
@@ -102,11 +187,27 @@ class Dataset:
 
         Cost: that of `pandas.read_csv` and `from_frame`.
         """
-        path = Path(path)
-        try:
-            return cls.from_frame(pd.read_csv(path), columns, name=path.stem)
-        except ValueError as error:  # pandas' parser errors are ValueErrors too
-            raise ValueError(f"{path}: {error}") from error
+        return _from_file(pd.read_csv, Path(path), columns)
+
+    @classmethod
+    def from_parquet(cls, path: str | Path, columns: Mapping[str, str] | None = None) -> "Dataset":
+        """A Dataset from a Parquet file, or a folder of them; arguments and errors as in `from_frame`.
+
+        Args:
+          path: the file, as `pandas.read_parquet` can read it; its stem becomes the name.
+          columns: the file's column names, as in `{"userId": "user_id"}`.
+
+        Returns:
+          The Dataset; rows in messages are those of the table that the file holds.
+
+        Raises:
+          FileNotFoundError: no such file.
+          ImportError: nothing installed that reads Parquet; the message says what to install.
+          ValueError: as `from_frame`, or a file that is not Parquet; the message starts with the path.
+
+        Cost: that of `pandas.read_parquet` and `from_frame`.
+        """
+        return _from_file(_read_parquet, Path(path), columns)
 
     def __len__(self) -> int:
         return len(self.rating)
@@ -150,11 +251,11 @@ class Dataset:
 
     def user_index(self, ids: Iterable[Any]) -> np.ndarray:
         """Numbers, int32, of the users with these ids; a ValueError names the ids that are unknown."""
-        return _lookup(self.user_ids, ids, "user")
+        return lookup(self.user_ids, ids, "user")
 
     def item_index(self, ids: Iterable[Any]) -> np.ndarray:
         """Numbers, int32, of the items with these ids; a ValueError names the ids that are unknown."""
-        return _lookup(self.item_ids, ids, "item")
+        return lookup(self.item_ids, ids, "item")
 
     def take(self, rows: np.ndarray) -> "Dataset":
         """The observations at positions `rows` (numbers or a mask), with all users and items of this Dataset."""
@@ -171,138 +272,21 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def _source_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None) -> dict[str, Any]:
-    """The frame's own name of each column that a Dataset reads."""
-    found: dict[str, list[Any]] = {name: [] for name in ("user_id", "item_id", "rating", "timestamp")}
-    for column in frame.columns:
-        target = (columns or {}).get(column, column)
-        if target in found:
-            found[target].append(column)
-    missing = [name for name in ("user_id", "item_id", "rating") if not found[name]]
-    if missing:
-        remedy = ", ".join(f'"your name": "{name}"' for name in missing)
-        raise ValueError(
-            f"missing column {', '.join(missing)}; found {list(frame.columns)}. "
-            f"Rename with columns={{{remedy}}}, or rename the table's columns"
-        )
-    for name, sources in found.items():
-        if len(sources) > 1:
-            raise ValueError(f"column {name} is there {len(sources)} times, as {sources}; expected it once: drop one")
-    return {name: sources[0] for name, sources in found.items() if sources}
-
-
-def _first(labels: Iterable[Any]) -> str:
-    """The first few labels for a message."""
-    labels = list(labels)
-    return ", ".join(map(repr, labels[:_SHOWN])) + (", ..." if len(labels) > _SHOWN else "")
-
-
-def _refuse_rows(bad: np.ndarray, values: pd.Series, column: str, problem: str, remedy: str) -> None:
-    """Raise if any row is bad, naming the column, the first rows by their labels, and how many there are."""
-    if bad.any():
-        what = repr(values.name) if values.name == column else f"{values.name!r} ({column})"
-        rows = _first(values.index[bad].tolist())
-        raise ValueError(f"column {what}: {problem} in {bad.sum()} row(s), at index {rows}; {remedy}")
-
-
-def _number_ids(ids: pd.Series, column: str) -> tuple[np.ndarray, pd.Index]:
-    """Each row's id as a number, and the ids in the order of the numbers."""
-    remedy = "every rating needs an id: fill these or drop the rows"
-    _refuse_rows(ids.isna().to_numpy(), ids, column, "missing id", remedy)
-    if isinstance(ids.dtype, pd.CategoricalDtype):
-        ids = ids.astype(ids.cat.categories.dtype)  # unused categories are not ids
+def _from_file(read: Callable[[Path], pd.DataFrame], path: Path, columns: Mapping[str, str] | None) -> Dataset:
+    """A Dataset from a file; what is wrong with its contents is a ValueError that starts with the path."""
     try:
-        try:
-            codes, unique = pd.factorize(ids, sort=True)
-        except TypeError:  # ids that cannot be compared stay in order of appearance
-            codes, unique = pd.factorize(ids)
-    except TypeError as error:
-        raise ValueError(f"column {ids.name!r}: ids must be hashable, such as numbers, strings or tuples") from error
-    return codes.astype(np.int32), pd.Index(unique, name=column, tupleize_cols=False)
+        return Dataset.from_frame(read(path), columns, name=path.stem)
+    except ValueError as error:  # the parsers' own errors are ValueErrors too
+        raise ValueError(f"{path}: {error}") from error
 
 
-def _finite_ratings(values: pd.Series) -> np.ndarray:
-    """Ratings as float64."""
-    inferred = values.infer_objects()
-    if not pd.api.types.is_any_real_numeric_dtype(inferred.dtype):
-        raise ValueError(
-            f"column {values.name!r} (rating) has dtype {values.dtype}, starting with {_first(values.head(2))}; "
-            "expected numbers: convert it, for example with pandas.to_numeric"
-        )
-    rating = inferred.to_numpy(dtype=np.float64, na_value=np.nan)
-    remedy = "expected finite numbers (0 is a rating): drop these rows or correct them"
-    _refuse_rows(~np.isfinite(rating), values, "rating", "NaN or infinite rating", remedy)
-    return rating
-
-
-def _seconds(values: pd.Series) -> np.ndarray:
-    """Timestamps as whole seconds, int64; dates count from 1970 in UTC."""
-    inferred = values.infer_objects()
-    remedy = "expected seconds or dates in every row: drop these rows, or the column"
-    _refuse_rows(inferred.isna().to_numpy(), values, "timestamp", "missing time", remedy)
-    if pd.api.types.is_datetime64_any_dtype(inferred.dtype):
-        return inferred.to_numpy("datetime64[s]").astype(np.int64)
-    if not pd.api.types.is_any_real_numeric_dtype(inferred.dtype):
-        raise ValueError(
-            f"column {values.name!r} (timestamp) has dtype {values.dtype}, starting with {_first(values.head(2))}; "
-            "expected seconds or dates: convert it, for example with pandas.to_datetime, or drop the column"
-        )
-    if pd.api.types.is_float_dtype(inferred.dtype):
-        floats = inferred.to_numpy(np.float64)
-        _refuse_rows(~(np.abs(floats) < 2.0**63), values, "timestamp", "infinite time", remedy)
-        return np.floor(floats).astype(np.int64)
-    return inferred.to_numpy(np.int64)
-
-
-def _refuse_duplicates(
-    labels: pd.Index,
-    user: np.ndarray,
-    item: np.ndarray,
-    user_ids: pd.Index,
-    item_ids: pd.Index,
-    source: Mapping[str, Any],
-) -> None:
-    """Raise if a user rated an item more than once."""
-    pair = pd.Series(user.astype(np.int64) * len(item_ids) + item)
-    repeated = pair.duplicated().to_numpy()
-    if repeated.any():
-        first = int(np.flatnonzero(repeated)[0])
-        rows = _first(labels[(pair == pair[first]).to_numpy()].tolist())
-        user_id, item_id = user_ids[user[[first]]].tolist(), item_ids[item[[first]]].tolist()
-        raise ValueError(
-            f"{repeated.sum()} row(s) repeat a (user, item) pair; the first is user {user_id[0]!r} with item "
-            f"{item_id[0]!r}, at index {rows}. Expected each pair once: for example "
-            f'frame.drop_duplicates(["{source["user_id"]}", "{source["item_id"]}"], keep="last")'
-        )
-
-
-def _align_items(items: pd.DataFrame, item_ids: pd.Index, columns: Mapping[str, str]) -> pd.DataFrame:
-    """Metadata in the order of item_ids."""
-    own_name = next((column for column in items.columns if columns.get(column, column) == "item_id"), None)
-    if own_name is not None:
-        items = items.set_index(own_name)
-    if not items.index.is_unique:
-        repeated = _first(items.index[items.index.duplicated()].unique().tolist())
-        raise ValueError(f"items: more than one row for item {repeated}; expected one: use drop_duplicates")
-    missing = item_ids[items.index.get_indexer(item_ids) < 0]
-    if len(missing):
-        raise ValueError(
-            f"items: no row for {len(missing)} rated item(s): {_first(missing.tolist())}; index the table by "
-            "item id and add these rows, for example with items.reindex(frame[...].unique())"
-        )
-    return items.loc[item_ids].rename_axis("item_id")
-
-
-def _lookup(known: pd.Index, ids: Iterable[Any], kind: str) -> np.ndarray:
-    """Positions of ids in the index of known ids."""
-    if not pd.api.types.is_list_like(ids):
-        raise ValueError(f"expected a list of {kind} ids, got {ids!r}; for one {kind} pass [{ids!r}]")
-    wanted = pd.Index(list(ids), tupleize_cols=False)
-    index = known.get_indexer(wanted)
-    unknown = wanted[index < 0].unique()
-    if len(unknown):
-        raise ValueError(
-            f"{len(unknown)} unknown {kind} id(s): {_first(unknown.tolist())}; known ids are like "
-            f"{_first(known[:3].tolist())} ({kind}_ids). Drop them, or check their type"
-        )
-    return index.astype(np.int32)
+def _read_parquet(path: Path) -> pd.DataFrame:
+    """`pandas.read_parquet`, with the remedy where it has no engine."""
+    try:
+        return pd.read_parquet(path)
+    except ImportError as error:
+        raise ImportError(f"{path}: reading Parquet needs pyarrow: pip install 'jaxmf[parquet]'") from error
+    except OSError as error:
+        if error.errno is None and error.filename is None and not isinstance(error, FileNotFoundError):
+            raise ValueError(str(error)) from error  # Arrow's word for a damaged file
+        raise

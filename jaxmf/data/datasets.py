@@ -1,17 +1,13 @@
-"""Data to start from: planted (a small known truth), synthetic (embedded), movielens (on disk)."""
-
-import os
-from pathlib import Path
+"""Data to start from: planted (a small known truth), synthetic (embedded), movielens (on disk or downloaded)."""
 
 import numpy as np
 import pandas as pd
 
 from jaxmf.data.dataset import Dataset
+from jaxmf.data.movielens import movielens
 from jaxmf.data.synthetic import synthetic
 
 __all__ = ["movielens", "planted", "synthetic"]
-
-_MOVIELENS = ("ml-latest-small",)
 
 
 def planted(seed: int = 42) -> tuple[Dataset, Dataset]:
@@ -69,47 +65,3 @@ def _planted_draws(
     rng.shuffle(pairs)
     num_test = int(0.2 * len(pairs))
     return noisy, pairs[num_test:], pairs[:num_test], rng
-
-
-def movielens(name: str = "ml-latest-small", root: str | Path | None = None) -> Dataset:
-    """MovieLens ratings from disk, with title, genres and tags of every rated movie.
-
-    Args:
-      name: "ml-latest-small": 100,836 ratings of 9,724 movies by 610 users.
-      root: the folder that contains the folder `name`, or that folder itself; by default the environment variable
-        JAXMF_DATA says so.
-
-    Returns:
-      A Dataset; tags are the movie's tags in lower case, joined by a space, "" where it has none.
-
-    Raises:
-      FileNotFoundError: no data there; the message says where it looked and how to get the data.
-      ValueError: an unknown name.
-
-    Reference: F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015.
-    """
-    if name not in _MOVIELENS:
-        raise ValueError(f"unknown MovieLens data {name!r}; known: {', '.join(_MOVIELENS)}")
-    folder = _find_folder(name, root)
-    columns = {"userId": "user_id", "movieId": "item_id"}
-    ratings = pd.read_csv(folder / "ratings.csv")
-    movies = pd.read_csv(folder / "movies.csv", index_col="movieId")
-    tags = pd.read_csv(folder / "tags.csv", keep_default_na=False)
-    joined = tags["tag"].str.lower().groupby(tags["movieId"]).agg(" ".join)
-    movies["tags"] = joined.reindex(movies.index, fill_value="")
-    return Dataset.from_frame(ratings, columns, items=movies, name=name)
-
-
-def _find_folder(name: str, root: str | Path | None) -> Path:
-    """The folder that holds ratings.csv, movies.csv and tags.csv."""
-    place = os.environ.get("JAXMF_DATA") if root is None else root
-    looked = [Path(place) / name, Path(place)] if place else []
-    for folder in looked:
-        if all((folder / file).is_file() for file in ("ratings.csv", "movies.csv", "tags.csv")):
-            return folder
-    where = ", ".join(map(str, looked)) or "nowhere: neither root= nor JAXMF_DATA is set"
-    raise FileNotFoundError(
-        f"{name}: no ratings.csv, movies.csv and tags.csv (looked in {where}). Download {name}.zip from the MovieLens "
-        "page of grouplens.org, unpack it, and give the folder as root= or in the environment variable JAXMF_DATA; "
-        "datasets.synthetic() needs no download"
-    )

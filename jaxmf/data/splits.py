@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from itertools import accumulate
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.dataset import Dataset
@@ -33,10 +35,7 @@ def random(data: Dataset, fractions: Sequence[float] = (0.8, 0.2), seed: int = 0
     """
     cuts = _running_sums(fractions)
     place = np.random.default_rng(seed).permutation(len(data))
-    part = np.zeros(len(data), np.int64)
-    for cut in cuts:
-        part += place >= int(len(data) * cut)
-    return _parts(data, part, fractions)
+    return _parts(data, _cut(place, cuts), fractions)
 
 
 def temporal_per_user(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> tuple[Dataset, ...]:
@@ -64,12 +63,7 @@ def temporal_per_user(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.
     [[2, 3], [0, 1]]
     """
     cuts = _running_sums(fractions)
-    if data.timestamp is None:
-        raise ValueError(
-            f"{data.name} has no timestamps, which a temporal split sorts by; "
-            "give the table a timestamp column or use splits.random"
-        )
-    order = np.lexsort((data.timestamp, data.user))
+    order = np.lexsort((_times(data), data.user))
     counts = np.bincount(data.user, minlength=data.num_users)
     n = counts[data.user[order]]
     place = np.arange(len(data)) - (np.cumsum(counts) - counts)[data.user[order]]
@@ -79,6 +73,91 @@ def temporal_per_user(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.
     part = np.empty_like(part_in_order)
     part[order] = part_in_order
     return _parts(data, part, fractions)
+
+
+def temporal(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> tuple[Dataset, ...]:
+    """Parts along time: the first fraction of all ratings, the next, and so on, as a deployed model would meet them.
+
+    With all n ratings sorted by time (ties in the order of `data`), cuts lie at int(n * f_1), int(n * (f_1 + f_2)), ...
+    in floating point, and the last part takes the rest. Later parts have users and items that earlier ones lack.
+
+    Args:
+      data: the observations, with timestamps.
+      fractions: share of each part, positive, summing to 1.
+
+    Returns:
+      One Dataset per fraction, each in the order of `data` and with all its users and items.
+
+    Raises:
+      ValueError: no timestamps, bad fractions, or a part that would be empty.
+
+    Cost: O(n log n), the sort.
+
+    >>> data = Dataset.from_arrays([1, 1, 2, 2], [1, 2, 1, 2], [3.0, 4.0, 5.0, 1.0], timestamp=[40, 10, 30, 20])
+    >>> [part.timestamp.tolist() for part in temporal(data, fractions=(0.5, 0.5))]
+    [[10, 20], [40, 30]]
+    """
+    cuts = _running_sums(fractions)
+    place = np.empty(len(data), np.int64)
+    place[np.argsort(_times(data), kind="stable")] = np.arange(len(data))
+    return _parts(data, _cut(place, cuts), fractions)
+
+
+def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
+    """Training weights of k folds: in fold f, 0 for the ratings held out and 1 for the others.
+
+    Every rating is held out in exactly one fold, and the folds' sizes differ by at most one. The folds are weights on
+    one layout, not k Datasets: shapes stay the same, so one program serves all folds, also as a `vmap`.
+
+    Args:
+      data: the observations.
+      k: number of folds, from 2 (halves) to n (leave one out).
+      seed: the same seed gives the same folds.
+
+    Returns:
+      (k, n) float, JAX's default float as in `data.ratings`; 1 - weight are the weights for validation.
+
+    Raises:
+      ValueError: fewer than two folds, or more folds than ratings.
+
+    Cost: time and memory O(k n).
+
+    >>> from dataclasses import replace
+    >>> from jaxmf.data import datasets
+    >>> ratings = datasets.synthetic(5, 4, 20).ratings
+    >>> for weight in k_fold(datasets.synthetic(5, 4, 20), k=3):
+    ...     train, valid = replace(ratings, weight=weight), replace(ratings, weight=1 - weight)
+    ...     print(int(train.weight.sum()), int(valid.weight.sum()))
+    13 7
+    13 7
+    14 6
+    """
+    if not isinstance(k, int | np.integer) or k < 2:
+        raise ValueError(
+            f"k must be a whole number of at least 2, got {k!r}: with one fold nothing is left to train on"
+        )
+    if k > len(data):
+        raise ValueError(f"k = {k} folds of {len(data)} ratings; no fold may be empty: use at most {len(data)} folds")
+    fold = np.random.default_rng(seed).permutation(len(data)) % k
+    return jnp.asarray(fold != np.arange(k)[:, None], dtype=float)
+
+
+def _times(data: Dataset) -> np.ndarray:
+    """The timestamps, which must be there."""
+    if data.timestamp is None:
+        raise ValueError(
+            f"{data.name} has no timestamps, which a temporal split sorts by; "
+            "give the table a timestamp column or use splits.random"
+        )
+    return data.timestamp
+
+
+def _cut(place: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
+    """The part of each observation, from its place in an order of all of them."""
+    part = np.zeros(len(place), np.int64)
+    for cut in cuts:
+        part += place >= int(len(place) * cut)
+    return part
 
 
 def _running_sums(fractions: Sequence[float]) -> list[float]:

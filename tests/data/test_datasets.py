@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxmf.data import Dataset, datasets, splits
+from jaxmf.data import datasets, splits
 
 
 def test_planted_matches_the_lecture():
@@ -177,59 +177,3 @@ def test_every_item_has_a_title_and_genres(default):
 def test_synthetic_refuses_sizes_that_cannot_be(changes, message):
     with pytest.raises(ValueError, match=message):
         datasets.synthetic(**({"num_users": 5, "num_items": 4, "num_ratings": 10, "rank": 2} | changes))
-
-
-@pytest.fixture
-def small_movielens(tmp_path):
-    folder = tmp_path / "ml-latest-small"
-    folder.mkdir()
-    tables = {
-        "ratings": "userId,movieId,rating,timestamp\n1,30,4.0,100\n2,10,0.5,50\n",
-        "movies": 'movieId,title,genres\n10,Ten (1995),Drama\n20,"Unrated, The",Action\n30,Thirty,Action|Drama\n',
-        "tags": "userId,movieId,tag,timestamp\n2,30,Funny,1\n1,30,NA,2\n2,20,dull,3\n",
-    }
-    for name, text in tables.items():
-        (folder / f"{name}.csv").write_bytes(text.replace("\n", "\r\n").encode())
-    return folder
-
-
-@pytest.mark.parametrize("inside", [False, True])
-@pytest.mark.parametrize("by_environment", [False, True])
-def test_movielens_reads_the_three_files(small_movielens, monkeypatch, inside, by_environment):
-    place = small_movielens if inside else small_movielens.parent
-    monkeypatch.setenv("JAXMF_DATA", str(place) if by_environment else "/nowhere")
-    data = datasets.movielens(root=None if by_environment else place)
-    assert data.item_ids.tolist() == [10, 30]
-    assert data.rating.tolist() == [4.0, 0.5]
-    assert data.timestamp.tolist() == [100, 50]
-    assert data.items["title"].tolist() == ["Ten (1995)", "Thirty"]
-    assert data.items["genres"].tolist() == ["Drama", "Action|Drama"]
-    assert data.items["tags"].tolist() == ["", "funny na"]
-    assert data.name == "ml-latest-small"
-
-
-def test_movielens_that_is_not_there_says_where_it_looked(tmp_path, monkeypatch):
-    monkeypatch.delenv("JAXMF_DATA", raising=False)
-    with pytest.raises(FileNotFoundError, match=r"neither root= nor JAXMF_DATA is set.*grouplens\.org"):
-        datasets.movielens()
-    monkeypatch.setenv("JAXMF_DATA", str(tmp_path))
-    with pytest.raises(FileNotFoundError, match="elsewhere") as error:
-        datasets.movielens(root=tmp_path / "elsewhere")
-    assert "JAXMF_DATA" in str(error.value)
-    with pytest.raises(FileNotFoundError, match=str(tmp_path)):
-        datasets.movielens()
-
-
-def test_unknown_movielens_is_refused():
-    with pytest.raises(ValueError, match="'ml-25m'; known: ml-latest-small"):
-        datasets.movielens("ml-25m")
-
-
-@pytest.mark.realdata
-def test_latest_small(latest_small: Dataset):
-    assert (len(latest_small), latest_small.num_users, latest_small.num_items) == (100_836, 610, 9724)
-    assert round(100 * (1 - len(latest_small) / (610 * 9724)), 4) == 98.3000
-    assert latest_small.items["title"].iloc[latest_small.item_index([1])[0]] == "Toy Story (1995)"
-    assert latest_small.items.loc[1, "genres"] == "Adventure|Animation|Children|Comedy|Fantasy"
-    assert latest_small.items.loc[1, "tags"] == "pixar pixar fun"
-    assert (latest_small.items["tags"] != "").sum() == 1554

@@ -1,3 +1,6 @@
+from dataclasses import replace
+
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -63,7 +66,7 @@ def test_temporal_never_tests_a_user_on_their_past():
     assert all(last[user] <= first[user] for user in first)
 
 
-@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user])
+@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user, splits.temporal])
 def test_parts_are_a_partition_that_shares_ids_in_the_order_of_the_data(split):
     data = ties_and_small_users()
     position = {row[:2]: k for k, row in enumerate(rows_of(data))}
@@ -95,7 +98,7 @@ def test_random_gives_every_rating_the_same_chance():
     assert 15 <= min(times_in_test.values()) <= max(times_in_test.values()) <= 70
 
 
-@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user])
+@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user, splits.temporal])
 @pytest.mark.parametrize(
     ("fractions", "message"),
     [
@@ -114,16 +117,103 @@ def test_bad_fractions_are_refused(split, fractions, message):
         split(data, fractions)
 
 
-@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user])
+@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user, splits.temporal])
 def test_an_empty_part_is_refused(split):
     rows = pd.DataFrame({"user_id": 1, "item_id": range(5), "rating": 1.0, "timestamp": range(5)})
     with pytest.raises(ValueError, match=r"\[0, 5\] ratings out of 5; no part may be empty"):
         split(Dataset.from_frame(rows), (0.1, 0.9))
 
 
-def test_temporal_without_times_points_to_random():
-    with pytest.raises(ValueError, match=r"planted-train has no timestamps.*splits\.random"):
-        splits.temporal_per_user(datasets.planted()[0])
+@pytest.mark.parametrize("split", [splits.temporal_per_user, splits.temporal])
+def test_temporal_without_times_points_to_random(split):
+    with pytest.raises(ValueError, match=r"planted-train has no timestamps.*timestamp column or use splits\.random"):
+        split(datasets.planted()[0])
+
+
+def global_oracle(data, fractions):
+    """One sorted list (ties stay in order), slices."""
+    rows = sorted(rows_of(data), key=lambda row: row[3])
+    parts, start, total = [], 0, 0.0
+    for k, fraction in enumerate(fractions):
+        total = fraction if k == 0 else total + fraction
+        stop = len(rows) if k == len(fractions) - 1 else int(len(rows) * total)
+        parts.append(rows[start:stop])
+        start = stop
+    return parts
+
+
+@pytest.mark.parametrize("fractions", [(0.7, 0.15, 0.15), (0.8, 0.2), (0.1, 0.7, 0.2)])
+def test_temporal_equals_slices_of_one_sorted_list(fractions):
+    data = ties_and_small_users()  # 820 ratings at 12 times: every cut falls among ties
+    parts = splits.temporal(data, fractions)
+    for part, expected in zip(parts, global_oracle(data, fractions), strict=True):
+        assert sorted(rows_of(part)) == sorted(expected)
+    assert [part.fingerprint() for part in splits.temporal(data)] == [
+        part.fingerprint() for part in splits.temporal(data, (0.7, 0.15, 0.15))
+    ]
+
+
+@pytest.mark.parametrize(("n", "k"), [(20, 2), (23, 5), (7, 7), (100, 3)])
+def test_k_fold_holds_every_rating_out_once(n, k):
+    data = datasets.synthetic(10, 20, n)
+    weights = np.asarray(splits.k_fold(data, k))
+    assert weights.shape == (k, n)
+    assert set(weights.ravel().tolist()) == {0.0, 1.0}
+    assert (1 - weights).sum(axis=0).tolist() == [1] * n
+    held_out = (1 - weights).sum(axis=1)
+    assert sorted(set(held_out.tolist())) == sorted({n // k, -(-n // k)})
+
+
+@pytest.mark.parametrize("x64", [False, True])
+def test_k_fold_weights_fit_the_ratings(x64):
+    data = datasets.synthetic(10, 20, 50)
+    with jax.enable_x64(x64):
+        ratings, weights = data.ratings, splits.k_fold(data)
+        train = jax.vmap(lambda weight: replace(ratings, weight=weight).weight.sum())(weights)
+        assert weights.dtype == ratings.weight.dtype
+    assert train.tolist() == [40] * 5
+
+
+def test_k_fold_has_the_seed_it_is_given():
+    data = datasets.synthetic(10, 20, 100)
+    first, again, other = (np.asarray(splits.k_fold(data, seed=seed)) for seed in (0, 0, 1))
+    assert np.array_equal(first, again)
+    assert not np.array_equal(first, other)
+    together = np.zeros((100, 100))  # how often two ratings are held out together: about 19 of 99 in 5 folds of 20
+    for seed in range(100):
+        fold = np.asarray(splits.k_fold(data, seed=seed)).argmin(axis=0)
+        together += fold[:, None] == fold
+    neighbors = np.diag(together, 1)
+    assert 2 <= neighbors.min() <= neighbors.max() <= 45
+    assert abs(neighbors.mean() / 100 - 19 / 99) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("k", "message"),
+    [
+        (1, "k must be a whole number of at least 2, got 1: with one fold nothing is left to train on"),
+        (0, "at least 2, got 0"),
+        (2.5, "whole number of at least 2, got 2.5"),
+        (51, "k = 51 folds of 50 ratings; no fold may be empty: use at most 50 folds"),
+    ],
+)
+def test_k_fold_refuses(k, message):
+    with pytest.raises(ValueError, match=message):
+        splits.k_fold(datasets.synthetic(10, 20, 50), k)
+
+
+@pytest.mark.realdata
+def test_latest_small_in_folds_and_along_time(latest_small: Dataset):
+    weights = np.asarray(splits.k_fold(latest_small, 7, seed=3))
+    assert np.array_equal((weights == 0).sum(axis=0), np.ones(100_836))
+    assert sorted((weights == 0).sum(axis=1).tolist()) == [14_405] * 6 + [14_406]
+    order = np.argsort(latest_small.timestamp, kind="stable")
+    cuts = [int(100_836 * 0.7), int(100_836 * (0.7 + 0.15))]
+    parts = splits.temporal(latest_small, (0.7, 0.15, 0.15))
+    for part, rows in zip(parts, np.split(order, cuts), strict=True):
+        assert part.fingerprint() == latest_small.take(np.sort(rows)).fingerprint()
+    assert [len(part) for part in parts] == [cuts[0], cuts[1] - cuts[0], 100_836 - cuts[1]]
+    assert parts[0].timestamp.max() <= parts[1].timestamp.min()
 
 
 @pytest.mark.realdata

@@ -1,0 +1,238 @@
+"""Checks of columns, ids and arrays on their way into a `Dataset`; each message says what, where and what to do."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+_SHOWN = 5  # how many offending rows or ids a message lists
+
+
+def source_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None) -> dict[str, Any]:
+    """The frame's own name of each column that a Dataset reads."""
+    found: dict[str, list[Any]] = {name: [] for name in ("user_id", "item_id", "rating", "timestamp")}
+    for column in frame.columns:
+        target = (columns or {}).get(column, column)
+        if target in found:
+            found[target].append(column)
+    missing = [name for name in ("user_id", "item_id", "rating") if not found[name]]
+    if missing:
+        remedy = ", ".join(f'"your name": "{name}"' for name in missing)
+        raise ValueError(
+            f"missing column {', '.join(missing)}; found {list(frame.columns)}. "
+            f"Rename with columns={{{remedy}}}, or rename the table's columns"
+        )
+    for name, sources in found.items():
+        if len(sources) > 1:
+            raise ValueError(f"column {name} is there {len(sources)} times, as {sources}; expected it once: drop one")
+    return {name: sources[0] for name, sources in found.items() if sources}
+
+
+def listed(labels: Iterable[Any]) -> str:
+    """The first few labels for a message."""
+    labels = list(labels)
+    return ", ".join(map(repr, labels[:_SHOWN])) + (", ..." if len(labels) > _SHOWN else "")
+
+
+def refuse_rows(bad: np.ndarray, values: pd.Series, column: str, problem: str, remedy: str) -> None:
+    """Raise if any row is bad, naming the column, the first rows by their labels, and how many there are."""
+    if bad.any():
+        what = repr(values.name) if values.name == column else f"{values.name!r} ({column})"
+        rows = listed(values.index[bad].tolist())
+        raise ValueError(f"column {what}: {problem} in {bad.sum()} row(s), at index {rows}; {remedy}")
+
+
+def array_column(values: Any, name: str) -> pd.Series:
+    """One argument of `from_arrays` as a column, numbered from 0."""
+    if isinstance(values, (pd.Series, pd.Index)):
+        values = values.array  # by position: labels must not align
+    elif not isinstance(values, (list, tuple, pd.api.extensions.ExtensionArray)):
+        values = np.asanyarray(values)  # a list stays one: of tuples, NumPy would make a table
+        if values.ndim != 1:
+            raise ValueError(
+                f"{name} has shape {values.shape}; expected one dimension, one entry per rating: use .ravel(), or "
+                "Dataset.from_scipy for a matrix"
+            )
+    return pd.Series(values, name=name, copy=True)  # the caller's array may change later
+
+
+def equal_lengths(columns: Iterable[pd.Series]) -> None:
+    """Raise unless all columns have the same length, and one that is not 0."""
+    lengths = {str(column.name): len(column) for column in columns}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ValueError(f"arrays of different lengths: {found}; expected one entry per rating in each")
+    if not any(lengths.values()):
+        raise ValueError("the arrays are empty; expected one entry per rating")
+
+
+def matrix_entries(matrix: Any) -> tuple[np.ndarray, np.ndarray, pd.Series]:
+    """Row, column and value of every stored entry of a scipy.sparse matrix; the values are labeled (row, column)."""
+    if not sparse.issparse(matrix):
+        raise ValueError(
+            f"expected a scipy.sparse matrix or array, got {type(matrix).__name__}. Where 0 means unrated: "
+            "scipy.sparse.coo_array(matrix); else list the ratings with Dataset.from_arrays"
+        )
+    if len(matrix.shape) != 2:
+        raise ValueError(f"the matrix has shape {matrix.shape}; expected two dimensions, users x items: reshape it")
+    if matrix.format == "dia":  # SciPy's own conversion drops zeros
+        column = np.arange(matrix.data.shape[1]) + 0 * matrix.offsets[:, None]
+        row = column - matrix.offsets[:, None]
+        stored = (row >= 0) & (row < matrix.shape[0]) & (column < matrix.shape[1])
+        row, column, value = row[stored], column[stored], matrix.data[stored]
+    else:
+        entries = matrix.tocoo(copy=False)
+        row, column, value = entries.row, entries.col, entries.data
+    if len(value) == 0:
+        raise ValueError(
+            f"the matrix of shape {matrix.shape} has no stored entries; expected one per rating (a 0 that is stored "
+            "is a rating)"
+        )
+    levels: Any = [pd.RangeIndex(size) for size in matrix.shape]
+    codes: Any = [row, column]
+    cells = pd.MultiIndex(levels, codes, verify_integrity=False)
+    values = pd.Series(value, index=cells, name="rating", copy=True)  # the matrix may change later
+    return row.astype(np.int32), column.astype(np.int32), values
+
+
+def given_ids(ids: Iterable[Any] | None, count: int, column: str, axis: str) -> pd.Index:
+    """The caller's ids of a matrix' rows or columns, in that order, or 0 .. count - 1."""
+    if ids is None:
+        return pd.RangeIndex(count, name=column)
+    ids = list(ids)
+    try:
+        set(ids)
+    except TypeError as error:
+        raise ValueError(f"{column}s: ids must be hashable, such as numbers, strings or tuples") from error
+    index = pd.Index(ids, name=column, tupleize_cols=False)
+    if len(index) != count:
+        raise ValueError(f"{column}s: {len(index)} id(s) for {count} {axis}s of the matrix; expected one per {axis}")
+    missing = np.flatnonzero(index.isna())
+    if len(missing):
+        raise ValueError(
+            f"{column}s: missing id in {len(missing)} place(s), at index {listed(missing.tolist())}; expected an id "
+            f"for every {axis}: fill these or drop the {axis}s"
+        )
+    repeated = index[index.duplicated()].unique().tolist()
+    if repeated:
+        raise ValueError(
+            f"{column}s: {len(repeated)} id(s) repeated: {listed(repeated)}; expected another for each "
+            f"{axis}: number them, or merge these {axis}s"
+        )
+    return index
+
+
+def number_ids(ids: pd.Series, column: str) -> tuple[np.ndarray, pd.Index]:
+    """Each row's id as a number, and the ids in the order of the numbers."""
+    remedy = "every rating needs an id: fill these or drop the rows"
+    refuse_rows(ids.isna().to_numpy(), ids, column, "missing id", remedy)
+    if isinstance(ids.dtype, pd.CategoricalDtype):
+        ids = ids.astype(ids.cat.categories.dtype)  # unused categories are not ids
+    try:
+        try:
+            codes, unique = pd.factorize(ids, sort=True)
+        except TypeError:  # ids that cannot be compared stay in order of appearance
+            codes, unique = pd.factorize(ids)
+    except TypeError as error:
+        raise ValueError(f"column {ids.name!r}: ids must be hashable, such as numbers, strings or tuples") from error
+    return codes.astype(np.int32), pd.Index(unique, name=column, tupleize_cols=False)
+
+
+def finite_ratings(values: pd.Series) -> np.ndarray:
+    """Ratings as float64."""
+    inferred = values.infer_objects()
+    if not pd.api.types.is_any_real_numeric_dtype(inferred.dtype):
+        raise ValueError(
+            f"column {values.name!r} (rating) has dtype {values.dtype}, starting with {listed(values.head(2))}; "
+            "expected numbers: convert it, for example with pandas.to_numeric or astype(float)"
+        )
+    rating = inferred.to_numpy(dtype=np.float64, na_value=np.nan)
+    remedy = "expected finite numbers (0 is a rating): drop these rows or correct them"
+    refuse_rows(~np.isfinite(rating), values, "rating", "NaN or infinite rating", remedy)
+    return rating
+
+
+def seconds(values: pd.Series) -> np.ndarray:
+    """Timestamps as whole seconds, int64; dates count from 1970 in UTC."""
+    inferred = values.infer_objects()
+    remedy = "expected seconds or dates in every row: drop these rows, or the column"
+    refuse_rows(inferred.isna().to_numpy(), values, "timestamp", "missing time", remedy)
+    if pd.api.types.is_datetime64_any_dtype(inferred.dtype):
+        return inferred.to_numpy("datetime64[s]").astype(np.int64)
+    if not pd.api.types.is_any_real_numeric_dtype(inferred.dtype):
+        raise ValueError(
+            f"column {values.name!r} (timestamp) has dtype {values.dtype}, starting with {listed(values.head(2))}; "
+            "expected seconds or dates: convert it, for example with pandas.to_datetime, or drop the column"
+        )
+    if pd.api.types.is_float_dtype(inferred.dtype):
+        floats = inferred.to_numpy(np.float64)
+        refuse_rows(~(np.abs(floats) < 2.0**63), values, "timestamp", "infinite time", remedy)
+        return np.floor(floats).astype(np.int64)
+    return inferred.to_numpy(np.int64)
+
+
+def refuse_duplicates(
+    labels: pd.Index, user: np.ndarray, item: np.ndarray, user_ids: pd.Index, item_ids: pd.Index, remedy: str
+) -> None:
+    """Raise if a user rated an item more than once."""
+    pair = pd.Series(user.astype(np.int64) * len(item_ids) + item)
+    repeated = pair.duplicated().to_numpy()
+    if repeated.any():
+        first = int(np.flatnonzero(repeated)[0])
+        rows = listed(labels[(pair == pair[first]).to_numpy()].tolist())
+        user_id, item_id = user_ids[user[[first]]].tolist(), item_ids[item[[first]]].tolist()
+        raise ValueError(
+            f"{repeated.sum()} row(s) repeat a (user, item) pair; the first is user {user_id[0]!r} with item "
+            f"{item_id[0]!r}, at index {rows}. Expected each pair once: {remedy}"
+        )
+
+
+def observations(columns: Mapping[str, pd.Series], remedy: str) -> dict[str, Any]:
+    """The fields of a Dataset that come from its rows, checked; `remedy` is what to do about duplicates."""
+    user, user_ids = number_ids(columns["user_id"], "user_id")
+    item, item_ids = number_ids(columns["item_id"], "item_id")
+    rating = finite_ratings(columns["rating"])
+    timestamp = seconds(columns["timestamp"]) if "timestamp" in columns else None
+    refuse_duplicates(columns["rating"].index, user, item, user_ids, item_ids, remedy)
+    return {
+        "user_ids": user_ids,
+        "item_ids": item_ids,
+        "user": user,
+        "item": item,
+        "rating": rating,
+        "timestamp": timestamp,
+    }
+
+
+def align_items(items: pd.DataFrame, item_ids: pd.Index, columns: Mapping[str, str]) -> pd.DataFrame:
+    """Metadata in the order of item_ids."""
+    own_name = next((column for column in items.columns if columns.get(column, column) == "item_id"), None)
+    if own_name is not None:
+        items = items.set_index(own_name)
+    if not items.index.is_unique:
+        repeated = listed(items.index[items.index.duplicated()].unique().tolist())
+        raise ValueError(f"items: more than one row for item {repeated}; expected one: use drop_duplicates")
+    missing = item_ids[items.index.get_indexer(item_ids) < 0]
+    if len(missing):
+        raise ValueError(
+            f"items: no row for {len(missing)} rated item(s): {listed(missing.tolist())}; index the table by "
+            "item id and add these rows, for example with items.reindex(frame[...].unique())"
+        )
+    return items.loc[item_ids].rename_axis("item_id")
+
+
+def lookup(known: pd.Index, ids: Iterable[Any], kind: str) -> np.ndarray:
+    """Positions of ids in the index of known ids."""
+    if not pd.api.types.is_list_like(ids):
+        raise ValueError(f"expected a list of {kind} ids, got {ids!r}; for one {kind} pass [{ids!r}]")
+    wanted = pd.Index(list(ids), tupleize_cols=False)
+    index = known.get_indexer(wanted)
+    unknown = wanted[index < 0].unique()
+    if len(unknown):
+        raise ValueError(
+            f"{len(unknown)} unknown {kind} id(s): {listed(unknown.tolist())}; known ids are like "
+            f"{listed(known[:3].tolist())} ({kind}_ids). Drop them, or check their type"
+        )
+    return index.astype(np.int32)

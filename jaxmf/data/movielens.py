@@ -1,0 +1,199 @@
+"""MovieLens: releases on disk or downloaded once, each read into the same columns."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+from zipfile import ZipFile
+
+import numpy as np
+import pandas as pd
+
+from jaxmf.data.dataset import Dataset
+
+URL = "https://files.grouplens.org/datasets/movielens/{name}.zip"
+_RATING_COLUMNS = ["user_id", "item_id", "rating", "timestamp"]
+_GENRES_100K = (  # the last columns of u.item, as the release's u.genre names them
+    *("unknown", "Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama"),
+    *("Fantasy", "Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
+)
+
+
+def movielens(name: str = "ml-latest-small", root: str | Path | None = None) -> Dataset:
+    """MovieLens ratings, with title, genres and tags of every rated movie.
+
+    Read from `root`, else from the folder that the environment variable JAXMF_DATA names, else from the user's cache,
+    where a fixed release is downloaded to once, its SHA-256 checked. The data belong to GroupLens and are not part of
+    this library: research use, citation and no redistribution are what the README beside the data asks for.
+
+    Args:
+      name: a fixed release, "ml-100k" (100,000 ratings by 943 users, a download of 5 MB), "ml-1m" (1,000,209 by 6,040,
+        6 MB) or "ml-20m" (20,000,263 by 138,493, 199 MB); or "ml-latest-small" (100,836 by 610 in 2018), which changes
+        over time and is therefore never downloaded.
+      root: the folder that contains the folder `name`, or that folder itself. If given, nothing is downloaded.
+
+    Returns:
+      A Dataset whose items have the columns title, genres (joined by "|", in the release's own words) and tags (in
+      lower case, joined by a space; "" where a movie or the release has none).
+
+    Raises:
+      FileNotFoundError: no data there; the message says where it looked and how to get the data.
+      OSError: a download that failed or that has another checksum; nothing of it is kept.
+      ValueError: an unknown name, or files that hold another number of ratings than the release.
+
+    Cost: about 10 s and 2 GB of memory for ml-20m, less than 2 s for the others.
+
+    Reference: F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015.
+    """
+    if name not in RELEASES:
+        raise ValueError(f"unknown MovieLens data {name!r}; known: {', '.join(RELEASES)}")
+    release = RELEASES[name]
+    folder = _find_folder(name, root)
+    ratings, movies = release.read(folder)
+    if release.num_ratings is not None and len(ratings) != release.num_ratings:
+        raise ValueError(
+            f"{name} has {release.num_ratings:,} ratings, but {folder / release.files[0]} has {len(ratings):,}: "
+            f"another release or a damaged file; unpack {name}.zip anew"
+        )
+    return Dataset.from_frame(ratings, items=movies, name=name)
+
+
+def _find_folder(name: str, root: str | Path | None) -> Path:
+    """The folder that holds the release's files, downloaded if need be."""
+    place = os.environ.get("JAXMF_DATA") if root is None else root
+    looked = [Path(place) / name, Path(place)] if place else []
+    for folder in looked:
+        # Other releases have files of the same names.
+        if _is_complete(name, folder) and (folder.name == name or folder.name not in RELEASES):
+            return folder
+    if root is None and RELEASES[name].sha256:
+        return _from_cache(name)
+    *most, last = RELEASES[name].files
+    where = ", ".join(map(str, looked)) or "nowhere: neither root= nor JAXMF_DATA is set"
+    raise FileNotFoundError(
+        f"{name}: no {', '.join(most)} and {last} (looked in {where}). Download {name}.zip from the MovieLens "
+        "page of grouplens.org, unpack it, and give the folder as root= or in the environment variable JAXMF_DATA; "
+        + ("without root= it is downloaded" if RELEASES[name].sha256 else "datasets.synthetic() needs no download")
+    )
+
+
+def _is_complete(name: str, folder: Path) -> bool:
+    return all((folder / file).is_file() for file in RELEASES[name].files)
+
+
+def _from_cache(name: str) -> Path:
+    """The release's folder in the user's cache, downloaded and unpacked if it is not there."""
+    import pooch
+
+    cache = Path(pooch.os_cache("jaxmf"))
+    folder, url = cache / name, URL.format(name=name)
+    if _is_complete(name, folder):
+        return folder
+    remedy = (
+        f"Or download it by hand, unpack it, and give the folder as root= or in the environment variable JAXMF_DATA; "
+        f"unpacked as {folder} it is found without either. datasets.synthetic() needs no download"
+    )
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        # Whatever fails, the folder of the archive and of half its files goes; whole files are moved out of it.
+        with TemporaryDirectory(dir=cache) as scratch:
+            archive = pooch.retrieve(url, f"sha256:{RELEASES[name].sha256}", f"{name}.zip", scratch)
+            unpacked = _unpack(Path(archive), name)
+            folder.mkdir(exist_ok=True)
+            for file in unpacked:
+                os.replace(file, folder / file.name)
+    except OSError as error:  # those of requests are OSErrors too
+        raise OSError(f"{name}: could not download {url} to {cache}: {error}. Try again. {remedy}") from error
+    except ValueError as error:
+        raise OSError(
+            f"{name}: what came from {url} is not the registered release and was deleted ({error}). Try again: the "
+            f"transfer may have been cut off, or a proxy have answered. {remedy}"
+        ) from error
+    return folder
+
+
+def _unpack(archive: Path, name: str) -> list[Path]:
+    """The release's files and its README, unpacked beside the archive; the README, which has the terms, first."""
+    target = archive.parent / "files"
+    target.mkdir()
+    with ZipFile(archive) as packed:
+        readme = [member for member in packed.namelist() if member.startswith(f"{name}/README")]
+        members = [*readme, *(f"{name}/{file}" for file in RELEASES[name].files)]
+        for member in members:
+            with packed.open(member) as source, open(target / Path(member).name, "wb") as unpacked:
+                shutil.copyfileobj(source, unpacked)
+    return [target / Path(member).name for member in members]
+
+
+def _read_csvs(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """ml-20m and ml-latest-small: three CSV files in UTF-8."""
+    ours = {"userId": "user_id", "movieId": "item_id"}
+    ratings = pd.read_csv(folder / "ratings.csv").rename(columns=ours)
+    # Texts such as "NA" and "None" are titles and tags, not missing values.
+    movies = pd.read_csv(folder / "movies.csv", index_col="movieId", keep_default_na=False)
+    tags = pd.read_csv(folder / "tags.csv", keep_default_na=False, dtype={"tag": str})
+    joined = tags["tag"].str.lower().groupby(tags["movieId"]).agg(" ".join)
+    movies["tags"] = joined.reindex(movies.index, fill_value="")
+    return ratings, movies
+
+
+def _read_100k(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """ml-100k: tabs in u.data; in u.item "|" between number, title, two dates, address and a 0 or 1 per genre."""
+    ratings = pd.read_csv(folder / "u.data", sep="\t", names=_RATING_COLUMNS)
+    rows = [line.split("|") for line in _lines(folder / "u.item")]
+    flags = np.array([row[-len(_GENRES_100K) :] for row in rows]) == "1"
+    genres = ["|".join(np.array(_GENRES_100K)[own]) for own in flags]
+    return ratings, _movies([(row[0], row[1]) for row in rows], genres)
+
+
+def _read_1m(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """ml-1m: "::" between the columns of ratings.dat and of movies.dat, whose titles may hold a ":" too."""
+    # Ratings are numbers only: read at each ":", every second column is empty, and pandas' fast parser will do.
+    ratings = pd.read_csv(folder / "ratings.dat", sep=":", header=None, usecols=[0, 2, 4, 6])
+    rows = [line.split("::") for line in _lines(folder / "movies.dat")]
+    return ratings.set_axis(_RATING_COLUMNS, axis=1), _movies(
+        [(row[0], row[1]) for row in rows], [row[2] for row in rows]
+    )
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a Latin-1 file that are not empty. Not by str.splitlines, for which \\x85 and others end a line."""
+    with open(path, encoding="latin-1") as file:
+        return [line.rstrip("\n") for line in file if line.strip()]
+
+
+def _movies(numbers_and_titles: list[tuple[str, str]], genres: list[str]) -> pd.DataFrame:
+    """The items' table of a release without tags."""
+    index = pd.Index([int(number) for number, _ in numbers_and_titles], name="item_id")
+    titles = [title for _, title in numbers_and_titles]
+    return pd.DataFrame({"title": titles, "genres": genres, "tags": ""}, index=index)
+
+
+class _Release(NamedTuple):
+    """What is known of a release; sha256 and num_ratings are None where it changes over time."""
+
+    files: tuple[str, ...]
+    read: Callable[[Path], tuple[pd.DataFrame, pd.DataFrame]]
+    num_ratings: int | None = None
+    sha256: str | None = None
+
+
+_CSVS = ("ratings.csv", "movies.csv", "tags.csv")
+# The archives' SHA-256, as TensorFlow Datasets registers them (url_checksums/movielens.txt).
+RELEASES = {
+    "ml-latest-small": _Release(_CSVS, _read_csvs),
+    "ml-100k": _Release(
+        ("u.data", "u.item"), _read_100k, 100_000, "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229"
+    ),
+    "ml-1m": _Release(
+        ("ratings.dat", "movies.dat"),
+        _read_1m,
+        1_000_209,
+        "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",
+    ),
+    "ml-20m": _Release(
+        _CSVS, _read_csvs, 20_000_263, "96f243c338a8665f6bcc89c53edf6ee39162a846940de6b7c8c48aeada765ff3"
+    ),
+}
