@@ -77,7 +77,7 @@ def sgd(
         return () if schedule is None else (jnp.zeros((), jnp.int32),)
 
     options = Options(schedule, clip_update, clip_value)
-    return Solver(prepare, init, partial(_step, options), _check, "sgd")
+    return Solver(prepare, init, partial(_step, options=options), _check, "sgd")
 
 
 def matchings(user: np.ndarray, item: np.ndarray, batch_size: int) -> np.ndarray:
@@ -140,13 +140,13 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
 
 
 def _step(
-    options: Options,
     key: jax.Array,
     model: Model,
     params: Params,
     state: tuple[jax.Array, ...],
     problem: Problem,
     hyper: Hyper,
+    options: Options,
 ) -> tuple[Params, tuple[jax.Array, ...], StepInfo]:
     ratings, layout = problem.ratings, problem.layout
     batch_size = layout.shape[1]
