@@ -4,6 +4,7 @@ from jaxmf import evaluate, models, solvers, verify
 from jaxmf.data import Dataset, Ratings, content, datasets, splits
 from jaxmf.evaluate import predict
 from jaxmf.models import Hyper, Model, Params, Rows
+from jaxmf.persist import load, save
 from jaxmf.training import Fit, fit, make_fit, prepare
 
 __all__ = [
@@ -18,10 +19,12 @@ __all__ = [
     "datasets",
     "evaluate",
     "fit",
+    "load",
     "make_fit",
     "models",
     "predict",
     "prepare",
+    "save",
     "solvers",
     "splits",
     "verify",

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
 from jaxmf.models.features import as_matrix, dense_rows, project, pull_back, to_device
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, memoize
+from jaxmf.models.memoize import memoize
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
 
 Center = Literal["global", "user"] | None
 

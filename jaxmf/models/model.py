@@ -1,24 +1,16 @@
 """What a model is: pure functions over `Params`, and the one objective composed from them."""
 
-import hashlib
-import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import lru_cache, wraps
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar, cast
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from scipy.sparse import csr_array, issparse
 
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
 
 Side = Literal["user", "item"]
-P = ParamSpec("P")
-T = TypeVar("T")
 
 
 class Rows(NamedTuple):
@@ -96,51 +88,6 @@ class Model(NamedTuple):
     design: Callable[..., tuple[Any, jax.Array]] | None = None
     with_rank: Callable[[int], "Model"] | None = None
     name: str = "custom"
-
-
-def memoize(build: Callable[P, T]) -> Callable[P, T]:
-    """Equal arguments, however they are passed, build one object only, so that compiled programs are found again.
-
-    Arrays and SciPy's sparse matrices are equal if their numbers are.
-    """
-    signature, make = inspect.signature(build), cast(Callable[..., T], build)
-
-    @lru_cache(typed=True)
-    def remembered(*args: Any) -> T:
-        return make(*(arg.matrix if isinstance(arg, _Matrix) else arg for arg in args))
-
-    @wraps(build)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        bound = signature.bind(*args, **kwargs)
-        bound.apply_defaults()
-        return remembered(*[_hashable(argument) for argument in bound.args])
-
-    return call
-
-
-@dataclass(frozen=True)
-class _Matrix:
-    """An array, or a sparse matrix, that equals others by the digest of its numbers."""
-
-    digest: bytes
-    matrix: Any = field(compare=False)
-
-
-def _hashable(argument: Any) -> Any:
-    if issparse(argument):
-        matrix: Any = csr_array(argument, copy=True)
-        parts = [matrix.indptr, matrix.indices, matrix.data]
-    else:
-        try:
-            hash(argument)
-            return argument
-        except TypeError:
-            matrix = np.array(argument)
-            parts = [matrix]
-    digest = hashlib.sha256(repr((matrix.shape, *(part.dtype for part in parts))).encode())
-    for part in parts:
-        digest.update(part.tobytes())
-    return _Matrix(digest.digest(), matrix)
 
 
 def row_weights(ratings: Ratings, exponent: jax.typing.ArrayLike) -> Rows:

@@ -9,7 +9,8 @@ import numpy as np
 from jax.scipy.linalg import cho_solve
 
 from jaxmf.data.ratings import Ratings, take
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, memoize, pack, unpack
+from jaxmf.models.memoize import memoize
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 _BUCKETS = 6

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 from jaxmf.data.ratings import Ratings, take
-from jaxmf.models.model import Hyper, Model, Params, memoize, update_scale
+from jaxmf.models.memoize import memoize
+from jaxmf.models.model import Hyper, Model, Params, update_scale
 from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 

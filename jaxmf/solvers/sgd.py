@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.ratings import Ratings, take
-from jaxmf.models.model import Hyper, Model, Params, Rows, memoize, objective, row_weights, update_scale
+from jaxmf.models.memoize import memoize
+from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weights, update_scale
 from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 

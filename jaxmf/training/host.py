@@ -19,6 +19,7 @@ from jaxmf.training.loop import (
     FitState,
     Monitor,
     Prepared,
+    Saved,
     cast_hyper,
     check_static,
     first_state,
@@ -139,11 +140,12 @@ def fit(
     _check_rank(hyper, shape)
     solver.check(model, shape, hyper)
     batch = train if isinstance(train, Prepared) else prepare(solver, ratings, valid)
+    earlier = None
     if resume is not None:
-        _check_resume(resume, jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience)))
+        earlier = _resumed(resume, jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience)))
 
     options = (patience, min_delta, monitor, track)
-    program, state, compile_seconds = _begin(key, model, solver, batch, numbers, options, resume)
+    program, state, compile_seconds = _begin(key, model, solver, batch, numbers, options, earlier)
 
     rows: list[pd.DataFrame] = [] if resume is None else [resume.to_frame()]
     elapsed = 0.0 if resume is None or not len(rows[0]) else float(rows[0]["seconds"].iloc[-1])
@@ -221,16 +223,14 @@ def _begin(
     batch: Prepared,
     numbers: Hyper,
     options: tuple[int | None, float, Monitor, bool],
-    resume: Fit | None,
+    state: FitState | None,
 ) -> tuple[Callable[..., tuple[FitState, dict[str, jax.Array]]], FitState, float]:
-    """The compiled program, the state to start from, and the seconds that compiling took."""
+    """The compiled program, the state to start from (`state` if given), and the seconds that compiling took."""
     clock = time.perf_counter()
     program = _compiled(model, solver, *options)
-    if resume is None:
+    if state is None:
         params = _compiled_initialize(model)(key, batch.train, numbers)
         state = first_state(model, solver, params, numbers, options[0])
-    else:
-        state = resume.state
     # A run of no epochs compiles the program and changes no bit.
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
     return program, state, time.perf_counter() - clock
@@ -269,19 +269,29 @@ def _check_rank(hyper: Hyper, shape: Params) -> None:
         raise ValueError(f"hyper: rank must be an integer from 1 to the model's width {width}, not {hyper.rank!r}")
 
 
-def _check_resume(resume: Fit, expected: FitState) -> None:
-    if (resume.state.best is None) != (expected.best is None):
+def _resumed(resume: Fit, expected: FitState) -> FitState:
+    """The state to go on from, a loaded solver state in its structure again, if all is as this fit expects it."""
+    state = resume.state
+    if (state.best is None) != (expected.best is None):
         raise ValueError("resume: patience must be None in both calls or in neither")
-    parts = (
-        ("parameters", resume.state.params, expected.params),
-        ("solver state", resume.state.solver, expected.solver),
-    )
+    if isinstance(state.solver, Saved):
+        state = state._replace(solver=_restored(state.solver, expected.solver))
+    parts = (("parameters", state.params, expected.params), ("solver state", state.solver, expected.solver))
     for name, found, needed in parts:
         shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", part) for part in (found, needed)]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"resume: the earlier fit has {name} {shapes[0]}, this model, solver and data need {shapes[1]}"
             )
+    return state
+
+
+def _restored(saved: Saved, like: Any) -> Any:
+    """The saved leaves in the structure of `like`, or `saved` itself where the paths are others."""
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
+    if saved.leaves.keys() != set(paths):
+        return saved
+    return jax.tree.unflatten(jax.tree.structure(like), [saved.leaves[path] for path in paths])
 
 
 def _bar(epochs: int, progress: bool) -> Any:

@@ -33,13 +33,19 @@ class Best(NamedTuple):
     epoch: jax.Array
 
 
+class Saved(NamedTuple):
+    """A solver's state as a file gives it back: its leaves by key path, until `fit` resumes with the solver."""
+
+    leaves: dict[str, jax.Array]
+
+
 class FitState(NamedTuple):
     """Everything that the next epoch needs: a fit resumed from it continues to the same bits.
 
     Attributes:
       epoch: epochs done, int32.
       params: parameters after that epoch; after a divergence, those before the bad epoch.
-      solver: the solver's own state.
+      solver: the solver's own state; `Saved` in a fit that was loaded.
       best: the best epoch so far, None without `patience`.
       status: int32 index into `STATUS`; a fit that can go on has 0.
     """

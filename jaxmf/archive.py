@@ -1,0 +1,280 @@
+"""One file of arrays and a header: a zip of .npy members and a readable header.json, without pickle anywhere."""
+
+import io
+import json
+import math
+import re
+import zipfile
+import zlib
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxmf import output
+
+Arrays = dict[str, np.ndarray]
+
+FORMAT, VERSION = "jaxmf.fit", 1
+
+_HEADER = "header.json"
+_LEVEL = 1  # of deflate: two to six times as fast as the default level, and ids and ratings are hardly larger
+_PLAIN = "biufcMm"  # kinds of dtype that a column stores as they are: numbers, dates, durations
+_SAMPLE = 1 << 16  # bytes; what shrinks them by less than half, as factors do, is stored as it is
+
+
+def write(path: Path, header: dict[str, Any], arrays: Arrays) -> None:
+    """Write header and arrays to one file, whole or not at all. `numpy.load(path)` opens it too.
+
+    Args:
+      path: where to; its folder is made if it is not there.
+      header: JSON; format, versions, and the dtypes and shapes of the arrays are added to it.
+      arrays: by name, as `put` made them.
+
+    Raises:
+      OSError: what the file system says.
+    """
+    versions = {"format": FORMAT, "version": VERSION, "jaxmf": metadata.version("jaxmf")}
+    shapes = {name: " ".join(map(str, (_name(array.dtype), *array.shape))) for name, array in arrays.items()}
+    header = versions | header | {"arrays": shapes}
+    output.write(path, lambda temporary: _write(temporary, json.dumps(header, indent=2, ensure_ascii=False), arrays))
+
+
+def _write(path: Path, header: str, arrays: Arrays) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(_member(_HEADER, compress=True), header.encode(), compresslevel=_LEVEL)
+        for name, array in arrays.items():
+            member = _member(f"{name}.npy", compress=_shrinks(array))
+            with archive.open(member, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array.view(_stored(array.dtype)), allow_pickle=False)
+
+
+def read(path: Path) -> tuple[dict[str, Any], Arrays]:
+    """What `write` wrote.
+
+    Raises:
+      FileNotFoundError: no such file.
+      ValueError: not a zip, a truncated one, somebody else's, one of a later version, or a member that is missing,
+        corrupted or of another dtype or shape than the header says.
+    """
+    with open(path, "rb") as file:
+        begins_as_zip = file.read(4) == b"PK\x03\x04"
+    try:
+        archive = zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        if begins_as_zip:
+            raise ValueError(
+                "it begins as a zip file but has no end: it is truncated. Copy it or save it anew"
+            ) from error
+        raise ValueError("it is not a zip file; expected one that jaxmf.save wrote") from error
+    with archive:
+        header = _header(archive)
+        try:
+            shapes = {name: shape.split() for name, shape in header["arrays"].items()}
+            expected = {name: (np.dtype(dtype), tuple(map(int, shape))) for name, (dtype, *shape) in shapes.items()}
+        except (LookupError, TypeError, AttributeError, ValueError) as error:
+            raise ValueError(f"its {_HEADER} does not list its arrays: the file was changed") from error
+        return header, {name: _array(archive, name, *what) for name, what in expected.items()}
+
+
+def _header(archive: zipfile.ZipFile) -> dict[str, Any]:
+    if _HEADER not in archive.namelist():
+        raise ValueError(f"it is a zip file without {_HEADER}; expected one that jaxmf.save wrote")
+    text = _bytes(archive, _HEADER)
+    try:
+        header = json.loads(text)
+        known, version = header["format"] == FORMAT, int(header["version"])
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"its {_HEADER} names no format; expected a file that jaxmf.save wrote") from error
+    if not known:
+        raise ValueError(f"its {_HEADER} names the format {header['format']!r}; expected {FORMAT!r}, of jaxmf.save")
+    if version > VERSION:
+        raise ValueError(
+            f"it has format version {version}, written by jaxmf {header.get('jaxmf')}; this jaxmf "
+            f"{metadata.version('jaxmf')} reads up to {VERSION}: update jaxmf"
+        )
+    return header
+
+
+def _bytes(archive: zipfile.ZipFile, member: str) -> bytes:
+    try:
+        return archive.read(member)
+    except KeyError as error:
+        raise ValueError(f"its member {member} is missing: the file was changed. Copy it or save it anew") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        raise ValueError(f"its member {member} is corrupted ({error}). Copy it or save it anew") from error
+
+
+def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    raw = _bytes(archive, f"{name}.npy")
+    try:
+        array = np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"its member {name}.npy is no array ({error}). Save it anew") from error
+    if (array.dtype, array.shape) != (_stored(dtype), shape):
+        found, expected = f"{array.dtype}{list(array.shape)}", f"{dtype}{list(shape)}"
+        raise ValueError(f"its member {name}.npy is {found}, its header says {expected}: the file was changed")
+    return array.view(dtype)
+
+
+def put(arrays: Arrays | None, name: str, array: Any) -> str:
+    """Add an array under `name`, or one like it that is free and fit for a file; that name."""
+    dtype = getattr(array, "dtype", None)
+    if isinstance(array, jax.Array) and jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
+        raise ValueError(f"{name} has dtype {dtype}, which no file can hold: keep jax.random.key_data of a key instead")
+    array = np.asarray(array)
+    if arrays is None or array.dtype.hasobject or array.dtype.names:
+        raise ValueError(
+            f"{name} is an array of {array.dtype}, which cannot be stored without pickle: use plain numbers"
+        )
+    name = re.sub(r"[^\w.-]+", "_", name)
+    while name in arrays:
+        name += "_"
+    arrays[name] = array
+    return name
+
+
+def pack(value: Any, arrays: Arrays | None, name: str) -> Any:
+    """A value as JSON, with its arrays put aside; `unpack` gives the same value of the same types back.
+
+    Args:
+      value: None, bools, numbers, strings, NumPy scalars, and lists, tuples and string-keyed dicts of such; with
+        `arrays` also NumPy and JAX arrays and SciPy's CSR and CSC matrices.
+      arrays: where arrays go, or None to refuse them.
+      name: what messages and members call the value.
+
+    Raises:
+      ValueError: anything else, naming where it is and its type.
+    """
+    kind = type(value)
+    if value is None or kind in (bool, int, str):
+        return value
+    if kind is float:
+        return value if math.isfinite(value) else {"float": repr(value)}
+    if kind is list:
+        return [pack(x, arrays, name) for x in value]
+    if kind is tuple:
+        return {"tuple": [pack(x, arrays, name) for x in value]}
+    if kind is dict and all(type(key) is str for key in value):
+        return {"dict": {key: pack(x, arrays, f"{name}.{key}") for key, x in value.items()}}
+    if value is pd.NA:
+        return {"missing": "NA"}
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+        return {"scalar": pack(value.item(), None, name), "dtype": value.dtype.str}
+    if isinstance(value, jax.Array):
+        return {"jax": put(arrays, name, value)}
+    if kind is np.ndarray:
+        return {"numpy": put(arrays, name, value)}
+    if getattr(value, "format", None) in ("csr", "csc") and kind.__module__.startswith("scipy.sparse"):
+        parts = [put(arrays, f"{name}.{part}", getattr(value, part)) for part in ("data", "indices", "indptr")]
+        return {"sparse": kind.__name__, "shape": list(value.shape), "parts": parts}
+    raise ValueError(
+        f"{name} holds a {kind.__module__}.{kind.__qualname__}, which cannot be stored without pickle: convert it to "
+        "numbers, strings or arrays"
+    )
+
+
+def unpack(packed: Any, arrays: Arrays) -> Any:
+    """The inverse of `pack`."""
+    if isinstance(packed, list):
+        return [unpack(x, arrays) for x in packed]
+    if not isinstance(packed, dict):
+        return packed
+    kind, content = next(iter(packed.items()))
+    match kind:
+        case "float":
+            return float(content)
+        case "tuple":
+            return tuple(unpack(x, arrays) for x in content)
+        case "dict":
+            return {key: unpack(x, arrays) for key, x in content.items()}
+        case "missing":
+            return pd.NA
+        case "scalar":
+            return np.dtype(packed["dtype"]).type(unpack(content, arrays))
+        case "jax":
+            return to_jax(arrays[content], content)
+        case "numpy":
+            return arrays[content]
+        case "sparse":
+            import scipy.sparse
+
+            parts = tuple(arrays[part] for part in packed["parts"])
+            return getattr(scipy.sparse, content)(parts, tuple(packed["shape"]))
+    raise KeyError(kind)
+
+
+def to_jax(array: np.ndarray, name: str) -> jax.Array:
+    """The array on the default device; a ValueError, naming it, where JAX would narrow it."""
+    on_device = jax.numpy.asarray(array)
+    if on_device.dtype != array.dtype:
+        raise ValueError(
+            f"{name} is {array.dtype}, which JAX makes {on_device.dtype} while its 64-bit numbers are off: load it "
+            "under `with jax.enable_x64(True):`, or after jax.config.update('jax_enable_x64', True)"
+        )
+    return on_device
+
+
+def pack_column(values: pd.Series | pd.Index, arrays: Arrays, name: str) -> dict[str, str]:
+    """A column as JSON: numbers and dates as an array of their own, all else as JSON text in an array of bytes.
+
+    Raises:
+      ValueError: values that would not come back as they are, naming the column and their type.
+
+    Cost: O(n); text costs its encoding, decoding and encoding again, which is how it is known to come back.
+    """
+    dtype = values.dtype
+    if isinstance(dtype, np.dtype) and dtype.kind in _PLAIN:
+        return {"dtype": dtype.str, "values": put(arrays, name, values.to_numpy())}
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        utc = pd.Series(values).dt.tz_convert(None)
+        return {"dtype": str(dtype), "values": put(arrays, name, utc.to_numpy())}
+    text = _text(values, name)
+    packed = {"dtype": str(dtype), "values": put(arrays, name, np.frombuffer(text, np.uint8))}
+    try:
+        found = unpack_column(packed, arrays)
+    except TypeError:
+        found = None
+    if found is None or found.dtype != dtype or _text(found, name) != text:
+        raise ValueError(f"{name} has dtype {dtype}, which cannot be stored exactly: convert it with astype(object)")
+    return packed
+
+
+def unpack_column(packed: dict[str, str], arrays: Arrays) -> pd.Series:
+    """The inverse of `pack_column`."""
+    dtype, values = pd.api.types.pandas_dtype(packed["dtype"]), arrays[packed["values"]]
+    if isinstance(dtype, pd.DatetimeTZDtype):
+        return pd.Series(pd.DatetimeIndex(values).tz_localize("UTC").tz_convert(dtype.tz))
+    if isinstance(dtype, np.dtype) and dtype.kind in _PLAIN:
+        return pd.Series(values)
+    return pd.Series(unpack(json.loads(values.tobytes()), {}), dtype=dtype)
+
+
+def _text(values: pd.Series | pd.Index, name: str) -> bytes:
+    try:
+        return json.dumps(pack(values.tolist(), None, name), ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} holds a string that is not valid Unicode: {error.object[:20]!r}") from error
+
+
+def _member(name: str, compress: bool) -> zipfile.ZipInfo:
+    member = zipfile.ZipInfo(name)  # of a fixed date: equal content gives equal bytes
+    member.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
+    return member
+
+
+def _shrinks(array: np.ndarray) -> bool:
+    sample = array.ravel()[: _SAMPLE // max(1, array.itemsize)].tobytes()
+    return len(zlib.compress(sample, _LEVEL)) < 0.5 * len(sample)
+
+
+def _stored(dtype: np.dtype) -> np.dtype:
+    """What the file holds: NumPy's format has no names for bfloat16 and the like, whose bits are stored as integers."""
+    return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
+
+
+def _name(dtype: np.dtype) -> str:
+    return dtype.name if dtype.kind == "V" else dtype.str

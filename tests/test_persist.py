@@ -1,0 +1,587 @@
+"""What was saved comes back to the bit, in another file or not at all; `fit` goes on from it."""
+
+import io
+import json
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits
+from scipy.sparse import csc_matrix, csr_array
+
+from jaxmf import Dataset, Fit, Hyper, Model, Params, Rows, archive, fit, load, models, persist, predict, prepare, save
+from jaxmf.models.memoize import how_built, memoize
+from jaxmf.training import Saved, start
+
+BIASED = MODELS["biased"]
+OPTIONS = {"hyper": HYPER, "patience": 8}
+BUILT = {**MODELS, "damped": models.damped_bias(2.0), "global": models.global_mean()}
+
+
+def table(num_users=17, num_items=13) -> pd.DataFrame:
+    """Nine of ten pairs."""
+    pair = np.arange(num_users * num_items)
+    pair = pair[pair % 10 != 3]
+    rating = np.random.default_rng(0).integers(1, 11, len(pair)) / 2
+    columns = {"user_id": pair // num_items, "item_id": 100 + pair % num_items, "rating": rating}
+    return pd.DataFrame(columns | {"timestamp": 10**9 + pair})
+
+
+DATA = Dataset.from_frame(table(), name="nine of ten")
+TRAIN, VALID = DATA.take(np.arange(0, 198, 2)), DATA.take(np.arange(1, 198, 2))
+
+
+def unfitted(model, data=DATA, hyper=HYPER, patience=None) -> Fit:
+    """A Fit of no epochs, which needs no compiling."""
+    state = start(KEY, model, SOLVERS["adam"], prepare(SOLVERS["adam"], data), hyper, patience)
+    return Fit(model, state.params, hyper, state, {"epoch": np.arange(0), "seconds": np.zeros(0)}, "completed", 0.25)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> Fit:
+    return fit(KEY, BIASED, SOLVERS["als"], TRAIN, VALID, epochs=5, **OPTIONS)
+
+
+@pytest.fixture
+def path(tmp_path) -> Path:
+    return tmp_path / "fit.npz"
+
+
+@pytest.fixture
+def file(path) -> Path:
+    """A file as `save` writes it."""
+    save(path, unfitted(BIASED, patience=3), DATA)
+    return path
+
+
+def assert_same_data(found: Dataset, expected: Dataset) -> None:
+    assert found.fingerprint() == expected.fingerprint()
+    assert found.name == expected.name
+    for name in ("user_ids", "item_ids"):
+        pd.testing.assert_index_equal(getattr(found, name), getattr(expected, name), exact="equiv")
+        assert [type(x) for x in getattr(found, name)] == [type(x) for x in getattr(expected, name)]
+    for name in ("user", "item", "rating", "timestamp"):
+        a, b = getattr(found, name), getattr(expected, name)
+        assert (a is None) == (b is None)
+        assert a is None or (a.dtype == b.dtype and np.array_equal(a, b))
+    assert found.user_index(expected.user_ids).tolist() == list(range(expected.num_users))
+    assert found.item_index(expected.item_ids).tolist() == list(range(expected.num_items))
+    assert (found.items is None) == (expected.items is None)
+    if found.items is not None:
+        pd.testing.assert_frame_equal(found.items, expected.items)
+
+
+def assert_same_fit(found: Fit, expected: Fit) -> None:
+    """Apart from the solver's state, whose structure a file does not know, and from seconds."""
+    assert found.hyper == expected.hyper
+    assert_same_bits(found.params, expected.params)
+    assert_same_bits(found.state._replace(solver=None), expected.state._replace(solver=None))
+    assert found.status == expected.status
+    assert found.history.keys() == expected.history.keys()
+    for name in found.history.keys() - {"seconds"}:
+        assert found.history[name].dtype == expected.history[name].dtype
+        np.testing.assert_array_equal(found.history[name], expected.history[name])
+
+
+@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+def test_resuming_a_loaded_fit_changes_no_bit(path, solver):
+    """5 + 5 epochs equal 10; a file of a loaded fit is as good as one of the fit itself."""
+    whole = fit(KEY, BIASED, solver, TRAIN, VALID, epochs=10, **OPTIONS)
+    part = fit(KEY, BIASED, solver, TRAIN, VALID, epochs=5, **OPTIONS)
+    save(path, part, TRAIN)
+    loaded, data = load(path)
+    assert_same_fit(loaded, part)
+    assert isinstance(loaded.state.solver, Saved)
+    assert_same_bits(jax.tree.leaves(loaded.state.solver.leaves), jax.tree.leaves(persist._by_path(part.state.solver)))
+    save(path, loaded, data)
+    again, data = load(path)
+    for earlier in (loaded, again):
+        both = fit(KEY, earlier.model, solver, data, VALID, epochs=5, **OPTIONS, resume=earlier)
+        assert_same_fit(both, whole)
+        assert_same_bits(both.state, whole.state)
+
+
+def test_without_patience_there_is_no_best(path):
+    part, whole = (fit(KEY, BIASED, SOLVERS["als"], TRAIN, hyper=HYPER, epochs=n) for n in (2, 4))
+    save(path, part, TRAIN)
+    loaded, _ = load(path)
+    assert loaded.state.best is None
+    both = fit(KEY, BIASED, SOLVERS["als"], TRAIN, hyper=HYPER, epochs=2, resume=loaded)
+    assert_same_bits((both.params, both.state), (whole.params, whole.state))
+
+
+def test_a_fit_that_stopped_stays_as_it_is(path, fitted):
+    stopped = fitted._replace(state=fitted.state._replace(status=jnp.int32(2)), status="stopped_early")
+    save(path, stopped, TRAIN)
+    again = fit(KEY, BIASED, SOLVERS["als"], TRAIN, VALID, epochs=3, **OPTIONS, resume=load(path)[0])
+    assert_same_fit(again, stopped)
+    assert_same_bits(again.state, stopped.state)
+
+
+def test_predictions_history_and_seconds_are_the_same(path, fitted):
+    save(path, fitted, TRAIN)
+    loaded, data = load(path)
+    frame = table().sample(frac=1, random_state=1)
+    expected = predict(BIASED, fitted.params, TRAIN, frame)
+    pd.testing.assert_series_equal(predict(loaded.model, loaded.params, data, frame), expected, check_exact=True)
+    pd.testing.assert_frame_equal(loaded.to_frame(), fitted.to_frame(), check_exact=True)
+    assert loaded.compile_seconds == fitted.compile_seconds
+
+
+def test_resume_with_another_solver_or_model_is_refused(path, fitted):
+    save(path, fitted, TRAIN)
+    loaded, data = load(path)
+    with pytest.raises(
+        ValueError, match=r"resume: the earlier fit has solver state .*this model, solver and data need"
+    ):
+        fit(KEY, BIASED, SOLVERS["adam"], data, VALID, epochs=2, **OPTIONS, resume=loaded)
+    with pytest.raises(ValueError, match="resume: the earlier fit has parameters"):
+        fit(KEY, models.biased_mf(2), SOLVERS["als"], data, VALID, epochs=2, **OPTIONS, resume=loaded)
+    leaves = {"": loaded.state.solver.leaves[""].astype(jnp.float32)}
+    narrow = loaded._replace(state=loaded.state._replace(solver=Saved(leaves)))
+    with pytest.raises(ValueError, match=r"resume: the earlier fit has solver state float32.*need float64"):
+        fit(KEY, BIASED, SOLVERS["als"], data, VALID, epochs=2, **OPTIONS, resume=narrow)
+
+
+@pytest.mark.parametrize("patience", [None, 3])
+@pytest.mark.parametrize("model", BUILT.values(), ids=BUILT)
+def test_built_in_models(path, model, patience):
+    saved = unfitted(model, patience=patience)
+    save(path, saved, DATA)
+    loaded, data = load(path)
+    assert loaded.model is model
+    assert_same_fit(loaded, saved)
+    assert_same_data(data, DATA)
+
+
+def test_how_a_model_was_built():
+    assert how_built(models.mf(4)) == (models.mf, {"rank": 4, "center": "global"})
+    assert how_built(models.mf(center="user", rank=4)) == (models.mf, {"rank": 4, "center": "user"})
+    assert how_built(models.mf(4)._replace(loss=lambda params, ratings: ratings.value)) is None
+    assert how_built(OWN) is None
+    assert how_built(OWN._replace(init={})) is None
+
+
+@pytest.mark.parametrize("form", [np.float32, csr_array, csc_matrix], ids=["dense", "sparse", "columns"])
+def test_features_of_the_items_are_saved(path, form):
+    model = models.content_mf(3, form(np.eye(13, 40)))
+    save(path, unfitted(model), DATA)
+    loaded, _ = load(path)
+    assert loaded.model is model
+    assert_same_fit(loaded, unfitted(model))
+
+
+# A model of a user's own.
+
+
+def own_init(key, ratings, hyper):
+    draw = jax.random.normal(key, (ratings.num_items, 2), ratings.value.dtype)
+    return Params(Rows(item={"look": {"deep": (draw, draw[:, 0])}}))
+
+
+def own_predict(params, users, items):
+    return params.trained.item["look"]["deep"][1][items]
+
+
+OWN = Model(
+    init=own_init,
+    predict=own_predict,
+    loss=lambda params, ratings: (ratings.value - own_predict(params, ratings.user, ratings.item)) ** 2,
+    penalty=lambda trained, weight, hyper: 0.0,
+    name="mine",
+)
+
+
+def test_a_model_of_ones_own(path):
+    saved = unfitted(OWN)
+    save(path, saved, DATA)
+    with pytest.raises(ValueError, match=r"fit\.npz: .*'mine', .*pass the model, as jaxmf\.load\(path, model=\.\.\.\)"):
+        load(path)
+    loaded, _ = load(path, model=OWN)
+    assert loaded.model is OWN
+    assert_same_fit(loaded, saved)
+
+
+def test_a_constructor_of_ones_own_is_not_taken_for_a_built_in_one(path):
+    @memoize
+    def biased_mf(rank: int) -> Model:
+        return models.mf(rank)._replace(init=lambda *x: models.mf(rank).init(*x))
+
+    save(path, unfitted(biased_mf(3)), DATA)
+    with pytest.raises(ValueError, match=r"that jaxmf\.models did not build, 'mf'"):
+        load(path)
+
+
+def test_a_model_with_a_part_replaced_is_ones_own(path):
+    changed = BIASED._replace(predict=lambda params, users, items: 0.0 * BIASED.predict(params, users, items))
+    save(path, unfitted(changed), DATA)
+    with pytest.raises(ValueError, match=r"'biased_mf', .*pass the model"):
+        load(path)
+    assert load(path, model=changed)[0].model is changed
+
+
+OTHERS = {
+    "width": (models.biased_mf(2), r"params\.trained\.item\['factors'\] is float64\[13, 3\], .* float64\[13, 2\]"),
+    "terms": (models.mf(3), r"params\.trained\.item\['bias'\] is float64\[13\], the model makes it not at all"),
+    "more": (OWN, r"params.*is missing, the model makes it float64|params.*the model makes it not at all"),
+    "dtype": (
+        BIASED._replace(init=lambda *x: jax.tree.map(lambda leaf: leaf.astype(jnp.float32), BIASED.init(*x))),
+        r"params\..* is float64.*, the model makes it float32",
+    ),
+    "failing": (OWN._replace(init=lambda key, ratings, hyper: hyper.extra["mine"]), "'mine' cannot be initialized"),
+}
+
+
+@pytest.mark.parametrize(("model", "message"), OTHERS.values(), ids=OTHERS)
+def test_another_model_is_refused(file, model, message):
+    with pytest.raises(ValueError, match=rf"^{file}: .*{message}"):
+        load(file, model=model)
+
+
+def test_other_data_is_refused(path, fitted):
+    fewer = Dataset.from_frame(table(num_users=15))
+    with pytest.raises(ValueError, match=r"save: params\.trained\.user\['bias'\] is float64\[17\], .*float64\[15\]"):
+        save(path, fitted, fewer)
+    with pytest.raises(ValueError, match="save: data must be the Dataset that knows the fit's ids, not Ratings"):
+        save(path, fitted, DATA.ratings)
+    assert not path.exists()
+
+
+HYPERS = {
+    "defaults": Hyper(),
+    "ints": Hyper(l2=1, reg_exponent=0, rank=2),
+    "scalars": Hyper(l2=np.float32(0.1), momentum=np.float64(0.1), rank=np.int64(2)),
+    "arrays": Hyper(l2=np.array(0.1, np.float32), l2_bias=jnp.float32(0.1), learning_rate=jnp.float64(0.1)),
+    "extra": Hyper(
+        l2=5e-324,
+        extra={
+            "ü": 0.1 + 0.2,
+            "weights": np.arange(6, dtype=np.float16).reshape(2, 3),
+            "narrow": jnp.ones(3, jnp.bfloat16),
+            "deep": {"pair": (1, 2.0, True, None), "list": [jnp.int32(3)], "infinite": -np.inf},
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("hyper", HYPERS.values(), ids=HYPERS)
+def test_hyper_comes_back_exactly(path, monkeypatch, hyper):
+    # Such numbers need not be ones that a fit can run with.
+    monkeypatch.setattr(persist, "_shapes", lambda model, *_: unfitted(model).params)
+    save(path, unfitted(BIASED)._replace(hyper=hyper), DATA)
+    found = load(path)[0].hyper
+    assert jax.tree.structure(found) == jax.tree.structure(hyper)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(hyper), strict=True):
+        assert type(a) is type(b)
+        assert np.asarray(a).dtype == np.asarray(b).dtype
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+UNSTORABLE = {
+    "object": (object(), r"hyper\.extra\.mine holds a builtins\.object, which cannot be stored without pickle"),
+    "function": ([np.sin], r"hyper\.extra\.mine holds a numpy\.ufunc"),
+    "objects": (np.array([{}]), r"hyper\.extra\.mine is an array of object, .*without pickle"),
+    "key": (KEY, r"hyper\.extra\.mine has dtype key<fry>.*jax\.random\.key_data"),
+    "dict": ({1: 2}, r"hyper\.extra\.mine holds a builtins\.dict"),
+    "masked": (np.ma.masked_array([1.0], [True]), r"hyper\.extra\.mine holds a numpy\.ma\.MaskedArray"),
+}
+
+
+@pytest.mark.parametrize(("value", "message"), UNSTORABLE.values(), ids=UNSTORABLE)
+def test_what_cannot_be_stored_is_named(path, value, message):
+    saved = unfitted(BIASED)._replace(hyper=HYPER._replace(extra={"mine": value}))
+    with pytest.raises(ValueError, match=message):
+        save(path, saved, DATA)
+    assert not path.exists()
+
+
+DAYS = pd.DatetimeIndex(pd.date_range("2024-01-01 12:30", periods=17).to_numpy())
+IDS = {
+    "int64": pd.Index(np.arange(17) * 10**15),
+    "int8": pd.Index(np.arange(17, dtype=np.int8)),
+    "uint64": pd.Index(np.arange(17, dtype=np.uint64) + 2**63),
+    "float64": pd.Index(np.arange(17) / 3),
+    "str": pd.Index([f"ü{n}\0\n" for n in range(17)]),
+    "object": pd.Index([f"u{n}" for n in range(17)], dtype=object),
+    "mixed": pd.Index([0, "0", 2.5, 10**30, (1, ("a", None)), *map(str, range(20, 32))], dtype=object),
+    "tuples": pd.Index([(n, f"{n}") for n in range(17)], tupleize_cols=False),
+    "bool-like": pd.Index([True, *map(float, range(2, 18))], dtype=object),
+    "dates": DAYS.as_unit("s"),
+    "zoned": DAYS.tz_localize("Europe/Berlin"),
+    "durations": DAYS - DAYS[0],
+    "Int64": pd.Index(np.arange(17), dtype="Int64"),
+    "string": pd.Index([f"u{n}" for n in range(17)], dtype="string"),
+}
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS)
+def test_ids_come_back_exactly(path, ids):
+    data = replace(DATA, user_ids=ids.rename("user_id"), timestamp=None)
+    save(path, unfitted(BIASED), data)
+    assert_same_data(load(path)[1], data)
+
+
+REFUSED_IDS = {
+    "dates": (pd.Index([d.date() for d in DAYS]), r"data\.user_ids holds a datetime\.date, .*convert it"),
+    "periods": (pd.period_range("2024-01", periods=17, freq="M"), r"data\.user_ids holds a pandas\.\S*Period"),
+    "levels": (pd.MultiIndex.from_arrays([range(17), range(17)]), r"data\.user_ids has 2 levels.*to_flat_index"),
+    "surrogates": (pd.Index([f"\ud800{n}" for n in range(17)], dtype=object), "not valid Unicode"),
+    "categories": (
+        pd.CategoricalIndex(range(17), categories=range(16, -1, -1), ordered=True),
+        r"data\.user_ids has dtype category, .*astype\(object\)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("ids", "message"), REFUSED_IDS.values(), ids=REFUSED_IDS)
+def test_ids_that_would_change_are_refused(path, ids, message):
+    with pytest.raises(ValueError, match=message):
+        save(path, unfitted(BIASED), replace(DATA, user_ids=ids))
+    assert not path.exists()
+
+
+ITEMS = pd.DataFrame(
+    {
+        "title": [f"Ü {n}" for n in range(13)],
+        "year": np.arange(13, dtype=np.int16),
+        "length": np.float32([np.nan, *np.arange(12) / 3]),
+        "genres": [["a"] * (n % 3) for n in range(13)],
+        "tag": pd.Series([None, np.nan, *"abcdefghijk"], DATA.item_ids, dtype=object),
+        "nullable": pd.array([None, *range(12)], dtype="Int64"),
+        "seen": DAYS[:13].tz_localize("UTC"),
+        7: True,
+    },
+    index=DATA.item_ids,
+)
+
+
+def test_item_metadata_comes_back_exactly(path):
+    twice = pd.concat([ITEMS, ITEMS[["title"]]], axis=1)
+    for items in (ITEMS, twice, ITEMS[[]]):
+        data = replace(DATA, items=items)
+        save(path, unfitted(BIASED), data)
+        assert_same_data(load(path)[1], data)
+    found = load(path, BIASED)[1].items
+    assert found.index.name == "item_id"
+    save(path, unfitted(BIASED), replace(DATA, items=ITEMS))
+    assert [type(x) for x in load(path)[1].items["tag"]] == [type(None), float] + [str] * 11
+
+
+def test_item_metadata_that_needs_pickle_is_refused(path):
+    items = ITEMS.assign(poster=[object()] * 13)
+    with pytest.raises(ValueError, match=r"data\.items\.poster holds a builtins\.object.*without pickle: convert it"):
+        save(path, unfitted(BIASED), replace(DATA, items=items))
+
+
+def test_float32_under_x64_and_float64_without(path):
+    """What is float32 stays so; what is float64 is not narrowed in silence."""
+    with jax.enable_x64(False):
+        single = unfitted(BIASED)
+        save(path, single, DATA)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(load(path)[0].params)} == {"float32"}
+    assert_same_fit(load(path)[0], single)
+    double = unfitted(BIASED)
+    with jax.enable_x64(False):
+        save(path, double, DATA)
+        with pytest.raises(
+            ValueError, match=rf"^{path}: params\S* is float64, .* float32 .*with jax\.enable_x64\(True\)"
+        ):
+            load(path)
+    assert_same_fit(load(path)[0], double)
+
+
+def test_float64_numbers_of_hyper_are_not_narrowed(path):
+    with jax.enable_x64(False):
+        single = unfitted(BIASED)
+    save(path, single._replace(hyper=HYPER._replace(l2=jnp.float64(0.1))), DATA)
+    with jax.enable_x64(False), pytest.raises(ValueError, match=r"hyper\.l2 is float64, .*jax\.enable_x64"):
+        load(path)
+
+
+def test_one_file_without_pickle_that_numpy_opens(file):
+    saved = unfitted(BIASED, patience=3)
+    with np.load(file, allow_pickle=False) as arrays:
+        np.testing.assert_array_equal(arrays["params.trained.user.factors"], saved.params.trained.user["factors"])
+        header = json.loads(arrays["header.json"])
+        assert set(arrays.files) == {"header.json", *header["arrays"]}
+        assert all(isinstance(arrays[name], np.ndarray) for name in header["arrays"])
+    assert (header["format"], header["version"]) == ("jaxmf.fit", 1)
+    assert header["model"] == {"name": "biased_mf", "constructor": "biased_mf", "arguments": {"rank": 3}}
+    assert header["params"] == header["state"]["params"] == header["state"]["best"]["params"], "stored once"
+
+
+def test_equal_content_gives_equal_bytes(file, tmp_path):
+    save(tmp_path / "other", unfitted(BIASED, patience=3), DATA)
+    assert (tmp_path / "other").read_bytes() == file.read_bytes()
+
+
+def test_what_shrinks_is_compressed(file):
+    with zipfile.ZipFile(file) as zipped:
+        compressed = {x.filename for x in zipped.infolist() if x.compress_type == zipfile.ZIP_DEFLATED}
+    assert {"header.json", "data.user.npy", "data.rating.npy", "data.timestamp.npy"} <= compressed
+    assert "params.trained.user.factors.npy" not in compressed
+
+
+def test_names_that_members_cannot_have(path):
+    """Leaves named alike but for what a file name lacks are told apart."""
+    names = {"a/b": 1.0, "a b": 2.0, "../up": 3.0, "ä'\"\\": 4.0}
+
+    def init(key, ratings, hyper):
+        return Params(Rows(shared={name: jnp.full((), x, ratings.value.dtype) for name, x in names.items()}))
+
+    model = OWN._replace(init=init)
+    saved = unfitted(model, hyper=HYPER._replace(extra={"../x": np.ones(2), "a\\b": np.zeros(2)}))
+    save(path, saved, DATA)
+    found = load(path, model)[0]
+    assert_same_bits(found.params, saved.params)
+    np.testing.assert_array_equal(found.hyper.extra["../x"], np.ones(2))
+    np.testing.assert_array_equal(found.hyper.extra["a\\b"], np.zeros(2))
+    with zipfile.ZipFile(path) as zipped:
+        assert not [name for name in zipped.namelist() if "/" in name or "\\" in name]
+
+
+def test_an_interrupted_save_leaves_the_old_file(file, monkeypatch):
+    before, write_array = file.read_bytes(), np.lib.format.write_array
+    written = []
+
+    def interrupted(stream, array, **options):
+        if len(written) == 3:
+            raise KeyboardInterrupt
+        written.append(array)
+        write_array(stream, array, **options)
+
+    monkeypatch.setattr(np.lib.format, "write_array", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save(file, unfitted(MODELS["mf"]), DATA)
+    assert [p.name for p in file.parent.iterdir()] == [file.name]
+    assert file.read_bytes() == before
+
+
+def test_folders_are_made_and_no_suffix_is_added(tmp_path):
+    save(str(tmp_path / "a" / "b" / "fit"), unfitted(BIASED), DATA)
+    assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["fit"]
+    assert_same_fit(load(str(tmp_path / "a" / "b" / "fit"))[0], unfitted(BIASED))
+
+
+def test_no_such_file(path):
+    with pytest.raises(FileNotFoundError, match="fit"):
+        load(path)
+
+
+def changed(path: Path, change) -> None:
+    """Write the zip anew, its members (name -> bytes) changed."""
+    with zipfile.ZipFile(path) as zipped:
+        members = {name: zipped.read(name) for name in zipped.namelist()}
+    change(members)
+    with zipfile.ZipFile(path, "w") as zipped:
+        for name, content in members.items():
+            zipped.writestr(name, content)
+
+
+def with_header(**values):
+    def change(members):
+        members["header.json"] = json.dumps(json.loads(members["header.json"]) | values).encode()
+
+    return change
+
+
+def with_array(name, array, **options):
+    def change(members):
+        stream = io.BytesIO()
+        np.save(stream, array, **options)
+        members[f"{name}.npy"] = stream.getvalue()
+
+    return change
+
+
+FACTORS = "params.trained.user.factors"
+DAMAGES = {
+    "no-header": (lambda m: m.pop("header.json"), r"a zip file without header\.json; expected one that jaxmf\.save"),
+    "no-json": (lambda m: m.update({"header.json": b"{"}), r"names no format; expected a file that jaxmf\.save"),
+    "list": (lambda m: m.update({"header.json": b"[]"}), r"names no format; expected a file that jaxmf\.save"),
+    "other-format": (with_header(format="other"), r"names the format 'other'; expected 'jaxmf\.fit'"),
+    "newer": (
+        with_header(version=2, jaxmf="9.9", arrays=None),
+        r"format version 2, written by jaxmf 9\.9; this jaxmf .* reads up to 1: update jaxmf",
+    ),
+    "missing": (lambda m: m.pop(f"{FACTORS}.npy"), rf"member {FACTORS}\.npy is missing: .*save it anew"),
+    "shape": (
+        with_array(FACTORS, np.zeros((17, 2))),
+        rf"member {FACTORS}\.npy is float64\[17, 2\], .* float64\[17, 3\]",
+    ),
+    "dtype": (with_array(FACTORS, np.zeros((17, 3), np.float32)), r"npy is float32\[17, 3\], .* float64\[17, 3\]"),
+    "order": (with_array("data.rating", np.zeros(199, ">f8")), r"data\.rating\.npy is >f8\[199\], .* float64"),
+    "pickle": (with_array(FACTORS, np.array([{}]), allow_pickle=True), r"npy is no array \(Object arrays cannot be"),
+    "no-npy": (lambda m: m.update({f"{FACTORS}.npy": b"text"}), rf"{FACTORS}\.npy is no array"),
+    "no-arrays": (with_header(arrays=None), "does not list its arrays: the file was changed"),
+    "no-params": (with_header(params=None), r"header is not as jaxmf\.save writes it .*the file was changed"),
+    "no-state": (with_header(state={}), r"header is not as jaxmf\.save writes it .*the file was changed"),
+    "no-leaf": (with_header(params={}), r"params\S* is missing, the model makes it float64"),
+    "constructor": (
+        with_header(model={"name": "x", "constructor": "objective", "arguments": {}}),
+        r"a fit of models\.objective, which this jaxmf has not: update jaxmf, or pass model=",
+    ),
+    "argument": (
+        with_header(model={"name": "x", "constructor": "mf", "arguments": {"size": 3}}),
+        r"header is not as jaxmf\.save writes it",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_a_changed_file_is_refused(file, change, message):
+    changed(file, change)
+    with pytest.raises(ValueError, match=rf"^{file}: .*{message}"):
+        load(file)
+
+
+def test_rewriting_alone_changes_nothing(file):
+    changed(file, lambda members: None)
+    assert_same_fit(load(file)[0], unfitted(BIASED, patience=3))
+
+
+@pytest.mark.parametrize("content", [b"", b"user_id,item_id\n", b"\x80\x04."], ids=["empty", "text", "pickle"])
+def test_not_a_zip(path, content):
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"^{path}: it is not a zip file; expected one that jaxmf\.save wrote"):
+        load(path)
+
+
+def test_a_truncated_file_is_refused(file):
+    whole = file.read_bytes()
+    for size in (*range(4, len(whole), len(whole) // 20), len(whole) - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(ValueError, match=rf"^{file}: .*it is truncated\. Copy it or save it anew"):
+            load(file)
+
+
+def test_a_corrupted_member_is_refused(file):
+    whole = file.read_bytes()
+    content = np.asarray(unfitted(BIASED).params.trained.user["factors"]).tobytes()
+    place = whole.index(content[:64])
+    file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    with pytest.raises(
+        ValueError, match=rf"^{file}: its member {FACTORS}\.npy is corrupted \(Bad CRC-32.*save it anew"
+    ):
+        load(file)
+
+
+def test_any_one_wrong_byte_is_refused_or_harmless(file, monkeypatch):
+    """A zip has bytes that nobody reads, such as dates."""
+    expected, whole, rng = archive.read(file), file.read_bytes(), np.random.default_rng(0)
+    refused = 0
+    for place in rng.choice(len(whole), 150, replace=False):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ rng.integers(1, 256)]) + whole[place + 1 :])
+        try:
+            header, arrays = archive.read(file)
+        except ValueError:
+            refused += 1
+            continue
+        assert header == expected[0]
+        assert_same_bits(arrays, expected[1])
+    assert refused > 75
