@@ -32,6 +32,7 @@ Rename = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
 Rank = Annotated[int, typer.Option(help="Number of factors.", min=1)]
 Exponent = Annotated[float, typer.Option(help="ν: 0 penalizes per row, 1 per observation.")]  # noqa: RUF001
+Clip = Annotated[tuple[float, float] | None, typer.Option(help="Clip predictions, as in 1 5.")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial parameters, and of the split if there are no times.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no tables; errors are still shown.")]
 
@@ -95,11 +96,11 @@ def fit(
     learning_rate: Annotated[float | None, typer.Option(help="The solver's own default if not given.")] = None,
     epochs: Annotated[int, typer.Option(help="Most epochs.", min=1)] = 60,
     patience: Annotated[int, typer.Option(help="Epochs without improvement before it stops; 0 runs all.", min=0)] = 10,
-    clip: Annotated[tuple[float, float] | None, typer.Option(help="Clip predictions in errors, as in 1 5.")] = None,
+    clip: Clip = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fit one model and write its errors on train, validation and test, its history and a figure."""
+    """Fit one model; write its errors on train, validation and test, its history, a figure and the fit itself."""
     from jaxmf import study as job
     from jaxmf.recipes import RECIPES, starting_hyper
 
@@ -160,6 +161,53 @@ def verify(
         raise typer.Exit(1)
 
 
+FitFile = Annotated[Path, typer.Option("--fit", help="What `jaxmf fit` wrote: its fit.npz.", dir_okay=False)]
+OwnModel = Annotated[str | None, typer.Option(help="module:attribute, for a fit of a model of your own.")]
+
+
+@app.command()
+def evaluate(
+    data: Annotated[str, typer.Option(help="A CSV or Parquet file of ratings, in the ids that the fit knows.")],
+    fit: FitFile = Path("results/fit/fit.npz"),
+    rename: Rename = None,
+    model: OwnModel = None,
+    rank: Rank = 16,
+    clip: Clip = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.", dir_okay=False)] = None,
+) -> None:
+    """Errors of a fit on ratings in a file, beside those of the global mean and the damped bias."""
+    from jaxmf import evaluate as job
+    from jaxmf import load, output
+
+    fitted, train = load(fit, _model(model, rank) if model else None)
+    table = job.against_baselines(fitted.model, fitted.params, train, train.align(_load(data, rename)), clip)
+    typer.echo(table.to_string(index=False, float_format="{:.4f}".format))
+    if out is not None:
+        output.write_table(out, table)
+
+
+@app.command()
+def predict(
+    data: Annotated[Path, typer.Option(help="A CSV file with columns user_id and item_id.", dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="CSV file for the table with a column prediction.", dir_okay=False)],
+    fit: FitFile = Path("results/fit/fit.npz"),
+    rename: Rename = None,
+    model: OwnModel = None,
+    rank: Rank = 16,
+    clip: Clip = None,
+) -> None:
+    """Predict the ratings of the (user, item) pairs in a file; all its columns are kept."""
+    import pandas as pd
+
+    from jaxmf import load, output
+    from jaxmf import predict as job
+
+    fitted, train = load(fit, _model(model, rank) if model else None)
+    pairs = pd.read_csv(data)
+    named = pairs.rename(columns=_columns(rename))
+    output.write_table(out, pairs.assign(prediction=job(fitted.model, fitted.params, train, named, clip)))
+
+
 def main() -> None:
     """Run the command line; what the library refuses is one line on standard error and exit code 2."""
     try:
@@ -169,17 +217,21 @@ def main() -> None:
         sys.exit(2)
 
 
-def _load(name: str, rename: list[str] | None) -> Any:
-    from jaxmf.data import Dataset, datasets
-    from jaxmf.data.movielens import RELEASES
-
+def _columns(rename: list[str] | None) -> dict[str, str]:
     columns = dict(pair.split("=", 1) for pair in rename or [] if "=" in pair)
     known = ("user_id", "item_id", "rating", "timestamp")
     if len(columns) < len(rename or []) or not set(columns.values()) <= set(known):
         raise ValueError(
             f"--rename must be NAME=OURS with OURS one of {', '.join(known)}, not {' '.join(rename or [])}"
         )
-    path = Path(name)
+    return columns
+
+
+def _load(name: str, rename: list[str] | None) -> Any:
+    from jaxmf.data import Dataset, datasets
+    from jaxmf.data.movielens import RELEASES
+
+    columns, path = _columns(rename), Path(name)
     if path.is_file() or {".csv", ".parquet"} & set(path.suffixes):
         if not path.exists():
             raise ValueError(f"--data {name}: no such file")

@@ -9,7 +9,8 @@ import pandas as pd
 
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Model, Params, check_counts
+from jaxmf.models.bilinear import damped_bias, global_mean
+from jaxmf.models.model import Hyper, Model, Params, check_counts
 
 Clip = tuple[float, float] | None
 
@@ -71,6 +72,32 @@ def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = N
     error = np.asarray(ratings.value, np.float64) - _predictions(model, params, ratings.user, ratings.item, clip)
     mse = float(weight @ error**2 / weight.sum())
     return {"rmse": mse**0.5, "mae": float(weight @ np.abs(error) / weight.sum()), "mse": mse}
+
+
+def against_baselines(
+    model: Model, params: Params, train: Dataset | Ratings, test: Dataset | Ratings, clip: Clip = None
+) -> pd.DataFrame:
+    """Errors of a model beside those of the global mean and of the damped bias of the training ratings.
+
+    Args:
+      model, params: the model and its parameters.
+      train: what the baselines are computed from.
+      test, clip: as in `rating`.
+
+    Returns:
+      a table with the columns model, num_ratings, rmse, mae, mse; the model first.
+
+    Raises:
+      ValueError: as `rating`.
+
+    Cost: that of three calls of `rating`.
+    """
+    ratings = train.ratings if isinstance(train, Dataset) else train
+    rows = [(model.name, rating(model, params, test, clip))]
+    for baseline in (global_mean(), damped_bias()):
+        rows.append((baseline.name, rating(baseline, baseline.init(None, ratings, Hyper()), test, clip)))
+    count = test.num_ratings if isinstance(test, Dataset) else test.value.shape[0]
+    return pd.DataFrame([{"model": name, "num_ratings": count} | errors for name, errors in rows])
 
 
 def _predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip) -> np.ndarray:

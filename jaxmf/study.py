@@ -15,6 +15,7 @@ import pandas as pd
 from jaxmf import evaluate, models, output, verify
 from jaxmf.data import Dataset, splits
 from jaxmf.models import Hyper, Model
+from jaxmf.persist import save
 from jaxmf.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, Recipe, starting_hyper
 from jaxmf.report import summary
 from jaxmf.solvers import Solver
@@ -143,7 +144,9 @@ def fit_one(
     clip: evaluate.Clip = None,
     progress: bool = False,
 ) -> tuple[Fit, pd.DataFrame]:
-    """Fit one model on one split and write config.json, metrics.csv, history.csv and figures/convergence.png.
+    """Fit one model on one split; write config.json, metrics.csv, history.csv, figures/convergence.png and fit.npz.
+
+    fit.npz holds the fit and its training data, see `jaxmf.load`.
 
     Args:
       data: the ratings, split as in `run`.
@@ -181,6 +184,7 @@ def fit_one(
     output.write_table(out / "history.csv", result.to_frame())
     history = result.to_frame().assign(model=model.name, solver=solver.name)
     plot.save(plot.convergence(history, baseline), out / "figures" / "convergence.png")
+    save(out / "fit.npz", result, train)
     return result, metrics
 
 

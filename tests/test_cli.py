@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from jaxmf import cli, study
+from jaxmf import cli, load, predict, study
 from jaxmf.data import datasets
 from jaxmf.data.movielens import RELEASES
 
@@ -81,8 +81,10 @@ def own_model(tmp_path, monkeypatch) -> str:
         (["study"], ["--data", "--rename", "--out", "--rank", "--l2", "--epochs", "--patience", "--seed", "--quiet"]),
         (["fit"], ["--data", "--model", "--solver", "--learning-rate", "--reg-exponent", "--clip", "JAXMF_DATA"]),
         (["verify"], ["--data", "--model", "--l2-bias", "Exit code 1"]),
+        (["evaluate"], ["--data", "--fit", "--rename", "--model", "--clip", "--out"]),
+        (["predict"], ["--data", "--fit", "--rename", "--model", "--clip", "--out"]),
     ],
-    ids=["jaxmf", "study", "fit", "verify"],
+    ids=["jaxmf", "study", "fit", "verify", "evaluate", "predict"],
 )
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help(arguments, mentions, flag):
@@ -166,6 +168,62 @@ def test_a_failed_download_is_one_line_and_exit_code_2(jaxmf, monkeypatch, tmp_p
     assert (ended.code, ended.out) == (2, "")
     assert ended.err.startswith("jaxmf: ml-1m: could not download https://files.grouplens.org/")
     assert ended.err.count("\n") == 1
+
+
+@pytest.fixture
+def kept(jaxmf, table, tmp_path) -> Path:
+    assert jaxmf("fit", "--data", table, "--out", tmp_path / "kept", *SMALL_FIT, "-q").code == 0
+    return tmp_path / "kept" / "fit.npz"
+
+
+def test_evaluate_and_predict_with_a_fit_from_a_file(jaxmf, kept, frame, tmp_path):
+    fit, train = load(kept)
+    own = frame.rename(columns={"user_id": "who"}).sample(30, random_state=0).assign(note="x")
+    own.to_csv(tmp_path / "own.csv", index=False)
+    arguments = ("--data", tmp_path / "own.csv", "--fit", kept, "--rename", "who=user_id", "--clip", 1, 5)
+    ended = jaxmf("evaluate", *arguments, "--out", tmp_path / "errors.csv")
+    assert (ended.code, ended.err) == (0, "")
+    errors = pd.read_csv(tmp_path / "errors.csv")
+    assert errors["model"].tolist() == ["biased_mf", "global_mean", "damped_bias"]
+    assert (errors["num_ratings"] == 30).all()
+    prediction = predict(fit.model, fit.params, train, own.rename(columns={"who": "user_id"}), (1, 5))
+    assert errors["rmse"][0] == pytest.approx(((own["rating"] - prediction) ** 2).mean() ** 0.5, rel=1e-6)
+    assert errors["rmse"][1] == pytest.approx(((own["rating"] - train.rating.mean()) ** 2).mean() ** 0.5, rel=1e-6)
+    assert f"{errors['rmse'][0]:.4f}" in ended.out
+
+    assert jaxmf("predict", *arguments, "--out", tmp_path / "predicted.csv") == Ended(0, "", "")
+    predicted = pd.read_csv(tmp_path / "predicted.csv")
+    assert predicted.columns.tolist() == [*own.columns, "prediction"]
+    assert predicted["prediction"].to_numpy() == pytest.approx(prediction.to_numpy(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "message"),
+    [
+        (
+            "evaluate",
+            "user_id,item_id,rating\n1,2,3\n99,2,3\n",
+            r"1 unknown user id\(s\): 99; known ids are like 1, 2",
+        ),
+        ("evaluate", "user_id,item_id\n1,2\n", "missing column rating"),
+        ("predict", "user_id,item_id\n1,99\n", r"1 unknown item id\(s\): 99"),
+        ("predict", "user_id,movie\n1,2\n", "predict: missing column 'item_id'"),
+    ],
+    ids=["user", "no-rating", "item", "no-item"],
+)
+def test_files_that_do_not_fit_the_fit(jaxmf, kept, tmp_path, command, text, message):
+    (tmp_path / "own.csv").write_text(text)
+    out = tmp_path / "out.csv"
+    ended = jaxmf(command, "--data", tmp_path / "own.csv", "--fit", kept, "--out", out)
+    assert (ended.code, ended.out) == (2, "")
+    assert re.search(message, ended.err)
+    assert not out.exists()
+
+
+def test_no_fit_in_the_file(jaxmf, table, tmp_path):
+    ended = jaxmf("evaluate", "--data", table, "--fit", tmp_path / "absent.npz")
+    assert (ended.code, ended.out) == (2, "")
+    assert "absent.npz" in ended.err
 
 
 def test_quiet(jaxmf, table, tmp_path):

@@ -262,6 +262,11 @@ class Dataset:
         timestamp = None if self.timestamp is None else self.timestamp[rows]
         return replace(self, user=self.user[rows], item=self.item[rows], rating=self.rating[rows], timestamp=timestamp)
 
+    def align(self, other: "Dataset") -> "Dataset":
+        """The observations of another Dataset with this one's users and items; a ValueError names unknown ids."""
+        user, item = self.user_index(other.user_ids[other.user]), self.item_index(other.item_ids[other.item])
+        return replace(self, user=user, item=item, rating=other.rating, timestamp=other.timestamp, name=other.name)
+
     def fingerprint(self) -> str:
         """16 hex digits of SHA-256 over ids and observations in order; the same in every process, for manifests."""
         digest = hashlib.sha256()

@@ -258,3 +258,15 @@ def test_a_dataset_is_frozen_and_prints_its_size():
     with pytest.raises(AttributeError):
         data.name = "other"
     assert repr(data) == "<Dataset frame: 3 users, 3 items, 4 ratings>"
+
+
+def test_align_numbers_as_this_dataset_does():
+    own = Dataset.from_arrays(["b", "a", "c"], [3, 1, 2], [1.0, 2.0, 3.0])
+    other = Dataset.from_arrays(["c", "b"], [1, 3], [4.0, 5.0], timestamp=[7, 8], name="other")
+    found = own.align(other)
+    assert (found.user.tolist(), found.item.tolist()) == ([2, 1], [0, 2])
+    assert (found.num_users, found.num_items, found.name) == (3, 3, "other")
+    assert found.rating.tolist() == [4.0, 5.0]
+    assert found.timestamp.tolist() == [7, 8]
+    with pytest.raises(ValueError, match=r"1 unknown user id\(s\): 'd'"):
+        own.align(Dataset.from_arrays(["d"], [1], [4.0]))
