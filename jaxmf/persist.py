@@ -41,8 +41,8 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
         arguments of the model that would not come back as they are; the message names them.
       OSError: what the file system says.
 
-    Cost: O(size). What shrinks to half, such as ratings and timestamps, is compressed, at 50 to 300 MB/s; factors are
-    not, since they shrink by 7 % at 20 MB/s. Parameters that are also those of the state are stored once.
+    Cost: O(size). Arrays that shrink to half, such as ratings and timestamps, are compressed; factors are not.
+    Parameters that are also those of the state are stored once.
     """
     if not isinstance(data, Dataset):
         raise ValueError(f"save: data must be the Dataset that knows the fit's ids, not {type(data).__name__}")
