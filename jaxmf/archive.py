@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 FORMAT, VERSION = "jaxmf.fit", 1
 
 _HEADER = "header.json"
-_LEVEL = 1  # of deflate: two to six times as fast as the default level, and ids and ratings are hardly larger
+_LEVEL = 1  # of deflate: faster than the default level, and ids and ratings are hardly larger
 _PLAIN = "biufcMm"  # kinds of dtype that a column stores as they are: numbers, dates, durations
 _SAMPLE = 1 << 16  # bytes; what shrinks them by less than half, as factors do, is stored as it is
 

@@ -29,9 +29,8 @@ def movielens(name: str = "ml-latest-small", root: str | Path | None = None) -> 
     this library: research use, citation and no redistribution are what the README beside the data asks for.
 
     Args:
-      name: a fixed release, "ml-100k" (100,000 ratings by 943 users, a download of 5 MB), "ml-1m" (1,000,209 by 6,040,
-        6 MB) or "ml-20m" (20,000,263 by 138,493, 199 MB); or "ml-latest-small" (100,836 by 610 in 2018), which changes
-        over time and is therefore never downloaded.
+      name: a fixed release, "ml-100k" (100,000 ratings), "ml-1m" (1,000,209) or "ml-20m" (20,000,263), or
+        "ml-latest-small", which changes over time and is therefore never downloaded.
       root: the folder that contains the folder `name`, or that folder itself. If given, nothing is downloaded.
 
     Returns:
