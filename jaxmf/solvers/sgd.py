@@ -176,40 +176,33 @@ def _step(
 
     def apply(tables: Rows, step: Any) -> tuple[Rows, None]:
         user, item, value, w, weight = step
-        own = _map_sides(lambda table, rows: table.at[rows].get(unique_indices=True, mode=_SAFE), tables, user, item)
-        own_fixed = _map_sides(lambda table, rows: table.at[rows].get(mode="clip"), fixed, user, item)
+        own = _map_sides(lambda index, table: table.at[index].get(unique_indices=True, mode=_SAFE), user, item, tables)
+        own_fixed = _map_sides(lambda index, table: table.at[index].get(mode="clip"), user, item, fixed)
         pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, weight)
         change = jax.tree.map(lambda rate, p: (rate * p).astype(p.dtype), rates, pull)
         change = _clip(change, options.clip_update)
         if options.clip_value is None:
-            return _map_tables(_add, tables, change, user, item), None
+            return _map_sides(_add, user, item, tables, change), None
         after = _clip(jax.tree.map(jnp.add, own, change), options.clip_value)
         after = jax.tree.map(lambda new, old: jnp.where(_per_row(w > 0, old), new, old), after, own)
-        return _map_tables(_set, tables, after, user, item), None
+        return _map_sides(_set, user, item, tables, after), None
 
     tables, _ = jax.lax.scan(apply, tables, (user, item, steps.value, steps.weight, weight))
-    trained = _map_sides(lambda table, num_rows: table[:num_rows], tables, ratings.num_users, ratings.num_items)
+    trained = _map_sides(lambda num_rows, table: table[:num_rows], ratings.num_users, ratings.num_items, tables)
     return Params(trained, fixed), jax.tree.map(lambda epochs: epochs + 1, state), StepInfo(jnp.array(False))
 
 
-def _map_sides(function: Callable[[jax.Array, Any], jax.Array], rows: Rows, user: Any, item: Any) -> Rows:
-    """`function` of every leaf and its side's argument; `shared` is left out."""
-    return Rows(
-        *(jax.tree.map(lambda leaf, a=a: function(leaf, a), r) for r, a in ((rows.user, user), (rows.item, item)))
-    )
+def _map_sides(function: Callable[..., jax.Array], user: Any, item: Any, *rows: Rows) -> Rows:
+    """`function` of each side's argument and of every leaf there, alike in all `rows`; `shared` is left out."""
+    sides = ((user, [r.user for r in rows]), (item, [r.item for r in rows]))
+    return Rows(*(jax.tree.map(partial(function, argument), *trees) for argument, trees in sides))
 
 
-def _map_tables(write: Callable[..., jax.Array], tables: Rows, rows: Rows, user: Any, item: Any) -> Rows:
-    """`write(table, index, rows)` for every leaf, with the index of its side; `shared` is left out."""
-    sides = ((tables.user, rows.user, user), (tables.item, rows.item, item))
-    return Rows(*(jax.tree.map(lambda table, new, at=at: write(table, at, new), t, r) for t, r, at in sides))
-
-
-def _add(table: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
+def _add(index: jax.Array, table: jax.Array, rows: jax.Array) -> jax.Array:
     return table.at[index].add(rows, unique_indices=True, mode=_SAFE)
 
 
-def _set(table: jax.Array, index: jax.Array, rows: jax.Array) -> jax.Array:
+def _set(index: jax.Array, table: jax.Array, rows: jax.Array) -> jax.Array:
     return table.at[index].set(rows, unique_indices=True, mode=_SAFE)
 
 
