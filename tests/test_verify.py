@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import HYPER, KEY, MODELS, init, random_ratings, run
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 
 from jaxmf import Hyper, Model, Params, Ratings, Rows, models, solvers, verify
 from jaxmf.data import datasets
@@ -44,6 +46,17 @@ def test_built_in_models_pass(model, nu, ratings):
     assert (table["hand_vs_autodiff"] < 1e-13).all()
     assert (table[ERRORS[1:]] < 1e-8).all(axis=None)
     assert (table["dtype"] == "float64").all()
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@settings(max_examples=40, deadline=None, derandomize=True, database=None, phases=[Phase.generate])
+@given(seed=st.integers(0, 2**31), scale=st.floats(-6, 3), l2=st.floats(0, 1e3), nu=st.floats(0, 1))
+def test_no_false_alarm(model, seed, scale, l2, nu):
+    """200 random problems: ratings, weights, parameters between 1e-6 and 1e3, λ and ν."""
+    ratings, hyper = random_ratings(seed, folds=True), HYPER._replace(l2=l2, reg_exponent=nu)
+    params = init(model, ratings, hyper._replace(init_scale=1.0))
+    params = params._replace(trained=jax.tree.map(lambda x: 10**scale * x, params.trained))
+    assert verify.gradients(model, params, ratings, hyper, num_directions=2, seed=seed).passed
 
 
 @pytest.mark.parametrize("model", [MODELS["mf"], BIASED], ids=["mf", "biased"])
