@@ -147,7 +147,9 @@ def main() -> None:
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format="{:.4g}".format))
     output.write_table(OUT / "metrics.csv", table)
-    output.write_json(OUT / "config.json", output.manifest(train, {"job": "benchmarks/seeds.py", "rounds": ROUNDS}, 0))
+    output.write_json(
+        OUT / "config.json", output.manifest(train.describe(), {"job": "benchmarks/seeds.py", "rounds": ROUNDS}, 0)
+    )
     figure = Figure(figsize=(7, 2.8), layout="constrained")
     axes = figure.subplots()
     axes.barh(table["race"] + "\n" + table["competitor"], table["median_seconds"], color="#0072B2")

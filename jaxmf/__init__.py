@@ -5,7 +5,7 @@ from jaxmf.data import Dataset, Ratings, content, datasets, splits
 from jaxmf.evaluate import predict
 from jaxmf.models import Hyper, Model, Params, Rows
 from jaxmf.persist import load, save
-from jaxmf.training import Fit, fit, make_fit, prepare
+from jaxmf.training import Fit, Sweep, fit, make_fit, prepare, sweep
 
 __all__ = [
     "Dataset",
@@ -15,6 +15,7 @@ __all__ = [
     "Params",
     "Ratings",
     "Rows",
+    "Sweep",
     "content",
     "datasets",
     "evaluate",
@@ -27,5 +28,6 @@ __all__ = [
     "save",
     "solvers",
     "splits",
+    "sweep",
     "verify",
 ]

@@ -18,7 +18,7 @@ from jaxmf import output
 
 Arrays = dict[str, np.ndarray]
 
-FORMAT, VERSION = "jaxmf.fit", 1
+FORMAT, VERSION = "jaxmf.fit", 1  # of `save`; other files name their own format
 
 _HEADER = "header.json"
 _LEVEL = 1  # of deflate: faster than the default level, and ids and ratings are hardly larger
@@ -26,18 +26,19 @@ _PLAIN = "biufcMm"  # kinds of dtype that a column stores as they are: numbers, 
 _SAMPLE = 1 << 16  # bytes; what shrinks them by less than half, as factors do, is stored as it is
 
 
-def write(path: Path, header: dict[str, Any], arrays: Arrays) -> None:
+def write(path: Path, header: dict[str, Any], arrays: Arrays, form: str = FORMAT) -> None:
     """Write header and arrays to one file, whole or not at all. `numpy.load(path)` opens it too.
 
     Args:
       path: where to; its folder is made if it is not there.
       header: JSON; format, versions, and the dtypes and shapes of the arrays are added to it.
       arrays: by name, as `put` made them.
+      form: name of the format, which `read` must be given.
 
     Raises:
       OSError: what the file system says.
     """
-    versions = {"format": FORMAT, "version": VERSION, "jaxmf": metadata.version("jaxmf")}
+    versions = {"format": form, "version": VERSION, "jaxmf": metadata.version("jaxmf")}
     shapes = {name: " ".join(map(str, (_name(array.dtype), *array.shape))) for name, array in arrays.items()}
     header = versions | header | {"arrays": shapes}
     output.write(path, lambda temporary: _write(temporary, json.dumps(header, indent=2, ensure_ascii=False), arrays))
@@ -52,7 +53,7 @@ def _write(path: Path, header: str, arrays: Arrays) -> None:
                 np.lib.format.write_array(file, array.view(_stored(array.dtype)), allow_pickle=False)
 
 
-def read(path: Path) -> tuple[dict[str, Any], Arrays]:
+def read(path: Path, form: str = FORMAT) -> tuple[dict[str, Any], Arrays]:
     """What `write` wrote.
 
     Raises:
@@ -71,7 +72,7 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
             ) from error
         raise ValueError("it is not a zip file; expected one that jaxmf.save wrote") from error
     with archive:
-        header = _header(archive)
+        header = _header(archive, form)
         try:
             shapes = {name: shape.split() for name, shape in header["arrays"].items()}
             expected = {name: (np.dtype(dtype), tuple(map(int, shape))) for name, (dtype, *shape) in shapes.items()}
@@ -80,17 +81,17 @@ def read(path: Path) -> tuple[dict[str, Any], Arrays]:
         return header, {name: _array(archive, name, *what) for name, what in expected.items()}
 
 
-def _header(archive: zipfile.ZipFile) -> dict[str, Any]:
+def _header(archive: zipfile.ZipFile, form: str) -> dict[str, Any]:
     if _HEADER not in archive.namelist():
         raise ValueError(f"it is a zip file without {_HEADER}; expected one that jaxmf.save wrote")
     text = _bytes(archive, _HEADER)
     try:
         header = json.loads(text)
-        known, version = header["format"] == FORMAT, int(header["version"])
+        known, version = header["format"] == form, int(header["version"])
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"its {_HEADER} names no format; expected a file that jaxmf.save wrote") from error
     if not known:
-        raise ValueError(f"its {_HEADER} names the format {header['format']!r}; expected {FORMAT!r}, of jaxmf.save")
+        raise ValueError(f"its {_HEADER} names the format {header['format']!r}; expected {form!r}")
     if version > VERSION:
         raise ValueError(
             f"it has format version {version}, written by jaxmf {header.get('jaxmf')}; this jaxmf "

@@ -15,8 +15,6 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.dataset import Dataset
-
 _PACKAGES = ("jaxmf", "jax", "jaxlib", "optax", "numpy", "pandas", "scipy", "scikit-learn")
 
 
@@ -51,9 +49,13 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON, indented; arrays and their scalars as lists and numbers."""
-    text = json.dumps(content, indent=2, ensure_ascii=False, default=lambda x: np.asarray(x).tolist())
-    write_text(path, text + "\n")
+    """Write JSON as `to_json` gives it."""
+    write_text(path, to_json(content) + "\n")
+
+
+def to_json(content: Any) -> str:
+    """JSON, indented; arrays and their scalars as lists and numbers."""
+    return json.dumps(content, indent=2, ensure_ascii=False, default=lambda x: np.asarray(x).tolist())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -61,13 +63,13 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
-def manifest(data: Dataset, configuration: dict[str, Any], seed: int) -> dict[str, Any]:
+def manifest(data: dict[str, Any], configuration: dict[str, Any], seed: int | None) -> dict[str, Any]:
     """What a result came from, ready for JSON.
 
     Args:
-      data: the data, of which name, sizes and fingerprint are kept.
+      data: what the data are, such as `Dataset.describe()`.
       configuration: the choices of the run.
-      seed: its seed.
+      seed: its seed, if one number says it.
 
     Returns:
       command, configuration, data, versions, device, dtype, seed and git commit (None outside a checkout).
@@ -76,13 +78,7 @@ def manifest(data: Dataset, configuration: dict[str, Any], seed: int) -> dict[st
     return {
         "command": " ".join([program if program != "__main__.py" else "python -m jaxmf", *sys.argv[1:]]),
         "configuration": configuration,
-        "data": {
-            "name": data.name,
-            "num_users": data.num_users,
-            "num_items": data.num_items,
-            "num_ratings": len(data),
-            "fingerprint": data.fingerprint(),
-        },
+        "data": data,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},
         "device": f"{jax.device_count()} x {device.platform} ({device.device_kind}), {os.cpu_count()} host cores",
         "dtype": str(jax.numpy.zeros(0, float).dtype),

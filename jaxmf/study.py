@@ -78,7 +78,7 @@ def run(
         "batch_size": BATCH_SIZE,
         "clip": None,
     }
-    manifest = output.manifest(data, configuration, seed)
+    manifest = output.manifest(data.describe(), configuration, seed)
     candidates = {name: make(rank) for name, make in MODELS.items()}
     for value in l2:
         check_hyper(Hyper(l2=value))
@@ -179,7 +179,7 @@ def fit_one(
     metrics = pd.DataFrame(rows)
     numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
     configuration = {"job": "fit", "split": split, "hyper": numbers, "epochs": epochs, "patience": patience} | facts
-    output.write_json(out / "config.json", output.manifest(data, configuration, seed))
+    output.write_json(out / "config.json", output.manifest(data.describe(), configuration, seed))
     output.write_table(out / "metrics.csv", metrics)
     output.write_table(out / "history.csv", result.to_frame())
     history = result.to_frame().assign(model=model.name, solver=solver.name)

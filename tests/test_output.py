@@ -97,7 +97,7 @@ def small() -> Dataset:
 
 def test_manifest(monkeypatch, small):
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/jaxmf", "study", "--rank", "4"])
-    found = output.manifest(small, {"rank": 4}, seed=7)
+    found = output.manifest(small.describe(), {"rank": 4}, seed=7)
     assert json.loads(json.dumps(found)) == found
     assert found["command"] == "jaxmf study --rank 4"
     assert found["configuration"] == {"rank": 4}
@@ -122,7 +122,7 @@ def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch, small):
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
 
     def commit() -> str | None:
-        return output.manifest(small, {}, seed=0)["git_commit"]
+        return output.manifest(small.describe(), {}, seed=0)["git_commit"]
 
     monkeypatch.setattr(output, "__file__", str(package / "output.py"))
     subprocess.run([*git, "init", "-q"], check=True)
@@ -139,4 +139,4 @@ def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch, small):
 
 def test_without_git_there_is_no_commit(monkeypatch, small):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert output.manifest(small, {}, seed=0)["git_commit"] is None
+    assert output.manifest(small.describe(), {}, seed=0)["git_commit"] is None

@@ -267,6 +267,11 @@ class Dataset:
         user, item = self.user_index(other.user_ids[other.user]), self.item_index(other.item_ids[other.item])
         return replace(self, user=user, item=item, rating=other.rating, timestamp=other.timestamp, name=other.name)
 
+    def describe(self) -> dict[str, Any]:
+        """Name, sizes and fingerprint, for manifests."""
+        sizes = {"num_users": self.num_users, "num_items": self.num_items, "num_ratings": len(self)}
+        return {"name": self.name, **sizes, "fingerprint": self.fingerprint()}
+
     def fingerprint(self) -> str:
         """16 hex digits of SHA-256 over ids and observations in order; the same in every process, for manifests."""
         digest = hashlib.sha256()

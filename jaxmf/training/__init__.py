@@ -2,6 +2,7 @@
 
 from jaxmf.training.host import Fit, check_hyper, compile_fit, fit, prepare
 from jaxmf.training.loop import STATUS, Best, FitState, Prepared, Saved, make_fit, start
+from jaxmf.training.sweep import Sweep, sweep
 
 __all__ = [
     "STATUS",
@@ -10,10 +11,12 @@ __all__ = [
     "FitState",
     "Prepared",
     "Saved",
+    "Sweep",
     "check_hyper",
     "compile_fit",
     "fit",
     "make_fit",
     "prepare",
     "start",
+    "sweep",
 ]

@@ -1,7 +1,7 @@
 """The host's door to the training loop: checks first, one compiled program, epochs in chunks."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -29,8 +29,17 @@ from jaxmf.training.loop import (
 )
 
 _COLUMNS = ("epoch", "train_loss", "objective", "valid_loss", "valid_rmse", "valid_mae", "monitor")
-_CHUNK = 32  # epochs per compiled program; how many of them run is traced, so one program serves any number of epochs
+CHUNK = 32  # epochs per compiled program; how many of them run is traced, so one program serves any number of epochs
 _TICK = 0.25  # seconds between two reports of progress
+
+
+class Options(NamedTuple):
+    """The static choices of `make_fit` beside the number of epochs."""
+
+    patience: int | None = None
+    min_delta: float = 0.0
+    monitor: Monitor = "loss"
+    track: bool = True
 
 
 class Fit(NamedTuple):
@@ -77,7 +86,7 @@ def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings |
     Raises:
       ValueError: no training ratings, or training and validation over different numbers of users or items.
     """
-    train, valid = _ratings(train, "train"), None if valid is None else _ratings(valid, "valid")
+    train, valid = ratings_of(train, "train"), None if valid is None else ratings_of(valid, "valid")
     if valid is not None and (train.num_users, train.num_items) != (valid.num_users, valid.num_items):
         raise ValueError(
             f"prepare: train has {train.num_users} users and {train.num_items} items, valid {valid.num_users} and "
@@ -133,40 +142,34 @@ def fit(
             raise ValueError("patience needs validation ratings: pass valid= to prepare (jaxmf.splits makes them)")
     elif patience is not None and valid is None:
         raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
-    ratings = train.train if isinstance(train, Prepared) else _ratings(train, "train")
+    ratings = train.train if isinstance(train, Prepared) else ratings_of(train, "train")
     # Cast here already: an int, a NumPy number and a float of the caller's then find the same compiled program.
     numbers = cast_hyper(hyper, ratings.value.dtype)
     shape = jax.eval_shape(lambda: model.init(key, ratings, numbers))
-    _check_rank(hyper, shape)
+    check_rank(hyper, shape)
     solver.check(model, shape, hyper)
     batch = train if isinstance(train, Prepared) else prepare(solver, ratings, valid)
     earlier = None
     if resume is not None:
         earlier = _resumed(resume, jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience)))
 
-    options = (patience, min_delta, monitor, track)
-    program, state, compile_seconds = _begin(key, model, solver, batch, numbers, options, earlier)
+    options = Options(patience, min_delta, monitor, track)
+    program, state, compile_seconds = begin(key, model, solver, batch, numbers, options, earlier)
 
     rows: list[pd.DataFrame] = [] if resume is None else [resume.to_frame()]
     elapsed = 0.0 if resume is None or not len(rows[0]) else float(rows[0]["seconds"].iloc[-1])
-    left, chunk = epochs, 1
-    with _bar(epochs, progress) as bar:
-        while left > 0 and int(state.status) == RUNNING:
-            clock = time.perf_counter()
-            state, history = jax.block_until_ready(program(key, batch, numbers, state, chunk))
-            seconds = time.perf_counter() - clock
-            table = pd.DataFrame({name: np.asarray(history[name]) for name in _COLUMNS if name in history})
-            table = table[table["epoch"] > 0]
+    with progress_bar(epochs, progress) as bar:
+        for after, history, seconds in advance(program, key, batch, numbers, state, epochs):
+            table = pd.DataFrame({name: column[history["epoch"] > 0] for name, column in history.items()})
             table.insert(1, "seconds", elapsed + seconds * np.arange(1, len(table) + 1) / len(table))
             rows.append(table)
-            elapsed, left = elapsed + seconds, left - chunk
+            state, elapsed = after, elapsed + seconds
             bar.update(len(table))
             if "valid_rmse" in table:
                 bar.set_postfix(valid_rmse=f"{table['valid_rmse'].iloc[-1]:.4f}", refresh=False)
-            chunk = max(1, min(left, _CHUNK, int(_TICK * chunk / max(seconds, 1e-9))))
     params = state.params if state.best is None else state.best.params
-    history = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"epoch": [], "seconds": []})
-    columns = {str(name): history[name].to_numpy() for name in history}
+    whole = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"epoch": [], "seconds": []})
+    columns = {str(name): whole[name].to_numpy() for name in whole}
     return Fit(model, params, hyper, state, columns, STATUS[int(state.status)], compile_seconds)
 
 
@@ -189,8 +192,8 @@ def compile_fit(
     Returns:
       seconds taken; about 0 when the program was there already.
     """
-    numbers, options = cast_hyper(hyper, batch.train.value.dtype), (patience, min_delta, monitor, track)
-    return _begin(jax.random.key(0), model, solver, batch, numbers, options, None)[-1]
+    numbers, options = cast_hyper(hyper, batch.train.value.dtype), Options(patience, min_delta, monitor, track)
+    return begin(jax.random.key(0), model, solver, batch, numbers, options)[-1]
 
 
 def check_hyper(hyper: Hyper) -> None:
@@ -216,24 +219,47 @@ def check_hyper(hyper: Hyper) -> None:
             raise ValueError(f"hyper: {name} must be finite and {expected}, not {value!r}")
 
 
-def _begin(
+def begin(
     key: jax.Array,
     model: Model,
     solver: Solver,
     batch: Prepared,
     numbers: Hyper,
-    options: tuple[int | None, float, Monitor, bool],
-    state: FitState | None,
+    options: Options,
+    state: FitState | None = None,
 ) -> tuple[Callable[..., tuple[FitState, dict[str, jax.Array]]], FitState, float]:
     """The compiled program, the state to start from (`state` if given), and the seconds that compiling took."""
     clock = time.perf_counter()
-    program = _compiled(model, solver, *options)
+    program = _compiled(model, solver, options)
     if state is None:
         params = _compiled_initialize(model)(key, batch.train, numbers)
-        state = first_state(model, solver, params, numbers, options[0])
+        state = first_state(model, solver, params, numbers, options.patience)
     # A run of no epochs compiles the program and changes no bit.
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
     return program, state, time.perf_counter() - clock
+
+
+def advance(
+    program: Callable[..., tuple[FitState, dict[str, jax.Array]]],
+    key: jax.Array,
+    batch: Prepared,
+    hyper: Hyper,
+    state: FitState,
+    epochs: int,
+) -> Iterator[tuple[FitState, dict[str, np.ndarray], float]]:
+    """Run a program of `make_fit`, or a vmap of it, in chunks of epochs until they are done or nothing runs any more.
+
+    Yields:
+      after each chunk: the state, the history of the chunk, epochs along the last axis, and the seconds it took.
+    """
+    chunk = 1
+    while epochs > 0 and np.any(np.asarray(state.status) == RUNNING):
+        clock = time.perf_counter()
+        state, history = jax.block_until_ready(program(key, batch, hyper, state, chunk))
+        seconds = time.perf_counter() - clock
+        yield state, {name: np.asarray(history[name])[..., :chunk] for name in _COLUMNS if name in history}, seconds
+        epochs -= chunk
+        chunk = max(1, min(epochs, CHUNK, int(_TICK * chunk / max(seconds, 1e-9))))
 
 
 @lru_cache(maxsize=64)
@@ -243,13 +269,12 @@ def _compiled_initialize(model: Model) -> Callable[[jax.Array, Ratings, Hyper], 
 
 
 @lru_cache(maxsize=64)
-def _compiled(
-    model: Model, solver: Solver, patience: int | None, min_delta: float, monitor: Monitor, track: bool
-) -> Callable[..., tuple[FitState, dict[str, jax.Array]]]:
-    return jax.jit(make_fit(model, solver, _CHUNK, patience, min_delta, monitor, track))
+def _compiled(model: Model, solver: Solver, options: Options) -> Callable[..., tuple[FitState, dict[str, jax.Array]]]:
+    return jax.jit(make_fit(model, solver, CHUNK, *options))
 
 
-def _ratings(data: Dataset | Ratings, name: str) -> Ratings:
+def ratings_of(data: Dataset | Ratings, name: str) -> Ratings:
+    """The ratings of a Dataset; a ValueError, naming the argument, if it is neither or has none."""
     ratings = data.ratings if isinstance(data, Dataset) else data
     if not isinstance(ratings, Ratings):
         raise ValueError(f"{name} must be a Dataset or its Ratings, not {type(data).__name__}")
@@ -258,7 +283,8 @@ def _ratings(data: Dataset | Ratings, name: str) -> Ratings:
     return ratings
 
 
-def _check_rank(hyper: Hyper, shape: Params) -> None:
+def check_rank(hyper: Hyper, shape: Params) -> None:
+    """ValueError unless the active rank, if there is one, is one that parameters of this shape have."""
     if hyper.rank is None:
         return
     factors = shape.trained.user.get("factors") if isinstance(shape.trained.user, dict) else None
@@ -294,7 +320,8 @@ def _restored(saved: Saved, like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), [saved.leaves[path] for path in paths])
 
 
-def _bar(epochs: int, progress: bool) -> Any:
+def progress_bar(total: int, progress: bool, unit: str = "epoch") -> Any:
+    """A progress bar on standard error that goes when it is done, or none."""
     from tqdm import tqdm
 
-    return tqdm(total=epochs, unit="epoch", disable=not progress, leave=False)
+    return tqdm(total=total, unit=unit, disable=not progress, leave=False)

@@ -138,9 +138,15 @@ def make_fit(
         row_shape = jax.eval_shape(advance, state)[1]
         blank = jax.tree.map(lambda s: jnp.full(s.shape, 0 if s.dtype == jnp.int32 else jnp.nan, s.dtype), row_shape)
 
+        def rest(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
+            return state, blank
+
         def body(state: FitState, index: jax.Array) -> tuple[FitState, dict[str, jax.Array]]:
-            active = (state.status == RUNNING) & (True if num_epochs is None else index < num_epochs)
-            return jax.lax.cond(active, advance, lambda state: (state, blank), state)
+            def live(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
+                return jax.lax.cond(state.status == RUNNING, advance, rest, state)
+
+            # Apart from the status, which under vmap differs among members: all of them skip these epochs.
+            return live(state) if num_epochs is None else jax.lax.cond(index < num_epochs, live, rest, state)
 
         return jax.lax.scan(body, state, jnp.arange(epochs))
 

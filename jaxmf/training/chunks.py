@@ -1,0 +1,142 @@
+"""How the members of a sweep run: in chunks of one model each, at once under `vmap` or one as `fit` does."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.solvers.solver import Solver
+from jaxmf.training.grid import Member
+from jaxmf.training.host import CHUNK, Options, advance, begin
+from jaxmf.training.loop import Prepared, cast_hyper, make_fit, start
+
+
+class Job(NamedTuple):
+    """What all chunks of a sweep share.
+
+    Attributes:
+      solver: the solver.
+      members: all members, with `hyper.rank` as their program needs it.
+      keys: their keys.
+      folds: (k, n) training weights, or None.
+      epochs: most epochs of a member.
+      options: the static choices of `make_fit`.
+      batch: members at once; 1 runs the very program of `fit`.
+    """
+
+    solver: Solver
+    members: list[Member]
+    keys: list[jax.Array]
+    folds: jax.Array | None
+    epochs: int
+    options: Options
+    batch: int
+
+
+class Chunk(NamedTuple):
+    """Members that run at once, at most `batch`, and the model at their width."""
+
+    number: int
+    model: Model
+    members: list[int]
+
+
+class Result(NamedTuple):
+    """A member's fit on the host: index of its status, the epoch of its parameters, history, and parameters if kept."""
+
+    status: int
+    epoch: int
+    history: dict[str, np.ndarray]
+    params: Params | None
+
+    def at_epoch(self, name: str) -> float:
+        """A column of the history at the epoch of the parameters; NaN if there is none."""
+        row = self.history["epoch"] == self.epoch
+        return float(self.history[name][row][0]) if name in self.history and row.any() else np.nan
+
+
+def ready(job: Job, chunk: Chunk, batch: Prepared) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The compiled program of a chunk, and what it takes: key, batch, hyper and the state before the first epoch."""
+    # One program for all chunks: a short one is filled up with its last member.
+    lanes = chunk.members + chunk.members[-1:] * (job.batch - len(chunk.members))
+    hyper = [cast_hyper(job.members[m].hyper, batch.train.value.dtype) for m in lanes]
+    weight = None if job.folds is None else job.folds[np.array([job.members[m].fold for m in lanes])]
+    if job.batch == 1:
+        own = _of_fold(batch, None if weight is None else weight[0])
+        program, state, _ = begin(job.keys[lanes[0]], chunk.model, job.solver, own, hyper[0], job.options)
+        return program, (job.keys[lanes[0]], own, hyper[0], state)
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *hyper)
+    key, weighted = jnp.stack([job.keys[m] for m in lanes]), (batch, weight)
+    first, program = _together(chunk.model, job.solver, job.options)
+    state = first(key, weighted, stacked)
+    # A run of no epochs compiles the program and changes no bit.
+    state, _ = program(key, weighted, stacked, state, 0)
+    return program, (key, weighted, stacked, state)
+
+
+def fit_chunk(job: Job, chunk: Chunk, batch: Prepared) -> dict[int, Result]:
+    """Fit the members of a chunk, with a column `seconds` in their histories: an equal share of the chunk's."""
+    program, (key, own, hyper, state) = ready(job, chunk, batch)
+    parts: list[dict[str, np.ndarray]] = []
+    elapsed = 0.0
+    for after, part, seconds in advance(program, key, own, hyper, state, job.epochs):
+        length = part["epoch"].shape[-1]
+        clock = (elapsed + seconds * np.arange(1, length + 1) / length) / len(chunk.members)
+        parts.append(part | {"seconds": np.broadcast_to(clock, part["epoch"].shape)})
+        state, elapsed = after, elapsed + seconds
+    columns = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
+    params, epoch = (state.params, state.epoch) if state.best is None else (state.best.params, state.best.epoch)
+    fitted = jax.tree.map(np.asarray, (state.status, epoch, columns, params))
+    results = {}
+    for lane, member in enumerate(chunk.members):
+        lone = fitted if job.batch == 1 else jax.tree.map(lambda leaf, lane=lane: leaf[lane], fitted)
+        status, epoch, column, params = lone
+        history = {name: column[name][column["epoch"] > 0] for name in parts[0]}
+        results[member] = Result(int(status), int(epoch), history, params)
+    return results
+
+
+def memory(job: Job, chunk: Chunk, batch: Prepared) -> int:
+    """Bytes on the device that the program of this chunk takes, by XLA's own account: arguments, results and work."""
+    program, arguments = ready(job, chunk, batch)
+    found = program.lower(*arguments, 0).compile().memory_analysis()  # type: ignore[attr-defined]
+    return found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+
+
+def program_text(job: Job, chunk: Chunk, batch: Prepared) -> str:
+    """The program of one member, lowered but not compiled: equal for equal static choices."""
+    member = chunk.members[0]
+    hyper = cast_hyper(job.members[member].hyper, batch.train.value.dtype)
+
+    def run(key: jax.Array, batch: Prepared, hyper: Hyper) -> Any:
+        return make_fit(chunk.model, job.solver, CHUNK, *job.options)(key, batch, hyper)
+
+    return jax.jit(run).lower(job.keys[member], batch, hyper).as_text()
+
+
+def _of_fold(batch: Prepared, weight: jax.Array | None) -> Prepared:
+    """Train on these weights (n,), and validate on what they hold out."""
+    if weight is None:
+        return batch
+    train, own = batch.train, batch.train.weight
+    return batch._replace(train=replace(train, weight=own * weight), valid=replace(train, weight=own * (1 - weight)))
+
+
+@lru_cache(maxsize=64)
+def _together(model: Model, solver: Solver, options: Options) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """The first state, and the program, of a `vmap` over key, weights of a fold, hyper and state."""
+    run = make_fit(model, solver, CHUNK, *options)
+
+    def first(key: jax.Array, weighted: tuple[Prepared, Any], hyper: Hyper) -> Any:
+        return start(key, model, solver, _of_fold(*weighted), hyper, options.patience)
+
+    def program(key: jax.Array, weighted: tuple[Prepared, Any], hyper: Hyper, state: Any, num_epochs: Any) -> Any:
+        return run(key, _of_fold(*weighted), hyper, state, num_epochs)
+
+    axes = (0, (None, 0), 0)
+    return jax.jit(jax.vmap(first, axes)), jax.jit(jax.vmap(program, (*axes, 0, None)))

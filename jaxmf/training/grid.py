@@ -1,0 +1,117 @@
+"""What a sweep sweeps over: a grid, or a list of points, as the members that it means."""
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxmf.models.model import Hyper
+from jaxmf.training.host import check_hyper
+
+Grid = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]
+
+NUMBERS = tuple(name for name in Hyper._fields if name not in ("rank", "extra"))
+_EXTRA = "extra."
+
+
+class Member(NamedTuple):
+    """One fit of a sweep.
+
+    Attributes:
+      point: what the grid says of it, by name.
+      hyper: its numbers; `rank` is None where the grid gives the rank.
+      rank: the rank that the grid gives, or None.
+      seed: its key is `fold_in(key, seed)`, or the sweep's own key if None.
+      fold: which fold's weights it has, or None.
+    """
+
+    point: dict[str, Any]
+    hyper: Hyper
+    rank: int | None
+    seed: int | None
+    fold: int | None
+
+
+def members(grid: Grid, hyper: Hyper, num_folds: int | None = None) -> list[Member]:
+    """The members of a grid, the last name varying fastest, or of a list of points, in order.
+
+    Args:
+      grid: name -> values, of which all combinations are taken, or a list of points, name -> value. Names are `rank`,
+        `seed`, `fold`, the numbers of `Hyper`, and `extra.NAME` for a user's own.
+      hyper: all other numbers.
+      num_folds: number of folds, all of which are taken if the grid does not name `fold`; None if there are none.
+
+    Raises:
+      ValueError: a name that is unknown, values that are not a list or none at all, points of different names, or a
+        value out of range; the message shows the point.
+    """
+    points = _product(grid) if isinstance(grid, Mapping) else _listed(grid)
+    known = ("rank", "seed", "fold", *NUMBERS)
+    for name in points[0]:
+        if not isinstance(name, str) or not (name in known or (name.startswith(_EXTRA) and len(name) > len(_EXTRA))):
+            raise ValueError(f"sweep: grid names {name!r}; expected {', '.join(known)} or {_EXTRA}NAME")
+    if "fold" in points[0] and num_folds is None:
+        raise ValueError(
+            "sweep: grid names 'fold', but there are no folds: pass folds=jaxmf.splits.k_fold(train, k) without valid="
+        )
+    if num_folds is not None and "fold" not in points[0]:
+        points = [point | {"fold": fold} for point in points for fold in range(num_folds)]
+    return [_member(point, hyper, num_folds) for point in points]
+
+
+def _product(grid: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
+    axes = {}
+    for name, values in grid.items():
+        if isinstance(values, str | bytes | Mapping) or not np.iterable(values):
+            raise ValueError(
+                f"sweep: grid[{name!r}] must be a list of values, not {values!r}; for one value a list of one"
+            )
+        axes[name] = list(values)
+        if not axes[name]:
+            raise ValueError(f"sweep: grid[{name!r}] is empty; give it values, or leave the name out")
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def _listed(grid: Any) -> list[dict[str, Any]]:
+    if not isinstance(grid, Sequence) or isinstance(grid, str) or not all(isinstance(point, Mapping) for point in grid):
+        raise ValueError(
+            f"sweep: grid must map names to lists of values, or be a list of points, not {type(grid).__name__}: "
+            'for instance {"rank": [8, 16], "l2": [0.05, 0.1]}'
+        )
+    if not grid:
+        raise ValueError("sweep: grid is an empty list; give it at least one point")
+    for number, point in enumerate(grid):
+        if point.keys() != grid[0].keys():
+            raise ValueError(
+                f"sweep: point {number} of the grid names {sorted(point)}, point 0 names {sorted(grid[0])}; all points "
+                "need the same names"
+            )
+    return [dict(point) for point in grid]
+
+
+def _member(point: dict[str, Any], hyper: Hyper, num_folds: int | None) -> Member:
+    point = {
+        name: value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value for name, value in point.items()
+    }
+    whole: dict[str, int | None] = {}
+    for name, low, high in (("rank", 1, None), ("seed", 0, 2**32 - 1), ("fold", 0, (num_folds or 0) - 1)):
+        value = whole[name] = point.get(name)
+        if name in point and not (
+            isinstance(value, int) and not isinstance(value, bool) and low <= value and (high is None or value <= high)
+        ):
+            limit = "" if high is None else f" to {high}"
+            raise ValueError(f"sweep: {name} must be an integer from {low}{limit}, not {value!r}, in the point {point}")
+    numbers = {name: value for name, value in point.items() if name in NUMBERS}
+    extra = {name.removeprefix(_EXTRA): value for name, value in point.items() if name.startswith(_EXTRA)}
+    for name, value in (numbers | extra).items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
+            raise ValueError(f"sweep: {name} must be one finite number, not {value!r}, in the point {point}")
+    hyper = hyper._replace(**numbers, extra=hyper.extra | extra)
+    if "rank" in point:
+        hyper = hyper._replace(rank=None)
+    try:
+        check_hyper(hyper)
+    except ValueError as error:
+        raise ValueError(f"sweep: {error}, in the point {point}") from None
+    return Member(point, hyper, whole["rank"], whole["seed"], whole["fold"])

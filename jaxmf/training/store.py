@@ -1,0 +1,115 @@
+"""A sweep's finished chunks on disk, each one file, so that a sweep that was killed goes on from there."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmf import archive, output
+from jaxmf.data.ratings import Ratings
+from jaxmf.training.chunks import Result
+
+_MANIFEST = "config.json"
+_FOLDER = "members"
+_FORMAT = "jaxmf.sweep"
+_SAME = ("configuration", "data", "program", "versions", "device", "dtype")
+
+
+def claim(folder: Path, configuration: dict[str, Any], ratings: Ratings, arrays: Any, program: str) -> None:
+    """Make the folder that of this sweep, by its config.json, or see that it is.
+
+    Args:
+      folder: the folder, which need not be there.
+      configuration: all choices of the sweep, ready for JSON.
+      ratings: training ratings, of which sizes are noted.
+      arrays: a pytree of all data, of which a fingerprint is noted.
+      program: text of the program, which shows every static choice that has no name; its digest is noted.
+
+    Raises:
+      ValueError: the folder holds another sweep; the message says what differs.
+    """
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
+    sizes = {"num_users": ratings.num_users, "num_items": ratings.num_items, "num_ratings": len(ratings.value)}
+    data: dict[str, Any] = sizes | {"fingerprint": digest.hexdigest()[:16]}
+    manifest = output.manifest(data, configuration, seed=None) | {"dtype": str(ratings.value.dtype)}
+    manifest |= {"program": hashlib.sha256(program.encode()).hexdigest()[:16]}
+    manifest = json.loads(output.to_json(manifest))
+    path = folder / _MANIFEST
+    if not path.exists():
+        if (folder / _FOLDER).exists():
+            raise ValueError(f"{folder} holds members of a sweep but no {_MANIFEST}: give another out=, or delete it")
+        output.write_json(path, manifest)
+        return
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+        old, new = (_flat({name: found.get(name) for name in _SAME}) for found in (before, manifest))
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is not the manifest of a sweep: give another out=, or delete it") from error
+    different = [name for name in old | new if old.get(name) != new.get(name)]
+    if different:
+        name = different[0]
+        more = f" (and in {len(different) - 1} more)" if len(different) > 1 else ""
+        raise ValueError(
+            f"{folder} holds another sweep: it differs in {name}{more}, which is {old.get(name)!r} there and "
+            f"{new.get(name)!r} here. Give another out=, or delete the folder"
+        )
+
+
+def write(folder: Path, number: int, results: dict[int, Result]) -> None:
+    """Write the results of chunk `number`, whole or not at all."""
+    arrays: archive.Arrays = {}
+    header = {}
+    for member, result in results.items():
+        history = {name: archive.put(arrays, f"{member}.{name}", column) for name, column in result.history.items()}
+        params = None if result.params is None else _by_path(result.params)
+        header[str(member)] = {
+            "status": result.status,
+            "epoch": result.epoch,
+            "history": history,
+            "params": params and {path: archive.put(arrays, f"{member}{path}", leaf) for path, leaf in params.items()},
+        }
+    archive.write(_path(folder, number), {"members": header}, arrays, _FORMAT)
+
+
+def read(folder: Path, number: int, like: Any) -> dict[int, Result]:
+    """The results of chunk `number`, none if it is not there; `like` has the structure of the parameters.
+
+    Raises:
+      ValueError: the file is damaged; the message says which, and to delete it.
+    """
+    path = _path(folder, number)
+    if not path.exists():
+        return {}
+    try:
+        header, arrays = archive.read(path, _FORMAT)
+        results = {}
+        for member, packed in header["members"].items():
+            history = {name: arrays[place] for name, place in packed["history"].items()}
+            params = None
+            if packed["params"] is not None:
+                leaves = [arrays[packed["params"][name]] for name in _by_path(like)]
+                params = jax.tree.unflatten(jax.tree.structure(like), leaves)
+            results[int(member)] = Result(packed["status"], packed["epoch"], history, params)
+        return results
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: {error}. Delete this file, and its members are fitted again") from error
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / _FOLDER / f"chunk-{number:05d}.npz"
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _flat(tree: Any, name: str = "") -> dict[str, Any]:
+    """Nested dicts as one, with dotted names."""
+    if not isinstance(tree, dict):
+        return {name: tree}
+    return {n: x for key, child in tree.items() for n, x in _flat(child, f"{name}.{key}" if name else key).items()}
