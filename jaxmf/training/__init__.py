@@ -2,7 +2,7 @@
 
 from jaxmf.training.host import Fit, check_hyper, compile_fit, fit, prepare
 from jaxmf.training.loop import STATUS, Best, FitState, Prepared, Saved, make_fit, start
-from jaxmf.training.sweep import Sweep, sweep
+from jaxmf.training.sweeps import Sweep, sweep
 
 __all__ = [
     "STATUS",

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from jaxmf.training.chunks import Result
 _MANIFEST = "config.json"
 _FOLDER = "members"
 _FORMAT = "jaxmf.sweep"
-_SAME = ("configuration", "data", "program", "versions", "device", "dtype")
+_SAME = ("configuration", "data", "versions", "device", "dtype")
 
 
-def claim(folder: Path, configuration: dict[str, Any], ratings: Ratings, arrays: Any, program: str) -> None:
+def claim(
+    folder: Path, configuration: dict[str, Any], ratings: Ratings, arrays: Any, program: Callable[[], str]
+) -> None:
     """Make the folder that of this sweep, by its config.json, or see that it is.
 
     Args:
@@ -26,7 +29,7 @@ def claim(folder: Path, configuration: dict[str, Any], ratings: Ratings, arrays:
       configuration: all choices of the sweep, ready for JSON.
       ratings: training ratings, of which sizes are noted.
       arrays: a pytree of all data, of which a fingerprint is noted.
-      program: text of the program, which shows every static choice that has no name; its digest is noted.
+      program: gives the text of the program, which shows every static choice that has no name; its digest is noted.
 
     Raises:
       ValueError: the folder holds another sweep; the message says what differs.
@@ -36,20 +39,33 @@ def claim(folder: Path, configuration: dict[str, Any], ratings: Ratings, arrays:
         digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
     sizes = {"num_users": ratings.num_users, "num_items": ratings.num_items, "num_ratings": len(ratings.value)}
     data: dict[str, Any] = sizes | {"fingerprint": digest.hexdigest()[:16]}
-    manifest = output.manifest(data, configuration, seed=None) | {"dtype": str(ratings.value.dtype)}
-    manifest |= {"program": hashlib.sha256(program.encode()).hexdigest()[:16]}
-    manifest = json.loads(output.to_json(manifest))
+    manifest = json.loads(output.to_json(output.manifest(data, configuration, seed=None)))
+    manifest["dtype"] = str(ratings.value.dtype)
     path = folder / _MANIFEST
-    if not path.exists():
-        if (folder / _FOLDER).exists():
-            raise ValueError(f"{folder} holds members of a sweep but no {_MANIFEST}: give another out=, or delete it")
+    if path.exists():
+        before = _manifest(path)
+        _refuse_other(folder, before, manifest, _SAME)
+    elif (folder / _FOLDER).exists():
+        raise ValueError(f"{folder} holds members of a sweep but no {_MANIFEST}: give another out=, or delete it")
+    manifest["program"] = hashlib.sha256(program().encode()).hexdigest()[:16]
+    if path.exists():
+        _refuse_other(folder, before, manifest, ("program",))
+    else:
         output.write_json(path, manifest)
-        return
+
+
+def _manifest(path: Path) -> dict[str, Any]:
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-        old, new = (_flat({name: found.get(name) for name in _SAME}) for found in (before, manifest))
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is not the manifest of a sweep: give another out=, or delete it") from error
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not the manifest of a sweep: give another out=, or delete it")
+    return found
+
+
+def _refuse_other(folder: Path, before: dict[str, Any], now: dict[str, Any], names: tuple[str, ...]) -> None:
+    old, new = (_flat({name: manifest.get(name) for name in names}) for manifest in (before, now))
     different = [name for name in old | new if old.get(name) != new.get(name)]
     if different:
         name = different[0]

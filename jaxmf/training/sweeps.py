@@ -266,7 +266,7 @@ def sweep(
         facts |= {"patience": patience, "min_delta": min_delta, "monitor": score, "track": track, "keep": keep}
         facts |= {"grid": [place.own.point for place in placed], "chunks": [chunk.members for chunk in chunks]}
         facts |= {"key": jax.random.key_data(key)}
-        store.claim(Path(out), facts, train, (prepared, folds), program_text(job, chunks[0], prepared))
+        store.claim(Path(out), facts, train, (prepared, folds), lambda: program_text(job, chunks[0], prepared))
         for chunk in chunks:
             results |= store.read(Path(out), chunk.number, shapes[chunk.model])
         _keep(keep, score, kept, results)
@@ -441,7 +441,8 @@ def _bytes(shapes: Params) -> int:
 
 
 def _readable(size: float) -> str:
-    return f"{size / 2**30:.2f} GiB" if size >= 2**30 else f"{size / 2**20:.1f} MiB"
+    units = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+    return next((f"{size / unit:.1f} {name}" for name, unit in units if size >= unit), f"{size:.0f} bytes")
 
 
 def _spread(function: Callable[[Any, Any], Any], tasks: Sequence[Any], homes: Sequence[Any]) -> Iterator[Any]:

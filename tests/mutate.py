@@ -1,0 +1,152 @@
+"""Plant mistakes in models, solvers, metrics and training, one at a time, and report which the tests notice.
+
+    python tests/mutate.py [NAME ...]
+
+Each mutant is a copy of the package with one line changed, on which the tests of that code run until the first failure.
+Without names all mutants run, which takes about half an hour on two cores. Exit code 1 if fewer than 90 % are noticed.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+ROOT = Path(__file__).parent.parent
+TESTS = ("models", "solvers", "training", "data", "test_evaluate.py", "test_verify.py", "test_contracts.py")
+
+
+class Mutant(NamedTuple):
+    """A mistake: in a file of the package, the first text, which is there once, becomes the second."""
+
+    file: str
+    right: str
+    wrong: str
+
+
+BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/features.py"
+SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
+MUTANTS = {
+    "loss: not squared": Mutant(BILINEAR, "ratings.user, ratings.item)) ** 2", "ratings.user, ratings.item))"),
+    "predict: item bias twice": Mutant(
+        BILINEAR, 'user["bias"][users] + item["bias"][items]', '2 * item["bias"][items]'
+    ),
+    "predict: items for users": Mutant(
+        BILINEAR, 'user["factors"][users] * item["factors"][items]', 'user["factors"][items] * item["factors"][items]'
+    ),
+    "gradient: sign of the pull": Mutant(BILINEAR, 'out["factors"] = -2 * pull + 2', 'out["factors"] = 2 * pull + 2'),
+    "gradient: missing 2": Mutant(BILINEAR, 'out["bias"] = -2 * pull + 2', 'out["bias"] = -1 * pull + 2'),
+    "gradient: forgotten λ_b": Mutant(BILINEAR, "2 * bias_l2(hyper) * row_weight", "2 * hyper.l2 * row_weight"),
+    "gradient: forgotten λ of content": Mutant(BILINEAR, ' + 2 * hyper.l2 * row_weight[:, None] * rows["content"]', ""),
+    "gradient: mask ignored": Mutant(
+        BILINEAR,
+        "error = ratings.weight * (ratings.value - predict(params, ratings.user, ratings.item))",
+        "error = ratings.value - predict(params, ratings.user, ratings.item)",
+    ),
+    "penalty: content free": Mutant(BILINEAR, 'for name in ("factors", "content"):', 'for name in ("factors",):'),
+    "design: bias left in the target": Mutant(BILINEAR, '        target = target - others["bias"][index]\n', ""),
+    "design: content left in the items' target": Mutant(
+        BILINEAR, "target = target - project(a, x, ratings.user, ratings.item)", "pass"
+    ),
+    "init: empty rows drawn": Mutant(BILINEAR, "(n > 0)[:, None] & active[None, :]", "active[None, :]"),
+    "init: rank not masked": Mutant(BILINEAR, "(rank if hyper.rank is None else hyper.rank)", "rank"),
+    "mean: weights ignored": Mutant(
+        BILINEAR, "weighted_mean(ratings.value, ratings.weight)", "jnp.mean(ratings.value)"
+    ),
+    "damped bias: not damped": Mutant(
+        BILINEAR, "ratings.num_items) / (n_i + damping_item)", "ratings.num_items) / jnp.maximum(n_i, 1)"
+    ),
+    "content: padding overwrites": Mutant(FEATURES, ".add(x.value[items])", ".set(x.value[items])"),
+    "content: pull without the error": Mutant(
+        FEATURES, ".add(error[:, None] * x.value[ratings.item])", ".add(x.value[ratings.item])"
+    ),
+    "row weights: exponent ignored": Mutant(MODEL, "jnp.where(n > 0, n, 1) ** exponent", "jnp.where(n > 0, n, 1)"),
+    "row weights: 0^0 = 0": Mutant(MODEL, "jnp.where(jnp.equal(exponent, 0), 1, 0)", "jnp.zeros(jnp.shape(exponent))"),
+    "objective: mean for sum": Mutant(
+        MODEL, "return jnp.sum(ratings.weight * model.loss", "return jnp.mean(ratings.weight * model.loss"
+    ),
+    "objective: held-out counted": Mutant(
+        MODEL, "return jnp.sum(ratings.weight * model.loss", "return jnp.sum(model.loss"
+    ),
+    "update scale: bias rate ignored": Mutant(MODEL, "one * (hyper.learning_rate_bias / hyper.learning_rate)", "one"),
+    "update scale: rank not masked": Mutant(MODEL, "jnp.where(jnp.broadcast_to(", "jnp.where(True | jnp.broadcast_to("),
+    "metrics: mean for weighted mean": Mutant("metrics.py", "jnp.sum(weight * values)", "jnp.sum(values)"),
+    "metrics: no square root": Mutant("metrics.py", "jnp.sqrt(mse(", "(mse("),
+    "metrics: no absolute value": Mutant("metrics.py", "jnp.abs(value - prediction)", "(value - prediction)"),
+    "take: padding has weight": Mutant(
+        "data/ratings.py", "weight=jnp.where(inside, picked.weight, 0)", "weight=picked.weight"
+    ),
+    "sgd: full penalty per rating": Mutant(SGD, "hyper.reg_exponent - 1)", "hyper.reg_exponent)"),
+    "sgd: ascent": Mutant(SGD, "lambda scale: -rate * scale", "lambda scale: rate * scale"),
+    "sgd: conflicting ratings": Mutant(SGD, "busy = user_busy[u] | item_busy[i] | full", "busy = user_busy[u] | full"),
+    "sgd: stale order": Mutant(SGD, "ordered = layout[visiting_order(key, layout)]", "ordered = layout"),
+    "sgd: value clipping on held-out ratings": Mutant(SGD, "jnp.where(_per_row(w > 0, old), new, old)", "new"),
+    "sgd: update clipping at half": Mutant(
+        SGD, "_clip(change, options.clip_update)", "_clip(change, options.clip_update and options.clip_update / 2)"
+    ),
+    "sgd: schedule a step late": Mutant(SGD, "options.schedule(state[0])", "options.schedule(state[0] + 1)"),
+    "minibatch: sum for mean": Mutant(MINIBATCH, "fit / jnp.where(size > 0, size, 1)", "fit"),
+    "minibatch: whole penalty per step": Mutant(MINIBATCH, "problem.weight, hyper) / total", "problem.weight, hyper)"),
+    "minibatch: optimizer forgets": Mutant(MINIBATCH, "updates, state = update(", "updates, _ = update("),
+    "minibatch: bias rate ignored": Mutant(
+        MINIBATCH, "jax.tree.map(jnp.multiply, updates, update_scale(trained, hyper))", "updates"
+    ),
+    "als: λ doubled": Mutant(ALS, "getattr(trained, side))), num_rows) / 2", "getattr(trained, side))), num_rows)"),
+    "als: users never solved": Mutant(
+        ALS, 'for side in ("user", "item"):\n            params', 'for side in ("item",):\n            params'
+    ),
+    "als: weights not under a root": Mutant(ALS, "root = jnp.sqrt(weight)", "root = (weight)"),
+    "als: rows of fewer ratings unregularized": Mutant(
+        ALS, "jnp.eye(X.shape[0], dtype=dtype)", "1e-6 * jnp.eye(X.shape[0], dtype=dtype)"
+    ),
+    "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
+    "loop: best is the last": Mutant(LOOP, "improved = finite & (score <", "improved = finite | (score <"),
+    "loop: patience off by one": Mutant(LOOP, "epoch - best.epoch >= patience", "epoch - best.epoch > patience"),
+    "loop: one key for all epochs": Mutant(LOOP, "jax.random.fold_in(key, epoch), model", "key, model"),
+    "loop: divergence kept": Mutant(LOOP, "return _where(finite, after, halted)", "return _where(True, after, halted)"),
+    "loop: min_delta ignored": Mutant(LOOP, "(score < best.score - min_delta)", "(score < best.score)"),
+}
+
+
+def noticed(mutant: Mutant) -> bool:
+    """Whether a test fails on a copy with this mistake; its own tests run first."""
+    own = [f"{Path(mutant.file).parent}/test_{Path(mutant.file).name}"]
+    tests = [f"tests/{test}" for test in dict.fromkeys(own + list(TESTS)) if (ROOT / "tests" / test).exists()]
+    with tempfile.TemporaryDirectory() as scratch:
+        copy = Path(scratch)
+        for part in ("jaxmf", "tests"):
+            shutil.copytree(ROOT / part, copy / part, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copy(ROOT / "pyproject.toml", copy)
+        path = copy / "jaxmf" / mutant.file
+        text = path.read_text(encoding="utf-8")
+        if text.count(mutant.right) != 1:
+            raise ValueError(f"{mutant.file} has {text.count(mutant.right)} times: {mutant.right}")
+        path.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
+        # In one process: the workers of pytest-xdist would finish their files after the first failure.
+        command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-qx", "-m", "not realdata", *tests]
+        done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
+        if done.returncode not in (0, 1):
+            raise RuntimeError(f"{mutant} broke more than a test:\n{done.stdout[-2000:]}")
+        return done.returncode == 1
+
+
+def main(names: list[str]) -> int:
+    """Run the mutants, print those that no test noticed, and the share of the others."""
+    chosen = {name: MUTANTS[name] for name in names or MUTANTS}
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        verdicts = list(tqdm(pool.map(noticed, chosen.values()), total=len(chosen), unit="mutant"))
+    for name, verdict in zip(chosen, verdicts, strict=True):
+        if not verdict:
+            print(f"survived: {name}")
+    share = sum(verdicts) / len(verdicts)
+    print(f"{sum(verdicts)} of {len(verdicts)} mutants noticed ({share:.0%})")
+    return int(share < 0.9)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,385 @@
+"""Sweeps: every member is its own fit, whatever runs beside it; nothing is lost or compiled twice."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, random_ratings
+
+from jaxmf import Dataset, evaluate, fit, models, solvers, splits, sweep
+from jaxmf.training import chunks
+
+BIASED, ADAM, ALS = MODELS["biased"], SOLVERS["adam"], SOLVERS["als"]
+GRID = {"rank": [1, 3], "l2": [0.05, 0.2], "seed": [0, 7]}
+OPTIONS = {"hyper": HYPER, "epochs": 6, "patience": 2}
+
+
+def solo(runs, member, solver, train, valid, **options):
+    """The fit that a member is to equal."""
+    return fit(runs.key(member), runs.model(member), solver, train, valid, hyper=runs.hyper(member), **options)
+
+
+def history(runs, member, name):
+    return runs.history.loc[runs.history["member"] == member, name].to_numpy()
+
+
+def assert_equals_solo(runs, member, alone, exact=False):
+    same = assert_same_bits if exact else lambda a, b: assert_close(a, b, rtol=1e-9, atol=1e-12)
+    same(runs.params(member), alone.params)
+    row = runs.to_frame().loc[member]
+    assert (row["status"], row["epochs"]) == (alone.status, len(alone.to_frame()))
+    assert row["epoch"] == int(alone.state.epoch if alone.state.best is None else alone.state.best.epoch)
+    for name in alone.history.keys() - {"seconds"}:
+        np.testing.assert_allclose(history(runs, member, name), alone.history[name], rtol=0 if exact else 1e-9)
+        assert row.get(name) == history(runs, member, name)[row["epoch"] - 1]
+
+
+@pytest.mark.parametrize("solver", [SOLVERS["sgd"], ADAM, ALS], ids=["sgd", "adam", "als"])
+def test_each_member_is_its_own_fit(ratings, valid, solver):
+    """To the bit one by one, at its own width; to rounding padded and side by side, in any order."""
+    options = {"keep": "all", "grid": GRID, **OPTIONS}
+    runs = sweep(KEY, BIASED, solver, ratings, valid, pad=False, **options)
+    assert (runs.num_programs, runs.batch) == (2, 1)
+    points = runs.to_frame()[["rank", "l2", "seed"]].to_dict("records")
+    assert [member.point for member in runs.members] == points
+    alone = [solo(runs, member, solver, ratings, valid, epochs=6, patience=2) for member in range(8)]
+    for member in range(8):
+        assert_equals_solo(runs, member, alone[member], exact=True)
+    together = sweep(KEY, BIASED, solver, ratings, valid, pad=True, batch=3, **options)
+    assert (together.num_programs, together.batch) == (1, 3)
+    backwards = sweep(KEY, BIASED, solver, ratings, valid, pad=True, batch=3, **options | {"grid": points[::-1]})
+    for member in range(8):
+        assert_equals_solo(together, member, alone[member])
+        assert_equals_solo(backwards, 7 - member, alone[member])
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_folds_are_weights(ratings, batch):
+    """A member of a fold: the same ratings under the fold's weights, validated on what it holds out."""
+    folds = np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])[:, np.arange(len(ratings.value)) % 3]
+    runs = sweep(KEY, BIASED, ALS, ratings, grid={"l2": [0.05, 0.2]}, folds=folds, batch=batch, keep="all", **OPTIONS)
+    assert runs.to_frame()["fold"].tolist() == [0, 1, 2, 0, 1, 2]
+    for member in range(6):
+        weight = jnp.asarray(folds[member % 3])
+        train = replace(ratings, weight=ratings.weight * weight)
+        held_out = replace(ratings, weight=ratings.weight * (1 - weight))
+        alone = solo(runs, member, ALS, train, held_out, epochs=6, patience=2)
+        assert_equals_solo(runs, member, alone, exact=batch == 1)
+        assert evaluate.rating(runs.model(member), runs.params(member), held_out)["rmse"] == pytest.approx(
+            runs.to_frame()["valid_rmse"][member]
+        )
+
+
+def test_k_fold_weights_of_a_dataset():
+    data = Dataset.from_arrays(np.arange(40) % 8, np.arange(40) // 8, np.arange(40) % 5 + 1.0)
+    runs = sweep(KEY, models.mf(1), ALS, data, grid={"fold": [1, 3]}, folds=splits.k_fold(data, 4), epochs=2)
+    assert runs.to_frame()["fold"].tolist() == [1, 3]
+    assert runs.to_frame()["valid_rmse"].notna().all()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_a_divergence_changes_no_bit_of_the_others(ratings, valid, batch):
+    grids = [{"learning_rate": [0.02, rate, 0.05]} for rate in (0.03, 1e6)]
+    tame, wild = (
+        sweep(KEY, BIASED, SOLVERS["sgd"], ratings, valid, grid=grid, batch=batch, keep="all", **OPTIONS)
+        for grid in grids
+    )
+    assert wild.to_frame()["status"][1] == "diverged"
+    assert "diverged" not in tame.to_frame()["status"].tolist()
+    for member in (0, 2):
+        assert_same_bits(wild.params(member), tame.params(member))
+        pd.testing.assert_frame_equal(
+            wild.history[wild.history["member"] == member].drop(columns="seconds").reset_index(drop=True),
+            tame.history[tame.history["member"] == member].drop(columns="seconds").reset_index(drop=True),
+        )
+    assert np.isfinite(jax.tree.leaves(wild.params(1))[0]).all()
+    assert wild.best() != 1
+
+
+def test_a_member_that_stops_stays_as_it_was(ratings, valid):
+    """More epochs for the others change nothing in it."""
+    options = {"grid": {"learning_rate": [0.3, 0.001]}, "keep": "all", "batch": 2, "patience": 2}
+    options["hyper"] = HYPER._replace(learning_rate_bias=None)
+    short, long = (sweep(KEY, BIASED, SOLVERS["sgd"], ratings, valid, epochs=n, **options) for n in (8, 40))
+    assert short.to_frame()["epochs"][0] == long.to_frame()["epochs"][0] < 8
+    assert long.to_frame()["epochs"][1] > 8
+    assert_same_bits(short.params(0), long.params(0))
+
+
+def test_values_never_recompile(ratings, valid):
+    traces = []
+
+    def loss(params, batch):
+        traces.append(batch)
+        return BIASED.loss(params, batch)
+
+    own = BIASED._replace(loss=loss, gradient=None)
+    for batch in (1, 2):
+        sweep(KEY, own, ADAM, ratings, valid, grid={"l2": [0.1, 0.2, 0.3]}, batch=batch, **OPTIONS)
+        before = len(traces)
+        grid = {"l2": [0.4, 0.5], "learning_rate": [1e-3, 2e-3], "seed": range(2)}
+        sweep(KEY, own, ADAM, ratings, valid, grid=grid, batch=batch, **OPTIONS)
+        assert len(traces) == before > 0
+
+
+def test_every_number_of_hyper_may_be_swept(ratings, valid):
+    """`extra` too, which only a user's own function reads."""
+
+    def optimizer(h):
+        return optax.sgd(h.learning_rate * h.extra["factor"], momentum=h.momentum)
+
+    grid = {"momentum": [0.0, 0.5], "extra.factor": [1.0, 2.0], "reg_exponent": [0.0, 1.0], "init_scale": [0.1]}
+    grid |= {"l2_bias": [0.01], "learning_rate_bias": [0.01]}
+    runs = sweep(KEY, BIASED, solvers.minibatch(optimizer, 32), ratings, valid, grid=grid, hyper=HYPER, epochs=2)
+    table = runs.to_frame()
+    assert len(table) == 8
+    for name, values in grid.items():
+        assert sorted(table[name].unique()) == sorted(values)
+    assert runs.hyper(2).extra == {"factor": 2.0}
+    assert table["valid_rmse"].nunique() == 8
+
+
+def test_the_table(ratings, valid):
+    runs = sweep(KEY, BIASED, ALS, ratings, valid, grid={"l2": [0.1, 0.3], "seed": [0, 1, 2]}, **OPTIONS)
+    plain = sweep(KEY, MODELS["mf"], ADAM, ratings, grid={"rank": [2]}, hyper=HYPER, epochs=2)
+    table = pd.concat([runs.to_frame(), plain.to_frame()], ignore_index=True)
+    assert table["model"].tolist() == ["biased_mf"] * 6 + ["mf"]
+    assert table["rank"].tolist() == [3] * 6 + [2]
+    assert table["seed"].isna().tolist() == [False] * 6 + [True]
+    assert set(table["dtype"]) == {"float64"}
+    assert (table["l2_bias"] == HYPER.l2_bias).all()
+    assert {"solver", "status", "epochs", "epoch", "train_loss", "objective", "valid_mae", "seconds"} <= set(table)
+    best = runs.best()
+    assert table["valid_loss"][best] == table["valid_loss"].min()
+    assert runs.best("mae") == table["valid_mae"].argmin()
+    assert runs.best("objective") == table["objective"].argmin()
+    assert_same_bits(runs.params(best), solo(runs, best, ALS, ratings, valid, epochs=6, patience=2).params)
+
+    summary = runs.summary()
+    assert summary["l2"].tolist() == [0.1, 0.3]
+    assert summary["num_members"].tolist() == [3, 3]
+    own = table["valid_rmse"][:3].to_numpy(float)
+    assert summary["valid_rmse"][0] == pytest.approx(own.mean())
+    assert summary["valid_rmse_se"][0] == pytest.approx(own.std(ddof=1) / np.sqrt(3))
+    assert len(runs.summary(by=[])) == 1
+    assert runs.summary("seed")["seed"].tolist() == [0, 1, 2]
+
+
+def test_what_is_kept(ratings, valid):
+    arguments = (KEY, BIASED, ALS, ratings, valid)
+    none, best, all_ = (
+        sweep(*arguments, grid={"l2": [0.1, 0.3, 0.2]}, keep=keep, **OPTIONS) for keep in ("none", "best", "all")
+    )
+    assert (list(none.kept), list(best.kept), sorted(all_.kept)) == ([], [best.best()], [0, 1, 2])
+    assert_same_bits(best.params(best.best()), all_.params(best.best()))
+    with pytest.raises(ValueError, match=r"member 0 were not kept, none\. Sweep with keep='all', or fit it"):
+        none.params(0)
+    with pytest.raises(ValueError, match=r"no member 3; they are numbered from 0 to 2"):
+        all_.params(3)
+    with pytest.raises(ValueError, match=r"best: no metric 'ndcg'; expected one of .*valid_rmse"):
+        all_.best("ndcg")
+    with pytest.raises(ValueError, match=r"summary: no column lambda; expected some of .*l2"):
+        all_.summary("lambda")
+
+
+def test_a_summary_shows_divergence(ratings, valid):
+    grid = {"learning_rate": [0.02, 1e6], "seed": [0, 1]}
+    summary = sweep(KEY, BIASED, SOLVERS["sgd"], ratings, valid, grid=grid, hyper=HYPER, epochs=3).summary()
+    assert summary["num_diverged"].tolist() == [0, 2]
+    assert summary["valid_rmse"].isna().tolist() == [False, True]
+
+
+@pytest.mark.parametrize(("batch", "keep"), [(1, "best"), (2, "all")])
+def test_a_sweep_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_path, monkeypatch, batch, keep):
+    """No member is lost, and none that is on disk is fitted again."""
+    arguments = (KEY, BIASED, ADAM, ratings, valid)
+    options = {"grid": GRID, "batch": batch, "keep": keep, "workers": 1, "pad": True, **OPTIONS}
+    whole = sweep(*arguments, **options)
+    fitted, left = [], 2
+
+    def fit_chunk(job, chunk, home):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise KeyboardInterrupt
+        fitted.extend(chunk.members)
+        return chunks.fit_chunk(job, chunk, home)
+
+    monkeypatch.setattr("jaxmf.training.sweeps.fit_chunk", fit_chunk)
+    while True:
+        try:
+            resumed = sweep(*arguments, **options, out=tmp_path)
+            break
+        except KeyboardInterrupt:
+            left = 2
+    assert fitted == list(range(8))
+    assert resumed.kept.keys() == whole.kept.keys()
+    for member in whole.kept:
+        assert_same_bits(resumed.params(member), whole.params(member))
+    for found, expected in ((resumed.to_frame(), whole.to_frame()), (resumed.history, whole.history)):
+        pd.testing.assert_frame_equal(found.drop(columns="seconds"), expected.drop(columns="seconds"))
+    again = sweep(*arguments, **options, out=tmp_path)
+    assert len(fitted) == 8
+    pd.testing.assert_frame_equal(again.to_frame(), resumed.to_frame())
+    on_disk = pd.read_csv(tmp_path / "metrics.csv")
+    np.testing.assert_allclose(on_disk["valid_rmse"], resumed.to_frame()["valid_rmse"], rtol=1e-8)
+    assert len(pd.read_csv(tmp_path / "history.csv")) == len(resumed.history)
+
+
+@pytest.fixture(scope="module")
+def finished(ratings, valid, tmp_path_factory):
+    """The folder of a finished sweep."""
+    folder = tmp_path_factory.mktemp("finished")
+    sweep(KEY, BIASED, ADAM, ratings, valid, grid={"l2": [0.1, 0.2]}, out=folder, **OPTIONS)
+    return folder
+
+
+def other_data(ratings):
+    return replace(ratings, value=ratings.value + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"grid": {"l2": [0.1, 0.3]}}, r"differs in configuration\.grid.*Give another out=, or delete the folder"),
+        ({"hyper": HYPER._replace(l2_bias=0.5)}, r"configuration\.hyper\.l2_bias, which is 0\.03 there and 0\.5 here"),
+        ({"epochs": 7}, r"configuration\.epochs, which is 6 there and 7 here"),
+        ({"batch": 2}, r"configuration\.chunks"),
+        ({"key": jax.random.key(5)}, r"configuration\.key"),
+        ({"train": other_data}, r"data\.fingerprint"),
+        ({"solver": solvers.minibatch(optax.adam, 16)}, r"differs in program,"),
+    ],
+    ids=["grid", "hyper", "epochs", "batch", "key", "data", "solver"],
+)
+def test_another_sweep_does_not_go_on_from_it(ratings, valid, finished, changed, message):
+    given = {"key": KEY, "model": BIASED, "solver": ADAM, "train": ratings, "valid": valid, "grid": {"l2": [0.1, 0.2]}}
+    if "train" in changed:
+        changed = {"train": changed["train"](ratings)}
+    with pytest.raises(ValueError, match=message):
+        sweep(**given | {"out": finished, **OPTIONS} | changed)
+
+
+def test_damaged_files_are_named(ratings, valid, tmp_path):
+    given = {"grid": {"l2": [0.1, 0.2]}, "out": tmp_path, **OPTIONS}
+    sweep(KEY, BIASED, ADAM, ratings, valid, **given)
+    chunk = tmp_path / "members" / "chunk-00001.npz"
+    chunk.write_bytes(chunk.read_bytes()[:-40])
+    with pytest.raises(
+        ValueError, match=r"chunk-00001\.npz: .* truncated.* Delete this file, and its members are fitted"
+    ):
+        sweep(KEY, BIASED, ADAM, ratings, valid, **given)
+    chunk.unlink()
+    sweep(KEY, BIASED, ADAM, ratings, valid, **given)
+    (tmp_path / "config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"config\.json is not the manifest of a sweep"):
+        sweep(KEY, BIASED, ADAM, ratings, valid, **given)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"holds members of a sweep but no config\.json"):
+        sweep(KEY, BIASED, ADAM, ratings, valid, **given)
+
+
+def test_memory_is_bounded(ratings, valid):
+    """A bound that is too small for the batch cuts it, and says so; one that is too small for a member is an error."""
+    arguments, options = (KEY, BIASED, ADAM, ratings, valid), {"grid": {"l2": [0.1, 0.2, 0.3, 0.4]}, **OPTIONS}
+    free = sweep(*arguments, **options, batch=4, workers=1)
+    message = r"to stay below 39\.1 KiB, [1-3] of 4 members at once in 1 worker\(s\), not 4 in 2"
+    with pytest.warns(UserWarning, match=message):
+        bound = sweep(*arguments, **options, batch=4, workers=2, max_memory=40_000)
+    assert bound.batch < 4
+    assert_close(bound.params(bound.best()), free.params(free.best()), rtol=1e-9)
+    with pytest.raises(
+        ValueError, match=r"one member takes .* KiB, more than max_memory 1000 bytes: use a smaller rank"
+    ):
+        sweep(*arguments, **options, max_memory=1000)
+    with pytest.raises(ValueError, match=r"parameters of all 4 members take 3\.8 KiB, more than .*: use keep='best'"):
+        sweep(*arguments, **options, keep="all", max_memory=1000)
+
+
+FOLDS = 1.0 * np.array([np.arange(90) % 2 == fold for fold in range(2)])
+BAD = {
+    "unknown-name": (
+        {"grid": {"lambda": [1.0]}},
+        r"grid names 'lambda'; expected rank, seed, fold, l2, .* or extra\.NAME",
+    ),
+    "empty-list": ({"grid": {"l2": []}}, r"grid\['l2'\] is empty; give it values, or leave the name out"),
+    "not-a-list": (
+        {"grid": {"l2": 0.1}},
+        r"grid\['l2'\] must be a list of values, not 0\.1; for one value a list of one",
+    ),
+    "no-grid": ({"grid": 3}, r"grid must map names to lists of values, or be a list of points, not int"),
+    "no-points": ({"grid": []}, r"grid is an empty list; give it at least one point"),
+    "uneven": ({"grid": [{"l2": 1.0}, {"rank": 1}]}, r"point 1 of the grid names \['rank'\], point 0 names \['l2'\]"),
+    "rank-0": ({"grid": {"rank": [2, 0]}}, r"rank must be an integer from 1, not 0, in the point \{'rank': 0\}"),
+    "rank-float": ({"grid": {"rank": [2.5]}}, r"rank must be an integer from 1, not 2\.5"),
+    "negative": ({"grid": {"l2": [1.0, -1.0]}}, r"hyper: l2 must be finite and at least 0, not -1\.0, in the point"),
+    "not-a-number": ({"grid": {"l2": ["a"]}}, r"l2 must be one finite number, not 'a', in the point \{'l2': 'a'\}"),
+    "nan": ({"grid": {"extra.x": [float("nan")]}}, r"x must be one finite number, not nan"),
+    "seed": ({"grid": {"seed": [-1]}}, r"seed must be an integer from 0 to 4294967295, not -1"),
+    "solver": ({"grid": {"l2": [0.1, 0.0]}}, r"als: l2 must be positive, not 0\.0.* In the point \{'l2': 0\.0\}"),
+    "fold-without": ({"grid": {"fold": [0]}}, r"grid names 'fold', but there are no folds: pass folds="),
+    "fold-number": (
+        {"grid": {"fold": [2]}, "folds": FOLDS, "valid": None},
+        r"fold must be an integer from 0 to 1, not 2",
+    ),
+    "fold-valid": ({"folds": FOLDS}, r"folds and valid exclude each other"),
+    "folds-shape": (
+        {"folds": FOLDS[:, :3], "valid": None},
+        r"shape \(k, 90\).*not float64\[2, 3\]; jaxmf\.splits\.k_fold",
+    ),
+    "folds-range": ({"folds": 2 * FOLDS, "valid": None}, r"fold 0 has weights that are not between 0 and 1"),
+    "folds-empty": (
+        {"folds": np.ones((1, 90)), "valid": None},
+        r"fold 0 leaves nothing to train on, or holds nothing out",
+    ),
+    "patience": ({"valid": None}, r"patience needs validation ratings: pass valid= or folds="),
+    "best": ({"valid": None, "patience": None, "track": False}, r"keep='best' needs validation ratings, or track=True"),
+    "keep": ({"keep": "some"}, r"keep must be 'best', 'all' or 'none', not 'some'"),
+    "batch": ({"batch": 0}, r"batch must be a positive integer or None, not 0"),
+    "max-memory": ({"max_memory": 1.5}, r"max_memory must be a positive integer of bytes or None, not 1\.5"),
+    "epochs": ({"epochs": 0}, r"epochs must be a positive integer, not 0"),
+}
+
+
+@pytest.mark.parametrize(("changed", "message"), BAD.values(), ids=BAD)
+@pytest.mark.usefixtures("no_compile")
+def test_bad_grids_are_named_before_anything_compiles(ratings, valid, changed, message):
+    given = {"train": ratings, "valid": valid, "grid": {"l2": [0.1]}, **OPTIONS}
+    with pytest.raises(ValueError, match=message):
+        sweep(KEY, BIASED, ALS, **given | changed)
+
+
+def test_a_rank_beyond_a_model_of_fixed_width(ratings, no_compile):
+    own = BIASED._replace(with_rank=None)
+    with pytest.raises(ValueError, match=r"rank must be an integer from 1 to the model's width 3, not 4 In the point"):
+        sweep(KEY, own, ALS, ratings, grid={"rank": [2, 4]}, hyper=HYPER)
+
+
+def test_members_spread_over_two_host_devices():
+    """Batched solves on two devices at once: the same bits, and no deadlock (the timeout is the watchdog)."""
+    script = """
+        import sys; sys.path[:0] = ["tests"]
+        import jax; jax.config.update("jax_num_cpu_devices", 2)
+        import conftest, test_sweep
+        runs = test_sweep.spread()
+        print(runs.num_programs, runs.to_frame()["objective"].map(float.hex).tolist())
+    """
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240, env=environment)
+    alone = spread()
+    assert alone.num_programs == 1
+    assert done.stdout.split(maxsplit=1) == ["2", f"{alone.to_frame()['objective'].map(float.hex).tolist()}\n"]
+
+
+def spread():
+    grid = {"l2": [0.1, 0.2, 0.3, 0.4], "seed": range(8)}
+    return sweep(KEY, BIASED, ALS, random_ratings(), grid=grid, hyper=HYPER, epochs=40, workers=2)
