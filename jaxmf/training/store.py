@@ -42,6 +42,8 @@ def claim(
     manifest = json.loads(output.to_json(output.manifest(data, configuration, seed=None)))
     manifest["dtype"] = str(ratings.value.dtype)
     path = folder / _MANIFEST
+    for unfinished in (folder / _FOLDER).glob(".chunk-*"):  # what a killed sweep was writing
+        unfinished.unlink()
     if path.exists():
         before = _manifest(path)
         _refuse_other(folder, before, manifest, _SAME)
