@@ -1,11 +1,15 @@
 """jaxmf: a JAX functional research framework for matrix factorization."""
 
-from jaxmf import evaluate, models, solvers, verify
-from jaxmf.data import Dataset, Ratings, content, datasets, splits
-from jaxmf.evaluate import predict
-from jaxmf.models import Hyper, Model, Params, Rows
-from jaxmf.persist import load, save
-from jaxmf.training import Fit, Sweep, fit, make_fit, prepare, sweep
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxmf import evaluate, models, solvers, verify
+    from jaxmf.data import Dataset, Ratings, content, datasets, splits
+    from jaxmf.evaluate import predict
+    from jaxmf.models import Hyper, Model, Params, Rows
+    from jaxmf.persist import load, save
+    from jaxmf.training import Fit, Sweep, fit, make_fit, prepare, sweep
 
 __all__ = [
     "Dataset",
@@ -31,3 +35,25 @@ __all__ = [
     "sweep",
     "verify",
 ]
+
+_ROOMS = {
+    "data": ("Dataset", "Ratings", "content", "datasets", "splits"),
+    "evaluate": ("predict",),
+    "models": ("Hyper", "Model", "Params", "Rows"),
+    "persist": ("load", "save"),
+    "training": ("Fit", "Sweep", "fit", "make_fit", "prepare", "sweep"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A name of this page at its first use: help and shell completion of the command line do not wait for JAX."""
+    for room, names in _ROOMS.items():
+        if name in names:
+            return getattr(import_module(f"jaxmf.{room}"), name)
+    if name in __all__:
+        return import_module(f"jaxmf.{name}")
+    raise AttributeError(f"module 'jaxmf' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

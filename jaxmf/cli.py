@@ -8,26 +8,55 @@ from typing import Annotated, Any
 
 import typer
 
+# Names that a shell completes. Those of the library are in modules that load JAX, for which nobody waits at a TAB.
+_MODELS = ("mf", "biased_mf", "content_mf")
+_SOLVERS = ("sgd", "minibatch", "momentum", "adam", "als")
+_DATA = ("synthetic", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
+_ALS_COMPONENTS = 64
+
+
+def _teach(heading: str, *commands: str, codes: str) -> str:
+    """The end of a help page: commands to copy, and exit codes. A line of \\b keeps the lines below as they are."""
+    return "\n".join(["\b", heading, *(f"  {command}" for command in commands), "", f"Exit codes: {codes}."])
+
+
 app = typer.Typer(
     name="jaxmf",
     help="Matrix factorization in JAX: verified gradients, every solver on one objective, honest test errors.",
+    epilog=_teach(
+        "With ratings of your own, a CSV file with columns user_id, item_id and rating:",
+        "jaxmf fit --data my.csv",
+        "jaxmf evaluate --data other.csv",
+        "jaxmf predict --data pairs.csv --out predictions.csv",
+        codes="0 fine; 1 the work failed: a fit diverged or a gradient is wrong; 2 bad input",
+    ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_MODEL_HELP = "mf, biased_mf, or module:attribute for your own: a Model, or a function from the rank to one"
+_MODEL_HELP = "mf, biased_mf, content_mf, or module:attribute for your own: a Model, or a function from the rank to one"
 Data = Annotated[
     str,
     typer.Option(
         help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), "
         "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, else downloaded once), or the path of a CSV or Parquet file "
-        "with columns user_id, item_id, rating and perhaps timestamp."
+        "with columns user_id, item_id, rating and perhaps timestamp.",
+        autocompletion=lambda: _DATA,
     ),
 ]
 Rename = Annotated[
     list[str] | None,
     typer.Option(help="The file's name of a column and ours, as in --rename userId=user_id. May be repeated."),
+]
+Items = Annotated[
+    Path | None,
+    typer.Option(
+        help="For content_mf and a --data file: a CSV or Parquet file with one row per item and a column item_id "
+        "(--rename holds here too).",
+        dir_okay=False,
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
 Rank = Annotated[int, typer.Option(help="Number of factors.", min=1)]
@@ -52,7 +81,14 @@ def common(
     """Options before the command."""
 
 
-@app.command()
+@app.command(
+    epilog=_teach(
+        "Examples:",
+        "jaxmf study",
+        "jaxmf study --data my.csv --rename movieId=item_id --out results/mine",
+        codes="0 fine; 1 a gradient is wrong; 2 bad input",
+    )
+)
 def study(
     data: Data = "synthetic",
     rename: Rename = None,
@@ -64,10 +100,11 @@ def study(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Verify gradients, fit baselines, then plain and biased factorization by every solver; write tables and figures.
+    """Fit every solver and two baselines; write tables and figures.
 
+    Gradients are verified first, then plain and biased factorization are fitted by every solver.
     λ and the number of epochs are chosen on validation; test is read once per model and solver. A run that was cut off
-    continues where it stopped. About a minute on the embedded data. Exit code 1 if a gradient is wrong.
+    continues where it stopped. About a minute on the embedded data.
     """
     from jaxmf import study as job
 
@@ -82,14 +119,37 @@ def study(
         typer.echo(f"\nRead {out / 'summary.md'}")
 
 
-@app.command()
+@app.command(
+    epilog=_teach(
+        "Examples:",
+        "jaxmf fit --data my.csv --rename userId=user_id --rename movieId=item_id",
+        "jaxmf fit --data my.csv --items items.csv --model content_mf --column genres",
+        codes="0 fine; 1 the fit diverged; 2 bad input",
+    )
+)
 def fit(
     data: Data = "synthetic",
     rename: Rename = None,
+    items: Items = None,
     out: Out = Path("results/fit"),
-    model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.")] = "biased_mf",
+    model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.", autocompletion=lambda: _MODELS)] = "biased_mf",
+    column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For content_mf: a column of the items whose words it weighs. May be repeated; genres and tags if not "
+            "given."
+        ),
+    ] = None,
+    components: Annotated[
+        int | None,
+        typer.Option(
+            help=f"For content_mf: reduce the words to so many features; als: {_ALS_COMPONENTS} if not given.", min=1
+        ),
+    ] = None,
     rank: Rank = 16,
-    solver: Annotated[str, typer.Option(help="sgd, minibatch, momentum, adam or als.")] = "sgd",
+    solver: Annotated[
+        str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: _SOLVERS)
+    ] = "sgd",
     l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.03,
     l2_bias: Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")] = None,
     reg_exponent: Exponent = 1.0,
@@ -100,7 +160,11 @@ def fit(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fit one model; write its errors on train, validation and test, its history, a figure and the fit itself."""
+    """Fit one model; write its errors, its history and the fit itself.
+
+    Ratings are split 70/15/15 into train, validation and test: each user's by time where there are timestamps, else at
+    random. The folder gets metrics.csv, history.csv, a figure, config.json, and fit.npz for `evaluate` and `predict`.
+    """
     from jaxmf import study as job
     from jaxmf.recipes import RECIPES, starting_hyper
 
@@ -110,7 +174,11 @@ def fit(
     hyper = starting_hyper(recipe, l2)._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
     if learning_rate is not None:
         hyper = hyper._replace(learning_rate=learning_rate)
-    chosen, loaded = _model(model, rank), _load(data, rename)
+    if model != "content_mf" and (column or components):
+        raise ValueError(f"--column and --components are for --model content_mf, not {model}")
+    if solver == "als":
+        components = components or _ALS_COMPONENTS
+    chosen, loaded = _model(model, rank, column, components), _load(data, rename, items)
     result, metrics = job.fit_one(
         loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
     )
@@ -122,13 +190,23 @@ def fit(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(
+    epilog=_teach(
+        "Examples:",
+        "jaxmf verify",
+        "jaxmf verify --data my.csv --model mine:model",
+        codes="0 fine; 1 a gradient is wrong; 2 bad input",
+    )
+)
 def verify(
     data: Data = "synthetic",
     rename: Rename = None,
+    items: Items = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(help=f"{_MODEL_HELP}. May be repeated; default: mf and biased_mf."),
+        typer.Option(
+            help=f"{_MODEL_HELP}. May be repeated; default: mf and biased_mf.", autocompletion=lambda: _MODELS
+        ),
     ] = None,
     rank: Rank = 8,
     l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.05,
@@ -137,7 +215,11 @@ def verify(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Check gradients leaf by leaf: autodiff, hand-derived formula, central differences. Exit code 1 on a failure."""
+    """Check gradients leaf by leaf: autodiff, formula, differences.
+
+    Of each leaf of the parameters, autodiff is compared with the hand-derived formula and with central differences, in
+    float64.
+    """
     import jax
 
     from jaxmf import verify as job
@@ -145,9 +227,10 @@ def verify(
     from jaxmf.training import check_hyper
 
     candidates = {name: _model(name, rank) for name in model or ["mf", "biased_mf"]}
-    loaded, hyper, passed = _load(data, rename), Hyper(l2, l2_bias, reg_exponent), True
+    loaded, hyper, passed = _load(data, rename, items), Hyper(l2, l2_bias, reg_exponent), True
     check_hyper(hyper)
-    for name, chosen in candidates.items():
+    for name, candidate in candidates.items():
+        chosen = candidate(loaded) if callable(candidate) else candidate
         params = chosen.init(jax.random.key(seed), loaded.ratings, hyper)
         report = job.gradients(chosen, params, loaded, hyper, seed=seed)
         passed &= report.passed
@@ -165,7 +248,14 @@ FitFile = Annotated[Path, typer.Option("--fit", help="What `jaxmf fit` wrote: it
 OwnModel = Annotated[str | None, typer.Option(help="module:attribute, for a fit of a model of your own.")]
 
 
-@app.command()
+@app.command(
+    epilog=_teach(
+        "Examples:",
+        "jaxmf evaluate --data other.csv",
+        "jaxmf evaluate --fit mine/fit.npz --data other.csv --rename movieId=item_id",
+        codes="0 fine; 2 bad input, such as an id that the fit does not know",
+    )
+)
 def evaluate(
     data: Annotated[str, typer.Option(help="A CSV or Parquet file of ratings, in the ids that the fit knows.")],
     fit: FitFile = Path("results/fit/fit.npz"),
@@ -175,20 +265,30 @@ def evaluate(
     clip: Clip = None,
     out: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.", dir_okay=False)] = None,
 ) -> None:
-    """Errors of a fit on ratings in a file, beside those of the global mean and the damped bias."""
-    from jaxmf import evaluate as job
-    from jaxmf import load, output
+    """Errors of a fit on ratings in a file, beside two baselines.
 
-    fitted, train = load(fit, _model(model, rank) if model else None)
+    These are the global mean and the damped bias, of the ratings that the fit was trained on.
+    """
+    from jaxmf import evaluate as job
+    from jaxmf import output
+
+    fitted, train = _kept(fit, model, rank)
     table = job.against_baselines(fitted.model, fitted.params, train, train.align(_load(data, rename)), clip)
     typer.echo(table.to_string(index=False, float_format="{:.4f}".format))
     if out is not None:
         output.write_table(out, table)
 
 
-@app.command()
+@app.command(
+    epilog=_teach(
+        "Examples:",
+        "jaxmf predict --data pairs.csv --out predictions.csv",
+        "jaxmf predict --fit mine/fit.npz --data pairs.csv --out predictions.csv",
+        codes="0 fine; 2 bad input, such as an id that the fit does not know",
+    )
+)
 def predict(
-    data: Annotated[Path, typer.Option(help="A CSV file with columns user_id and item_id.", dir_okay=False)],
+    data: Annotated[Path, typer.Option(help="A CSV or Parquet file with columns user_id and item_id.", dir_okay=False)],
     out: Annotated[Path, typer.Option(help="CSV file for the table with a column prediction.", dir_okay=False)],
     fit: FitFile = Path("results/fit/fit.npz"),
     rename: Rename = None,
@@ -196,14 +296,16 @@ def predict(
     rank: Rank = 16,
     clip: Clip = None,
 ) -> None:
-    """Predict the ratings of the (user, item) pairs in a file; all its columns are kept."""
-    import pandas as pd
+    """Predict the ratings of the (user, item) pairs in a file.
 
-    from jaxmf import load, output
+    All columns of the file are kept, and a column prediction is added.
+    """
+    from jaxmf import output
     from jaxmf import predict as job
+    from jaxmf.data.tables import read_table
 
-    fitted, train = load(fit, _model(model, rank) if model else None)
-    pairs = pd.read_csv(data)
+    fitted, train = _kept(fit, model, rank)
+    pairs = read_table(data)
     named = pairs.rename(columns=_columns(rename))
     output.write_table(out, pairs.assign(prediction=job(fitted.model, fitted.params, train, named, clip)))
 
@@ -227,7 +329,7 @@ def _columns(rename: list[str] | None) -> dict[str, str]:
     return columns
 
 
-def _load(name: str, rename: list[str] | None) -> Any:
+def _load(name: str, rename: list[str] | None, items: Path | None = None) -> Any:
     from jaxmf.data import Dataset, datasets
     from jaxmf.data.movielens import RELEASES
 
@@ -236,8 +338,9 @@ def _load(name: str, rename: list[str] | None) -> Any:
         if not path.exists():
             raise ValueError(f"--data {name}: no such file")
         read = Dataset.from_parquet if ".parquet" in path.suffixes else Dataset.from_csv
+        known = None if items is None else _item_table(items, columns)
         try:
-            data = read(path, columns)
+            data = read(path, columns, known)
         except ImportError as error:
             raise ValueError(str(error)) from error
         except ValueError as error:
@@ -248,6 +351,8 @@ def _load(name: str, rename: list[str] | None) -> Any:
         return data
     if columns:
         raise ValueError(f"--rename is for CSV and Parquet files; {name} has its own names")
+    if items is not None:
+        raise ValueError(f"--items is for CSV and Parquet files; {name} has its own items")
     if name == "synthetic":
         return datasets.synthetic()
     if name in RELEASES:
@@ -256,15 +361,52 @@ def _load(name: str, rename: list[str] | None) -> Any:
     raise ValueError(f"--data must be {known_data} or the path of a CSV or Parquet file, not {name!r}")
 
 
-def _model(name: str, rank: int) -> Any:
-    from jaxmf.models import Model
+def _item_table(path: Path, columns: dict[str, str]) -> Any:
+    from jaxmf.data.tables import read_table
+
+    table = read_table(path)
+    if "item_id" not in table.rename(columns=columns):
+        raise ValueError(f"--items {path}: missing column item_id; found {list(table)}: --rename NAME=item_id")
+    return table
+
+
+def _kept(path: Path, model: str | None, rank: int) -> Any:
+    """A fit and its training data."""
+    from jaxmf import load
+
+    return load(path, _own_model(model, rank) if model else None)
+
+
+def _model(name: str, rank: int, columns: list[str] | None = None, components: int | None = None) -> Any:
+    """The model of that name; content_mf as a function from the training data, whose items it reads."""
+    from jaxmf import content, models
     from jaxmf.recipes import MODELS
 
+    def of_items(train: Any) -> Any:
+        try:
+            features = content.tfidf(train, columns, components=components)
+        except ValueError as error:
+            raise ValueError(f"{error}; on the command line: --items FILE, --column NAME") from error
+        return models.content_mf(rank, features)
+
+    if name == "content_mf":
+        return of_items
     if name in MODELS:
         return MODELS[name](rank)
+    if ":" not in name:
+        raise ValueError(
+            f"--model must be one of {', '.join(MODELS)} or module:attribute, or content_mf for items with words, not "
+            f"{name!r}"
+        )
+    return _own_model(name, rank)
+
+
+def _own_model(name: str, rank: int) -> Any:
+    from jaxmf.models import Model
+
     module, _, attribute = name.partition(":")
     if not attribute:
-        raise ValueError(f"--model must be one of {', '.join(MODELS)} or module:attribute, not {name!r}")
+        raise ValueError(f"--model must be module:attribute, not {name!r}")
     sys.path.insert(0, "")
     try:
         found = getattr(importlib.import_module(module), attribute)

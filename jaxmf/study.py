@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -135,7 +135,7 @@ def run(
 def fit_one(
     data: Dataset,
     out: Path,
-    model: Model,
+    model: Model | Callable[[Dataset], Model],
     solver: Solver,
     hyper: Hyper,
     epochs: int = 50,
@@ -151,7 +151,9 @@ def fit_one(
     Args:
       data: the ratings, split as in `run`.
       out: folder for the results.
-      model, solver, hyper, epochs, patience: as in `jaxmf.fit`.
+      model: the model, or a function that makes it from the training part of the split, such as one that reads words
+        of the items there.
+      solver, hyper, epochs, patience: as in `jaxmf.fit`.
       seed: of the split, where it is random, and of the initial parameters.
       clip: bounds for the predictions in the errors, or None.
       progress: show a progress bar on standard error.
@@ -165,6 +167,7 @@ def fit_one(
     from jaxmf import plot
 
     train, valid, test, split = split_three(data, seed)
+    model = model if isinstance(model, Model) else model(train)
     damped = models.damped_bias()
     baseline = evaluate.rating(damped, damped.init(None, train.ratings, hyper), valid, clip)["rmse"]
     key = jax.random.key(seed)

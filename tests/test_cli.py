@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from jaxmf import cli, load, predict, study
 from jaxmf.data import datasets
 from jaxmf.data.movielens import RELEASES
+from jaxmf.recipes import MODELS, RECIPES
 
 SMALL_FIT = ("--rank", "2", "--epochs", "2", "--solver", "als")
 
@@ -77,10 +78,10 @@ def own_model(tmp_path, monkeypatch) -> str:
 @pytest.mark.parametrize(
     ("arguments", "mentions"),
     [
-        ([], ["study", "fit", "verify"]),
+        ([], ["study", "fit", "verify", "jaxmf fit --data my.csv", "jaxmf predict --data pairs.csv --out"]),
         (["study"], ["--data", "--rename", "--out", "--rank", "--l2", "--epochs", "--patience", "--seed", "--quiet"]),
         (["fit"], ["--data", "--model", "--solver", "--learning-rate", "--reg-exponent", "--clip", "JAXMF_DATA"]),
-        (["verify"], ["--data", "--model", "--l2-bias", "Exit code 1"]),
+        (["verify"], ["--data", "--model", "--l2-bias", "--items", "jaxmf verify --data"]),
         (["evaluate"], ["--data", "--fit", "--rename", "--model", "--clip", "--out"]),
         (["predict"], ["--data", "--fit", "--rename", "--model", "--clip", "--out"]),
     ],
@@ -90,8 +91,15 @@ def own_model(tmp_path, monkeypatch) -> str:
 def test_help(arguments, mentions, flag):
     result = CliRunner().invoke(cli.app, [*arguments, flag], env={"COLUMNS": "200"})
     assert result.exit_code == 0
-    for word in mentions:
+    for word in [*mentions, "Exit codes: 0 fine; ", "2 bad input"]:
         assert word in result.output
+
+
+@pytest.mark.parametrize("command", [None, "study", "fit", "verify", "evaluate", "predict"])
+def test_help_fits_the_screen_and_its_commands_are_one_line_each(command):
+    output = CliRunner().invoke(cli.app, [*filter(None, [command]), "--help"], env={"COLUMNS": "80"}).output
+    assert max(map(len, output.splitlines())) <= 80
+    assert len(re.findall(r"^ {4}jaxmf \w+.*", output, flags=re.M)) == (2 if command else 3)
 
 
 def test_the_module_is_the_command():
@@ -104,14 +112,40 @@ def test_version(jaxmf):
     assert jaxmf("--version") == Ended(0, f"jaxmf {version('jaxmf')}\n", "")
 
 
-def test_the_help_loads_no_plotting():
+HEAVY = "print([name for name in ('jax', 'pandas', 'matplotlib', 'sklearn') if name in sys.modules], file=sys.stderr)"
+
+
+def test_the_help_loads_nothing_heavy():
     script = (
         "import sys; from typer.testing import CliRunner; from jaxmf.cli import app; "
-        "CliRunner().invoke(app, ['fit', '--help']); "
-        "print([name for name in ('matplotlib', 'pooch', 'sklearn') if name in sys.modules])"
+        f"CliRunner().invoke(app, ['fit', '--help']); {HEAVY}"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
+    assert done.stderr == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("fit --solver ", list(RECIPES)),
+        ("fit --solver a", ["adam", "als"]),
+        ("study --data ", ["synthetic", *RELEASES]),
+        ("fit --data mine", []),  # the shell goes on with the names of files
+        ("fit --model ", [*MODELS, "content_mf"]),
+        ("verify --model c", ["content_mf"]),
+        ("fit --comp", ["--components"]),
+        ("ev", ["evaluate"]),
+    ],
+)
+def test_the_shell_completes_without_loading_jax(monkeypatch, line, expected):
+    words = f"jaxmf {line}"
+    monkeypatch.setenv("_JAXMF_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
+    script = f"import sys; sys.argv = ['jaxmf']; from jaxmf import cli\ntry: cli.main()\nfinally: {HEAVY}"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert sorted(done.stdout.split()) == sorted(expected)
+    assert done.stderr == "[]\n"
 
 
 @pytest.mark.parametrize("ends", ["\n", "\r\n"], ids=["lf", "crlf"])
@@ -197,6 +231,87 @@ def test_evaluate_and_predict_with_a_fit_from_a_file(jaxmf, kept, frame, tmp_pat
     assert predicted["prediction"].to_numpy() == pytest.approx(prediction.to_numpy(), rel=1e-6)
 
 
+def test_predict_reads_a_parquet_file(jaxmf, kept, frame, tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    frame[["user_id", "item_id"]].to_parquet(tmp_path / "pairs.parquet")
+    frame[["user_id", "item_id"]].to_csv(tmp_path / "pairs.csv", index=False)
+    for ending in ("parquet", "csv"):
+        out = tmp_path / f"from-{ending}.csv"
+        assert jaxmf("predict", "--data", tmp_path / f"pairs.{ending}", "--fit", kept, "--out", out).code == 0
+    assert (tmp_path / "from-parquet.csv").read_bytes() == (tmp_path / "from-csv.csv").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("options", "features"),
+    [((), 3), (("--column", "plot"), 4), (("--solver", "als", "--column", "plot", "--components", 2), 2)],
+    ids=["genres", "column", "components"],
+)
+def test_content_on_a_table_of_items(jaxmf, frame, tmp_path, options, features):
+    """Words come from the items of the training ratings only; evaluate and predict need the kept fit alone."""
+    frame = pd.concat([frame, frame[-1:].assign(item_id=99, timestamp=2**40)], ignore_index=True)  # falls to test
+    words = pd.DataFrame({"movieId": [*range(1, 17), 99], "genres": "Drama|War", "plot": "love duel snow"})
+    words.loc[2] = [3, "Comedy", "harbor"]
+    words.loc[16] = [99, "Unseen", "unseen"]
+    ratings, items, out = tmp_path / "ratings.csv", tmp_path / "items.csv", tmp_path / "out"
+    frame.rename(columns={"item_id": "movieId"}).to_csv(ratings, index=False)
+    words.to_csv(items, index=False)
+    given = ("--data", ratings, "--rename", "movieId=item_id")
+    arguments = ("--items", items, "--model", "content_mf", "--rank", 2, "--epochs", 2, *options)
+    ended = jaxmf("fit", *given, *arguments, "--out", out)
+    assert ended.code == 0, ended.err
+    fit, kept = load(out / "fit.npz")
+    assert fit.params.trained.user["content"].shape == (12, features)
+    ended = jaxmf("evaluate", *given, "--fit", out / "fit.npz")
+    assert (ended.code, ended.err) == (0, "")
+    assert "content_mf" in ended.out
+    assert jaxmf("predict", *given, "--fit", out / "fit.npz", "--out", tmp_path / "predicted.csv").code == 0
+    predicted = pd.read_csv(tmp_path / "predicted.csv")["prediction"]
+    expected = predict(fit.model, fit.params, kept, frame)
+    assert predicted.to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-6)
+
+
+def test_content_of_data_that_bring_their_items(jaxmf, monkeypatch, tmp_path):
+    """Reduced for als without being asked; verified in full."""
+    data = datasets.synthetic(num_users=40, num_items=90, num_ratings=900)
+    monkeypatch.setattr(datasets, "synthetic", lambda: data)
+    content_mf = ("--model", "content_mf", "--rank", 2)
+    assert jaxmf("fit", *content_mf, "--solver", "als", "--epochs", 1, "--out", tmp_path, "-q").code == 0
+    fit, _ = load(tmp_path / "fit.npz")
+    assert fit.params.trained.user["content"].shape == (40, 64)
+    ended = jaxmf("verify", *content_mf)
+    assert (ended.code, ended.err) == (0, "")
+    assert "user.content" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "good.csv"], "good has no item metadata; .*; on the command line: --items FILE"),
+        (["--data", "good.csv", "--items", "items.csv"], "no column 'genres', 'tags'; found .*--column NAME"),
+        (["--data", "good.csv", "--items", "absent.csv"], "No such file .*absent.csv"),
+        (["--data", "good.csv", "--items", "good.csv"], "more than one row for item"),
+        (
+            ["--data", "good.csv", "--items", "other.csv"],
+            r"--items other.csv: missing column item_id; found \['movie'\]: --rename NAME=item_id",
+        ),
+        (["--items", "items.csv"], "--items is for CSV and Parquet files; synthetic has its own items"),
+        (["--model", "mf", "--column", "plot"], "--column and --components are for --model content_mf, not mf"),
+        (["--model", "mf", "--components", "3"], "--column and --components are for --model content_mf, not mf"),
+    ],
+    ids=["no-items", "no-words", "no-file", "repeated", "no-ids", "synthetic", "column", "components"],
+)
+@pytest.mark.usefixtures("no_fit")
+def test_content_that_is_not_there(jaxmf, frame, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    frame.to_csv("good.csv", index=False)
+    pd.DataFrame({"item_id": range(1, 20), "plot": "x"}).to_csv("items.csv", index=False)
+    pd.DataFrame({"movie": range(1, 20)}).to_csv("other.csv", index=False)
+    ended = jaxmf("fit", "--model", "content_mf", *arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert re.search(message, ended.err), ended.err
+    assert not Path("results").exists()
+
+
 @pytest.mark.parametrize(
     ("command", "text", "message"),
     [
@@ -218,6 +333,11 @@ def test_files_that_do_not_fit_the_fit(jaxmf, kept, tmp_path, command, text, mes
     assert (ended.code, ended.out) == (2, "")
     assert re.search(message, ended.err)
     assert not out.exists()
+
+
+def test_the_model_of_a_kept_fit_is_one_s_own(jaxmf, table, kept):
+    ended = jaxmf("evaluate", "--data", table, "--fit", kept, "--model", "mf")
+    assert ended == Ended(2, "", "jaxmf: --model must be module:attribute, not 'mf'\n")
 
 
 def test_no_fit_in_the_file(jaxmf, table, tmp_path):

@@ -49,7 +49,8 @@ def test_import_is_light_and_changes_no_setting():
     done = run_python(
         "import jax, sys\n"
         "before = dict(jax.config.values)\n"
-        "import jaxmf\n"
+        "from jaxmf import *\n"
+        "assert callable(fit)\n"
         "assert dict(jax.config.values) == before\n"
         "heavy = {'matplotlib', 'typer', 'pooch', 'sklearn', 'tqdm', 'optuna'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

@@ -7,10 +7,12 @@ import numpy as np
 
 from jaxmf.data.dataset import Dataset
 
+_COLUMNS = ("genres", "tags")
+
 
 def tfidf(
     data: Dataset,
-    columns: Sequence[str] = ("genres", "tags"),
+    columns: Sequence[str] | None = None,
     max_features: int = 5000,
     components: int | None = None,
     seed: int = 0,
@@ -24,10 +26,11 @@ def tfidf(
 
     Args:
       data: the ratings, with item metadata in `data.items`.
-      columns: the columns of the metadata to read, joined; words are runs of two or more letters or digits, in lower
-        case and without English stop words.
+      columns: the columns of the metadata to read, joined; None reads genres and tags, or the one of them that is
+        there. Words are runs of two or more letters or digits, in lower case and without English stop words.
       max_features: at most this many terms, the most frequent ones.
-      components: reduce the terms to this many features by truncated SVD; None keeps the terms.
+      components: reduce the terms to this many features by truncated SVD, or to as many as there are terms or rated
+        items, if that is fewer; None keeps the terms.
       seed: of the randomized SVD.
 
     Returns:
@@ -50,6 +53,8 @@ def tfidf(
 
     if data.items is None:
         raise ValueError(f"content.tfidf: {data.name} has no item metadata; give Dataset.from_frame a table as items=")
+    if columns is None:
+        columns = [name for name in _COLUMNS if name in data.items] or _COLUMNS
     missing = [name for name in columns if name not in data.items]
     if missing or not columns:
         what = ", ".join(map(repr, missing)) or "to read"
@@ -57,9 +62,11 @@ def tfidf(
             f"content.tfidf: the items of {data.name} have no column {what}; found {list(data.items.columns)}. Name "
             "the columns to read in columns="
         )
-    if isinstance(max_features, bool) or not isinstance(max_features, int) or max_features < 1:
-        raise ValueError(f"content.tfidf: max_features must be a positive integer, not {max_features!r}")
-    words = data.items[list(columns)].fillna("").astype(str).agg(" ".join, axis=1).to_numpy()
+    for name, number in (("max_features", max_features), ("components", components)):
+        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+            raise ValueError(f"content.tfidf: {name} must be a positive integer, not {number!r}")
+    cells = data.items[list(columns)]
+    words = cells.astype(str).where(cells.notna(), "").agg(" ".join, axis=1).to_numpy()
     rated = np.unique(data.item)
     vectorizer = TfidfVectorizer(stop_words="english", max_features=max_features)
     try:
@@ -70,9 +77,5 @@ def tfidf(
     terms = vectorizer.transform(words)
     if components is None:
         return terms
-    if isinstance(components, bool) or not isinstance(components, int) or not 1 <= components < min(terms.shape):
-        raise ValueError(
-            f"content.tfidf: components must be an integer from 1 to {min(terms.shape) - 1}, below the number of items "
-            f"and of terms, not {components!r}"
-        )
-    return TruncatedSVD(components, random_state=seed).fit(terms[rated]).transform(terms)
+    svd = TruncatedSVD(min(components, *terms[rated].shape), random_state=seed)
+    return svd.fit(terms[rated]).transform(terms)

@@ -23,6 +23,7 @@ from jaxmf.data.checks import (
     source_columns,
 )
 from jaxmf.data.ratings import Ratings
+from jaxmf.data.tables import read_parquet
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -171,12 +172,15 @@ class Dataset:
         return cls(ids_of_users, ids_of_items, row, column, finite_ratings(values), name=name)
 
     @classmethod
-    def from_csv(cls, path: str | Path, columns: Mapping[str, str] | None = None) -> "Dataset":
+    def from_csv(
+        cls, path: str | Path, columns: Mapping[str, str] | None = None, items: pd.DataFrame | None = None
+    ) -> "Dataset":
         """A Dataset from a CSV file with a header line (CRLF or LF); arguments and errors as in `from_frame`.
 
         Args:
           path: the file, also compressed as pandas can read it; its stem becomes the name.
           columns: the file's column names, as in `{"userId": "user_id"}`.
+          items: item metadata, as in `from_frame`.
 
         Returns:
           The Dataset; rows in messages count data lines from 0.
@@ -187,15 +191,18 @@ class Dataset:
 
         Cost: that of `pandas.read_csv` and `from_frame`.
         """
-        return _from_file(pd.read_csv, Path(path), columns)
+        return _from_file(pd.read_csv, Path(path), columns, items)
 
     @classmethod
-    def from_parquet(cls, path: str | Path, columns: Mapping[str, str] | None = None) -> "Dataset":
+    def from_parquet(
+        cls, path: str | Path, columns: Mapping[str, str] | None = None, items: pd.DataFrame | None = None
+    ) -> "Dataset":
         """A Dataset from a Parquet file, or a folder of them; arguments and errors as in `from_frame`.
 
         Args:
           path: the file, as `pandas.read_parquet` can read it; its stem becomes the name.
           columns: the file's column names, as in `{"userId": "user_id"}`.
+          items: item metadata, as in `from_frame`.
 
         Returns:
           The Dataset; rows in messages are those of the table that the file holds.
@@ -207,7 +214,7 @@ class Dataset:
 
         Cost: that of `pandas.read_parquet` and `from_frame`.
         """
-        return _from_file(_read_parquet, Path(path), columns)
+        return _from_file(read_parquet, Path(path), columns, items)
 
     def __len__(self) -> int:
         return len(self.rating)
@@ -282,21 +289,11 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def _from_file(read: Callable[[Path], pd.DataFrame], path: Path, columns: Mapping[str, str] | None) -> Dataset:
+def _from_file(
+    read: Callable[[Path], pd.DataFrame], path: Path, columns: Mapping[str, str] | None, items: pd.DataFrame | None
+) -> Dataset:
     """A Dataset from a file; what is wrong with its contents is a ValueError that starts with the path."""
     try:
-        return Dataset.from_frame(read(path), columns, name=path.stem)
+        return Dataset.from_frame(read(path), columns, items, name=path.stem)
     except ValueError as error:  # the parsers' own errors are ValueErrors too
         raise ValueError(f"{path}: {error}") from error
-
-
-def _read_parquet(path: Path) -> pd.DataFrame:
-    """`pandas.read_parquet`, with the remedy where it has no engine."""
-    try:
-        return pd.read_parquet(path)
-    except ImportError as error:
-        raise ImportError(f"{path}: reading Parquet needs pyarrow: pip install 'jaxmf[parquet]'") from error
-    except OSError as error:
-        if error.errno is None and error.filename is None and not isinstance(error, FileNotFoundError):
-            raise ValueError(str(error)) from error  # Arrow's word for a damaged file
-        raise

@@ -41,6 +41,18 @@ def test_the_columns_and_the_number_of_terms(data):
     np.testing.assert_array_equal(frequent, [[1], [1], [0], [0]])
 
 
+def test_the_columns_that_are_there_are_read(data):
+    alone = replace(data, items=data.items[["year", "tags"]])
+    np.testing.assert_array_equal(content.tfidf(alone).toarray(), content.tfidf(data, columns=["tags"]).toarray())
+
+
+def test_a_column_of_numbers_with_gaps(data):
+    years = data.items.assign(year=[1999, None, 1999, 2001])
+    np.testing.assert_array_equal(
+        content.tfidf(replace(data, items=years), columns=["year"]).toarray(), [[1, 0], [0, 0], [1, 0], [0, 1]]
+    )
+
+
 def test_an_item_without_words_is_a_row_of_zeros(data):
     np.testing.assert_array_equal(content.tfidf(data, columns=["tags"]).toarray()[1:3], 0)
 
@@ -53,6 +65,13 @@ def test_truncated_svd_keeps_what_it_can():
     left = np.linalg.svd(terms, compute_uv=False)
     assert np.sum(reduced**2) == pytest.approx(np.sum(left[:10] ** 2), rel=0.02)
     np.testing.assert_array_equal(reduced, content.tfidf(data, components=10))
+
+
+@pytest.mark.parametrize(("rated", "features"), [([0, 1, 2], 3), ([0, 2], 2)], ids=["terms", "items"])
+def test_no_more_components_than_terms_or_rated_items(data, rated, features):
+    terms, reduced = (content.tfidf(data.take(np.array(rated)), components=k) for k in (None, 64))
+    assert reduced.shape == (4, features)
+    np.testing.assert_allclose((reduced @ reduced.T)[rated], (terms @ terms.T).toarray()[rated], atol=1e-12)
 
 
 def test_only_rated_items_have_a_say():
@@ -80,18 +99,14 @@ def test_the_document_s_terms(latest_small):
     [
         ({"items": None}, {}, "mine has no item metadata; give Dataset.from_frame a table as items="),
         ({}, {"columns": ["plot"]}, r"the items of mine have no column 'plot'; found \['genres', 'tags', 'year'\]"),
+        ({"items": ITEMS[["year"]]}, {}, r"have no column 'genres', 'tags'; found \['year'\]"),
         ({}, {"columns": []}, "have no column to read"),
         ({}, {"columns": ["year"]}, "no words in the columns year of the rated items of mine"),
         ({}, {"max_features": 0}, "max_features must be a positive integer, not 0"),
-        (
-            {},
-            {"components": 0},
-            "components must be an integer from 1 to 3, below the number of .*, not 0",
-        ),
-        ({}, {"components": 4}, "components must be an integer from 1 to 3"),
-        ({}, {"components": 2.0}, "components must be an integer from 1 to 3"),
+        ({}, {"components": 0}, "components must be a positive integer, not 0"),
+        ({}, {"components": 2.0}, "components must be a positive integer, not 2.0"),
     ],
-    ids=["no-items", "no-column", "no-columns", "no-words", "no-terms", "no-components", "many-components", "half"],
+    ids=["no-items", "no-column", "no-default", "no-columns", "no-words", "no-terms", "no-components", "half"],
 )
 def test_refused(data, change, arguments, message):
     with pytest.raises(ValueError, match=f"content.tfidf: .*{message}"):

@@ -197,6 +197,13 @@ def test_from_csv_reads_either_line_end(tmp_path, newline):
     assert data.name == "mine"
 
 
+def test_from_csv_takes_item_metadata(tmp_path):
+    path = tmp_path / "mine.csv"
+    path.write_text("user_id,movieId,rating\n1,7,4.0\n2,7,0\n")
+    items = pd.DataFrame({"movieId": [8, 7], "title": ["other", "own"]})
+    assert Dataset.from_csv(path, {"movieId": "item_id"}, items).items["title"].to_dict() == {7: "own"}
+
+
 @pytest.mark.parametrize("text", ["", "user_id,item_id,rating\n", "user_id,item_id\n1,2\n", "a\n1,2,3\n4\n5,6,7,8\n"])
 def test_from_csv_names_the_path_in_errors(tmp_path, text):
     path = tmp_path / "mine.csv"
