@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 # Names that a shell completes. Those of the library are in modules that load JAX, for which nobody waits at a TAB.
 _MODELS = ("mf", "biased_mf", "content_mf")
@@ -58,12 +59,46 @@ Items = Annotated[
         dir_okay=False,
     ),
 ]
+Column = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="For content_mf: a column of the items whose words it weighs. May be repeated; default genres and tags."
+    ),
+]
+Components = Annotated[
+    int | None,
+    typer.Option(
+        help=f"For content_mf: reduce the words to so many features; als: {_ALS_COMPONENTS} if not given.", min=1
+    ),
+]
+SolverName = Annotated[
+    str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: _SOLVERS)
+]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
 Rank = Annotated[int, typer.Option(help="Number of factors.", min=1)]
 Exponent = Annotated[float, typer.Option(help="ν: 0 penalizes per row, 1 per observation.")]  # noqa: RUF001
 Clip = Annotated[tuple[float, float] | None, typer.Option(help="Clip predictions, as in 1 5.")]
 Seed = Annotated[int, typer.Option(help="Seed of the initial parameters, and of the split if there are no times.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no tables; errors are still shown.")]
+
+
+class _Lists(typer.core.TyperCommand):
+    """A command that takes `--rank 1 5 20` for `--rank 1 --rank 5 --rank 20`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Name the option before each further value of it."""
+        lists = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        spelled: list[str] = []
+        current, given = "", True
+        for arg in args:
+            if arg.startswith("-") and not arg[1:2].isdigit():
+                current, given = arg if arg in lists else "", False
+            elif current and given:
+                spelled.append(current)
+            else:
+                given = True
+            spelled.append(arg)
+        return super().parse_args(ctx, spelled)
 
 
 def _show_version(asked: bool) -> None:
@@ -82,19 +117,20 @@ def common(
 
 
 @app.command(
+    cls=_Lists,
     epilog=_teach(
         "Examples:",
         "jaxmf study",
         "jaxmf study --data my.csv --rename movieId=item_id --out results/mine",
         codes="0 fine; 1 a gradient is wrong; 2 bad input",
-    )
+    ),
 )
 def study(
     data: Data = "synthetic",
     rename: Rename = None,
     out: Out = Path("results/study"),
     rank: Rank = 16,
-    l2: Annotated[list[float], typer.Option(help="A value of λ to choose from. May be repeated.")] = [0.03, 0.1, 0.3],  # noqa: B006
+    l2: Annotated[list[float], typer.Option(help="Values of λ to choose from.")] = [0.03, 0.1, 0.3],  # noqa: B006
     epochs: Annotated[int, typer.Option(help="Most epochs per fit.", min=1)] = 60,
     patience: Annotated[int, typer.Option(help="Epochs without improvement before a fit stops.", min=1)] = 10,
     seed: Seed = 0,
@@ -133,23 +169,10 @@ def fit(
     items: Items = None,
     out: Out = Path("results/fit"),
     model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.", autocompletion=lambda: _MODELS)] = "biased_mf",
-    column: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="For content_mf: a column of the items whose words it weighs. May be repeated; genres and tags if not "
-            "given."
-        ),
-    ] = None,
-    components: Annotated[
-        int | None,
-        typer.Option(
-            help=f"For content_mf: reduce the words to so many features; als: {_ALS_COMPONENTS} if not given.", min=1
-        ),
-    ] = None,
+    column: Column = None,
+    components: Components = None,
     rank: Rank = 16,
-    solver: Annotated[
-        str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: _SOLVERS)
-    ] = "sgd",
+    solver: SolverName = "sgd",
     l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.03,
     l2_bias: Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")] = None,
     reg_exponent: Exponent = 1.0,
@@ -165,20 +188,13 @@ def fit(
     Ratings are split 70/15/15 into train, validation and test: each user's by time where there are timestamps, else at
     random. The folder gets metrics.csv, history.csv, a figure, config.json, and fit.npz for `evaluate` and `predict`.
     """
-    from jaxmf import study as job
-    from jaxmf.recipes import RECIPES, starting_hyper
+    from jaxmf import jobs as job
 
-    if solver not in RECIPES:
-        raise ValueError(f"--solver must be one of {', '.join(RECIPES)}, not {solver!r}")
-    recipe = RECIPES[solver]
-    hyper = starting_hyper(recipe, l2)._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
+    recipe, hyper = _recipe(solver, l2)
+    hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
     if learning_rate is not None:
         hyper = hyper._replace(learning_rate=learning_rate)
-    if model != "content_mf" and (column or components):
-        raise ValueError(f"--column and --components are for --model content_mf, not {model}")
-    if solver == "als":
-        components = components or _ALS_COMPONENTS
-    chosen, loaded = _model(model, rank, column, components), _load(data, rename, items)
+    chosen, loaded = _model(model, rank, column, components, solver), _load(data, rename, items)
     result, metrics = job.fit_one(
         loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
     )
@@ -187,6 +203,86 @@ def fit(
         typer.echo(f"\n{result.status} after {len(result.to_frame())} epochs; results in {out}")
     if result.status == "diverged":
         typer.echo("jaxmf: diverged: try a smaller --learning-rate", err=True)
+        raise typer.Exit(1)
+
+
+@app.command(
+    cls=_Lists,
+    epilog=_teach(
+        "Examples:",
+        "jaxmf sweep --rank 1 5 20 50 --l2 1 2 4 6 --reg-exponent 0 --solver als",
+        "jaxmf sweep --data my.csv --rank 4 16 --l2 0.03 0.1 --seeds 4 --folds 5",
+        codes="0 fine; 1 every fit diverged; 2 bad input",
+    ),
+)
+def sweep(
+    data: Data = "synthetic",
+    rename: Rename = None,
+    items: Items = None,
+    out: Out = Path("results/sweep"),
+    model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.", autocompletion=lambda: _MODELS)] = "biased_mf",
+    column: Column = None,
+    components: Components = None,
+    rank: Annotated[list[int], typer.Option(help="Numbers of factors.")] = [4, 8, 16],  # noqa: B006
+    solver: SolverName = "sgd",
+    l2: Annotated[list[float], typer.Option(help="Values of λ.")] = [0.03, 0.1, 0.3],  # noqa: B006
+    learning_rate: Annotated[
+        list[float] | None, typer.Option(help="Learning rates; the solver's own default if not given.")
+    ] = None,
+    l2_bias: Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")] = None,
+    reg_exponent: Exponent = 1.0,
+    seeds: Annotated[int, typer.Option(help="Fits of each setting, from other initial parameters.", min=1)] = 1,
+    folds: Annotated[
+        int, typer.Option(help="Validate on so many folds; 0: on the validation part of the split.", min=0)
+    ] = 0,
+    epochs: Annotated[int, typer.Option(help="Most epochs.", min=1)] = 60,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without improvement before a fit stops; 0 runs all.", min=0)
+    ] = 10,
+    batch: Annotated[
+        int | None, typer.Option(help="Fits at once under vmap; chosen by device if not given.", min=1)
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fit every combination of ranks, λ and learning rates.
+
+    One program fits them all, or one per rank where that costs less. The folder gets metrics.csv (a row per fit),
+    summary.csv (mean and standard error per setting), history.csv, figures and config.json. A sweep that was cut off
+    continues where it stopped. Test ratings are left alone.
+    """
+    from jaxmf import jobs as job
+
+    recipe, hyper = _recipe(solver, l2[0])
+    hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
+    grid: dict[str, Any] = {"rank": rank, "l2": l2}
+    grid |= {"learning_rate": learning_rate} if learning_rate else {}
+    grid |= {"seed": range(seeds)} if seeds > 1 else {}
+    chosen, loaded = _model(model, max(rank), column, components, solver), _load(data, rename, items)
+    runs, summary = job.sweep_grid(
+        loaded,
+        out,
+        chosen,
+        recipe.solver,
+        grid,
+        hyper,
+        folds or None,
+        epochs,
+        patience or None,
+        seed,
+        batch,
+        progress=not quiet,
+    )
+    if not quiet:
+        swept = [name for name in grid if name != "seed"]
+        columns = [*swept, "num_members", "num_diverged", "valid_rmse", "valid_rmse_se", "valid_mae"]
+        typer.echo(summary[columns].head(10).to_string(index=False, na_rep="", float_format="{:.4f}".format))
+        typer.echo(
+            f"\n{len(runs.members)} fits, {runs.num_programs} programs: {runs.compile_seconds:.1f} s to compile, "
+            f"{runs.seconds:.1f} s to fit; results in {out}"
+        )
+    if summary["valid_rmse"].isna().all():
+        typer.echo("jaxmf: every setting has a fit that diverged: try a smaller --learning-rate", err=True)
         raise typer.Exit(1)
 
 
@@ -377,7 +473,18 @@ def _kept(path: Path, model: str | None, rank: int) -> Any:
     return load(path, _own_model(model, rank) if model else None)
 
 
-def _model(name: str, rank: int, columns: list[str] | None = None, components: int | None = None) -> Any:
+def _recipe(solver: str, l2: float) -> Any:
+    """The recipe of that name, and the numbers that it starts from."""
+    from jaxmf.recipes import RECIPES, starting_hyper
+
+    if solver not in RECIPES:
+        raise ValueError(f"--solver must be one of {', '.join(RECIPES)}, not {solver!r}")
+    return RECIPES[solver], starting_hyper(RECIPES[solver], l2)
+
+
+def _model(
+    name: str, rank: int, columns: list[str] | None = None, components: int | None = None, solver: str = ""
+) -> Any:
     """The model of that name; content_mf as a function from the training data, whose items it reads."""
     from jaxmf import content, models
     from jaxmf.recipes import MODELS
@@ -389,6 +496,10 @@ def _model(name: str, rank: int, columns: list[str] | None = None, components: i
             raise ValueError(f"{error}; on the command line: --items FILE, --column NAME") from error
         return models.content_mf(rank, features)
 
+    if name != "content_mf" and (columns or components):
+        raise ValueError(f"--column and --components are for --model content_mf, not {name}")
+    if solver == "als":
+        components = components or _ALS_COMPONENTS
     if name == "content_mf":
         return of_items
     if name in MODELS:

@@ -5,12 +5,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxmf.training import Sweep
+
 
 def summary(
     manifest: dict[str, Any],
     gradients: pd.DataFrame,
     metrics: pd.DataFrame,
     history: pd.DataFrame,
+    runs: Sweep,
     sizes: tuple[int, int, int],
 ) -> str:
     """Markdown for `summary.md`; every number in it is in the tables or the manifest.
@@ -20,6 +23,7 @@ def summary(
       gradients: its verification, one row per model and leaf.
       metrics: one row per model and solver, best validation RMSE first.
       history: every epoch of every fit.
+      runs: the sweep over rank and λ.
       sizes: number of training, validation and test ratings.
     """
     data, configuration = manifest["data"], manifest["configuration"]
@@ -30,6 +34,7 @@ def summary(
     shown = metrics[["model", "solver", "l2", "best_epoch", "status", "valid_rmse", "test_rmse", "test_mae"]]
     shown = shown.assign(**{"seconds per epoch": metrics["seconds_per_epoch"]})
     errors = gradients[["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]]
+    grid, best_run = runs.to_frame(), runs.best("rmse")
     parts = [
         f"# Study of {data['name']}",
         f"{data['num_users']:,} users, {data['num_items']:,} items, {data['num_ratings']:,} ratings; split "
@@ -60,6 +65,12 @@ def summary(
         "![Training against validation](figures/generalization.png)",
         "## Regularization",
         "![Validation RMSE against λ](figures/regularization.png)",
+        "## Rank",
+        f"{len(runs.members)} fits of {grid['model'][0]} by {grid['solver'][0]}, every rank with every λ, by "
+        f"{runs.num_programs} program(s): {runs.compile_seconds:.1f} s to compile, {runs.seconds:.1f} s to fit. "
+        f"Best on validation: rank {grid['rank'][best_run]}, λ = {grid['l2'][best_run]:g}, RMSE "
+        f"{grid['valid_rmse'][best_run]:.4f}. `sweep.csv` has all of them.",
+        "![Validation RMSE by rank and λ](figures/rank_and_l2.png)",
         "## How it was made",
         f"`{manifest['command']}` on {manifest['device']}, jax {manifest['versions']['jax']}, {manifest['dtype']}, "
         f"seed {manifest['seed']}: {manifest['wall_seconds']:.0f} s in all. The fits of these tables ran epochs for "

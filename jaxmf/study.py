@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from functools import partial
 from pathlib import Path
@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 
 from jaxmf import evaluate, models, output, verify
-from jaxmf.data import Dataset, splits
+from jaxmf.data import Dataset
+from jaxmf.jobs import split_three
 from jaxmf.models import Hyper, Model
-from jaxmf.persist import save
 from jaxmf.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, Recipe, starting_hyper
 from jaxmf.report import summary
-from jaxmf.solvers import Solver
 from jaxmf.solvers.sgd import fill
-from jaxmf.training import Fit, check_hyper, compile_fit, fit, prepare
+from jaxmf.training import Fit, check_hyper, compile_fit, fit, prepare, sweep
 
 
 class WrongGradientError(Exception):
@@ -45,7 +44,8 @@ def run(
     Args:
       data: the ratings.
       out: folder for config.json (the manifest), gradients.csv, search.csv (every λ tried), metrics.csv (one row per
-        model and solver), history.csv (every epoch of every fit), figures/ and summary.md. Finished rows are on disk
+        model and solver), history.csv (every epoch of every fit), sweep.csv (biased factorization by `sgd`, every rank
+        with every λ), figures/ and summary.md. Finished rows are on disk
         as soon as they are there; a run that was cut off continues from them if configuration and data are the same.
       rank: width of the factors.
       l2: values of λ to choose from, per observation (ν = 1).
@@ -91,7 +91,7 @@ def run(
 
     batches = {name: prepare(recipe.solver, train, valid) for name, recipe in RECIPES.items()}
     todo = [(m, r) for m in MODELS for r in RECIPES if (m, r) not in _done(tables)]
-    with tqdm(total=1 + len(todo) * (1 + len(l2)), disable=not progress) as bar, ThreadPoolExecutor(2) as pool:
+    with tqdm(total=2 + len(todo) * (1 + len(l2)), disable=not progress) as bar, ThreadPoolExecutor(2) as pool:
         bar.set_description("verifying and compiling")
         verified = pool.submit(_verify, candidates, train)
         compiling = {
@@ -118,87 +118,36 @@ def run(
             _record(tables, recipe_name, recipe, fits, compiling[model_name, recipe_name].result(), test)
             _write(out, tables)
 
+        bar.set_description("every rank with every λ")
+        recipe, ranks = RECIPES["sgd"], sorted({max(1, rank // part) for part in (8, 4, 2, 1)})
+        runs = sweep(
+            jax.random.key(seed),
+            candidates["biased_mf"],
+            recipe.solver,
+            train,
+            valid,
+            grid={"rank": ranks, "l2": list(l2)},
+            hyper=starting_hyper(recipe, l2[0]),
+            epochs=epochs,
+            patience=patience,
+            monitor="rmse",
+            keep="none",
+        )
+        bar.update()
+
+    output.write_table(out / "sweep.csv", runs.to_frame())
     tables["metrics"] = tables["metrics"].sort_values("valid_rmse", ignore_index=True)
     _write(out, tables)
-    _draw(out, tables)
+    _draw(out, tables, runs.to_frame())
     num_matchings, filled = fill(batches["sgd"].layout, len(train))
     manifest |= {"sgd_matchings": num_matchings, "sgd_lanes_filled": round(filled, 4)}
     manifest |= {"wall_seconds": round(time.perf_counter() - clock, 1), "finished": True}
     text = summary(
-        manifest, verified.result(), tables["metrics"], tables["history"], (len(train), len(valid), len(test))
+        manifest, verified.result(), tables["metrics"], tables["history"], runs, (len(train), len(valid), len(test))
     )
     output.write_text(out / "summary.md", text)
     output.write_json(out / "config.json", manifest)
     return tables["metrics"]
-
-
-def fit_one(
-    data: Dataset,
-    out: Path,
-    model: Model | Callable[[Dataset], Model],
-    solver: Solver,
-    hyper: Hyper,
-    epochs: int = 50,
-    patience: int | None = 5,
-    seed: int = 0,
-    clip: evaluate.Clip = None,
-    progress: bool = False,
-) -> tuple[Fit, pd.DataFrame]:
-    """Fit one model on one split; write config.json, metrics.csv, history.csv, figures/convergence.png and fit.npz.
-
-    fit.npz holds the fit and its training data, see `jaxmf.load`.
-
-    Args:
-      data: the ratings, split as in `run`.
-      out: folder for the results.
-      model: the model, or a function that makes it from the training part of the split, such as one that reads words
-        of the items there.
-      solver, hyper, epochs, patience: as in `jaxmf.fit`.
-      seed: of the split, where it is random, and of the initial parameters.
-      clip: bounds for the predictions in the errors, or None.
-      progress: show a progress bar on standard error.
-
-    Returns:
-      the Fit, and metrics.csv as a table: one row each for train, valid and test.
-
-    Raises:
-      ValueError: as `jaxmf.fit`.
-    """
-    from jaxmf import plot
-
-    train, valid, test, split = split_three(data, seed)
-    model = model if isinstance(model, Model) else model(train)
-    damped = models.damped_bias()
-    baseline = evaluate.rating(damped, damped.init(None, train.ratings, hyper), valid, clip)["rmse"]
-    key = jax.random.key(seed)
-    result = fit(key, model, solver, train, valid, hyper, epochs, patience, monitor="rmse", progress=progress)
-    best = int(result.state.epoch if result.state.best is None else result.state.best.epoch)
-    facts = {"model": model.name, "solver": solver.name, "status": result.status, "best_epoch": best}
-    facts |= {"dtype": str(np.dtype(train.ratings.value.dtype)), "clip": "none" if clip is None else f"{clip}"}
-    rows = [
-        facts | {"part": part, "num_ratings": len(ratings)} | evaluate.rating(model, result.params, ratings, clip)
-        for part, ratings in (("train", train), ("valid", valid), ("test", test))
-    ]
-    metrics = pd.DataFrame(rows)
-    numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
-    configuration = {"job": "fit", "split": split, "hyper": numbers, "epochs": epochs, "patience": patience} | facts
-    output.write_json(out / "config.json", output.manifest(data.describe(), configuration, seed))
-    output.write_table(out / "metrics.csv", metrics)
-    output.write_table(out / "history.csv", result.to_frame())
-    history = result.to_frame().assign(model=model.name, solver=solver.name)
-    plot.save(plot.convergence(history, baseline), out / "figures" / "convergence.png")
-    save(out / "fit.npz", result, train)
-    return result, metrics
-
-
-def split_three(data: Dataset, seed: int) -> tuple[Dataset, Dataset, Dataset, str]:
-    """Train, valid and test (70/15/15), and how they were made: per user by time where there are times, else random."""
-    fractions = (0.7, 0.15, 0.15)
-    if data.timestamp is None:
-        train, valid, test = splits.random(data, fractions, seed)
-        return train, valid, test, f"random {fractions}, seed {seed}"
-    train, valid, test = splits.temporal_per_user(data, fractions)
-    return train, valid, test, f"temporal_per_user {fractions}"
 
 
 def _refuse_wrong(gradients: pd.DataFrame, out: Path, pool: ThreadPoolExecutor) -> None:
@@ -295,7 +244,7 @@ def _unfinished(out: Path, manifest: dict[str, Any]) -> dict[str, pd.DataFrame]:
     return {name: t[[pair in whole for pair in zip(t["model"], t["solver"], strict=True)]] for name, t in found.items()}
 
 
-def _draw(out: Path, tables: dict[str, pd.DataFrame]) -> None:
+def _draw(out: Path, tables: dict[str, pd.DataFrame], grid: pd.DataFrame) -> None:
     from jaxmf import plot
 
     chosen = tables["history"][tables["history"]["chosen"]]
@@ -306,6 +255,7 @@ def _draw(out: Path, tables: dict[str, pd.DataFrame]) -> None:
         "generalization": partial(plot.generalization, chosen),
         "error_by_solver": partial(plot.error_by_solver, metrics),
         "regularization": partial(plot.regularization, tables["search"]),
+        "rank_and_l2": partial(plot.heat_map, grid, "valid_rmse", "rank", "l2"),
     }
     for name, draw in figures.items():
         plot.save(draw(), out / "figures" / f"{name}.png")

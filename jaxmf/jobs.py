@@ -1,0 +1,158 @@
+"""What the command line does on one data set: one fit, or a sweep, from the split to tables and figures."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxmf import evaluate, models, output
+from jaxmf.data import Dataset, splits
+from jaxmf.models import Hyper, Model
+from jaxmf.persist import save
+from jaxmf.solvers import Solver
+from jaxmf.training import Fit, Sweep, fit, sweep
+from jaxmf.training.grid import Grid
+
+
+def fit_one(
+    data: Dataset,
+    out: Path,
+    model: Model | Callable[[Dataset], Model],
+    solver: Solver,
+    hyper: Hyper,
+    epochs: int = 50,
+    patience: int | None = 5,
+    seed: int = 0,
+    clip: evaluate.Clip = None,
+    progress: bool = False,
+) -> tuple[Fit, pd.DataFrame]:
+    """Fit one model on one split; write config.json, metrics.csv, history.csv, figures/convergence.png and fit.npz.
+
+    fit.npz holds the fit and its training data, see `jaxmf.load`.
+
+    Args:
+      data: the ratings, split by `split_three`.
+      out: folder for the results.
+      model: the model, or a function that makes it from the training part of the split, such as one that reads words
+        of the items there.
+      solver, hyper, epochs, patience: as in `jaxmf.fit`.
+      seed: of the split, where it is random, and of the initial parameters.
+      clip: bounds for the predictions in the errors, or None.
+      progress: show a progress bar on standard error.
+
+    Returns:
+      the Fit, and metrics.csv as a table: one row each for train, valid and test.
+
+    Raises:
+      ValueError: as `jaxmf.fit`.
+    """
+    from jaxmf import plot
+
+    train, valid, test, split = split_three(data, seed)
+    model = model if isinstance(model, Model) else model(train)
+    damped = models.damped_bias()
+    baseline = evaluate.rating(damped, damped.init(None, train.ratings, hyper), valid, clip)["rmse"]
+    key = jax.random.key(seed)
+    result = fit(key, model, solver, train, valid, hyper, epochs, patience, monitor="rmse", progress=progress)
+    best = int(result.state.epoch if result.state.best is None else result.state.best.epoch)
+    facts = {"model": model.name, "solver": solver.name, "status": result.status, "best_epoch": best}
+    facts |= {"dtype": str(np.dtype(train.ratings.value.dtype)), "clip": "none" if clip is None else f"{clip}"}
+    rows = [
+        facts | {"part": part, "num_ratings": len(ratings)} | evaluate.rating(model, result.params, ratings, clip)
+        for part, ratings in (("train", train), ("valid", valid), ("test", test))
+    ]
+    metrics = pd.DataFrame(rows)
+    numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
+    configuration = {"job": "fit", "split": split, "hyper": numbers, "epochs": epochs, "patience": patience} | facts
+    output.write_json(out / "config.json", output.manifest(data.describe(), configuration, seed))
+    output.write_table(out / "metrics.csv", metrics)
+    output.write_table(out / "history.csv", result.to_frame())
+    history = result.to_frame().assign(model=model.name, solver=solver.name)
+    plot.save(plot.convergence(history, baseline), out / "figures" / "convergence.png")
+    save(out / "fit.npz", result, train)
+    return result, metrics
+
+
+def sweep_grid(
+    data: Dataset,
+    out: Path,
+    model: Model | Callable[[Dataset], Model],
+    solver: Solver,
+    grid: Grid,
+    hyper: Hyper,
+    folds: int | None = None,
+    epochs: int = 50,
+    patience: int | None = 5,
+    seed: int = 0,
+    batch: int | None = None,
+    progress: bool = False,
+) -> tuple[Sweep, pd.DataFrame]:
+    """Fit a grid; write what `jaxmf.sweep` writes, summary.csv with a row per setting, and figures.
+
+    The test part of the split is left alone: it is for the setting that is chosen.
+
+    Args:
+      data: the ratings, split by `split_three`.
+      out: folder for the results; finished members are on disk there, and a sweep that was cut off goes on from them.
+      model: as in `fit_one`.
+      solver, hyper, epochs, patience, batch: as in `jaxmf.sweep`.
+      grid: as in `jaxmf.sweep`.
+      folds: validate on so many folds of the training and validation parts together, not on the validation part.
+      seed: of the split, where it is random, of the folds, and of the key.
+      progress: show a progress bar on standard error.
+
+    Returns:
+      the Sweep, and summary.csv as a table, lowest mean validation RMSE first.
+
+    Raises:
+      ValueError: as `jaxmf.sweep`.
+    """
+    from jaxmf import plot
+
+    valid, weights = None, None
+    if folds is None:
+        train, valid, _, _ = split_three(data, seed)
+    else:
+        (train, _), _ = _split(data, (0.7 + 0.15, 0.15), seed)
+        weights = splits.k_fold(train, folds, seed)
+    model = model if isinstance(model, Model) else model(train)
+    runs = sweep(
+        jax.random.key(seed),
+        model,
+        solver,
+        train,
+        valid,
+        grid=grid,
+        folds=weights,
+        hyper=hyper,
+        epochs=epochs,
+        patience=patience,
+        monitor="rmse",
+        batch=batch,
+        out=out,
+        progress=progress,
+    )
+    summary = runs.summary().sort_values("valid_rmse", ignore_index=True)
+    output.write_table(out / "summary.csv", summary)
+    swept = [name for name in runs.members[0].point if name not in ("seed", "fold")]
+    if len(swept) == 2:
+        plot.save(plot.heat_map(runs.to_frame(), "valid_rmse", *swept), out / "figures" / "heat_map.png")
+    metrics = ("train_loss", "valid_loss", "valid_rmse", "valid_mae")
+    if swept:
+        plot.save(plot.panel(runs.to_frame(), metrics, *swept[:2]), out / "figures" / "panel.png")
+    plot.save(plot.curves(runs.history, "valid_rmse", swept), out / "figures" / "curves.png")
+    return runs, summary
+
+
+def split_three(data: Dataset, seed: int) -> tuple[Dataset, Dataset, Dataset, str]:
+    """Train, valid and test (70/15/15), and how they were made: per user by time where there are times, else random."""
+    (train, valid, test), how = _split(data, (0.7, 0.15, 0.15), seed)
+    return train, valid, test, how
+
+
+def _split(data: Dataset, fractions: tuple[float, ...], seed: int) -> tuple[tuple[Dataset, ...], str]:
+    if data.timestamp is None:
+        return splits.random(data, fractions, seed), f"random {fractions}, seed {seed}"
+    return splits.temporal_per_user(data, fractions), f"temporal_per_user {fractions}"
