@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 
 
@@ -48,6 +49,9 @@ def tfidf(
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+    expect(data, Dataset, "content.tfidf: data", "Dataset.from_frame makes one of a table, with its items=")
+    if isinstance(columns, str):
+        raise ValueError(f"content.tfidf: columns must be a sequence of names, not {columns!r}: use [{columns!r}]")
     if data.items is None:
         raise ValueError(f"content.tfidf: {data.name} has no item metadata; give Dataset.from_frame a table as items=")
     missing = [name for name in columns if name not in data.items]
@@ -57,7 +61,7 @@ def tfidf(
             f"content.tfidf: the items of {data.name} have no column {what}; found {list(data.items.columns)}. Name "
             "the columns to read in columns="
         )
-    if isinstance(max_features, bool) or not isinstance(max_features, int) or max_features < 1:
+    if not is_positive_integer(max_features):
         raise ValueError(f"content.tfidf: max_features must be a positive integer, not {max_features!r}")
     words = data.items[list(columns)].fillna("").astype(str).agg(" ".join, axis=1).to_numpy()
     rated = np.unique(data.item)
@@ -66,11 +70,14 @@ def tfidf(
         vectorizer.fit(words[rated])
     except ValueError as error:  # scikit-learn's "empty vocabulary"
         names = ", ".join(columns)
-        raise ValueError(f"content.tfidf: no words in the columns {names} of the rated items of {data.name}") from error
+        raise ValueError(
+            f"content.tfidf: no words in the columns {names} of the rated items of {data.name}; name columns "
+            "with words in columns="
+        ) from error
     terms = vectorizer.transform(words)
     if components is None:
         return terms
-    if isinstance(components, bool) or not isinstance(components, int) or not 1 <= components < min(terms.shape):
+    if not (is_positive_integer(components) and components < min(terms.shape)):
         raise ValueError(
             f"content.tfidf: components must be an integer from 1 to {min(terms.shape) - 1}, below the number of items "
             f"and of terms, not {components!r}"
