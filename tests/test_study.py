@@ -320,12 +320,6 @@ def test_numbers_of_any_type_are_written(data, tmp_path):
     assert (hyper["l2"], hyper["momentum"]) == (0.5, 0.25)
 
 
-def test_bounds_in_the_wrong_order_are_refused_before_the_fit(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "fit", lambda *args, **options: pytest.fail("fitted"))
-    with pytest.raises(ValueError, match="clip must be"):
-        FIT(data, tmp_path, clip=(5.0, 1.0))
-
-
 @pytest.mark.parametrize("patience", [None, 2])
 def test_a_fit_that_diverges_at_once_is_written(data, tmp_path, patience):
     hyper = Hyper(learning_rate=1e30)
