@@ -92,7 +92,8 @@ class _Lists(typer.core.TyperCommand):
         current, given = "", True
         for arg in args:
             if arg.startswith("-") and not arg[1:2].isdigit():
-                current, given = arg if arg in lists else "", False
+                name, equals, _ = arg.partition("=")
+                current, given = name if name in lists else "", bool(equals)
             elif current and given:
                 spelled.append(current)
             else:
@@ -505,10 +506,7 @@ def _model(
     if name in MODELS:
         return MODELS[name](rank)
     if ":" not in name:
-        raise ValueError(
-            f"--model must be one of {', '.join(MODELS)} or module:attribute, or content_mf for items with words, not "
-            f"{name!r}"
-        )
+        raise ValueError(f"--model must be one of {', '.join(_MODELS)} or module:attribute, not {name!r}")
     return _own_model(name, rank)
 
 

@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pandas as pd
 
+from jaxmf.data.checks import check_clip, expect
 from jaxmf.data.dataset import Dataset
+from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.bilinear import damped_bias, global_mean
-from jaxmf.models.model import Hyper, Model, Params, check_counts
+from jaxmf.models.model import Hyper, Model, Params, check_counts, check_model
 
 Clip = tuple[float, float] | None
 
@@ -29,10 +31,16 @@ def predict(model: Model, params: Params, data: Dataset, frame: pd.DataFrame, cl
       a Series `prediction` with the frame's index.
 
     Raises:
-      ValueError: a missing column, an id that `data` does not know, or bounds in the wrong order.
+      ValueError: an argument of another type, a missing column, an id that `data` does not know, `data` of another
+        number of users or items than the model has, or bounds in the wrong order.
 
     Cost: O(n · D) for rows of D numbers.
     """
+    expect(
+        data, Dataset, "predict: data", "pass the one whose ids the model was fitted with, such as the training data"
+    )
+    expect(frame, pd.DataFrame, "predict: frame", "expected a table with columns user_id and item_id")
+    check_counts(params, data, "predict")
     missing = [name for name in ("user_id", "item_id") if name not in frame]
     if missing:
         raise ValueError(
@@ -59,16 +67,14 @@ def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = N
       {"rmse", "mae", "mse"}, floats in rating units (mse: squared), summed in float64.
 
     Raises:
-      ValueError: no rating with weight, another number of users or items than the model has, or bounds in the wrong
-        order.
+      ValueError: an argument of another type, what `as_ratings` refuses, such as no rating with weight, another number
+        of users or items than the model has, or bounds in the wrong order.
 
     Cost: O(n · D) for rows of D numbers.
     """
-    ratings = test.ratings if isinstance(test, Dataset) else test
-    weight = np.asarray(ratings.weight, np.float64)
-    if not weight.sum() > 0:
-        raise ValueError("evaluate.rating: test has no ratings with weight; expected at least one")
+    ratings = as_ratings(test, "evaluate.rating: test")
     check_counts(params, ratings, "evaluate.rating")
+    weight = np.asarray(ratings.weight, np.float64)
     error = np.asarray(ratings.value, np.float64) - _predictions(model, params, ratings.user, ratings.item, clip)
     mse = float(weight @ error**2 / weight.sum())
     return {"rmse": mse**0.5, "mae": float(weight @ np.abs(error) / weight.sum()), "mse": mse}
@@ -88,21 +94,21 @@ def against_baselines(
       a table with the columns model, num_ratings, rmse, mae, mse; the model first.
 
     Raises:
-      ValueError: as `rating`.
+      ValueError: as `rating`, or `train` and `test` over other users or items.
 
     Cost: that of three calls of `rating`.
     """
-    ratings = train.ratings if isinstance(train, Dataset) else train
-    rows = [(model.name, rating(model, params, test, clip))]
-    for baseline in (global_mean(), damped_bias()):
-        rows.append((baseline.name, rating(baseline, baseline.init(None, ratings, Hyper()), test, clip)))
-    count = test.num_ratings if isinstance(test, Dataset) else test.value.shape[0]
-    return pd.DataFrame([{"model": name, "num_ratings": count} | errors for name, errors in rows])
+    check_model(model)
+    seen, held_out = as_parts(train, test, ("train", "test"))
+    fitted = [(model, params)]
+    fitted += [(baseline, baseline.init(None, seen, Hyper())) for baseline in (global_mean(), damped_bias())]
+    rows = [{"model": m.name, "num_ratings": len(held_out.value)} | rating(m, p, held_out, clip) for m, p in fitted]
+    return pd.DataFrame(rows)
 
 
 def _predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip) -> np.ndarray:
-    if clip is not None and not clip[0] < clip[1]:
-        raise ValueError(f"clip must be (low, high) with low < high, such as (1, 5), not {clip!r}")
+    check_model(model)
+    check_clip(clip)
     prediction = np.asarray(_compiled(model)(params, users, items), np.float64)
     return prediction if clip is None else np.clip(prediction, *clip)
 

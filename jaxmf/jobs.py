@@ -9,6 +9,7 @@ import pandas as pd
 
 from jaxmf import evaluate, models, output
 from jaxmf.data import Dataset, splits
+from jaxmf.data.checks import check_clip
 from jaxmf.models import Hyper, Model
 from jaxmf.persist import save
 from jaxmf.solvers import Solver
@@ -46,16 +47,17 @@ def fit_one(
       the Fit, and metrics.csv as a table: one row each for train, valid and test.
 
     Raises:
-      ValueError: as `jaxmf.fit`.
+      ValueError: as `jaxmf.fit`, or bounds in the wrong order; before anything is written.
     """
     from jaxmf import plot
 
     train, valid, test, split = split_three(data, seed)
+    check_clip(clip)
     model = model if isinstance(model, Model) else model(train)
-    damped = models.damped_bias()
-    baseline = evaluate.rating(damped, damped.init(None, train.ratings, hyper), valid, clip)["rmse"]
     key = jax.random.key(seed)
     result = fit(key, model, solver, train, valid, hyper, epochs, patience, monitor="rmse", progress=progress)
+    damped = models.damped_bias()
+    baseline = evaluate.rating(damped, damped.init(None, train.ratings, hyper), valid, clip)["rmse"]
     best = int(result.state.epoch if result.state.best is None else result.state.best.epoch)
     facts = {"model": model.name, "solver": solver.name, "status": result.status, "best_epoch": best}
     facts |= {"dtype": str(np.dtype(train.ratings.value.dtype)), "clip": "none" if clip is None else f"{clip}"}

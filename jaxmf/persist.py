@@ -11,10 +11,11 @@ import pandas as pd
 
 from jaxmf import archive, models
 from jaxmf.archive import Arrays
+from jaxmf.data.checks import expect
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.memoize import how_built
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Hyper, Model, Params, check_model
 from jaxmf.training import Best, Fit, FitState, Saved
 from jaxmf.training.loop import cast_hyper
 
@@ -44,8 +45,8 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
     Cost: O(size). Arrays that shrink to half, such as ratings and timestamps, are compressed; factors are not.
     Parameters that are also those of the state are stored once.
     """
-    if not isinstance(data, Dataset):
-        raise ValueError(f"save: data must be the Dataset that knows the fit's ids, not {type(data).__name__}")
+    expect(fit, Fit, "save: fit", "pass what fit returned, as in save(path, fit, data)")
+    expect(data, Dataset, "save: data", "pass the one that knows the fit's ids, such as its training data")
     arrays: Arrays = {}
     members: dict[int, str] = {}  # by id of the leaf: the parameters of a fit are also those of its state
 
@@ -105,6 +106,8 @@ def load(path: str | Path, model: Model | None = None) -> tuple[Fit, Dataset]:
     Cost: O(size), and one abstract trace of the model's `init`.
     """
     path = Path(path)
+    if model is not None:
+        check_model(model)
     try:
         header, arrays = archive.read(path)
         try:

@@ -128,15 +128,14 @@ def heat_map(table: pd.DataFrame, metric: str, rows: str, columns: str) -> Figur
     figure = _figure(1, 1, width=1.8 + 0.8 * means.shape[1], height=1.4 + 0.45 * means.shape[0])
     axes, values = figure.axes[0], means.to_numpy(float)
     axes.grid(visible=False)
-    image = axes.imshow(values, cmap="viridis", aspect="auto")
+    low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
+    image = axes.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=high)
     figure.colorbar(image, label=_WORDS.get(metric, metric))
-    middle = (np.nanmin(values) + np.nanmax(values)) / 2 if np.isfinite(values).any() else 0.0
     for (row, column), value in np.ndenumerate(values):
-        color = "white" if value < middle else "black"
+        color = "white" if value < (low + high) / 2 else "black"
         axes.text(column, row, f"{value:.4f}", ha="center", va="center", color=color, fontsize=8)
-    if np.isfinite(values).any():
-        row, column = np.unravel_index(np.nanargmin(values), values.shape)
-        axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2.5))
+        if value == low:
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2.5))
     axes.set_xticks(range(means.shape[1]), [f"{value:g}" for value in means.columns])
     axes.set_yticks(range(means.shape[0]), [f"{value:g}" for value in means.index])
     axes.set(xlabel=_WORDS.get(columns, columns), ylabel=_WORDS.get(rows, rows))
@@ -181,7 +180,7 @@ def curves(history: pd.DataFrame, metric: str, settings: Sequence[str]) -> Figur
     words = [_WORDS.get(name, name) for name in settings]
     rows = history[list(settings)].itertuples(index=False)
     names = [", ".join(f"{word} = {value:g}" for word, value in zip(words, row, strict=True)) for row in rows]
-    means = history.assign(setting=names).pivot_table(metric, "epoch", "setting", aggfunc="mean")
+    means = history.assign(setting=names).pivot_table(metric, "epoch", "setting", aggfunc="mean", dropna=False)
     order = means.min().sort_values().index
     for name in order[len(_COLORS) :]:
         axes.plot(means.index, means[name], color="lightgray", linewidth=1)

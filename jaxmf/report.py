@@ -34,7 +34,7 @@ def summary(
     shown = metrics[["model", "solver", "l2", "best_epoch", "status", "valid_rmse", "test_rmse", "test_mae"]]
     shown = shown.assign(**{"seconds per epoch": metrics["seconds_per_epoch"]})
     errors = gradients[["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]]
-    grid, best_run = runs.to_frame(), runs.best("rmse")
+    grid = runs.to_frame()
     parts = [
         f"# Study of {data['name']}",
         f"{data['num_users']:,} users, {data['num_items']:,} items, {data['num_ratings']:,} ratings; split "
@@ -68,8 +68,7 @@ def summary(
         "## Rank",
         f"{len(runs.members)} fits of {grid['model'][0]} by {grid['solver'][0]}, every rank with every λ, by "
         f"{runs.num_programs} program(s): {runs.compile_seconds:.1f} s to compile, {runs.seconds:.1f} s to fit. "
-        f"Best on validation: rank {grid['rank'][best_run]}, λ = {grid['l2'][best_run]:g}, RMSE "
-        f"{grid['valid_rmse'][best_run]:.4f}. `sweep.csv` has all of them.",
+        f"{_best_rank(grid)} `sweep.csv` has all of them.",
         "![Validation RMSE by rank and λ](figures/rank_and_l2.png)",
         "## How it was made",
         f"`{manifest['command']}` on {manifest['device']}, jax {manifest['versions']['jax']}, {manifest['dtype']}, "
@@ -85,6 +84,14 @@ def _quickest(history: pd.DataFrame, model: str) -> str:
     near = runs[runs["valid_rmse"] <= 1.005 * runs.groupby("solver")["valid_rmse"].transform("min")]
     first = near.groupby("solver").first().sort_values("seconds")
     return ", ".join(f"{row.Index} ({row.seconds:.2f} s, epoch {row.epoch:.0f})" for row in first.itertuples())
+
+
+def _best_rank(grid: pd.DataFrame) -> str:
+    finite = grid[np.isfinite(grid["valid_rmse"])]
+    if finite.empty:
+        return "All of them diverged."
+    best = finite.loc[finite["valid_rmse"].idxmin()]
+    return f"Best on validation: rank {best['rank']}, λ = {best['l2']:g}, RMSE {best['valid_rmse']:.4f}."
 
 
 def _edges(fitted: pd.DataFrame, grid: list[float]) -> str:

@@ -8,9 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from jaxmf.data.checks import generator, is_positive_integer
 from jaxmf.data.dataset import Dataset
+from jaxmf.data.observed import as_ratings
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, Rows, check_counts, row_weights
+from jaxmf.models.model import Hyper, Model, Params, Rows, check_counts, check_model, row_weights
+from jaxmf.training import check_hyper
 
 _EXACT = 1e-10  # autodiff against hand-derived: rounding of float64 sums
 _DIFFERENCE = 1e-6  # against central differences: truncation and cancellation too
@@ -67,22 +70,28 @@ def gradients(
       a GradientReport whose table names the leaf that is wrong. Errors of the worst direction and point.
 
     Raises:
-      ValueError: the model trains nothing, the ratings are over other numbers of users or items, the hand-derived
-        gradient lacks a leaf or has it in another shape, or `num_directions` is not a positive integer.
+      ValueError: an argument of another type, a number out of range, the model trains nothing, the ratings are over
+        other numbers of users or items, the hand-derived gradient lacks a leaf or has it in another shape, or
+        `num_directions` is not a positive integer.
 
     Cost: four passes over the ratings per direction. Runs in float64 inside `jax.enable_x64(True)` and leaves the
     setting as it was.
 
     Reference: Griewank and Walther (2008), Evaluating derivatives, sections 3 and 15.
     """
-    if isinstance(ratings, Dataset):
-        ratings = ratings.ratings
-    if not jax.tree.leaves(params.trained):
-        raise ValueError(f"verify: the model {model.name!r} trains no parameters, so it has no gradient")
-    if isinstance(num_directions, bool) or not isinstance(num_directions, int) or num_directions < 1:
-        raise ValueError(f"verify: num_directions must be a positive integer, not {num_directions!r}")
+    check_model(model)
+    check_hyper(hyper)
+    ratings = as_ratings(ratings, "verify: ratings")
     check_counts(params, ratings, "verify")
-    random = np.random.default_rng(seed)
+    if not jax.tree.leaves(params.trained):
+        raise ValueError(
+            f"verify: the model {model.name!r} trains no parameters, so it has no gradient: "
+            "verify one that is fitted, such as models.biased_mf(16)"
+        )
+    if not is_positive_integer(num_directions):
+        raise ValueError(f"verify: num_directions must be a positive integer, not {num_directions!r}")
+    _check_hand(model, params, ratings, hyper)
+    random = generator(seed)
     with jax.enable_x64(True):
         params = jax.tree.map(_float64, params)
         check = _checker(model, params, *jax.tree.map(_float64, (ratings, hyper)))
@@ -115,12 +124,11 @@ def _checker(model: Model, params: Params, ratings: Ratings, hyper: Hyper) -> An
     def check(trained: Rows, num_directions: int, random: np.random.Generator) -> dict[str, dict[str, Any]]:
         auto, scale, hand = jax.tree.map(np.asarray, (*autodiff(trained, *problem), by_hand(trained)))
         leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(params.trained)]
+        hands = [None] * len(leaves) if hand is None else jax.tree.leaves(hand)
         found = {}
         for number, (name, leaf, a, s, h) in enumerate(
-            zip(names, leaves, jax.tree.leaves(auto), jax.tree.leaves(scale), _hand(model, hand, trained), strict=True)
+            zip(names, leaves, jax.tree.leaves(auto), jax.tree.leaves(scale), hands, strict=True)
         ):
-            if h is not None and h.shape != leaf.shape:
-                raise ValueError(f"verify: the hand-derived gradient of {name} has shape {h.shape}, not {leaf.shape}")
             row = {"size": leaf.size, "directions": 0, "hand_vs_autodiff": np.nan if h is None else 0.0}
             row |= {"autodiff_vs_central": 0.0, "hand_vs_central": row["hand_vs_autodiff"]}
             if h is not None and leaf.size:
@@ -171,15 +179,21 @@ def _programs(model: Model) -> tuple[Any, Any]:
     return autodiff, probe
 
 
-def _hand(model: Model, hand: Rows | None, trained: Rows) -> list[np.ndarray | None]:
-    needed = _names(trained)
-    if hand is None:
-        return [None] * len(needed)
-    if (found := _names(hand)) != needed:
+def _check_hand(model: Model, params: Params, ratings: Ratings, hyper: Hyper) -> None:
+    """ValueError, by tracing, unless the hand-derived gradient, if there is one, has the leaves that are trained."""
+    if (by_hand := model.gradient) is None:
+        return
+    hand = jax.eval_shape(lambda: by_hand(params, ratings, row_weights(ratings, hyper.reg_exponent), hyper))
+    needed, found = _names(params.trained), _names(hand)
+    if found != needed:
         wrong = [f"lacks {name}" for name in needed if name not in found]
         wrong += [f"has {name}, which is not trained" for name in found if name not in needed]
         raise ValueError(f"verify: the hand-derived gradient of {model.name!r} {', '.join(wrong)}; trained: {needed}")
-    return jax.tree.leaves(hand)
+    for name, h, leaf in zip(needed, jax.tree.leaves(hand), jax.tree.leaves(params.trained), strict=True):
+        if h.shape != leaf.shape:
+            raise ValueError(
+                f"verify: the hand-derived gradient of {name} has shape {h.shape}; expected the leaf's, {leaf.shape}"
+            )
 
 
 def _names(trained: Any) -> list[str]:

@@ -43,13 +43,18 @@ def valid():
 
 @pytest.fixture
 def no_compile(monkeypatch):
-    """Any program that `fit` would compile fails the test."""
+    """Fails the test if anything but a transfer compiles, or if a program of the library runs that was there."""
+    from helpers import COMPILED
 
     def refuse(*args, **kwargs):
         pytest.fail("compiled before the check")
 
-    for name in ("_compiled", "_compiled_initialize"):
-        monkeypatch.setattr(f"jaxmf.training.host.{name}", refuse)
+    for name in ("training.host._compiled", "training.host._compiled_initialize", "evaluate._compiled"):
+        monkeypatch.setattr(f"jaxmf.{name}", refuse)
+    monkeypatch.setattr("jaxmf.verify._programs", refuse)
+    before = len(COMPILED)
+    yield
+    assert COMPILED[before:] == []
 
 
 @pytest.fixture

@@ -1,7 +1,12 @@
 """The problem zoo, and slow NumPy oracles written from the formulas, one loop per sum."""
 
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
 from functools import lru_cache
+from typing import NamedTuple
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +14,7 @@ import numpy as np
 import optax
 from scipy.sparse import csr_array
 
-from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
+from jaxmf import Hyper, Params, Ratings, Rows, cli, models, solvers
 from jaxmf.training import make_fit, prepare, start
 
 RANK = 3
@@ -131,6 +136,33 @@ def assert_same_bits(actual, expected):
 
 def largest(tree) -> float:
     return max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+COMPILED: list[str] = []  # what XLA has compiled in this process, by the name of the function
+TRANSFERS = ("jit(stage)", "jit(convert_element_type)")  # what `jnp.asarray` compiles, in some versions of JAX
+
+
+@jax.monitoring.register_event_duration_secs_listener
+def _note_compilation(event, seconds, **about):
+    if event.endswith("backend_compile_duration") and about.get("fun_name") not in TRANSFERS:
+        COMPILED.append(str(about.get("fun_name")))
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def shell(*arguments) -> Ended:
+    """The command line, run in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    with mock.patch.object(sys, "argv", ["jaxmf", *map(str, arguments)]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            cli.main()
+        except SystemExit as end:
+            return Ended(end.code or 0, out.getvalue(), err.getvalue())
+    raise AssertionError("the command line did not exit")
 
 
 # NumPy oracles. A parameter set is a dict: P, Q (tables), b, c (biases; zeros if the model has none), A (weights of

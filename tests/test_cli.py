@@ -1,6 +1,5 @@
-"""The command line as a user meets it: exit codes, what is printed and where, and what it says to bad input."""
+"""The command line as a user meets it: exit codes, what is printed and where; for bad input see test_bad_input.py."""
 
-import importlib
 import json
 import re
 import subprocess
@@ -8,10 +7,10 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 import pytest
+from helpers import Ended, shell
 from typer.testing import CliRunner
 
 from jaxmf import cli, load, predict, study
@@ -22,23 +21,10 @@ from jaxmf.recipes import MODELS, RECIPES
 SMALL_FIT = ("--rank", "2", "--epochs", "2", "--solver", "als")
 
 
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
 @pytest.fixture
-def jaxmf(monkeypatch, capfd) -> Callable[..., Ended]:
+def jaxmf() -> Callable[..., Ended]:
     """Run the command line in this process."""
-
-    def run(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["jaxmf", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return Ended(end.value.code or 0, *capfd.readouterr())
-
-    return run
+    return shell
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +53,6 @@ def own_model(tmp_path, monkeypatch) -> str:
         "\n"
         "wrong = right._replace(gradient=flipped)\n"
         "family = models.biased_mf\n"
-        "number = 3\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
@@ -300,7 +285,7 @@ def test_content_of_data_that_bring_their_items(jaxmf, monkeypatch, tmp_path):
     ],
     ids=["no-items", "no-words", "no-file", "repeated", "no-ids", "synthetic", "column", "components"],
 )
-@pytest.mark.usefixtures("no_fit")
+@pytest.mark.usefixtures("no_compile")
 def test_content_that_is_not_there(jaxmf, frame, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     frame.to_csv("good.csv", index=False)
@@ -312,38 +297,31 @@ def test_content_that_is_not_there(jaxmf, frame, tmp_path, monkeypatch, argument
     assert not Path("results").exists()
 
 
-@pytest.mark.parametrize(
-    ("command", "text", "message"),
-    [
-        (
-            "evaluate",
-            "user_id,item_id,rating\n1,2,3\n99,2,3\n",
-            r"1 unknown user id\(s\): 99; known ids are like 1, 2",
-        ),
-        ("evaluate", "user_id,item_id\n1,2\n", "missing column rating"),
-        ("predict", "user_id,item_id\n1,99\n", r"1 unknown item id\(s\): 99"),
-        ("predict", "user_id,movie\n1,2\n", "predict: missing column 'item_id'"),
-    ],
-    ids=["user", "no-rating", "item", "no-item"],
-)
-def test_files_that_do_not_fit_the_fit(jaxmf, kept, tmp_path, command, text, message):
-    (tmp_path / "own.csv").write_text(text)
-    out = tmp_path / "out.csv"
-    ended = jaxmf(command, "--data", tmp_path / "own.csv", "--fit", kept, "--out", out)
-    assert (ended.code, ended.out) == (2, "")
-    assert re.search(message, ended.err)
-    assert not out.exists()
-
-
 def test_the_model_of_a_kept_fit_is_one_s_own(jaxmf, table, kept):
     ended = jaxmf("evaluate", "--data", table, "--fit", kept, "--model", "mf")
     assert ended == Ended(2, "", "jaxmf: --model must be module:attribute, not 'mf'\n")
 
 
-def test_no_fit_in_the_file(jaxmf, table, tmp_path):
-    ended = jaxmf("evaluate", "--data", table, "--fit", tmp_path / "absent.npz")
-    assert (ended.code, ended.out) == (2, "")
-    assert "absent.npz" in ended.err
+@pytest.mark.parametrize("spelled", [("--rank", 1, 2, "--l2", 0.1, 0.3), ("--rank=1", 2, "--l2", 0.1, "--l2", 0.3)])
+def test_sweep(jaxmf, table, tmp_path, spelled):
+    """A list after its option, or the option again."""
+    out = tmp_path / "out"
+    options = ("--seeds", 2, "--folds", 2, "--epochs", 2, "--solver", "als", "--data", table, "--out", out)
+    ended = jaxmf("sweep", *spelled, *options)
+    assert ended.code == 0, ended.err
+    metrics = pd.read_csv(out / "metrics.csv")
+    assert len(metrics) == 2 * 2 * 2 * 2
+    assert metrics[["rank", "l2", "seed", "fold"]].drop_duplicates().shape == (16, 4)
+    summary = pd.read_csv(out / "summary.csv")
+    assert f"{summary['valid_rmse'][0]:.4f}" in ended.out
+    assert re.search(rf"16 fits, \d programs?: .* s to compile, .* s to fit; results in {out}", ended.out)
+    assert jaxmf("sweep", *spelled, *options, "--quiet") == Ended(0, "", "")
+
+
+def test_a_sweep_that_diverges_everywhere_is_exit_code_1(jaxmf, table, tmp_path):
+    options = ("--rank", 1, 2, "--learning-rate", 1e30, "--epochs", 2, "--data", table, "--out", tmp_path / "out", "-q")
+    ended = jaxmf("sweep", *options)
+    assert ended == Ended(1, "", "jaxmf: every setting has a fit that diverged: try a smaller --learning-rate\n")
 
 
 def test_quiet(jaxmf, table, tmp_path):
@@ -388,80 +366,6 @@ def test_a_model_of_one_s_own(jaxmf, table, own_model, tmp_path, attribute):
     ended = jaxmf("fit", "--data", table, "--model", f"{own_model}:{attribute}", "--out", tmp_path / "out", *SMALL_FIT)
     assert ended.code == 0
     assert "biased_mf" in ended.out
-
-
-@pytest.fixture
-def no_fit(monkeypatch):
-    """Bad input is to be found before anything compiles."""
-    monkeypatch.setattr("jaxmf.training.host._compiled", lambda *args: pytest.fail("compiled"))
-
-
-BAD_INPUT = {
-    "no-file": (["--data", "absent.csv"], "--data absent.csv: no such file"),
-    "no-file-parquet": (["--data", "absent.parquet"], "--data absent.parquet: no such file"),
-    "bad-parquet": (["--data", "bad.parquet"], r"bad\.parquet: .*Parquet"),
-    "no-engine": (["--data", "good.parquet"], r"good\.parquet: .*needs pyarrow: pip install 'jaxmf\[parquet\]'"),
-    "no-file-gz": (["--data", "absent.csv.gz"], "--data absent.csv.gz: no such file"),
-    "unknown-data": (
-        ["--data", "netflix"],
-        "--data must be synthetic, .*, ml-20m or the path of a CSV or Parquet file, not 'netflix'",
-    ),
-    "no-movielens": (["--data", "ml-latest-small"], "looked in nowhere: neither root= nor JAXMF_DATA is set"),
-    "no-column": (["--data", "short.csv"], "missing column rating; found .* on the command line: --rename NAME=OURS"),
-    "nan": (["--data", "nan.csv"], r"nan.csv: column 'rating': NaN or infinite rating in 1 row\(s\), at index 1"),
-    "empty": (["--data", "empty.csv"], "empty.csv: the table has no rows"),
-    "ragged": (["--data", "ragged.csv"], "ragged.csv: Error tokenizing data"),
-    "tiny": (["--data", "tiny.csv"], "no part may be empty: use larger fractions, fewer parts or more data"),
-    "rename": (["--data", "tiny.csv", "--rename", "userId"], "--rename must be NAME=OURS .*, not userId"),
-    "rename-to": (["--data", "tiny.csv", "--rename", "a=user"], "with OURS one of user_id, item_id, rating, timestamp"),
-    "rename-time": (["--data", "tiny.csv", "--rename", "a=timestamp"], "tiny.csv has no such column for timestamp"),
-    "rename-synthetic": (
-        ["--rename", "a=user_id"],
-        "--rename is for CSV and Parquet files; synthetic has its own names",
-    ),
-    "solver": (["--data", "good.csv", "--solver", "lbfgs"], "--solver must be one of sgd, .*, als, not 'lbfgs'"),
-    "model": (["--data", "good.csv", "--model", "svd"], "--model must be one of mf, biased_mf or module:attribute"),
-    "no-module": (["--data", "good.csv", "--model", "absent:model"], "--model absent:model: No module named 'absent'"),
-    "no-attribute": (["--data", "good.csv", "--model", "mine:absent"], "--model mine:absent: .*no attribute 'absent'"),
-    "not-a-model": (["--data", "good.csv", "--model", "mine:number"], "expected a jaxmf.Model, found int"),
-    "l2": (["--data", "good.csv", "--l2", "-1"], "hyper: l2 must be finite and at least 0, not -1.0"),
-    "rank": (["--data", "good.csv", "--rank", "0"], "Invalid value for '--rank'"),
-    "clip": (["--data", "good.csv", "--clip", "5", "1"], r"clip must be \(low, high\) with low < high"),
-    "out": (["--data", "good.csv", "--out", "good.csv"], "Invalid value for '--out'"),
-}
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT.values(), ids=BAD_INPUT)
-@pytest.mark.usefixtures("no_fit", "own_model")
-def test_bad_input_is_one_line_and_exit_code_2(jaxmf, frame, tmp_path, monkeypatch, arguments, message):
-    monkeypatch.delenv("JAXMF_DATA", raising=False)
-    frame.to_csv("good.csv", index=False)
-    frame.drop(columns="rating").to_csv("short.csv", index=False)
-    frame.assign(rating=frame["rating"].where(frame.index != 1)).to_csv("nan.csv", index=False)
-    frame[:0].to_csv("empty.csv", index=False)
-    frame[:2].drop(columns="timestamp").to_csv("tiny.csv", index=False)
-    Path("bad.parquet").write_text("not Parquet at all")
-    Path("good.parquet").touch()
-    if "good.parquet" in arguments:
-        monkeypatch.setattr(pd, "read_parquet", lambda path: importlib.import_module("absent"))
-    Path("ragged.csv").write_text("user_id,item_id,rating\n1,2,3\n1,2,3,4\n")
-    out = () if "--out" in arguments else ("--out", tmp_path / "out")
-    ended = jaxmf("fit", *out, "--epochs", 2, *arguments)
-    assert (ended.code, ended.out) == (2, "")
-    assert "Traceback" not in ended.err
-    found = " ".join(ended.err.replace("│", " ").split())
-    assert re.search(message, found), found
-    if "Invalid value" not in message:  # typer's own, in a box
-        assert ended.err.startswith("jaxmf: ")
-        assert ended.err.count("\n") == 1
-    assert not (tmp_path / "out").exists()
-
-
-def test_study_refuses_before_it_writes(jaxmf, table, tmp_path):
-    ended = jaxmf("study", "--data", table, "--out", tmp_path / "out", "--l2", 0.1, "--l2", -0.1)
-    assert ended.code == 2
-    assert "hyper: l2 must be finite and at least 0, not -0.1" in ended.err
-    assert not (tmp_path / "out").exists()
 
 
 def test_a_wrong_gradient_in_a_study_is_exit_code_1(jaxmf, table, tmp_path, monkeypatch):

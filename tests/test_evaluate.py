@@ -60,30 +60,6 @@ def test_a_dataset_of_a_split_will_do():
     assert evaluate.rating(BIASED, params, test) == evaluate.rating(BIASED, params, test.ratings)
 
 
-@pytest.mark.parametrize(
-    ("change", "clip", "message"),
-    [
-        (lambda r: replace(r, weight=jnp.zeros_like(r.weight)), None, "test has no ratings with weight"),
-        (
-            lambda r: replace(r, num_users=r.num_users + 1),
-            None,
-            "the model has 17 users, the ratings have 18. Split one Dataset",
-        ),
-        (
-            lambda r: replace(r, num_items=r.num_items + 2),
-            None,
-            "the model has 13 items, the ratings have 15. Split one Dataset",
-        ),
-        (lambda r: r, (5, 1), r"clip must be \(low, high\) with low < high, such as \(1, 5\), not \(5, 1\)"),
-    ],
-    ids=["no-weight", "users", "items", "clip"],
-)
-def test_rating_refuses(fitted, change, clip, message):
-    ratings, params = fitted
-    with pytest.raises(ValueError, match=message):
-        evaluate.rating(BIASED, params, change(ratings), clip)
-
-
 USERS, ITEMS = ["ann", "bob", "cy"], [(1, "a"), (1, "b"), (2, "a"), (2, "b")]
 
 
@@ -131,25 +107,6 @@ def test_predict_of_an_empty_table(named):
     data, params = named
     found = jaxmf.predict(BIASED, params, data, pd.DataFrame({"user_id": [], "item_id": []}))
     assert (len(found), found.name, found.dtype) == (0, "prediction", np.float64)
-
-
-@pytest.mark.parametrize(
-    ("changes", "clip", "message"),
-    [
-        ({"user_id": ["ann", "dot"]}, None, "1 unknown user id.*'dot'; known ids are like 'ann', 'bob', 'cy'"),
-        ({"item_id": [ITEMS[0], (3, "a")]}, None, r"1 unknown item id.*\(3, 'a'\); known ids are like \(1, 'a'\)"),
-        ({"item_id": None}, None, r"predict: missing column 'item_id'; the table has \['user_id'\].*Rename"),
-        ({"user_id": None}, None, r"predict: missing column 'user_id'; the table has \['item_id'\].*Rename"),
-        ({}, (3, 3), r"clip must be \(low, high\) with low < high"),
-    ],
-    ids=["user", "item", "no-item-column", "no-user-column", "clip"],
-)
-def test_predict_refuses(named, changes, clip, message):
-    data, params = named
-    columns = {"user_id": ["ann", "bob"], "item_id": ITEMS[:2]} | changes
-    frame = pd.DataFrame({name: values for name, values in columns.items() if values is not None})
-    with pytest.raises(ValueError, match=message):
-        jaxmf.predict(BIASED, params, data, frame, clip)
 
 
 @pytest.mark.parametrize("damping", [(5.0, 5.0), (0.5, 20.0)], ids=str)

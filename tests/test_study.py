@@ -2,12 +2,10 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -47,8 +45,12 @@ def finished(data, tmp_path_factory) -> Study:
 
 def test_every_file_is_there(finished):
     found = {str(path.relative_to(finished.out)) for path in finished.out.rglob("*") if path.is_file()}
-    figures = {f"figures/{name}.png" for name in ("convergence", "generalization", "error_by_solver", "regularization")}
-    assert found == {"config.json", "gradients.csv", "summary.md", *(f"{name}.csv" for name in TABLES)} | figures
+    names = ("convergence", "generalization", "error_by_solver", "regularization", "rank_and_l2")
+    figures = {f"figures/{name}.png" for name in names}
+    assert (
+        found
+        == {"config.json", "gradients.csv", "summary.md", "sweep.csv", *(f"{name}.csv" for name in TABLES)} | figures
+    )
 
 
 def test_metrics(finished):
@@ -61,6 +63,15 @@ def test_metrics(finished):
     assert (metrics["test_mae"] <= metrics["test_rmse"]).all()
     assert metrics["valid_rmse"].is_monotonic_increasing
     pd.testing.assert_frame_equal(metrics, finished.returned, check_dtype=False, rtol=1e-8)
+
+
+def test_every_rank_is_fitted_with_every_lambda(finished):
+    table = finished.table("sweep")
+    points = {(rank, l2) for rank in (1, 2) for l2 in OPTIONS["l2"]}
+    assert set(zip(table["rank"], table["l2"], strict=True)) == points
+    best = table.loc[table["valid_rmse"].idxmin()]
+    text = (finished.out / "summary.md").read_text(encoding="utf-8")
+    assert f"rank {best['rank']}, λ = {best['l2']:g}, RMSE {best['valid_rmse']:.4f}" in text
 
 
 def test_lambda_and_epoch_are_those_of_the_least_validation_error(finished):
@@ -271,65 +282,3 @@ def test_solvers_that_diverge_are_reported_and_the_rest_is_finished(data, tmp_pa
     summary = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert "Best on validation is" in summary
     assert "diverged" in summary
-
-
-def test_without_timestamps_the_split_is_random(data):
-    from dataclasses import replace
-
-    parts = study.split_three(replace(data, timestamp=None), seed=3)
-    expected = splits.random(data, (0.7, 0.15, 0.15), seed=3)
-    assert [len(part) for part in parts[:3]] == [420, 90, 90]
-    for part, other in zip(parts[:3], expected, strict=True):
-        np.testing.assert_array_equal(part.rating, other.rating)
-    assert parts[3] == "random (0.7, 0.15, 0.15), seed 3"
-
-
-# One model.
-
-FIT = partial(study.fit_one, model=models.biased_mf(2), solver=solvers.als(), hyper=Hyper(l2=0.1), epochs=3, patience=2)
-
-
-@pytest.mark.parametrize("clip", [None, (3.0, 3.5)], ids=str)
-def test_fit_one(data, tmp_path, clip):
-    fit, metrics = FIT(data, tmp_path, clip=clip)
-    parts = dict(zip(("train", "valid", "test"), splits.temporal_per_user(data), strict=True))
-    written = pd.read_csv(tmp_path / "metrics.csv")
-    assert metrics["part"].tolist() == written["part"].tolist() == list(parts)
-    for row in written.to_dict("records"):
-        expected = evaluate.rating(fit.model, fit.params, parts[row["part"]], clip)
-        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-8)
-        assert row["num_ratings"] == len(parts[row["part"]])
-    assert set(written["clip"]) == {"none" if clip is None else "(3.0, 3.5)"}
-    history = pd.read_csv(tmp_path / "history.csv")
-    assert history["epoch"].tolist() == fit.to_frame()["epoch"].tolist()
-    assert history["valid_rmse"].idxmin() + 1 == written["best_epoch"].iloc[0]
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["configuration"]["hyper"]["l2"] == 0.1
-    assert config["configuration"]["status"] == fit.status
-    assert imread(tmp_path / "figures" / "convergence.png").shape[0] > 200
-
-
-def test_clipping_changes_the_errors(data, tmp_path):
-    errors = [FIT(data, tmp_path, clip=clip)[1]["rmse"].tolist() for clip in (None, (3.0, 3.5))]
-    assert errors[0] != errors[1]
-
-
-def test_numbers_of_any_type_are_written(data, tmp_path):
-    FIT(data, tmp_path, hyper=Hyper(l2=np.float32(0.5), momentum=jnp.array(0.25)))
-    hyper = json.loads((tmp_path / "config.json").read_text())["configuration"]["hyper"]
-    assert (hyper["l2"], hyper["momentum"]) == (0.5, 0.25)
-
-
-def test_bounds_in_the_wrong_order_are_refused_before_the_fit(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(study, "fit", lambda *args, **options: pytest.fail("fitted"))
-    with pytest.raises(ValueError, match="clip must be"):
-        FIT(data, tmp_path, clip=(5.0, 1.0))
-
-
-@pytest.mark.parametrize("patience", [None, 2])
-def test_a_fit_that_diverges_at_once_is_written(data, tmp_path, patience):
-    hyper = Hyper(learning_rate=1e30)
-    fit, metrics = FIT(data, tmp_path, solver=solvers.sgd(), hyper=hyper, patience=patience)
-    assert fit.status == "diverged"
-    assert np.isfinite(metrics["rmse"]).all()
-    assert (tmp_path / "figures" / "convergence.png").exists()

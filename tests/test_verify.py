@@ -251,36 +251,6 @@ def test_float32_parameters_and_a_shared_leaf_are_checked_in_float64(ratings):
     np.testing.assert_array_less(report.table["autodiff_vs_central"], 1e-8)
 
 
-def without_item_bias(params, ratings, weight, hyper):
-    found = right(params, ratings, weight, hyper)
-    return found._replace(item={"factors": found.item["factors"]})
-
-
-def transposed(params, ratings, weight, hyper):
-    return edit(right(params, ratings, weight, hyper), "item.factors", jnp.transpose)
-
-
-def test_ratings_over_other_users_are_refused(ratings):
-    with pytest.raises(ValueError, match="verify: the model has 13 users, the ratings have 16"):
-        verify.gradients(BIASED, BIASED.init(KEY, ratings, HYPER), replace(ratings, num_users=16), HYPER)
-
-
-@pytest.mark.parametrize(
-    ("model", "options", "message"),
-    [
-        (BIASED._replace(gradient=without_item_bias), {}, r"'biased_mf' lacks item\.bias"),
-        (BIASED._replace(gradient=transposed), {}, r"gradient of item\.factors has shape \(3, 13\), not \(13, 3\)"),
-        (models.global_mean(), {}, "'global_mean' trains no parameters"),
-        (BIASED, {"num_directions": 0}, "num_directions must be a positive integer, not 0"),
-    ],
-    ids=["missing-leaf", "wrong-shape", "nothing-trained", "no-directions"],
-)
-def test_what_cannot_be_verified_is_refused(model, options, message, ratings):
-    with pytest.raises(ValueError, match=message):
-        verify.gradients(model, model.init(KEY, ratings, HYPER), ratings, HYPER, **options)
-    assert jax.config.jax_enable_x64
-
-
 def test_the_setting_of_x64_is_left_alone():
     """As in a notebook: float32 before and after, float64 within."""
     script = """

@@ -1,6 +1,7 @@
-"""Checks of columns, ids and arrays on their way into a `Dataset`; each message says what, where and what to do."""
+"""Checks of arguments, columns, ids and arrays on their way in; each message says what, where and what to do."""
 
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,46 @@ from scipy import sparse
 _SHOWN = 5  # how many offending rows or ids a message lists
 
 
+def expect(value: Any, kind: type, name: str, remedy: str) -> None:
+    """ValueError, with what to do, unless `value`, the argument that messages call `name`, is of this kind."""
+    if not isinstance(value, kind):
+        raise ValueError(f"{name} must be a {kind.__name__}, not {type(value).__name__}: {remedy}")
+
+
+def is_positive_integer(value: Any) -> bool:
+    """Whether `value` is 1, 2, ..., of Python or NumPy; True is not."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and int(value) >= 1
+
+
+def is_positive(value: Any) -> bool:
+    """Whether `value` is one number above 0, of Python or NumPy."""
+    return isinstance(value, Real) and float(value) > 0
+
+
+def check_clip(clip: Any) -> None:
+    """ValueError unless `clip` is None or a pair of numbers (low, high) in that order."""
+    numbers = isinstance(clip, list | tuple) and len(clip) == 2 and all(isinstance(bound, Real) for bound in clip)
+    if clip is not None and not (numbers and clip[0] < clip[1]):
+        raise ValueError(f"clip must be (low, high) with low < high, such as (1, 5), or None, not {clip!r}")
+
+
+def generator(seed: int) -> np.random.Generator:
+    """NumPy's generator of this seed."""
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"seed must be an integer of at least 0, not {seed!r:.50}: only what runs in JAX takes a key")
+    return np.random.default_rng(seed)
+
+
 def source_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None) -> dict[str, Any]:
     """The frame's own name of each column that a Dataset reads."""
+    expect(
+        frame,
+        pd.DataFrame,
+        "from_frame: frame",
+        "pandas.DataFrame(...) makes one; Dataset.from_arrays, from_scipy, from_csv and from_parquet take other things",
+    )
+    if columns is not None:
+        expect(columns, Mapping, "columns", 'expected the table\'s names and ours, as in {"userId": "user_id"}')
     found: dict[str, list[Any]] = {name: [] for name in ("user_id", "item_id", "rating", "timestamp")}
     for column in frame.columns:
         target = (columns or {}).get(column, column)
@@ -208,6 +247,7 @@ def observations(columns: Mapping[str, pd.Series], remedy: str) -> dict[str, Any
 
 def align_items(items: pd.DataFrame, item_ids: pd.Index, columns: Mapping[str, str]) -> pd.DataFrame:
     """Metadata in the order of item_ids."""
+    expect(items, pd.DataFrame, "items", "expected a table of metadata with a column item_id, one row per item")
     own_name = next((column for column in items.columns if columns.get(column, column) == "item_id"), None)
     if own_name is not None:
         items = items.set_index(own_name)
@@ -228,7 +268,10 @@ def lookup(known: pd.Index, ids: Iterable[Any], kind: str) -> np.ndarray:
     if not pd.api.types.is_list_like(ids):
         raise ValueError(f"expected a list of {kind} ids, got {ids!r}; for one {kind} pass [{ids!r}]")
     wanted = pd.Index(list(ids), tupleize_cols=False)
-    index = known.get_indexer(wanted)
+    try:
+        index = known.get_indexer(wanted)
+    except TypeError as error:
+        raise ValueError(f"{kind} ids must be hashable, as those of {kind}_ids: numbers, strings or tuples") from error
     unknown = wanted[index < 0].unique()
     if len(unknown):
         raise ValueError(

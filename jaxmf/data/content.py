@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 
 _COLUMNS = ("genres", "tags")
@@ -51,6 +52,9 @@ def tfidf(
     from sklearn.decomposition import TruncatedSVD
     from sklearn.feature_extraction.text import TfidfVectorizer
 
+    expect(data, Dataset, "content.tfidf: data", "Dataset.from_frame makes one of a table, with its items=")
+    if isinstance(columns, str):
+        raise ValueError(f"content.tfidf: columns must be a sequence of names, not {columns!r}: use [{columns!r}]")
     if data.items is None:
         raise ValueError(f"content.tfidf: {data.name} has no item metadata; give Dataset.from_frame a table as items=")
     if columns is None:
@@ -63,7 +67,7 @@ def tfidf(
             "the columns to read in columns="
         )
     for name, number in (("max_features", max_features), ("components", components)):
-        if number is not None and (isinstance(number, bool) or not isinstance(number, int) or number < 1):
+        if number is not None and not is_positive_integer(number):
             raise ValueError(f"content.tfidf: {name} must be a positive integer, not {number!r}")
     cells = data.items[list(columns)]
     words = cells.astype(str).where(cells.notna(), "").agg(" ".join, axis=1).to_numpy()
@@ -73,7 +77,10 @@ def tfidf(
         vectorizer.fit(words[rated])
     except ValueError as error:  # scikit-learn's "empty vocabulary"
         names = ", ".join(columns)
-        raise ValueError(f"content.tfidf: no words in the columns {names} of the rated items of {data.name}") from error
+        raise ValueError(
+            f"content.tfidf: no words in the columns {names} of the rated items of {data.name}; name columns "
+            "with words in columns="
+        ) from error
     terms = vectorizer.transform(words)
     if components is None:
         return terms

@@ -14,6 +14,7 @@ from jaxmf.data.checks import (
     align_items,
     array_column,
     equal_lengths,
+    expect,
     finite_ratings,
     given_ids,
     lookup,
@@ -244,7 +245,7 @@ class Dataset:
             user=jnp.asarray(self.user),
             item=jnp.asarray(self.item),
             value=jnp.asarray(self.rating, dtype=float),
-            weight=jnp.ones(len(self), dtype=float),
+            weight=jnp.asarray(np.ones(len(self)), dtype=float),
             num_users=self.num_users,
             num_items=self.num_items,
         )
@@ -271,6 +272,7 @@ class Dataset:
 
     def align(self, other: "Dataset") -> "Dataset":
         """The observations of another Dataset with this one's users and items; a ValueError names unknown ids."""
+        expect(other, Dataset, "align: other", "Dataset.from_frame makes one of a table")
         user, item = self.user_index(other.user_ids[other.user]), self.item_index(other.item_ids[other.item])
         return replace(self, user=user, item=item, rating=other.rating, timestamp=other.timestamp, name=other.name)
 

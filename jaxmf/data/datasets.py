@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 
+from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.movielens import movielens
 from jaxmf.data.synthetic import synthetic
@@ -48,7 +49,7 @@ def _planted_draws(
     seed: int, num_users: int = 100, num_items: int = 60, rank: int = 4, observed: float = 0.2
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.random.Generator]:
     """The noisy matrix, train and test pairs (n, 2), and the generator; the order of the draws is part of the data."""
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     U = rng.normal(0, 1, (num_users, rank))
     V = rng.normal(0, 1, (num_items, rank))
     R = U @ V.T

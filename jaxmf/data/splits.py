@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmf.data.checks import expect, generator, is_positive
 from jaxmf.data.dataset import Dataset
 
 
@@ -33,8 +34,8 @@ def random(data: Dataset, fractions: Sequence[float] = (0.8, 0.2), seed: int = 0
     >>> len(train), len(test)
     (15, 5)
     """
-    cuts = _running_sums(fractions)
-    place = np.random.default_rng(seed).permutation(len(data))
+    cuts = _running_sums(data, fractions)
+    place = generator(seed).permutation(len(data))
     return _parts(data, _cut(place, cuts), fractions)
 
 
@@ -62,7 +63,7 @@ def temporal_per_user(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.
     >>> [part.item.tolist() for part in temporal_per_user(Dataset.from_frame(frame), fractions=(0.5, 0.5))]
     [[2, 3], [0, 1]]
     """
-    cuts = _running_sums(fractions)
+    cuts = _running_sums(data, fractions)
     order = np.lexsort((_times(data), data.user))
     counts = np.bincount(data.user, minlength=data.num_users)
     n = counts[data.user[order]]
@@ -97,7 +98,7 @@ def temporal(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> t
     >>> [part.timestamp.tolist() for part in temporal(data, fractions=(0.5, 0.5))]
     [[10, 20], [40, 30]]
     """
-    cuts = _running_sums(fractions)
+    cuts = _running_sums(data, fractions)
     place = np.empty(len(data), np.int64)
     place[np.argsort(_times(data), kind="stable")] = np.arange(len(data))
     return _parts(data, _cut(place, cuts), fractions)
@@ -132,13 +133,14 @@ def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
     13 7
     14 6
     """
+    _check(data)
     if not isinstance(k, int | np.integer) or k < 2:
         raise ValueError(
             f"k must be a whole number of at least 2, got {k!r}: with one fold nothing is left to train on"
         )
     if k > len(data):
         raise ValueError(f"k = {k} folds of {len(data)} ratings; no fold may be empty: use at most {len(data)} folds")
-    fold = np.random.default_rng(seed).permutation(len(data)) % k
+    fold = generator(seed).permutation(len(data)) % k
     return jnp.asarray(fold != np.arange(k)[:, None], dtype=float)
 
 
@@ -160,14 +162,21 @@ def _cut(place: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
     return part
 
 
-def _running_sums(fractions: Sequence[float]) -> list[float]:
-    """f_1, f_1 + f_2, ... without the last, after checking the fractions."""
-    if len(fractions) < 2:
-        raise ValueError(f"fractions must name at least two parts, got {tuple(fractions)}")
-    if not all(fraction > 0 for fraction in fractions):
-        raise ValueError(f"fractions must be positive, got {tuple(fractions)}")
+def _check(data: Dataset) -> None:
+    expect(data, Dataset, "splits: data", "Dataset.from_frame makes one of a table")
+
+
+def _running_sums(data: Dataset, fractions: Sequence[float]) -> list[float]:
+    """f_1, f_1 + f_2, ... without the last, after checking the arguments."""
+    _check(data)
+    if not np.iterable(fractions) or len(fractions) < 2:
+        raise ValueError(f"fractions must name at least two parts, such as (0.8, 0.2), got {fractions!r}")
+    if not all(map(is_positive, fractions)):
+        raise ValueError(f"fractions must be positive, such as (0.8, 0.2), got {tuple(fractions)}")
     if abs(sum(fractions) - 1) > 1e-9:
-        raise ValueError(f"fractions must sum to 1, got {tuple(fractions)} with sum {sum(fractions)}")
+        raise ValueError(
+            f"fractions must sum to 1, got {tuple(fractions)} with sum {sum(fractions)}: divide each by their sum"
+        )
     return list(accumulate(fractions))[:-1]
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from jaxmf.data.checks import generator, is_positive_integer
 from jaxmf.data.dataset import Dataset
 
 GENRES = (
@@ -58,7 +59,7 @@ def synthetic(
       ordered by user, then item.
 
     Raises:
-      ValueError: a size below 1, or more ratings than pairs.
+      ValueError: a size that is not a positive integer, or more ratings than pairs.
 
     Cost: time O(num_users * num_items), because each user's items are a weighted sample without replacement; memory
     O(num_ratings). About 1 s at the default size.
@@ -69,14 +70,14 @@ def synthetic(
     """
     sizes = {"num_users": num_users, "num_items": num_items, "num_ratings": num_ratings, "rank": rank}
     for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"synthetic: {name} must be at least 1, got {size}")
+        if not is_positive_integer(size):
+            raise ValueError(f"synthetic: {name} must be an integer of at least 1, got {size!r}")
     if num_ratings > num_users * num_items:
         raise ValueError(
             f"synthetic: num_ratings = {num_ratings} is more than num_users * num_items = {num_users * num_items} "
             "distinct pairs; ask for fewer ratings or more users and items"
         )
-    rng = np.random.default_rng(seed)
+    rng = generator(seed)
     popularity_rank = rng.permutation(num_items) + 1
     counts = _user_counts(rng, num_users, num_items, num_ratings)
     user, item = _pairs(rng, counts, _popularity(popularity_rank))

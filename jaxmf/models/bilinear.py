@@ -6,6 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
 from jaxmf.models.features import as_matrix, dense_rows, project, pull_back, to_device
@@ -118,8 +119,11 @@ def damped_bias(damping_user: float = 5.0, damping_item: float = 5.0) -> Model:
 
     Reference: Ekstrand, Riedl and Konstan (2011), Collaborative filtering recommender systems, section 2.1.
     """
-    if not (damping_user > 0 and damping_item > 0):
-        raise ValueError(f"damped_bias: damping must be positive, not {damping_user} and {damping_item}")
+    if not (is_positive(damping_user) and is_positive(damping_item)):
+        raise ValueError(
+            f"damped_bias: damping_user and damping_item must be positive numbers, not {damping_user!r} and "
+            f"{damping_item!r}; 5 is the default"
+        )
 
     def init(key: jax.Array | None, ratings: Ratings, hyper: Hyper) -> Params:
         fixed = _mean(ratings, "global")
@@ -217,7 +221,7 @@ def design(params: Params, ratings: Ratings, side: Side) -> tuple[dict[str, jax.
 
 
 def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, features: Any = None) -> Model:
-    if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
+    if not is_positive_integer(rank):
         raise ValueError(f"{name}: rank must be a positive integer, not {rank!r}")
 
     def init(key: jax.Array, ratings: Ratings, hyper: Hyper) -> Params:

@@ -23,8 +23,8 @@ _BUILT: WeakKeyDictionary[Any, tuple[Callable[..., Any], dict[str, Any], tuple[A
 def memoize(build: Callable[P, T]) -> Callable[P, T]:
     """Equal arguments, however they are passed, build one object only, so that compiled programs are found again.
 
-    Arrays and SciPy's sparse matrices are equal if their numbers are. Of a Model it is remembered how it was built, see
-    `how_built`.
+    Arrays and SciPy's sparse matrices are equal if their numbers are; NumPy's numbers become Python's. Of a Model it is
+    remembered how it was built, see `how_built`.
     """
     signature, make = inspect.signature(build), cast(Callable[..., T], build)
 
@@ -67,6 +67,8 @@ class _Matrix:
 
 
 def _hashable(argument: Any) -> Any:
+    if isinstance(argument, np.generic):
+        return argument.item()
     if issparse(argument):
         matrix: Any = csr_array(argument, copy=True)
         parts = [matrix.indptr, matrix.indices, matrix.data]

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
 
@@ -139,8 +140,14 @@ def mean_loss(model: Model, params: Params, ratings: Ratings) -> jax.Array:
     return weighted_mean(model.loss(params, ratings), ratings.weight)
 
 
-def check_counts(params: Params, ratings: Ratings, who: str) -> None:
-    """ValueError, starting with `who`, if the ratings are over other numbers of users or items than the parameters."""
+def check_model(model: Model) -> None:
+    """ValueError unless it is a Model."""
+    expect(model, Model, "model", "call the constructor, as in models.biased_mf(16), or take the fit.model of a fit")
+
+
+def check_counts(params: Params, ratings: Any, who: str) -> None:
+    """ValueError, starting with `who`, unless Params are over as many users and items as Ratings or a Dataset."""
+    expect(params, Params, f"{who}: params", "take the fit.params of a fit, or what model.init returns")
     for side, count in (("user", ratings.num_users), ("item", ratings.num_items)):
         for leaf in jax.tree.leaves((getattr(params.trained, side), getattr(params.fixed, side))):
             if leaf.shape[0] != count:

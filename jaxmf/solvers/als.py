@@ -1,13 +1,14 @@
 """Alternating least squares: the exact minimizer of the objective in one side's rows at a time."""
 
 from functools import partial
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve
 
+from jaxmf.data.checks import is_positive
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
@@ -59,7 +60,7 @@ def als(tol: float | None = None, rule: Literal["relative", "difference"] = "rel
     References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
     Bell and Volinsky (2009).
     """
-    if tol is not None and not tol > 0:
+    if tol is not None and not is_positive(tol):
         raise ValueError(f"als: tol must be positive or None, not {tol!r}")
     if rule not in ("relative", "difference"):
         raise ValueError(f"als: rule must be 'relative' or 'difference', not {rule!r}")
@@ -188,7 +189,8 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
 def _check_design(model: Model, params: Params) -> None:
     """ValueError, the model's own or one that shows both, if a side's design does not have the shape of its rows."""
     assert model.design is not None
-    index, number = jnp.zeros(1, jnp.int32), jnp.zeros(1, jnp.float32)
+    index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
+    number: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
     one = Ratings(index, index, number, number, num_users=1, num_items=1)
     for side, rows in (("user", params.trained.user), ("item", params.trained.item)):
         design, _ = jax.eval_shape(partial(model.design, side=side), params, one)

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
-from jaxmf.models.model import Hyper, Model, Params, update_scale
+from jaxmf.models.model import Hyper, Model, Params, Rows, update_scale
 from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
@@ -39,24 +40,23 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
       a Solver for any model.
 
     Raises:
-      ValueError: `batch_size` is not a positive integer, or `optimizer` is not a function.
+      ValueError: `batch_size` is not a positive integer, or `optimizer` is not a function of one argument; at `check`,
+        it does not return an optax optimizer, or one that needs more than gradients, such as lbfgs.
 
     Cost: per step O(batch_size · D) for the loss plus O((num_users + num_items) · D) for penalty and optimizer: large
     batches are cheaper per epoch.
 
     Reference: Bottou, Curtis and Nocedal (2018), Optimization methods for large-scale machine learning.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if not is_positive_integer(batch_size):
         raise ValueError(f"minibatch: batch_size must be a positive integer, not {batch_size!r}")
-    if not callable(optimizer):
-        raise ValueError(
-            f"minibatch: optimizer must be a function such as optax.adam or `lambda h: optax.adam(h.learning_rate)`, "
-            f"not {type(optimizer).__name__}"
-        )
     factory = _factory(optimizer)
 
     def init(model: Model, params: Params, hyper: Hyper) -> Any:
         return factory(hyper).init(params.trained)
+
+    def check(model: Model, params: Params, hyper: Hyper) -> None:
+        _check_optimizer(factory(hyper), params.trained)
 
     def step(
         key: jax.Array, model: Model, params: Params, state: Any, problem: Problem, hyper: Hyper
@@ -79,7 +79,7 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         (trained, state), _ = jax.lax.scan(descend, (params.trained, state), batches)
         return Params(trained, fixed), state, StepInfo(jnp.array(False))
 
-    return Solver(_prepare, init, step, _check, f"minibatch({getattr(optimizer, '__name__', 'custom')})")
+    return Solver(_prepare, init, step, check, f"minibatch({getattr(optimizer, '__name__', 'custom')})")
 
 
 def visiting_order(key: jax.Array, num_ratings: int, batch_size: int) -> jax.Array:
@@ -94,12 +94,27 @@ def _prepare(ratings: Ratings) -> tuple[()]:
     return ()
 
 
-def _check(model: Model, params: Params, hyper: Hyper) -> None:
-    """Every model with a loss and a penalty will do."""
-
-
 def _factory(optimizer: Callable[..., Any]) -> Callable[[Hyper], optax.GradientTransformation]:
+    such_as = "such as optax.adam or `lambda h: optax.adam(h.learning_rate)`"
+    if not callable(optimizer):
+        raise ValueError(f"minibatch: optimizer must be a function {such_as}, not {type(optimizer).__name__}")
+    try:
+        inspect.signature(optimizer).bind(None)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"minibatch: optimizer must be a function of one argument, {such_as}: {error}") from error
     first = next(iter(inspect.signature(optimizer).parameters), None)
     if first == "learning_rate":
         return lambda hyper: optimizer(hyper.learning_rate)
     return optimizer
+
+
+def _check_optimizer(optimizer: Any, trained: Rows) -> None:
+    """ValueError unless it is an optax optimizer that steps by gradients alone."""
+    remedy = "return one such as optax.adam(h.learning_rate)"
+    expect(optimizer, optax.GradientTransformation, "minibatch: what optimizer returns", remedy)
+    try:
+        jax.eval_shape(lambda rows: optimizer.update(rows, optimizer.init(rows), rows), trained)
+    except TypeError as error:
+        raise ValueError(
+            f"minibatch: optimizer cannot step by gradients and parameters alone ({error}): {remedy}"
+        ) from error

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weights, update_scale
@@ -63,22 +64,25 @@ def sgd(
     Reference: Gemulla et al. (2011), Large-scale matrix factorization with distributed SGD, for the interchangeability
     of ratings without a common row; Funk (2006) for the algorithm.
     """
-    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+    if not is_positive_integer(batch_size):
         raise ValueError(f"sgd: batch_size must be a positive integer, not {batch_size!r}")
     if schedule is not None and not callable(schedule):
         raise ValueError(f"sgd: schedule must be a function of the epochs done, or None, not {schedule!r}")
     for name, bound in (("clip_update", clip_update), ("clip_value", clip_value)):
-        if bound is not None and not bound > 0:
+        if bound is not None and not is_positive(bound):
             raise ValueError(f"sgd: {name} must be positive or None, not {bound!r}")
-
-    def prepare(ratings: Ratings) -> jax.Array:
-        return jnp.asarray(matchings(np.asarray(ratings.user), np.asarray(ratings.item), batch_size))
 
     def init(model: Model, params: Params, hyper: Hyper) -> tuple[jax.Array, ...]:
         return () if schedule is None else (jnp.zeros((), jnp.int32),)
 
     options = Options(schedule, clip_update, clip_value)
-    return Solver(prepare, init, partial(_step, options=options), _check, "sgd")
+    return Solver(_prepare(batch_size), init, partial(_step, options=options), _check, "sgd")
+
+
+@memoize
+def _prepare(batch_size: int) -> Callable[[Ratings], jax.Array]:
+    # One function per batch size, whatever the other options are, so that these solvers share their layouts.
+    return lambda ratings: jnp.asarray(matchings(np.asarray(ratings.user), np.asarray(ratings.item), batch_size))
 
 
 def matchings(user: np.ndarray, item: np.ndarray, batch_size: int) -> np.ndarray:

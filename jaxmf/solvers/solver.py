@@ -23,12 +23,13 @@ class StepInfo(NamedTuple):
     converged: jax.Array
 
 
+@jax.tree_util.register_static
 class Solver(NamedTuple):
-    """A solver: `prepare` runs once on the host, the rest is pure.
+    """A solver: `prepare` runs once on the host, the rest is pure. A static pytree: `Prepared` says whose it is.
 
     Attributes:
       prepare: `(ratings) -> layout`, arrays of fixed shape. It holds positions in `ratings`, never weights or values,
-        so that one layout serves every set of weights (folds).
+        so that one layout serves every set of weights (folds). Solvers of the same function share their layouts.
       init: `(model, params, hyper) -> state`.
       step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
       check: `(model, params, hyper) -> None`, on shapes only: raises ValueError before anything compiles where the

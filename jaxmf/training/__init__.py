@@ -1,6 +1,7 @@
 """Training: the one loop, as a pure function and as the host calls it."""
 
-from jaxmf.training.host import Fit, check_hyper, compile_fit, fit, prepare
+from jaxmf.training.checks import check_hyper
+from jaxmf.training.host import Fit, compile_fit, fit, prepare
 from jaxmf.training.loop import STATUS, Best, FitState, Prepared, Saved, make_fit, start
 from jaxmf.training.sweeps import Sweep, sweep
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmf.models.model import Hyper
-from jaxmf.training.host import check_hyper
+from jaxmf.training.checks import check_hyper
 
 Grid = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]
 

@@ -9,10 +9,13 @@ import jax
 import numpy as np
 import pandas as pd
 
+from jaxmf.data.checks import expect
 from jaxmf.data.dataset import Dataset
+from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.solvers.solver import Solver
+from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_rank
 from jaxmf.training.loop import (
     RUNNING,
     STATUS,
@@ -21,6 +24,8 @@ from jaxmf.training.loop import (
     Prepared,
     Saved,
     cast_hyper,
+    check_batch,
+    check_solver,
     check_static,
     first_state,
     initialize,
@@ -84,15 +89,11 @@ def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings |
       a pytree of fixed shapes, what `run` of `make_fit` reads.
 
     Raises:
-      ValueError: no training ratings, or training and validation over different numbers of users or items.
+      ValueError: no Solver, what `as_ratings` refuses, or training and validation over different users or items.
     """
-    train, valid = ratings_of(train, "train"), None if valid is None else ratings_of(valid, "valid")
-    if valid is not None and (train.num_users, train.num_items) != (valid.num_users, valid.num_items):
-        raise ValueError(
-            f"prepare: train has {train.num_users} users and {train.num_items} items, valid {valid.num_users} and "
-            f"{valid.num_items}. Split one Dataset with jaxmf.splits, so that both share their ids."
-        )
-    return Prepared(train, valid, solver.prepare(train))
+    check_solver(solver)
+    ratings, held_out = _parts(train, valid)
+    return Prepared(ratings, held_out, solver.prepare(ratings), solver)
 
 
 def fit(
@@ -113,7 +114,7 @@ def fit(
     """Fit a model: `make_fit` compiled once, run in chunks of epochs, with checks before anything compiles.
 
     Args:
-      key: from `jax.random.key`. The same key, data and numbers give the same bits on the same machine.
+      key: from `jax.random.key` (or `PRNGKey`). The same key, data and numbers give the same bits on the same machine.
       model: the model.
       solver: the solver.
       train: training ratings, or what `prepare` made of them (then `valid` is in there).
@@ -129,26 +130,33 @@ def fit(
       a Fit. Divergence is a status, not an exception.
 
     Raises:
-      ValueError: a number out of range, a part that the solver needs and the model lacks, `patience` without `valid`,
-        or a `resume` of another shape.
+      ValueError: an argument of another type, a number out of range, what `prepare` refuses or has made for a solver of
+        another layout, a part that the solver needs and the model lacks, a model whose functions return other shapes
+        than they should, `patience` without `valid`, or a `resume` of another shape.
     """
     hyper = Hyper() if hyper is None else hyper
-    check_static(epochs, patience, min_delta, monitor)
+    check_key(key)
+    check_static(model, solver, epochs, patience, min_delta, monitor)
     check_hyper(hyper)
+    if resume is not None:
+        expect(resume, Fit, "resume", "pass what fit returned; load returns (fit, data)")
     if isinstance(train, Prepared):
         if valid is not None:
             raise ValueError("fit: valid is already part of what prepare made; pass it to prepare instead")
-        if patience is not None and train.valid is None:
-            raise ValueError("patience needs validation ratings: pass valid= to prepare (jaxmf.splits makes them)")
+        check_batch(train, solver, patience)
+        ratings, held_out = train.train, train.valid
     elif patience is not None and valid is None:
         raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
-    ratings = train.train if isinstance(train, Prepared) else ratings_of(train, "train")
+    else:
+        ratings, held_out = _parts(train, valid)
     # Cast here already: an int, a NumPy number and a float of the caller's then find the same compiled program.
     numbers = cast_hyper(hyper, ratings.value.dtype)
-    shape = jax.eval_shape(lambda: model.init(key, ratings, numbers))
+    shape = check_functions(key, model, ratings, numbers)
     check_rank(hyper, shape)
+    if callable(monitor):
+        check_monitor(monitor, shape, held_out)
     solver.check(model, shape, hyper)
-    batch = train if isinstance(train, Prepared) else prepare(solver, ratings, valid)
+    batch = train if isinstance(train, Prepared) else Prepared(ratings, held_out, solver.prepare(ratings), solver)
     earlier = None
     if resume is not None:
         earlier = _resumed(resume, jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience)))
@@ -191,32 +199,19 @@ def compile_fit(
 
     Returns:
       seconds taken; about 0 when the program was there already.
+
+    Raises:
+      ValueError: as `fit`, of what does not need the ratings' values.
     """
+    check_static(model, solver, CHUNK, patience, min_delta, monitor)
+    check_hyper(hyper)
+    check_batch(batch, solver, patience)
     numbers, options = cast_hyper(hyper, batch.train.value.dtype), Options(patience, min_delta, monitor, track)
     return begin(jax.random.key(0), model, solver, batch, numbers, options)[-1]
 
 
-def check_hyper(hyper: Hyper) -> None:
-    """ValueError naming the first number of `hyper` that is out of range."""
-    ranges = {
-        "l2": (lambda x: x >= 0, "at least 0"),
-        "l2_bias": (lambda x: x >= 0, "at least 0, or None for l2"),
-        "reg_exponent": (lambda x: 0 <= x <= 1, "between 0 (constant per row) and 1 (per observation)"),
-        "learning_rate": (lambda x: x > 0, "positive"),
-        "learning_rate_bias": (lambda x: x > 0, "positive, or None for learning_rate"),
-        "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
-        "init_scale": (lambda x: x >= 0, "at least 0"),
-    }
-    for name, (holds, expected) in ranges.items():
-        value = getattr(hyper, name)
-        if value is None and name in ("l2_bias", "learning_rate_bias"):
-            continue
-        try:
-            number = float(value)
-        except (TypeError, ValueError):
-            raise ValueError(f"hyper: {name} must be one number, not {value!r}; jaxmf.sweep takes many") from None
-        if not (np.isfinite(number) and holds(number)):
-            raise ValueError(f"hyper: {name} must be finite and {expected}, not {value!r}")
+def _parts(train: Dataset | Ratings, valid: Dataset | Ratings | None) -> tuple[Ratings, Ratings | None]:
+    return (as_ratings(train, "train"), None) if valid is None else as_parts(train, valid)
 
 
 def begin(
@@ -273,33 +268,11 @@ def _compiled(model: Model, solver: Solver, options: Options) -> Callable[..., t
     return jax.jit(make_fit(model, solver, CHUNK, *options))
 
 
-def ratings_of(data: Dataset | Ratings, name: str) -> Ratings:
-    """The ratings of a Dataset; a ValueError, naming the argument, if it is neither or has none."""
-    ratings = data.ratings if isinstance(data, Dataset) else data
-    if not isinstance(ratings, Ratings):
-        raise ValueError(f"{name} must be a Dataset or its Ratings, not {type(data).__name__}")
-    if ratings.value.shape[0] == 0:
-        raise ValueError(f"{name} has no ratings")
-    return ratings
-
-
-def check_rank(hyper: Hyper, shape: Params) -> None:
-    """ValueError unless the active rank, if there is one, is one that parameters of this shape have."""
-    if hyper.rank is None:
-        return
-    factors = shape.trained.user.get("factors") if isinstance(shape.trained.user, dict) else None
-    if factors is None:
-        raise ValueError("hyper: rank is given, but the model trains no leaf named 'factors'; leave it None")
-    width = factors.shape[-1]
-    if isinstance(hyper.rank, bool) or int(hyper.rank) != hyper.rank or not 1 <= hyper.rank <= width:
-        raise ValueError(f"hyper: rank must be an integer from 1 to the model's width {width}, not {hyper.rank!r}")
-
-
 def _resumed(resume: Fit, expected: FitState) -> FitState:
     """The state to go on from, a loaded solver state in its structure again, if all is as this fit expects it."""
     state = resume.state
     if (state.best is None) != (expected.best is None):
-        raise ValueError("resume: patience must be None in both calls or in neither")
+        raise ValueError("resume: patience must be None in both calls or in neither: give it as to the earlier fit")
     if isinstance(state.solver, Saved):
         state = state._replace(solver=_restored(state.solver, expected.solver))
     parts = (("parameters", state.params, expected.params), ("solver state", state.solver, expected.solver))
@@ -307,7 +280,8 @@ def _resumed(resume: Fit, expected: FitState) -> FitState:
         shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", part) for part in (found, needed)]
         if shapes[0] != shapes[1]:
             raise ValueError(
-                f"resume: the earlier fit has {name} {shapes[0]}, this model, solver and data need {shapes[1]}"
+                f"resume: the earlier fit has {name} {shapes[0]}, this model, solver and data need {shapes[1]}. "
+                "Resume with the model, solver and data of the earlier fit, or start anew without resume="
             )
     return state
 

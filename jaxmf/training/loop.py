@@ -1,14 +1,16 @@
 """The one training loop: a whole fit as a pure function."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxmf import metrics
+from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, mean_loss, objective, row_weights
+from jaxmf.models.model import Hyper, Model, Params, check_model, mean_loss, objective, row_weights
 from jaxmf.solvers.solver import Problem, Solver
 
 RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
@@ -18,11 +20,14 @@ Monitor = str | Callable[[Params, Ratings], jax.Array]
 
 
 class Prepared(NamedTuple):
-    """What `prepare` returns: training ratings, validation ratings (or None), and the solver's layout of the former."""
+    """What `prepare` returns: training ratings, validation ratings (or None), a solver's layout of the former, and
+    whose it is (static).
+    """
 
     train: Ratings
     valid: Ratings | None
     layout: Any
+    solver: Solver
 
 
 class Best(NamedTuple):
@@ -86,9 +91,10 @@ def make_fit(
       where no epoch ran.
 
     Raises:
-      ValueError: a static choice is out of range; at the call, `patience` without validation ratings.
+      ValueError: a static choice is out of range; at the call, `patience` without validation ratings, or a batch that
+        `prepare` made for a solver of another layout.
     """
-    check_static(epochs, patience, min_delta, monitor)
+    check_static(model, solver, epochs, patience, min_delta, monitor)
     monitored = "monitor" if callable(monitor) else f"valid_{monitor}"
 
     def measure(params: Params, problem: Problem, valid: Ratings | None, hyper: Hyper) -> dict[str, jax.Array]:
@@ -111,9 +117,8 @@ def make_fit(
         state: FitState | None = None,
         num_epochs: jax.typing.ArrayLike | None = None,
     ) -> tuple[FitState, dict[str, jax.Array]]:
+        check_batch(batch, solver, patience)
         hyper = cast_hyper(hyper, batch.train.value.dtype)
-        if patience is not None and batch.valid is None:
-            raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
         if state is None:
             state = start(key, model, solver, batch, hyper, patience)
         problem = Problem(batch.train, row_weights(batch.train, hyper.reg_exponent), batch.layout)
@@ -183,13 +188,34 @@ def _where(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def check_static(epochs: int, patience: int | None, min_delta: float, monitor: Monitor) -> None:
-    """ValueError naming the first static choice that is out of range."""
-    if isinstance(epochs, bool) or not isinstance(epochs, int) or epochs < 1:
+def check_solver(solver: Solver) -> None:
+    """ValueError unless it is a Solver."""
+    expect(solver, Solver, "solver", "call the constructor, as in solvers.als() or solvers.minibatch(optax.adam)")
+
+
+def check_static(
+    model: Model, solver: Solver, epochs: int, patience: int | None, min_delta: float, monitor: Monitor
+) -> None:
+    """ValueError naming the first static choice that is of another type or out of range."""
+    check_model(model)
+    check_solver(solver)
+    if not is_positive_integer(epochs):
         raise ValueError(f"epochs must be a positive integer, not {epochs!r}")
-    if patience is not None and (isinstance(patience, bool) or not isinstance(patience, int) or patience < 1):
+    if patience is not None and not is_positive_integer(patience):
         raise ValueError(f"patience must be a positive integer or None, not {patience!r}")
-    if not min_delta >= 0:
-        raise ValueError(f"min_delta must be at least 0, not {min_delta!r}")
+    if not isinstance(min_delta, Real) or not min_delta >= 0:
+        raise ValueError(f"min_delta must be a number of at least 0, not {min_delta!r}")
     if not callable(monitor) and monitor not in ("loss", "rmse", "mae"):
         raise ValueError(f"monitor must be 'loss', 'rmse', 'mae' or a function (params, ratings), not {monitor!r}")
+
+
+def check_batch(batch: Prepared, solver: Solver, patience: int | None) -> None:
+    """ValueError unless `prepare` made the batch, for a solver of this layout, and with what `patience` needs."""
+    expect(batch, Prepared, "batch", "make one as prepare(solver, train, valid)")
+    if batch.solver.prepare != solver.prepare:
+        raise ValueError(
+            f"the ratings were prepared for the solver {batch.solver.name!r}, whose layout is not that of this "
+            f"{solver.name!r}: prepare(solver, train, valid) with the same solver and batch_size, or pass the ratings"
+        )
+    if patience is not None and batch.valid is None:
+        raise ValueError("patience needs validation ratings: pass valid= to prepare (jaxmf.splits makes them)")

@@ -17,14 +17,17 @@ import numpy as np
 import pandas as pd
 
 from jaxmf import output
+from jaxmf.data.checks import is_positive_integer
 from jaxmf.data.dataset import Dataset
+from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, bias_l2
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import store
+from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_rank
 from jaxmf.training.chunks import Chunk, Job, Result, fit_chunk, memory, program_text, ready
 from jaxmf.training.grid import NUMBERS, Grid, Member, members
-from jaxmf.training.host import Options, check_rank, prepare, progress_bar, ratings_of
+from jaxmf.training.host import Options, progress_bar
 from jaxmf.training.loop import STATUS, Monitor, Prepared, cast_hyper, check_static
 
 Keep = Literal["best", "all", "none"]
@@ -218,21 +221,27 @@ def sweep(
     Cost: that of the fits, less what a second core or device takes over; one compilation per width and device.
     """
     hyper = Hyper() if hyper is None else hyper
-    check_static(epochs, patience, min_delta, monitor)
+    check_key(key)
+    check_static(model, solver, epochs, patience, min_delta, monitor)
+    check_hyper(hyper)
     _check_choices(keep, batch, workers, max_memory)
-    train = ratings_of(train, "train")
-    if folds is not None:
-        folds = _checked_folds(folds, train, valid)
-    elif valid is None:
+    if folds is None and valid is None:
         if patience is not None:
             raise ValueError(
                 "sweep: patience needs validation ratings: pass valid= or folds= (jaxmf.splits makes them)"
             )
         if keep == "best" and not track:
             raise ValueError("sweep: keep='best' needs validation ratings, or track=True, to know which member is best")
+    if folds is not None and valid is not None:
+        raise ValueError("sweep: folds and valid exclude each other: a fold is validated on what it holds out of train")
+    train, held_out = (as_ratings(train, "train"), None) if valid is None else as_parts(train, valid)
+    if folds is not None:
+        folds, held_out = _checked_folds(folds, train), train  # of a fold: the same ratings under other weights
     placed = _place(model, members(grid, hyper, None if folds is None else len(folds)), len(train.value) * epochs, pad)
     shapes = _checked(key, solver, train, placed)
-    prepared = prepare(solver, train, train if folds is not None else valid)  # a fold: the same under other weights
+    if callable(monitor):
+        check_monitor(monitor, next(iter(shapes.values())), held_out)
+    prepared = Prepared(train, held_out, solver.prepare(train), solver)
 
     devices = jax.local_devices()
     on_cpu = devices[0].platform == "cpu"
@@ -353,7 +362,7 @@ def _checked(key: jax.Array, solver: Solver, train: Ratings, placed: list[_Place
     for own, _, running, program in placed:
         numbers = cast_hyper(running.hyper, train.value.dtype)
         if program not in shapes:
-            shapes[program] = jax.eval_shape(lambda p=program, n=numbers: p.init(key, train, n))
+            shapes[program] = check_functions(key, program, train, numbers)
         what = (program, repr(running.hyper))  # seeds and folds need no check of their own
         if what not in seen:
             seen.add(what)
@@ -369,14 +378,12 @@ def _check_choices(keep: str, batch: int | None, workers: int | None, max_memory
     if keep not in ("best", "all", "none"):
         raise ValueError(f"sweep: keep must be 'best', 'all' or 'none', not {keep!r}")
     for name, value in (("batch", batch), ("workers", workers), ("max_memory", max_memory)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        if value is not None and not is_positive_integer(value):
             unit = " of bytes" if name == "max_memory" else ""
             raise ValueError(f"sweep: {name} must be a positive integer{unit} or None, not {value!r}")
 
 
-def _checked_folds(folds: Any, train: Ratings, valid: Any) -> jax.Array:
-    if valid is not None:
-        raise ValueError("sweep: folds and valid exclude each other: a fold is validated on what it holds out of train")
+def _checked_folds(folds: Any, train: Ratings) -> jax.Array:
     folds = np.asarray(folds)
     num_ratings = len(train.value)
     if folds.ndim != 2 or folds.shape[1] != num_ratings or folds.dtype.kind not in "biuf":

@@ -1,4 +1,4 @@
-"""TF-IDF of the items' words: the formula, what it is fitted on, and what it refuses."""
+"""TF-IDF of the items' words: the formula, and what it is fitted on."""
 
 from dataclasses import replace
 
@@ -92,22 +92,3 @@ def test_the_document_s_terms(latest_small):
     found = content.tfidf(train)
     assert found.shape[0] == 9724
     assert found.shape[1] < 1675
-
-
-@pytest.mark.parametrize(
-    ("change", "arguments", "message"),
-    [
-        ({"items": None}, {}, "mine has no item metadata; give Dataset.from_frame a table as items="),
-        ({}, {"columns": ["plot"]}, r"the items of mine have no column 'plot'; found \['genres', 'tags', 'year'\]"),
-        ({"items": ITEMS[["year"]]}, {}, r"have no column 'genres', 'tags'; found \['year'\]"),
-        ({}, {"columns": []}, "have no column to read"),
-        ({}, {"columns": ["year"]}, "no words in the columns year of the rated items of mine"),
-        ({}, {"max_features": 0}, "max_features must be a positive integer, not 0"),
-        ({}, {"components": 0}, "components must be a positive integer, not 0"),
-        ({}, {"components": 2.0}, "components must be a positive integer, not 2.0"),
-    ],
-    ids=["no-items", "no-column", "no-default", "no-columns", "no-words", "no-terms", "no-components", "half"],
-)
-def test_refused(data, change, arguments, message):
-    with pytest.raises(ValueError, match=f"content.tfidf: .*{message}"):
-        content.tfidf(replace(data, **change), **arguments)

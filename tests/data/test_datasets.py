@@ -162,18 +162,3 @@ def test_every_item_has_a_title_and_genres(default):
     words = {word for genres in default.items["genres"] for word in genres.split("|")}
     assert len(words) == 18
     assert 0.05 < (default.items["tags"] != "").mean() <= 1
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"num_ratings": 21}, "num_users \\* num_items = 20"),
-        ({"num_users": 0}, "num_users must be at least 1"),
-        ({"num_items": -3}, "num_items must be at least 1"),
-        ({"num_ratings": 0}, "num_ratings must be at least 1"),
-        ({"rank": 0}, "rank must be at least 1"),
-    ],
-)
-def test_synthetic_refuses_sizes_that_cannot_be(changes, message):
-    with pytest.raises(ValueError, match=message):
-        datasets.synthetic(**({"num_users": 5, "num_items": 4, "num_ratings": 10, "rank": 2} | changes))

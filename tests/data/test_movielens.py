@@ -267,11 +267,6 @@ def test_one_release_is_not_taken_for_another(tmp_path):
         datasets.movielens("ml-20m", root=other)
 
 
-def test_unknown_movielens_is_refused():
-    with pytest.raises(ValueError, match="'ml-25m'; known: ml-latest-small, ml-100k, ml-1m, ml-20m"):
-        datasets.movielens("ml-25m")
-
-
 def test_registered_checksums(monkeypatch):
     """Those of TensorFlow Datasets' url_checksums/movielens.txt: a change here must be meant."""
     monkeypatch.undo()

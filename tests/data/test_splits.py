@@ -98,38 +98,6 @@ def test_random_gives_every_rating_the_same_chance():
     assert 15 <= min(times_in_test.values()) <= max(times_in_test.values()) <= 70
 
 
-@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user, splits.temporal])
-@pytest.mark.parametrize(
-    ("fractions", "message"),
-    [
-        ((0.8, 0.3), "sum to 1"),
-        ((0.8, 0.2 + 1e-8), "sum to 1"),
-        ((1.2, -0.2), "positive"),
-        ((1.0, 0.0), "positive"),
-        ((float("nan"), 0.5), "positive"),
-        ((1.0,), "at least two"),
-        ((), "at least two"),
-    ],
-)
-def test_bad_fractions_are_refused(split, fractions, message):
-    data = ties_and_small_users().take(np.arange(20))
-    with pytest.raises(ValueError, match=message):
-        split(data, fractions)
-
-
-@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user, splits.temporal])
-def test_an_empty_part_is_refused(split):
-    rows = pd.DataFrame({"user_id": 1, "item_id": range(5), "rating": 1.0, "timestamp": range(5)})
-    with pytest.raises(ValueError, match=r"\[0, 5\] ratings out of 5; no part may be empty"):
-        split(Dataset.from_frame(rows), (0.1, 0.9))
-
-
-@pytest.mark.parametrize("split", [splits.temporal_per_user, splits.temporal])
-def test_temporal_without_times_points_to_random(split):
-    with pytest.raises(ValueError, match=r"planted-train has no timestamps.*timestamp column or use splits\.random"):
-        split(datasets.planted()[0])
-
-
 def global_oracle(data, fractions):
     """One sorted list (ties stay in order), slices."""
     rows = sorted(rows_of(data), key=lambda row: row[3])
@@ -186,20 +154,6 @@ def test_k_fold_has_the_seed_it_is_given():
     neighbors = np.diag(together, 1)
     assert 2 <= neighbors.min() <= neighbors.max() <= 45
     assert abs(neighbors.mean() / 100 - 19 / 99) < 0.03
-
-
-@pytest.mark.parametrize(
-    ("k", "message"),
-    [
-        (1, "k must be a whole number of at least 2, got 1: with one fold nothing is left to train on"),
-        (0, "at least 2, got 0"),
-        (2.5, "whole number of at least 2, got 2.5"),
-        (51, "k = 51 folds of 50 ratings; no fold may be empty: use at most 50 folds"),
-    ],
-)
-def test_k_fold_refuses(k, message):
-    with pytest.raises(ValueError, match=message):
-        splits.k_fold(datasets.synthetic(10, 20, 50), k)
 
 
 @pytest.mark.realdata

@@ -1,4 +1,4 @@
-"""`from_arrays`, `from_scipy` and `from_parquet` against `from_frame`, and what they refuse."""
+"""`from_arrays`, `from_scipy` and `from_parquet` against `from_frame`."""
 
 import sys
 
@@ -65,34 +65,6 @@ def test_from_arrays_does_not_change_with_the_callers_array():
     assert data.rating.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize(
-    ("arrays", "words"),
-    [
-        (([1, 2], [1, 2, 3], [1.0, 2.0]), ["different lengths: user 2, item 3, rating 2;", "one entry per rating"]),
-        (([1, 2], [1, 2], [1.0, 2.0], [5]), ["user 2, item 2, rating 2, timestamp 1"]),
-        (([], [], []), ["arrays are empty", "one entry per rating"]),
-        ((np.ones((2, 1)), [1, 2], [1, 2]), ["user has shape (2, 1)", "one dimension", ".ravel()", "from_scipy"]),
-        (([1, 2], "ab", [1, 2]), ["item has shape ()", "one dimension"]),
-        (([1, None], [1, 2], [1, 2]), ["column 'user' (user_id): missing id in 1 row(s), at index 1", "drop the rows"]),
-        ((pd.Series([1, None], index=[8, 9]), [1, 2], [1, 2]), ["missing id in 1 row(s), at index 1"]),
-        (([1, 2], [[1], [2]], [1, 2]), ["column 'item'", "hashable"]),
-        (([1, 2], [1, 2], [1, np.nan]), ["'rating'", "1 row(s), at index 1", "finite"]),
-        (([1, 2], [1, 2], np.ma.array([1.0, 2.0], mask=[True, False])), ["'rating'", "at index 0"]),
-        (([1, 2], [1, 2], [True, False]), ["bool", "expected numbers", "astype(float)"]),
-        (([1, 2], [1, 2], [1, 2], ["a", "b"]), ["'timestamp'", "pandas.to_datetime"]),
-        (
-            ([1, 2, 1], [5, 5, 5], [1, 2, 3]),
-            ["user 1 with item 5, at index 0, 2", "once: keep one rating of each"],
-        ),
-    ],
-)
-def test_from_arrays_refuses(arrays, words):
-    with pytest.raises(ValueError, match=r"\w") as error:
-        Dataset.from_arrays(*arrays)
-    for word in words:
-        assert word in str(error.value)
-
-
 def cells(data):
     """(user, item) -> rating by position."""
     return dict(zip(zip(data.user.tolist(), data.item.tolist(), strict=True), data.rating.tolist(), strict=True))
@@ -156,42 +128,6 @@ def test_from_scipy_keeps_the_given_ids_in_their_order():
 
 def small(data=(1.0, 2.0, 3.0), row=(0, 1, 2), column=(1, 0, 1), dtype=None):
     return sparse.coo_array((np.array(data, dtype), (row, column)), shape=(3, 2))
-
-
-@pytest.mark.parametrize(
-    ("matrix", "ids", "words"),
-    [
-        (np.eye(3), {}, ["scipy.sparse", "got ndarray", "coo_array(matrix)", "from_arrays"]),
-        (pd.DataFrame(np.eye(3)), {}, ["got DataFrame"]),
-        (sparse.csr_array((3, 2)), {}, ["shape (3, 2) has no stored entries", "expected one per rating"]),
-        (sparse.coo_array(np.ones(3)), {}, ["shape (3,)", "two dimensions, users x items"]),
-        (small(data=[1, np.nan, np.inf]), {}, ["NaN or infinite rating in 2 row(s), at index (1, 0), (2, 1)", "drop"]),
-        (small(dtype=bool), {}, ["dtype bool", "expected numbers", "astype(float)"]),
-        (small(dtype=complex), {}, ["dtype complex128", "expected numbers"]),
-        (
-            small(row=[2, 1, 2]),
-            {"user_ids": list("xyz")},
-            ["1 row(s) repeat", "user 'z' with item 1, at index (2, 1), (2, 1)", "once: drop", "sum_duplicates()"],
-        ),
-        (small(), {"user_ids": [1, 2]}, ["user_ids: 2 id(s) for 3 rows of the matrix; expected one per row"]),
-        (small(), {"item_ids": [1, 2, 3]}, ["item_ids: 3 id(s) for 2 columns of the matrix; expected one per column"]),
-        (small(), {"user_ids": ["a", "b", "a"]}, ["user_ids: 1 id(s) repeated: 'a'; expected another for each row"]),
-        (small(), {"item_ids": [7, 7]}, ["item_ids: 1 id(s) repeated: 7; expected another for each column"]),
-        (small(), {"user_ids": ["a", None, "b"]}, ["user_ids: missing id in 1 place(s), at index 1", "for every row"]),
-        (small(), {"item_ids": [[1], [2]]}, ["item_ids: ids must be hashable"]),
-    ],
-)
-def test_from_scipy_refuses(matrix, ids, words):
-    with pytest.raises(ValueError, match=r"\w") as error:
-        Dataset.from_scipy(matrix, **ids)
-    for word in words:
-        assert word in str(error.value)
-
-
-def test_a_csr_matrix_with_a_cell_twice_is_refused():
-    twice = sparse.csr_array(([1.0, 2.0], [1, 1], [0, 2, 2]), shape=(2, 2))
-    with pytest.raises(ValueError, match=r"user 0 with item 1, at index \(0, 1\), \(0, 1\)"):
-        Dataset.from_scipy(twice)
 
 
 @pytest.mark.parametrize("times", [None, [4, 3, 2, 1], pd.to_datetime(["2020", "2021", "2022", "2023"])])

@@ -1,4 +1,4 @@
-"""Features of the items: dense and sparse are the same model, and what is not a matrix of numbers is refused."""
+"""Features of the items: dense and sparse are the same model."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from helpers import FEATURES, HYPER, KEY, MODELS, RANK, SOLVERS, assert_close, init, random_ratings, run
 from scipy.sparse import coo_array, csc_array, csr_array, csr_matrix
 
-from jaxmf import Hyper, Ratings, fit, models, solvers
+from jaxmf import Ratings, models
 from jaxmf.models.features import as_matrix, dense_rows, project, pull_back, to_device
 
 SPARSE, DENSE = MODELS["content"], models.content_mf(RANK, FEATURES)
@@ -98,36 +98,3 @@ def test_changing_the_array_afterwards_changes_nothing(ratings):
     own[:], own_sparse.data[:] = 9.0, 9.0
     np.testing.assert_array_equal(init(built, ratings, HYPER).fixed.item["content"], FEATURES)
     assert float(jnp.max(init(built_sparse, ratings, HYPER).fixed.item["content"].value)) == 3 * FEATURES.max()
-
-
-WIDE = np.eye(13, 300)
-
-
-@pytest.mark.parametrize("features", [WIDE, csr_array(WIDE)], ids=["dense", "sparse"])
-@pytest.mark.usefixtures("no_compile")
-def test_als_refuses_many_features(features, ratings):
-    with pytest.raises(ValueError, match=r"at most 256, .* there are 300 features. Reduce them by truncated SVD"):
-        fit(KEY, models.content_mf(2, features), solvers.als(), ratings, hyper=Hyper(), epochs=1)
-
-
-@pytest.mark.parametrize(
-    ("features", "message"),
-    [
-        (np.ones(13), r"must be a matrix of numbers .*, not ndarray of shape \(13,\)"),
-        (np.ones((13, 0)), r"of shape \(13, 0\)"),
-        ([["a"]], r"of shape \(1, 1\) and dtype <U1; jaxmf.content.tfidf makes one"),
-        (3, r"not int of shape \(\)"),
-        (np.full((13, 2), np.nan), "NaN or infinite entries"),
-        (csr_array(np.full((13, 2), np.inf)), "NaN or infinite entries"),
-    ],
-    ids=["vector", "no-columns", "words", "number", "nan", "sparse-infinite"],
-)
-def test_what_is_not_a_matrix_of_numbers_is_refused(features, message):
-    with pytest.raises(ValueError, match=f"content_mf: features.*{message}"):
-        models.content_mf(2, features)
-
-
-@pytest.mark.usefixtures("no_compile")
-def test_features_of_other_items_are_refused(ratings):
-    with pytest.raises(ValueError, match=r"features has 12 rows, the ratings have 13 items\. Expected one row per"):
-        fit(KEY, models.content_mf(2, FEATURES[:12]), solvers.sgd(), ratings, hyper=Hyper(), epochs=1)

@@ -223,21 +223,6 @@ def test_equal_arguments_give_the_same_model(first, second):
     assert first is second
 
 
-@pytest.mark.parametrize("rank", [0, -1, 2.0, True, "3", None], ids=repr)
-@pytest.mark.parametrize("family", [models.mf, models.biased_mf])
-def test_rank_must_be_a_positive_integer(family, rank):
-    family(1), family(2)  # 1 == True and 2 == 2.0, also for a cache
-    with pytest.raises(ValueError, match="rank must be a positive integer"):
-        family(rank)
-
-
-def test_other_bad_choices():
-    with pytest.raises(ValueError, match="center must be"):
-        models.mf(3, "item")
-    with pytest.raises(ValueError, match="damping must be positive"):
-        models.damped_bias(0.0)
-
-
 def test_float32_stays_float32():
     ratings = random_ratings(folds=True, dtype=jnp.float32)
     hyper = jax.tree.map(jnp.float32, HYPER)

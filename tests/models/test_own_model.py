@@ -131,31 +131,6 @@ def test_a_model_may_train_one_side_only(ratings, solver, epochs):
     np.testing.assert_allclose(result.params.trained.item["bias"], closed, atol=tolerance)
 
 
-@pytest.mark.parametrize(
-    ("model", "solver", "reason"),
-    [
-        (
-            SCALED,
-            solvers.sgd(8),
-            "sgd: .*'scaled' trains `shared` leaves, which every rating touches.*solvers.minibatch",
-        ),
-        (SCALED, solvers.als(), "als: .*'scaled' has no `design`.*normal equations.*solvers.minibatch"),
-        (LOGISTIC, solvers.als(), "als: .*'logistic' has no `design`.*normal equations.*solvers.minibatch"),
-        (
-            SCALED._replace(design=models.mf(2).design),
-            solvers.als(),
-            "als: .*'scaled' trains `shared` leaves, which belong to no row.*solvers.minibatch",
-        ),
-        (models.global_mean(), solvers.als(), "als: .*'global_mean' has no `design`"),
-    ],
-    ids=["sgd-shared", "als-shared", "als-logistic", "als-shared-with-design", "als-global-mean"],
-)
-@pytest.mark.usefixtures("no_compile")
-def test_what_a_solver_needs_is_said_before_anything_compiles(ratings, model, solver, reason):
-    with pytest.raises(ValueError, match=reason):
-        fit(KEY, model, solver, ratings, hyper=HYPER, epochs=2)
-
-
 def test_a_model_that_trains_nothing_stays_as_it_is(ratings):
     for solver in (solvers.sgd(8), solvers.minibatch(optax.adam, 32)):
         result = fit(KEY, models.global_mean(), solver, ratings, epochs=2)

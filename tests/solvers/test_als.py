@@ -21,7 +21,7 @@ from helpers import (
     to_rows,
 )
 
-from jaxmf import Hyper, fit, models, solvers
+from jaxmf import Hyper, models, solvers
 from jaxmf.metrics import rmse
 from jaxmf.models import objective, row_weights
 from jaxmf.solvers import Problem
@@ -166,29 +166,3 @@ def test_a_row_is_solved_the_same_from_either_end(num_ratings):
     padded = [np.concatenate([a, np.ones_like(a)]) for a in (X, t)]
     np.testing.assert_allclose(solve_row(*padded, np.append(w, 0 * w), ridge), expected, rtol=1e-11)
     np.testing.assert_array_equal(solve_row(X, t, 0 * w, 0 * ridge), 0)
-
-
-def test_a_leaf_without_penalty_is_refused():
-    biased = models.biased_mf(3)
-    free = biased._replace(penalty=lambda trained, weight, hyper: biased.penalty(dropped(trained), weight, hyper))
-    with pytest.raises(ValueError, match=r"leaves user\.bias free"):
-        fit(jax.random.key(0), free, solvers.als(), random_ratings(), hyper=HYPER, epochs=1)
-
-
-def dropped(trained):
-    return trained._replace(**{side: {"factors": getattr(trained, side)["factors"]} for side in ("user", "item")})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"tol": 0.0}, "tol must be positive"),
-        ({"tol": -1e-3}, "tol must be positive"),
-        ({"tol": float("nan")}, "tol must be positive"),
-        ({"tol": 1e-3, "rule": "absolute"}, "rule must be"),
-    ],
-    ids=str,
-)
-def test_bad_choices(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        solvers.als(**arguments)

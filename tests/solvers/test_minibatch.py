@@ -105,14 +105,3 @@ def test_updates_are_masked_beyond_the_active_rank():
     for rows in state.params.trained[:2]:
         np.testing.assert_array_equal(rows["factors"][:, 2:], 0)
         assert (rows["factors"][:, :2] != 0).all()
-
-
-@pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, "8"], ids=repr)
-def test_batch_size_must_be_a_positive_integer(batch_size):
-    with pytest.raises(ValueError, match="minibatch: batch_size must be a positive integer"):
-        solvers.minibatch(optax.sgd, batch_size)
-
-
-def test_an_optimizer_must_be_a_function():
-    with pytest.raises(ValueError, match=r"must be a function such as optax\.adam"):
-        solvers.minibatch(optax.sgd(0.1))

@@ -181,28 +181,6 @@ def test_padding_lanes_change_nothing():
     assert_close(wide.params, plain.params, rtol=1e-14, atol=1e-15)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"schedule": 0.9}, "schedule must be a function of the epochs done, or None, not 0.9"),
-        ({"clip_update": 0.0}, "clip_update must be positive or None, not 0.0"),
-        ({"clip_value": -10}, "clip_value must be positive or None, not -10"),
-        ({"clip_value": float("nan")}, "clip_value must be positive or None, not nan"),
-    ],
-    ids=str,
-)
-def test_bad_options(options, message):
-    with pytest.raises(ValueError, match=f"sgd: {message}"):
-        solvers.sgd(**options)
-
-
-@pytest.mark.parametrize("batch_size", [0, -1, 2.0, True, "8"], ids=repr)
-def test_batch_size_must_be_a_positive_integer(batch_size):
-    solvers.sgd(1), solvers.sgd(2)
-    with pytest.raises(ValueError, match="sgd: batch_size must be a positive integer"):
-        solvers.sgd(batch_size)
-
-
 def test_equal_arguments_give_the_same_solver():
     assert solvers.sgd() is solvers.sgd(32) is solvers.sgd(batch_size=32)
     assert solvers.als() is solvers.als(None) is solvers.als(rule="relative")

@@ -304,65 +304,6 @@ def test_memory_is_bounded(ratings, valid):
         sweep(*arguments, **options, keep="all", max_memory=1000)
 
 
-FOLDS = 1.0 * np.array([np.arange(90) % 2 == fold for fold in range(2)])
-BAD = {
-    "unknown-name": (
-        {"grid": {"lambda": [1.0]}},
-        r"grid names 'lambda'; expected rank, seed, fold, l2, .* or extra\.NAME",
-    ),
-    "empty-list": ({"grid": {"l2": []}}, r"grid\['l2'\] is empty; give it values, or leave the name out"),
-    "not-a-list": (
-        {"grid": {"l2": 0.1}},
-        r"grid\['l2'\] must be a list of values, not 0\.1; for one value a list of one",
-    ),
-    "no-grid": ({"grid": 3}, r"grid must map names to lists of values, or be a list of points, not int"),
-    "no-points": ({"grid": []}, r"grid is an empty list; give it at least one point"),
-    "uneven": ({"grid": [{"l2": 1.0}, {"rank": 1}]}, r"point 1 of the grid names \['rank'\], point 0 names \['l2'\]"),
-    "rank-0": ({"grid": {"rank": [2, 0]}}, r"rank must be an integer from 1, not 0, in the point \{'rank': 0\}"),
-    "rank-float": ({"grid": {"rank": [2.5]}}, r"rank must be an integer from 1, not 2\.5"),
-    "negative": ({"grid": {"l2": [1.0, -1.0]}}, r"hyper: l2 must be finite and at least 0, not -1\.0, in the point"),
-    "not-a-number": ({"grid": {"l2": ["a"]}}, r"l2 must be one finite number, not 'a', in the point \{'l2': 'a'\}"),
-    "nan": ({"grid": {"extra.x": [float("nan")]}}, r"x must be one finite number, not nan"),
-    "seed": ({"grid": {"seed": [-1]}}, r"seed must be an integer from 0 to 4294967295, not -1"),
-    "solver": ({"grid": {"l2": [0.1, 0.0]}}, r"als: l2 must be positive, not 0\.0.* In the point \{'l2': 0\.0\}"),
-    "fold-without": ({"grid": {"fold": [0]}}, r"grid names 'fold', but there are no folds: pass folds="),
-    "fold-number": (
-        {"grid": {"fold": [2]}, "folds": FOLDS, "valid": None},
-        r"fold must be an integer from 0 to 1, not 2",
-    ),
-    "fold-valid": ({"folds": FOLDS}, r"folds and valid exclude each other"),
-    "folds-shape": (
-        {"folds": FOLDS[:, :3], "valid": None},
-        r"shape \(k, 90\).*not float64\[2, 3\]; jaxmf\.splits\.k_fold",
-    ),
-    "folds-range": ({"folds": 2 * FOLDS, "valid": None}, r"fold 0 has weights that are not between 0 and 1"),
-    "folds-empty": (
-        {"folds": np.ones((1, 90)), "valid": None},
-        r"fold 0 leaves nothing to train on, or holds nothing out",
-    ),
-    "patience": ({"valid": None}, r"patience needs validation ratings: pass valid= or folds="),
-    "best": ({"valid": None, "patience": None, "track": False}, r"keep='best' needs validation ratings, or track=True"),
-    "keep": ({"keep": "some"}, r"keep must be 'best', 'all' or 'none', not 'some'"),
-    "batch": ({"batch": 0}, r"batch must be a positive integer or None, not 0"),
-    "max-memory": ({"max_memory": 1.5}, r"max_memory must be a positive integer of bytes or None, not 1\.5"),
-    "epochs": ({"epochs": 0}, r"epochs must be a positive integer, not 0"),
-}
-
-
-@pytest.mark.parametrize(("changed", "message"), BAD.values(), ids=BAD)
-@pytest.mark.usefixtures("no_compile")
-def test_bad_grids_are_named_before_anything_compiles(ratings, valid, changed, message):
-    given = {"train": ratings, "valid": valid, "grid": {"l2": [0.1]}, **OPTIONS}
-    with pytest.raises(ValueError, match=message):
-        sweep(KEY, BIASED, ALS, **given | changed)
-
-
-def test_a_rank_beyond_a_model_of_fixed_width(ratings, no_compile):
-    own = BIASED._replace(with_rank=None)
-    with pytest.raises(ValueError, match=r"rank must be an integer from 1 to the model's width 3, not 4 In the point"):
-        sweep(KEY, own, ALS, ratings, grid={"rank": [2, 4]}, hyper=HYPER)
-
-
 def test_members_spread_over_two_host_devices():
     """Batched solves on two devices at once: the same bits, and no deadlock (the timeout is the watchdog)."""
     script = """

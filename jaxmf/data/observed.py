@@ -1,0 +1,87 @@
+"""What the tools take as ratings: a Dataset or its `Ratings`, checked once, on the host."""
+
+from dataclasses import fields
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmf.data.checks import is_positive_integer, listed
+from jaxmf.data.dataset import Dataset
+from jaxmf.data.ratings import Ratings
+
+_DTYPES: dict[str, Any] = {"user": jnp.integer, "item": jnp.integer, "value": jnp.floating, "weight": jnp.floating}
+
+
+def as_ratings(data: Dataset | Ratings, name: str) -> Ratings:
+    """The ratings of what a caller passed as `name`.
+
+    Args:
+      data: a Dataset, or Ratings, which are returned as they are.
+      name: what messages call it.
+
+    Returns:
+      Ratings, at least one of them with weight.
+
+    Raises:
+      ValueError: something else, no ratings, none with weight, arrays of other shapes or dtypes, an index out of range,
+        or a value or weight that is not finite, or negative.
+
+    Cost: O(n) on the host.
+    """
+    ratings = data.ratings if isinstance(data, Dataset) else data
+    if not isinstance(ratings, Ratings):
+        raise ValueError(
+            f"{name} must be a Dataset or its Ratings, not {type(data).__name__}: Dataset.from_frame makes one of a "
+            "table, Dataset.from_arrays of arrays"
+        )
+    arrays = {field.name: getattr(ratings, field.name) for field in fields(Ratings) if field.name in _DTYPES}
+    n = len(ratings.value) if np.ndim(ratings.value) else 0
+    for column, x in arrays.items():
+        if np.shape(x) != (n,) or not jnp.issubdtype(getattr(x, "dtype", object), _DTYPES[column]):
+            found = ", ".join(f"{c} {getattr(x, 'dtype', 'list')}{[*np.shape(x)]}" for c, x in arrays.items())
+            raise ValueError(
+                f"{name} holds {found}; expected arrays of one length, integers in user and item, floats in value and "
+                "weight. Dataset.from_arrays(...).ratings has them"
+            )
+    if n == 0:
+        raise ValueError(f"{name} has no ratings; expected at least one")
+    for column, count in (("user", ratings.num_users), ("item", ratings.num_items)):
+        if not is_positive_integer(count):
+            raise ValueError(f"{name} has num_{column}s {count!r}; expected a positive integer")
+        index = np.asarray(arrays[column])
+        _refuse(
+            (index < 0) | (index >= count),
+            f"{name} has a {column} outside 0 .. {count - 1}",
+            f"num_{column}s must be above the largest; Dataset.from_arrays numbers ids of any kind",
+        )
+    value, weight = np.asarray(ratings.value), np.asarray(ratings.weight)
+    _refuse(
+        ~np.isfinite(value), f"{name} has a NaN or infinite value", "leave these ratings out: weight 0 is not enough"
+    )
+    _refuse(~np.isfinite(weight) | (weight < 0), f"{name} has a negative or infinite weight", "use 0 for no say")
+    if not weight.any():
+        raise ValueError(f"{name} has no ratings with weight; expected at least one of weight above 0")
+    return ratings
+
+
+def as_parts(
+    train: Dataset | Ratings, other: Dataset | Ratings, names: tuple[str, str] = ("train", "valid")
+) -> tuple[Ratings, Ratings]:
+    """The ratings of two parts, as of `as_ratings`; a ValueError if they are not over the same users and items."""
+    parts = as_ratings(train, names[0]), as_ratings(other, names[1])
+    remedy = f"Split one Dataset with jaxmf.splits, or bring the other to its ids with {names[0]}.align({names[1]})"
+    sizes = [f"{part.num_users} users and {part.num_items} items" for part in parts]
+    if sizes[0] != sizes[1]:
+        raise ValueError(f"{names[0]} has {sizes[0]}, {names[1]} has {sizes[1]}. {remedy}")
+    if isinstance(train, Dataset) and isinstance(other, Dataset):
+        for column in ("user_ids", "item_ids"):
+            if not getattr(train, column).equals(getattr(other, column)):
+                raise ValueError(f"{names[0]} and {names[1]} have as many {column}, but not the same ones. {remedy}")
+    return parts
+
+
+def _refuse(bad: np.ndarray, problem: str, remedy: str) -> None:
+    if bad.any():
+        places = listed(np.flatnonzero(bad).tolist())
+        raise ValueError(f"{problem} in {bad.sum()} place(s), at position {places}; {remedy}")

@@ -1,0 +1,113 @@
+"""One fit, and one sweep, from the split to tables and figures."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.image import imread
+
+from jaxmf import Dataset, Hyper, datasets, evaluate, models, solvers, splits, sweep
+from jaxmf.jobs import fit_one, split_three, sweep_grid
+
+
+@pytest.fixture(scope="module")
+def data() -> Dataset:
+    return datasets.synthetic(num_users=30, num_items=40, num_ratings=600)
+
+
+def test_without_timestamps_the_split_is_random(data):
+    parts = split_three(replace(data, timestamp=None), seed=3)
+    expected = splits.random(data, (0.7, 0.15, 0.15), seed=3)
+    assert [len(part) for part in parts[:3]] == [420, 90, 90]
+    for part, other in zip(parts[:3], expected, strict=True):
+        np.testing.assert_array_equal(part.rating, other.rating)
+    assert parts[3] == "random (0.7, 0.15, 0.15), seed 3"
+
+
+FIT = partial(fit_one, model=models.biased_mf(2), solver=solvers.als(), hyper=Hyper(l2=0.1), epochs=3, patience=2)
+
+
+@pytest.mark.parametrize("clip", [None, (3.0, 3.5)], ids=str)
+def test_fit_one(data, tmp_path, clip):
+    fit, metrics = FIT(data, tmp_path, clip=clip)
+    parts = dict(zip(("train", "valid", "test"), splits.temporal_per_user(data), strict=True))
+    written = pd.read_csv(tmp_path / "metrics.csv")
+    assert metrics["part"].tolist() == written["part"].tolist() == list(parts)
+    for row in written.to_dict("records"):
+        expected = evaluate.rating(fit.model, fit.params, parts[row["part"]], clip)
+        assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-8)
+        assert row["num_ratings"] == len(parts[row["part"]])
+    assert set(written["clip"]) == {"none" if clip is None else "(3.0, 3.5)"}
+    history = pd.read_csv(tmp_path / "history.csv")
+    assert history["epoch"].tolist() == fit.to_frame()["epoch"].tolist()
+    assert history["valid_rmse"].idxmin() + 1 == written["best_epoch"].iloc[0]
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["configuration"]["hyper"]["l2"] == 0.1
+    assert config["configuration"]["status"] == fit.status
+    assert imread(tmp_path / "figures" / "convergence.png").shape[0] > 200
+
+
+def test_clipping_changes_the_errors(data, tmp_path):
+    errors = [FIT(data, tmp_path, clip=clip)[1]["rmse"].tolist() for clip in (None, (3.0, 3.5))]
+    assert errors[0] != errors[1]
+
+
+def test_numbers_of_any_type_are_written(data, tmp_path):
+    FIT(data, tmp_path, hyper=Hyper(l2=np.float32(0.5), momentum=jnp.array(0.25)))
+    hyper = json.loads((tmp_path / "config.json").read_text())["configuration"]["hyper"]
+    assert (hyper["l2"], hyper["momentum"]) == (0.5, 0.25)
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_a_fit_that_diverges_at_once_is_written(data, tmp_path, patience):
+    hyper = Hyper(learning_rate=1e30)
+    fit, metrics = FIT(data, tmp_path, solver=solvers.sgd(), hyper=hyper, patience=patience)
+    assert fit.status == "diverged"
+    assert np.isfinite(metrics["rmse"]).all()
+    assert (tmp_path / "figures" / "convergence.png").exists()
+
+
+@pytest.mark.parametrize("folds", [None, 3])
+def test_sweep_grid(data, tmp_path, folds):
+    """The members are those of `jaxmf.sweep` on the same parts; test ratings are not among them."""
+    grid, hyper = {"rank": [1, 2], "l2": [0.05, 0.5], "seed": [0, 1]}, Hyper(init_scale=0.2)
+    arguments = (models.biased_mf(2), solvers.als())
+    options = {"epochs": 3, "patience": 2}
+    runs, summary = sweep_grid(data, tmp_path, *arguments, grid, hyper, folds, **options, seed=3)
+    train, valid, _ = splits.temporal_per_user(data)
+    weights = None
+    if folds:
+        (train, _), valid = splits.temporal_per_user(data, (0.85, 0.15)), None
+        weights = splits.k_fold(train, folds, 3)
+    key = jax.random.key(3)
+    own = sweep(key, *arguments, train, valid, grid=grid, folds=weights, hyper=hyper, monitor="rmse", **options)
+    pd.testing.assert_frame_equal(
+        runs.to_frame().drop(columns="seconds"), own.to_frame().drop(columns="seconds"), rtol=1e-6
+    )
+    assert len(runs.members) == 8 * (folds or 1)
+    assert summary["valid_rmse"].is_monotonic_increasing
+    assert summary["num_members"].tolist() == [2 * (folds or 1)] * 4
+    written = pd.read_csv(tmp_path / "summary.csv")
+    pd.testing.assert_frame_equal(written, summary, check_dtype=False, rtol=1e-7)
+    for name in ("heat_map", "panel", "curves"):
+        assert imread(tmp_path / "figures" / f"{name}.png").shape[0] > 150
+    assert json.loads((tmp_path / "config.json").read_text())["configuration"]["grid"][0]["rank"] == 1
+
+
+@pytest.mark.parametrize("grid", [{"seed": [0, 1]}, {"rank": [1, 2]}, {"rank": [1], "l2": [0.1], "l2_bias": [0.1, 1]}])
+def test_a_sweep_of_any_number_of_settings_is_drawn(data, tmp_path, grid):
+    sweep_grid(data, tmp_path, models.biased_mf(2), solvers.als(), grid, Hyper(), epochs=3, patience=2)
+    found = {path.stem for path in (tmp_path / "figures").iterdir()}
+    assert found == {"curves"} | ({"panel"} if "rank" in grid else set())
+
+
+def test_a_sweep_that_diverges_is_written(data, tmp_path):
+    grid = {"l2": [0.1, 0.2], "learning_rate": [1e30]}
+    _, summary = sweep_grid(data, tmp_path, models.biased_mf(2), solvers.sgd(), grid, Hyper(), epochs=3)
+    assert summary["num_diverged"].tolist() == [1, 1]
+    assert (tmp_path / "figures" / "heat_map.png").exists()
