@@ -302,10 +302,8 @@ def test_the_model_of_a_kept_fit_is_one_s_own(jaxmf, table, kept):
     assert ended == Ended(2, "", "jaxmf: --model must be module:attribute, not 'mf'\n")
 
 
-@pytest.mark.parametrize("spelled", [("--rank", 1, 2, "--l2", 0.1, 0.3), ("--rank=1", 2, "--l2", 0.1, "--l2", 0.3)])
-def test_sweep(jaxmf, table, tmp_path, spelled):
-    """A list after its option, or the option again."""
-    out = tmp_path / "out"
+def test_sweep(jaxmf, table, tmp_path):
+    out, spelled = tmp_path / "out", ("--rank", 1, 2, "--l2", 0.1, 0.3)
     options = ("--seeds", 2, "--folds", 2, "--epochs", 2, "--solver", "als", "--data", table, "--out", out)
     ended = jaxmf("sweep", *spelled, *options)
     assert ended.code == 0, ended.err
@@ -315,7 +313,11 @@ def test_sweep(jaxmf, table, tmp_path, spelled):
     summary = pd.read_csv(out / "summary.csv")
     assert f"{summary['valid_rmse'][0]:.4f}" in ended.out
     assert re.search(rf"16 fits, \d programs?: .* s to compile, .* s to fit; results in {out}", ended.out)
-    assert jaxmf("sweep", *spelled, *options, "--quiet") == Ended(0, "", "")
+    again = ("--rank=1", 2, "--l2", 0.1, "--l2", 0.3)  # the same lists, so that all of it is on disk already
+    assert jaxmf("sweep", *again, *options, "--quiet") == Ended(0, "", "")
+    ended = jaxmf("sweep", "--rank", 1, "--l2", 0.1, 0.2, *options)
+    assert ended.code == 2
+    assert "holds another sweep: it differs in configuration" in ended.err
 
 
 def test_a_sweep_that_diverges_everywhere_is_exit_code_1(jaxmf, table, tmp_path):

@@ -53,7 +53,7 @@ def pair(request) -> Pair:
 
 
 # So few ratings that minibatch has one batch: with more, padding changes which ratings share one.
-FULL, FOLDS = (random_ratings(num_users=8, num_ratings=24, folds=folds) for folds in (False, True))
+FULL, FOLDS = (random_ratings(num_users=6, num_ratings=14, folds=folds) for folds in (False, True))
 KEYS, WEIGHTS = jax.random.split(KEY), jnp.stack([FOLDS.weight, FULL.weight])
 HYPERS = HYPER._replace(rank=RANK), jax.tree.map(lambda x: x / 2, HYPER)._replace(rank=RANK + 2)
 

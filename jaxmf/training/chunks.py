@@ -84,7 +84,7 @@ def fit_chunk(job: Job, chunk: Chunk, batch: Prepared) -> dict[int, Result]:
     program, (key, own, hyper, state) = ready(job, chunk, batch)
     parts: list[dict[str, np.ndarray]] = []
     elapsed = 0.0
-    for after, part, seconds in advance(program, key, own, hyper, state, job.epochs):
+    for after, part, seconds in advance(key, program, own, hyper, state, job.epochs):
         length = part["epoch"].shape[-1]
         clock = (elapsed + seconds * np.arange(1, length + 1) / length) / len(chunk.members)
         parts.append(part | {"seconds": np.broadcast_to(clock, part["epoch"].shape)})

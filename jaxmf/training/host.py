@@ -167,7 +167,7 @@ def fit(
     rows: list[pd.DataFrame] = [] if resume is None else [resume.to_frame()]
     elapsed = 0.0 if resume is None or not len(rows[0]) else float(rows[0]["seconds"].iloc[-1])
     with progress_bar(epochs, progress) as bar:
-        for after, history, seconds in advance(program, key, batch, numbers, state, epochs):
+        for after, history, seconds in advance(key, program, batch, numbers, state, epochs):
             table = pd.DataFrame({name: column[history["epoch"] > 0] for name, column in history.items()})
             table.insert(1, "seconds", elapsed + seconds * np.arange(1, len(table) + 1) / len(table))
             rows.append(table)
@@ -235,8 +235,8 @@ def begin(
 
 
 def advance(
-    program: Callable[..., tuple[FitState, dict[str, jax.Array]]],
     key: jax.Array,
+    program: Callable[..., tuple[FitState, dict[str, jax.Array]]],
     batch: Prepared,
     hyper: Hyper,
     state: FitState,

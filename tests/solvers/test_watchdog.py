@@ -11,32 +11,21 @@ import pytest
 LIMIT = 180  # seconds, of which a sound version needs about ten on an idle machine; a deadlock needs all
 
 SCRIPT = """
-    from concurrent.futures import ThreadPoolExecutor
-
     import jax
-    import jax.numpy as jnp
 
-    from jaxmf import Hyper, datasets, fit, make_fit, models, prepare, solvers
+    from jaxmf import Hyper, datasets, fit, models, prepare, solvers, sweep
 
     model, solver = models.biased_mf(16), solvers.als()
-    batch = prepare(solver, datasets.synthetic(1200, 800, 30_000, seed=0).ratings)
+    data = datasets.synthetic(1200, 800, 30_000, seed=0)
+    batch = prepare(solver, data)
     assert min(len(batch.layout.user), len(batch.layout.item)) >= 4
 
-    def fitted(seed):
-        return fit(jax.random.key(seed), model, solver, batch, epochs=24).status
-
     print("many sweeps over many buckets", flush=True)
-    assert fitted(0) == "completed"
+    assert fit(jax.random.key(0), model, solver, batch, epochs=24).status == "completed"
 
     print("two fits in two threads", flush=True)
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(fitted, range(4))) == ["completed"] * 4
-
-    print("a vmapped sweep", flush=True)
-    run = make_fit(model, solver, 3)
-    l2 = jnp.linspace(0.05, 0.5, 3)
-    state, _ = jax.jit(jax.vmap(lambda l2: run(jax.random.key(0), batch, Hyper(l2=l2))))(l2)
-    assert jax.block_until_ready(state).epoch.tolist() == [3] * 3
+    runs = sweep(jax.random.key(0), model, solver, data, grid={"seed": range(6)}, epochs=24, workers=2)
+    assert set(runs.to_frame()["status"]) == {"completed"}
 """
 
 

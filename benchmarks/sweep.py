@@ -1,0 +1,224 @@
+"""How the members of a sweep should run, and seed 002's grid against its NumPy loop, in one run each.
+
+    python benchmarks/sweep.py members      64 fits by minibatch Adam, and 16 each by sgd and als: in a jitted loop, by
+                                            `jaxmf.sweep` with one and two workers, in batches, and padded
+    python benchmarks/sweep.py grid         d = 1, 5, 20, 50 by λ = 1, 2, 4, 6 by ALS to the document's stopping rule
+
+`members` reads MovieLens latest-small where JAXMF_DATA has it, else the embedded data; `grid` draws data of the shape
+of MovieLens 100K. Rounds alternate between the ways; medians, compilation apart. Writes results/benchmarks/sweep/.
+"""
+
+import itertools
+import os
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import jaxmf
+from jaxmf import output, plot
+
+OUT = Path("results/benchmarks/sweep")
+ROUNDS = 3
+EPOCHS = 20
+RANKS, L2 = (4, 8, 16, 32), (0.03, 0.1, 0.3, 1.0)
+D, LAMBDA = (1, 5, 20, 50), (1.0, 2.0, 4.0, 6.0)
+TOL, MAX_SWEEPS = 1e-3, 400
+
+
+def members() -> None:
+    """Write and print seconds and compile seconds of every way to run the members of three sweeps."""
+    train, valid = data()
+    key, hyper = jax.random.key(0), jaxmf.Hyper(learning_rate=0.005, init_scale=0.01)
+    sweeps = {
+        "adam": (jaxmf.solvers.minibatch(optax.adam, 2048), {"rank": RANKS, "l2": L2, "seed": range(4)}),
+        "sgd": (jaxmf.solvers.sgd(), {"rank": RANKS, "l2": L2}),
+        "als": (jaxmf.solvers.als(), {"rank": RANKS, "l2": L2}),
+    }
+    default = "sweep"
+    ways: dict[str, dict[str, Any]] = {
+        default: {},
+        "sweep, 1 worker": {"workers": 1},
+        "sweep, padded": {"pad": True},
+        "sweep, vmap of 4": {"batch": 4},
+        "sweep, vmap of 16, 1 worker": {"batch": 16, "workers": 1},
+    }
+    rows = []
+    for name, (solver, grid) in sweeps.items():
+        model = jaxmf.models.biased_mf(max(RANKS))
+        found: dict[str, list[float]] = {way: [] for way in ("jitted loop", *ways)}
+        compiled = dict.fromkeys(found, 0.0)
+        for number in tqdm(range(ROUNDS + 1), desc=name):  # the first round compiles
+            seconds, compile_seconds, errors = loop(key, model, solver, train, valid, grid, hyper)
+            found["jitted loop"].append(seconds)
+            compiled["jitted loop"] = max(compiled["jitted loop"], compile_seconds)
+            for way, options in ways.items():
+                chosen = {"pad": False} | options
+                runs = jaxmf.sweep(
+                    key, model, solver, train, valid, grid=grid, hyper=hyper, epochs=EPOCHS, track=False, **chosen
+                )
+                found[way].append(runs.seconds)
+                if number == 0:
+                    compiled[way] = runs.compile_seconds
+                difference = abs(runs.to_frame()["valid_rmse"].to_numpy(float) - errors).max()
+                assert difference < 2e-3, f"{way} differs by {difference}"
+        count = len(errors)
+        for way, seconds_ in found.items():
+            median = statistics.median(seconds_[1:])
+            row = {"solver": name, "members": count, "way": way, "seconds": median, "compile_seconds": compiled[way]}
+            rows.append(row | {"faster": statistics.median(found["jitted loop"][1:]) / median})
+    table = pd.DataFrame(rows).assign(dtype=str(train.ratings.value.dtype), epochs=EPOCHS)
+    write("members", table, train)
+    plot.save(draw(table), OUT / "figures" / "members.png")
+
+
+def loop(
+    key: jax.Array, model: Any, solver: Any, train: Any, valid: Any, grid: dict[str, Any], hyper: jaxmf.Hyper
+) -> tuple[float, float, np.ndarray]:
+    """The same fits as a JAX programmer would write them: one jitted program per rank, member after member."""
+    batch, seconds, compile_seconds, errors = jaxmf.prepare(solver, train, valid), 0.0, 0.0, []
+    programs = {}
+    for rank in grid["rank"]:
+        own = model.with_rank(rank)
+        if (own, solver) not in _PROGRAMS:
+            _PROGRAMS[own, solver] = jax.jit(jaxmf.make_fit(own, solver, EPOCHS, track=False))
+        programs[rank] = _PROGRAMS[own, solver]
+        clock = time.perf_counter()
+        jax.block_until_ready(programs[rank](key, batch, hyper._replace(l2=jnp.float32(1.0))))
+        compile_seconds += time.perf_counter() - clock
+    for rank, l2, seed in itertools.product(grid["rank"], grid["l2"], grid.get("seed", [None])):
+        own_key = key if seed is None else jax.random.fold_in(key, seed)
+        clock = time.perf_counter()
+        _, history = jax.block_until_ready(programs[rank](own_key, batch, hyper._replace(l2=jnp.float32(l2))))
+        seconds += time.perf_counter() - clock
+        errors.append(float(history["valid_rmse"][-1]))
+    return seconds, compile_seconds, np.array(errors)
+
+
+_PROGRAMS: dict[Any, Any] = {}
+
+
+def data() -> tuple[jaxmf.Dataset, jaxmf.Dataset]:
+    """Training and validation ratings."""
+    whole = jaxmf.datasets.movielens("ml-latest-small") if os.environ.get("JAXMF_DATA") else jaxmf.datasets.synthetic()
+    return jaxmf.splits.temporal_per_user(whole)[:2]
+
+
+def grid() -> None:
+    """Write and print, for every cell, seconds, sweeps and objective of both, and the factors by d and in all."""
+    whole = jaxmf.datasets.synthetic(num_users=943, num_items=1682, num_ratings=100_000, seed=0)
+    dense = np.zeros((whole.num_users, whole.num_items))
+    dense[whole.user, whole.item] = whole.rating
+    assert (whole.rating > 0).all(), "0 is missing to the document"
+
+    wide = uniform(max(D))
+    solver = jaxmf.solvers.als(tol=TOL, rule="difference")
+    hyper, key = jaxmf.Hyper(reg_exponent=0.0, init_scale=1.0), jax.random.key(0)
+    points = {"rank": D, "l2": LAMBDA}
+    clock = time.perf_counter()
+    runs = jaxmf.sweep(
+        key, wide, solver, whole, grid=points, hyper=hyper, epochs=MAX_SWEEPS, pad=False, keep="none", progress=True
+    )
+    wall = time.perf_counter() - clock
+    table = runs.to_frame()
+    rows = []
+    for d, l2 in tqdm(list(itertools.product(D, LAMBDA)), desc="the document's loop"):
+        start = uniform(d).init(jax.random.fold_in(key, 0), whole.ratings, hyper)
+        U, V = (np.array(rows_["factors"], float) for rows_ in start.trained[:2])
+        clock = time.perf_counter()
+        sweeps, objective = document(dense, U, V, l2)
+        seconds = time.perf_counter() - clock
+        own = table[(table["rank"] == d) & (table["l2"] == l2)].iloc[0]
+        row = {"d": d, "l2": l2, "status": own["status"], "sweeps": own["epochs"], "document_sweeps": sweeps}
+        row |= {"objective": own["objective"], "document_objective": objective}
+        row |= {"objective_ratio": own["objective"] / objective, "seconds": own["seconds"], "document_seconds": seconds}
+        rows.append(row)
+    cells = pd.DataFrame(rows).assign(dtype=table["dtype"])
+    by_d = cells.groupby("d")[["seconds", "document_seconds", "sweeps", "document_sweeps"]].sum()
+    # Cells run beside each other: their seconds add up to more than the sweep's.
+    share = runs.seconds / cells["seconds"].sum()
+    by_d["faster"] = by_d["document_seconds"] / (by_d["seconds"] * share)
+    in_all = {"document_seconds": cells["document_seconds"].sum(), "sweep_seconds": runs.seconds}
+    in_all |= {"compile_seconds": runs.compile_seconds, "wall_seconds": wall}
+    in_all |= {
+        "faster": in_all["document_seconds"] / wall,
+        "faster_without_compiling": in_all["document_seconds"] / runs.seconds,
+    }
+    write("grid", cells, whole)
+    output.write_table(OUT / "grid_by_d.csv", by_d.reset_index())
+    output.write_table(OUT / "grid_in_all.csv", pd.DataFrame([in_all]))
+    print(by_d.to_string(float_format="{:.2f}".format))
+    print(pd.Series(in_all).to_string(float_format="{:.2f}".format))
+
+
+def uniform(rank: int) -> jaxmf.Model:
+    """The document's model: U·V, initially uniform between 0 and 1; each column has a key of its own."""
+    plain = jaxmf.models.mf(rank, None)
+
+    def init(key: jax.Array, ratings: jaxmf.Ratings, hyper: jaxmf.Hyper) -> jaxmf.Params:
+        def side(key: jax.Array, n: int) -> dict[str, jax.Array]:
+            keys = [jax.random.fold_in(key, column) for column in range(rank)]
+            return {"factors": jnp.stack([jax.random.uniform(k, (n,), ratings.value.dtype) for k in keys], axis=1)}
+
+        users, items = jax.random.split(key)
+        return jaxmf.Params(jaxmf.Rows(side(users, ratings.num_users), side(items, ratings.num_items)))
+
+    return plain._replace(init=init, with_rank=uniform, name="document")
+
+
+def document(dense: np.ndarray, U: np.ndarray, V: np.ndarray, l2: float) -> tuple[int, float]:
+    """The document's loop to its stopping rule: sweeps, and the objective at the end (rows without ratings count 0)."""
+    k, previous, sweeps = U.shape[1], np.inf, 0
+    U[~dense.any(axis=1)], V[~dense.any(axis=0)] = 0, 0
+    while sweeps < MAX_SWEEPS:
+        U_before, V_before = U.copy(), V.copy()
+        for i in range(dense.shape[0]):
+            seen = np.nonzero(dense[i])[0]
+            if len(seen) > 0:
+                Vj, Ri = V[seen, :], dense[i, seen].reshape(-1, 1)
+                U[i, :] = np.linalg.solve(Vj.T @ Vj + l2 * np.eye(k), Vj.T @ Ri).flatten()
+        for j in range(dense.shape[1]):
+            seen = np.nonzero(dense[:, j])[0]
+            if len(seen) > 0:
+                Ui, Rj = U[seen, :], dense[seen, j].reshape(-1, 1)
+                V[j, :] = np.linalg.solve(Ui.T @ Ui + l2 * np.eye(k), Ui.T @ Rj).flatten()
+        sweeps += 1
+        change = np.linalg.norm(U - U_before) + np.linalg.norm(V - V_before)
+        if abs(previous - change) < TOL:
+            break
+        previous = change
+    error = (dense - U @ V.T)[dense > 0]
+    return sweeps, float((error**2).sum() + l2 * ((U**2).sum() + (V**2).sum()))
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """How many times as fast as the jitted loop each way is."""
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    names = list(dict.fromkeys(table["solver"]))
+    for axes, name in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
+        own = table[table["solver"] == name][::-1]
+        axes.barh(own["way"], own["faster"], color="#0072B2")
+        axes.axvline(1, color="gray", linestyle=":")
+        axes.set(title=f"{own['members'].iloc[0]} fits by {name}", xlabel="times as fast as the jitted loop")
+    return figure
+
+
+def write(name: str, table: pd.DataFrame, data: jaxmf.Dataset) -> None:
+    """The table and its manifest on disk, and the table in print."""
+    output.write_table(OUT / f"{name}.csv", table)
+    configuration = {"job": f"benchmarks/sweep.py {name}", "rounds": ROUNDS, "epochs": EPOCHS}
+    output.write_json(OUT / f"{name}.json", output.manifest(data.describe(), configuration, 0))
+    print(table.to_string(index=False, float_format="{:.4g}".format))
+
+
+if __name__ == "__main__":
+    {"members": members, "grid": grid}[sys.argv[1]]()
