@@ -3,7 +3,8 @@
 from jaxmf.training.checks import check_hyper
 from jaxmf.training.host import Fit, compile_fit, fit, prepare
 from jaxmf.training.loop import STATUS, Best, FitState, Prepared, Saved, make_fit, start
-from jaxmf.training.sweeps import Sweep, sweep
+from jaxmf.training.result import Sweep
+from jaxmf.training.sweeps import sweep
 
 __all__ = [
     "STATUS",

@@ -1,5 +1,6 @@
 """How the members of a sweep run: in chunks of one model each, at once under `vmap` or one as `fit` does."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -140,3 +141,56 @@ def _together(model: Model, solver: Solver, options: Options) -> tuple[Callable[
 
     axes = (0, (None, 0), 0)
     return jax.jit(jax.vmap(first, axes)), jax.jit(jax.vmap(program, (*axes, 0, None)))
+
+
+def memory_limit(max_memory: int | None, device: jax.Device) -> int | None:
+    """`max_memory`, or else what an accelerator has to spare; None for no bound."""
+    if max_memory is not None or device.platform == "cpu":
+        return max_memory
+    stats = device.memory_stats()
+    return int(0.8 * stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
+
+
+def within(
+    limit: int,
+    job: Job,
+    groups: dict[Model, list[int]],
+    shapes: dict[Model, Params],
+    prepared: Prepared,
+    workers: int,
+    keep: str,
+) -> tuple[Job, int]:
+    """The job with as many members at once, and as many workers, as `limit` bytes allow, judged by the widest model."""
+    widest = max(groups, key=lambda program: _bytes(shapes[program]))
+    if keep == "all" and (total := sum(_bytes(shapes[p]) * len(numbers) for p, numbers in groups.items())) > limit:
+        raise ValueError(
+            f"sweep: the parameters of all {len(job.members)} members take {_readable(total)}, more than max_memory "
+            f"{_readable(limit)}: use keep='best', or a larger max_memory"
+        )
+    asked = (job.batch, workers)
+    while (needed := memory(job, Chunk(0, widest, groups[widest][: job.batch]), prepared)) * workers > limit:
+        if workers > 1:
+            workers = max(1, min(workers - 1, limit // needed))
+        elif job.batch > 1:
+            job = job._replace(batch=max(1, min(job.batch // 2, job.batch * limit // needed)))
+        else:
+            raise ValueError(
+                f"sweep: one member takes {_readable(needed)}, more than max_memory {_readable(limit)}: use a smaller "
+                "rank, or a larger max_memory"
+            )
+    if (job.batch, workers) != asked:
+        warnings.warn(
+            f"sweep: to stay below {_readable(limit)}, {job.batch} of {len(job.members)} members at once in {workers} "
+            f"worker(s), not {asked[0]} in {asked[1]}",
+            stacklevel=3,
+        )
+    return job, workers
+
+
+def _bytes(shapes: Params) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
+
+
+def _readable(size: float) -> str:
+    units = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10))
+    return next((f"{size / unit:.1f} {name}" for name, unit in units if size >= unit), f"{size:.0f} bytes")

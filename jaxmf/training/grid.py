@@ -6,13 +6,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmf.models.model import Hyper
+from jaxmf.models.model import Hyper, Model
 from jaxmf.training.checks import check_hyper
 
 Grid = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]
 
 NUMBERS = tuple(name for name in Hyper._fields if name not in ("rank", "extra"))
 _EXTRA = "extra."
+
+# What decides between one program for all ranks and one for each; benchmarks/sweep.py shows both ways.
+_SECONDS_PER_COLUMN = 5e-9  # of an epoch, per rating and column of the factors
+_COMPILE_SECONDS = 2.0
 
 
 class Member(NamedTuple):
@@ -115,3 +119,31 @@ def _member(point: dict[str, Any], hyper: Hyper, num_folds: int | None) -> Membe
     except ValueError as error:
         raise ValueError(f"sweep: {error}, in the point {point}") from None
     return Member(point, hyper, whole["rank"], whole["seed"], whole["fold"])
+
+
+class Placed(NamedTuple):
+    """A member and the model at its rank, as a user knows them, and what runs: its numbers in which program."""
+
+    own: Member
+    model: Model
+    running: Member
+    program: Model
+
+
+def place(model: Model, listed: list[Member], work: int, pad: bool | None) -> list[Placed]:
+    """Each member in the program of its own rank, or all in that of the largest; `work`: ratings × epochs."""
+    ranks = {member.rank for member in listed if member.rank is not None}
+    if not ranks:
+        return [Placed(member, model, member, model) for member in listed]
+    active = [member._replace(hyper=member.hyper._replace(rank=member.rank)) for member in listed]
+    if model.with_rank is None:
+        return [Placed(member, model, member, model) for member in active]
+    if pad is None:
+        columns = sum(max(ranks) - (member.rank or 0) for member in listed)
+        pad = columns * work * _SECONDS_PER_COLUMN < (len(ranks) - 1) * _COMPILE_SECONDS
+    models = {rank: model.with_rank(rank) for rank in ranks}
+    wide = models[max(ranks)]
+    return [
+        Placed(member, models[member.rank or 0], *((same, wide) if pad else (member, models[member.rank or 0])))
+        for member, same in zip(listed, active, strict=True)
+    ]
