@@ -67,7 +67,7 @@ def summary(
         "![Validation RMSE against λ](figures/regularization.png)",
         "## Rank",
         f"{len(runs.members)} fits of {grid['model'][0]} by {grid['solver'][0]}, every rank with every λ, by "
-        f"{runs.num_programs} program(s): {runs.compile_seconds:.1f} s to compile, {runs.seconds:.1f} s to fit. "
+        f"{runs.num_programs} program(s) in {runs.seconds:.1f} s, compilation included ({runs.compile_seconds:.1f} s). "
         f"{_best_rank(grid)} `sweep.csv` has all of them.",
         "![Validation RMSE by rank and λ](figures/rank_and_l2.png)",
         "## How it was made",

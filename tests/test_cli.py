@@ -312,7 +312,7 @@ def test_sweep(jaxmf, table, tmp_path):
     assert metrics[["rank", "l2", "seed", "fold"]].drop_duplicates().shape == (16, 4)
     summary = pd.read_csv(out / "summary.csv")
     assert f"{summary['valid_rmse'][0]:.4f}" in ended.out
-    assert re.search(rf"16 fits, \d programs?: .* s to compile, .* s to fit; results in {out}", ended.out)
+    assert re.search(rf"16 fits by \d program\(s\) in .* s, compilation included \(.* s\); results in {out}", ended.out)
     again = ("--rank=1", 2, "--l2", 0.1, "--l2", 0.3)  # the same lists, so that all of it is on disk already
     assert jaxmf("sweep", *again, *options, "--quiet") == Ended(0, "", "")
     ended = jaxmf("sweep", "--rank", 1, "--l2", 0.1, 0.2, *options)

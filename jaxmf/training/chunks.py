@@ -161,8 +161,8 @@ def within(
     keep: str,
 ) -> tuple[Job, int]:
     """The job with as many members at once, and as many workers, as `limit` bytes allow, judged by the widest model."""
-    widest = max(groups, key=lambda program: _bytes(shapes[program]))
-    if keep == "all" and (total := sum(_bytes(shapes[p]) * len(numbers) for p, numbers in groups.items())) > limit:
+    widest = max(groups, key=lambda program: num_bytes(shapes[program]))
+    if keep == "all" and (total := sum(num_bytes(shapes[p]) * len(numbers) for p, numbers in groups.items())) > limit:
         raise ValueError(
             f"sweep: the parameters of all {len(job.members)} members take {_readable(total)}, more than max_memory "
             f"{_readable(limit)}: use keep='best', or a larger max_memory"
@@ -187,7 +187,8 @@ def within(
     return job, workers
 
 
-def _bytes(shapes: Params) -> int:
+def num_bytes(shapes: Params) -> int:
+    """Size of parameters of these shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 

@@ -26,8 +26,9 @@ class Sweep:
         `Fit.history`.
       num_programs: programs that were needed, one per width of the factors (and per device).
       batch: members that ran at once under `vmap`.
-      compile_seconds: time spent tracing and compiling; about 0 where the programs were there already.
-      seconds: time spent fitting, in this call; a resumed sweep does not count what it found on disk.
+      seconds: from the first program to the last fit, in this call; what was found on disk does not count.
+      compile_seconds: spent tracing and compiling, partly while other members ran; about 0 where all programs were
+        there already.
       members, models, keys: what each was fitted with.
       kept: parameters on the host, by member.
       score: the column that decides which member is best.

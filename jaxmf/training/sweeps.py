@@ -22,7 +22,7 @@ from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import store
 from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_rank
-from jaxmf.training.chunks import Chunk, Job, Result, fit_chunk, memory_limit, program_text, ready, within
+from jaxmf.training.chunks import Chunk, Job, Result, fit_chunk, memory_limit, num_bytes, program_text, ready, within
 from jaxmf.training.grid import Grid, Placed, members, place
 from jaxmf.training.host import Options, progress_bar
 from jaxmf.training.loop import Monitor, Prepared, cast_hyper, check_static
@@ -151,9 +151,23 @@ def sweep(
         for chunk in chunks:
             _keep(keep, score, kept, results, store.read(Path(out), chunk.number, shapes[chunk.model]))
 
+    todo = [chunk for chunk in chunks if not results.keys() >= set(chunk.members)]
+    todo.sort(
+        key=lambda chunk: num_bytes(shapes[chunk.model]), reverse=True
+    )  # else the longest would run alone at last
+    firsts = list({chunk.model: chunk for chunk in reversed(todo)}.values())
+    homes = [jax.device_put(prepared, device) if len(devices) > 1 else prepared for device in devices]
+    compiling = {(chunk.model, id(home)): threading.Lock() for chunk in firsts for home in homes}
+    compiled: dict[Any, float] = {}
     lock = threading.Lock()
 
     def work(chunk: Chunk, home: Prepared) -> int:
+        program = chunk.model, id(home)
+        with compiling[program]:
+            if program not in compiled:
+                clock = time.perf_counter()
+                ready(job, chunk, home)
+                compiled[program] = time.perf_counter() - clock
         done = fit_chunk(job, chunk, home)
         with lock:
             _keep(keep, score, kept, results, done)
@@ -162,21 +176,14 @@ def sweep(
             store.write(Path(out), chunk.number, stored)
         return len(done)
 
-    todo = [chunk for chunk in chunks if not results.keys() >= set(chunk.members)]
-    homes = [jax.device_put(prepared, device) if len(devices) > 1 else prepared for device in devices]
-    firsts = {chunk.model: chunk for chunk in reversed(todo)}.values()
+    # One chunk of every program first: while one compiles, others run.
+    queued = sorted(todo, key=lambda chunk: chunk not in firsts)
+    clock = time.perf_counter()
     with progress_bar(len(placed), progress, "fit") as bar:
         bar.update(len(results))
-        clock = time.perf_counter()
-        # Each program on each device, whichever thread does it.
-        for _ in _spread(
-            lambda task, _: ready(job, *task), [(c, home) for c in firsts for home in homes], homes * workers
-        ):
-            pass
-        compiled = time.perf_counter()
-        for number in _spread(work, todo, homes * workers):
+        for number in _spread(work, queued, homes * workers):
             bar.update(number)
-    finished = time.perf_counter()
+    seconds = time.perf_counter() - clock
 
     history, table = tables(placed, solver, shapes, results)
     if out is not None:
@@ -187,8 +194,8 @@ def sweep(
         history=history,
         num_programs=len(groups) * len(devices),
         batch=job.batch,
-        compile_seconds=compiled - clock,
-        seconds=finished - compiled,
+        compile_seconds=sum(compiled.values()),
+        seconds=seconds,
         members=tuple(each.own for each in placed),
         models=tuple(each.model for each in placed),
         keys=tuple(job.keys),
