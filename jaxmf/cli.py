@@ -279,8 +279,8 @@ def sweep(
         columns = [*swept, "num_members", "num_diverged", "valid_rmse", "valid_rmse_se", "valid_mae"]
         typer.echo(summary[columns].head(10).to_string(index=False, na_rep="", float_format="{:.4f}".format))
         typer.echo(
-            f"\n{len(runs.members)} fits by {runs.num_programs} program(s) in {runs.seconds:.1f} s, compilation included "
-            f"({runs.compile_seconds:.1f} s); results in {out}"
+            f"\n{len(runs.members)} fits by {runs.num_programs} program(s) in {runs.seconds:.1f} s, compilation "
+            f"included ({runs.compile_seconds:.1f} s); results in {out}"
         )
     if summary["valid_rmse"].isna().all():
         typer.echo("jaxmf: every setting has a fit that diverged: try a smaller --learning-rate", err=True)
