@@ -151,11 +151,12 @@ def sweep(
         for chunk in chunks:
             _keep(keep, score, kept, results, store.read(Path(out), chunk.number, shapes[chunk.model]))
 
+    # The widest first, or else they would run alone at last; and one chunk of every program before all others, so that
+    # some run while others compile.
     todo = [chunk for chunk in chunks if not results.keys() >= set(chunk.members)]
-    todo.sort(
-        key=lambda chunk: num_bytes(shapes[chunk.model]), reverse=True
-    )  # else the longest would run alone at last
+    todo.sort(key=lambda chunk: -num_bytes(shapes[chunk.model]))
     firsts = list({chunk.model: chunk for chunk in reversed(todo)}.values())
+    todo.sort(key=lambda chunk: chunk not in firsts)
     homes = [jax.device_put(prepared, device) if len(devices) > 1 else prepared for device in devices]
     compiling = {(chunk.model, id(home)): threading.Lock() for chunk in firsts for home in homes}
     compiled: dict[Any, float] = {}
@@ -176,12 +177,10 @@ def sweep(
             store.write(Path(out), chunk.number, stored)
         return len(done)
 
-    # One chunk of every program first: while one compiles, others run.
-    queued = sorted(todo, key=lambda chunk: chunk not in firsts)
     clock = time.perf_counter()
     with progress_bar(len(placed), progress, "fit") as bar:
         bar.update(len(results))
-        for number in _spread(work, queued, homes * workers):
+        for number in _spread(work, todo, homes * workers):
             bar.update(number)
     seconds = time.perf_counter() - clock
 
