@@ -76,8 +76,9 @@ def sizes(jaxpr):
     """Number of elements of every value in a program, nested programs included."""
     for equation in jaxpr.eqns:
         yield from (variable.aval.size for variable in equation.outvars if hasattr(variable.aval, "size"))
-        for nested in jax.core.jaxprs_in_params(equation.params):
-            yield from sizes(nested)
+        for nested in jax.tree.leaves(equation.params, is_leaf=lambda value: hasattr(value, "eqns")):
+            if hasattr(nested, "eqns"):
+                yield from sizes(nested)
 
 
 def test_equal_features_build_one_model():
