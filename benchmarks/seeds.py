@@ -71,10 +71,17 @@ def lean_sgd(user: np.ndarray, item: np.ndarray, value: np.ndarray, k: int, size
 
 
 def document_als(dense: np.ndarray, k: int, l2: float) -> float:
-    """One sweep of the document's loop over the rows of a dense matrix in which 0 is missing. Seconds."""
+    """One sweep of the document's ALS. Seconds."""
     random = np.random.default_rng(0)
     U, V = random.random((dense.shape[0], k)), random.random((dense.shape[1], k))
     clock = time.perf_counter()
+    document_sweep(dense, U, V, l2)
+    return time.perf_counter() - clock
+
+
+def document_sweep(dense: np.ndarray, U: np.ndarray, V: np.ndarray, l2: float) -> None:
+    """The document's loop over the rows and the columns of a dense matrix in which 0 is missing; changes U and V."""
+    k = U.shape[1]
     for i in range(dense.shape[0]):
         seen = np.nonzero(dense[i])[0]
         if len(seen) > 0:
@@ -85,7 +92,6 @@ def document_als(dense: np.ndarray, k: int, l2: float) -> float:
         if len(seen) > 0:
             Ui, Rj = U[seen, :], dense[seen, j].reshape(-1, 1)
             V[j, :] = np.linalg.solve(Ui.T @ Ui + l2 * np.eye(k), Ui.T @ Rj).flatten()
-    return time.perf_counter() - clock
 
 
 def jaxmf_epoch(

@@ -22,6 +22,7 @@ import numpy as np
 import optax
 import pandas as pd
 from matplotlib.figure import Figure
+from seeds import document_sweep
 from tqdm import tqdm
 
 import jaxmf
@@ -184,20 +185,11 @@ def uniform(rank: int) -> jaxmf.Model:
 
 def document(dense: np.ndarray, U: np.ndarray, V: np.ndarray, l2: float) -> tuple[int, float]:
     """The document's loop to its stopping rule: sweeps, and the objective at the end (rows without ratings count 0)."""
-    k, previous, sweeps = U.shape[1], np.inf, 0
+    previous, sweeps = np.inf, 0
     U[~dense.any(axis=1)], V[~dense.any(axis=0)] = 0, 0
     while sweeps < MAX_SWEEPS:
         U_before, V_before = U.copy(), V.copy()
-        for i in range(dense.shape[0]):
-            seen = np.nonzero(dense[i])[0]
-            if len(seen) > 0:
-                Vj, Ri = V[seen, :], dense[i, seen].reshape(-1, 1)
-                U[i, :] = np.linalg.solve(Vj.T @ Vj + l2 * np.eye(k), Vj.T @ Ri).flatten()
-        for j in range(dense.shape[1]):
-            seen = np.nonzero(dense[:, j])[0]
-            if len(seen) > 0:
-                Ui, Rj = U[seen, :], dense[seen, j].reshape(-1, 1)
-                V[j, :] = np.linalg.solve(Ui.T @ Ui + l2 * np.eye(k), Ui.T @ Rj).flatten()
+        document_sweep(dense, U, V, l2)
         sweeps += 1
         change = np.linalg.norm(U - U_before) + np.linalg.norm(V - V_before)
         if abs(previous - change) < TOL:

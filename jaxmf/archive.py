@@ -138,6 +138,11 @@ def put(arrays: Arrays | None, name: str, array: Any) -> str:
     return name
 
 
+def by_path(tree: Any) -> dict[str, Any]:
+    """The leaves of a pytree by their key paths, in its order."""
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
 def pack(value: Any, arrays: Arrays | None, name: str) -> Any:
     """A value as JSON, with its arrays put aside; `unpack` gives the same value of the same types back.
 

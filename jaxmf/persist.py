@@ -56,7 +56,7 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
         return members[id(array)]
 
     def leaves(tree: Any, name: str) -> dict[str, str]:
-        by_path = tree.leaves if isinstance(tree, Saved) else _by_path(tree)
+        by_path = tree.leaves if isinstance(tree, Saved) else archive.by_path(tree)
         return {path: leaf(array, ".".join([name, *re.findall(r"\w+", path)])) for path, array in by_path.items()}
 
     state, best = fit.state, fit.state.best
@@ -136,7 +136,9 @@ def _unpack(header: Packed, arrays: Arrays, model: Model | None) -> tuple[Fit, D
         difference = _difference(tree, like)
         if difference is not None:
             raise ValueError(f"{difference}. Pass the model that was saved, as jaxmf.load(path, model=...)")
-    params = [jax.tree.unflatten(jax.tree.structure(like), [tree[path] for path in _by_path(like)]) for tree in trees]
+    params = [
+        jax.tree.unflatten(jax.tree.structure(like), [tree[path] for path in archive.by_path(like)]) for tree in trees
+    ]
     state = FitState(
         leaf(packed["epoch"]),
         params[1],
@@ -235,7 +237,7 @@ def _dtype(fit: Fit, data: Dataset) -> str:
     default = jnp.zeros(0, float).dtype
     refusals = []
     for dtype in [default, *sorted((x for x in found - {default} if jnp.issubdtype(x, jnp.floating)), key=str)]:
-        difference = _difference(_by_path(fit.params), _shapes(fit.model, data, fit.hyper, dtype.name))
+        difference = _difference(archive.by_path(fit.params), _shapes(fit.model, data, fit.hyper, dtype.name))
         if difference is None:
             return dtype.name
         refusals.append(difference)
@@ -257,13 +259,10 @@ def _shapes(model: Model, data: Dataset, hyper: Hyper, dtype: str) -> Params:
 def _difference(found: dict[str, Any], like: Params) -> str | None:
     """What tells parameters by path from those that the model makes, if anything does."""
     there, here = (
-        {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves.items()} for leaves in (found, _by_path(like))
+        {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves.items()}
+        for leaves in (found, archive.by_path(like))
     )
     for path in sorted(there.keys() | here.keys()):
         if there.get(path) != here.get(path):
             return f"params{path} is {there.get(path, 'missing')}, the model makes it {here.get(path, 'not at all')}"
     return None
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}

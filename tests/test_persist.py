@@ -96,7 +96,7 @@ def test_resuming_a_loaded_fit_changes_no_bit(path, solver):
     loaded, data = load(path)
     assert_same_fit(loaded, part)
     assert isinstance(loaded.state.solver, Saved)
-    assert_same_bits(jax.tree.leaves(loaded.state.solver.leaves), jax.tree.leaves(persist._by_path(part.state.solver)))
+    assert_same_bits(jax.tree.leaves(loaded.state.solver.leaves), jax.tree.leaves(archive.by_path(part.state.solver)))
     save(path, loaded, data)
     again, data = load(path)
     for earlier in (loaded, again):

@@ -84,7 +84,7 @@ def write(folder: Path, number: int, results: dict[int, Result]) -> None:
     header = {}
     for member, result in results.items():
         history = {name: archive.put(arrays, f"{member}.{name}", column) for name, column in result.history.items()}
-        params = None if result.params is None else _by_path(result.params)
+        params = None if result.params is None else archive.by_path(result.params)
         header[str(member)] = {
             "status": result.status,
             "epoch": result.epoch,
@@ -110,7 +110,7 @@ def read(folder: Path, number: int, like: Any) -> dict[int, Result]:
             history = {name: arrays[place] for name, place in packed["history"].items()}
             params = None
             if packed["params"] is not None:
-                leaves = [arrays[packed["params"][name]] for name in _by_path(like)]
+                leaves = [arrays[packed["params"][name]] for name in archive.by_path(like)]
                 params = jax.tree.unflatten(jax.tree.structure(like), leaves)
             results[int(member)] = Result(packed["status"], packed["epoch"], history, params)
         return results
@@ -120,10 +120,6 @@ def read(folder: Path, number: int, like: Any) -> dict[int, Result]:
 
 def _path(folder: Path, number: int) -> Path:
     return folder / _FOLDER / f"chunk-{number:05d}.npz"
-
-
-def _by_path(tree: Any) -> dict[str, Any]:
-    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _flat(tree: Any, name: str = "") -> dict[str, Any]:
