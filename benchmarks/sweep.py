@@ -169,16 +169,14 @@ def grid() -> None:
 
 
 def uniform(rank: int) -> jaxmf.Model:
-    """The document's model: U·V, initially uniform between 0 and 1; each column has a key of its own."""
+    """The document's model: U·V, initially uniform between 0 and 1."""
     plain = jaxmf.models.mf(rank, None)
 
     def init(key: jax.Array, ratings: jaxmf.Ratings, hyper: jaxmf.Hyper) -> jaxmf.Params:
-        def side(key: jax.Array, n: int) -> dict[str, jax.Array]:
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rank))
-            return {"factors": jax.vmap(lambda k: jax.random.uniform(k, (n,), ratings.value.dtype))(keys).T}
-
         users, items = jax.random.split(key)
-        return jaxmf.Params(jaxmf.Rows(side(users, ratings.num_users), side(items, ratings.num_items)))
+        U = jax.random.uniform(users, (ratings.num_users, rank), ratings.value.dtype)
+        V = jax.random.uniform(items, (ratings.num_items, rank), ratings.value.dtype)
+        return jaxmf.Params(jaxmf.Rows({"factors": U}, {"factors": V}))
 
     return plain._replace(init=init, with_rank=uniform, name="document")
 

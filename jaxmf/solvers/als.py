@@ -1,5 +1,6 @@
 """Alternating least squares: the exact minimizer of the objective in one side's rows at a time."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -14,21 +15,28 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
-_BUCKETS = 6
+_BUCKETS = 9
 
 
-class Bucket(NamedTuple):
-    """Rows of similar length: `rows` (m,) and, for each, the positions of its ratings, (m, width), padded with n."""
+class Buckets(NamedTuple):
+    """The rows of one side, sorted into buckets of similar length.
+
+    Attributes:
+      rows: (m,) all rows that have ratings, bucket by bucket.
+      place: (num_rows,) where each row stands in `rows`; m for a row without ratings.
+      position: for each bucket the positions of its rows' ratings, (rows of the bucket, width), padded with n.
+    """
 
     rows: jax.Array
-    position: jax.Array
+    place: jax.Array
+    position: tuple[jax.Array, ...]
 
 
 class Layout(NamedTuple):
-    """The ratings of every user, and of every item, in buckets by length; rows without ratings are in none."""
+    """The ratings of every user, and of every item."""
 
-    user: tuple[Bucket, ...]
-    item: tuple[Bucket, ...]
+    user: Buckets
+    item: Buckets
 
 
 @memoize
@@ -102,37 +110,55 @@ def half_step(model: Model, params: Params, problem: Problem, hyper: Hyper, side
         return params
     num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
     ridge = _ridge(model, params.trained, problem.weight, hyper, side, num_rows)
-    table = jnp.zeros_like(ridge)
-    for bucket in getattr(problem.layout, side):
-        batch = take(problem.ratings, bucket.position)
-        design, target = model.design(params, jax.tree.map(lambda x: x.reshape(-1), batch), side)
-        design = pack(design, bucket.position.size).reshape(*bucket.position.shape, -1)
-        z = jax.vmap(solve_row)(design, target.reshape(bucket.position.shape), batch.weight, ridge[bucket.rows])
-        table = table.at[bucket.rows].set(z, unique_indices=True)
+    buckets: Buckets = getattr(problem.layout, side)
+    batch = take(problem.ratings, jnp.concatenate([position.reshape(-1) for position in buckets.position]))
+    blocks, first = [], 0
+    for position in buckets.position:
+        cells, shape = slice(first, first + position.size), position.shape
+        own = jax.tree.map(lambda leaf, cells=cells: leaf[cells], batch)
+        design, target = model.design(params, own, side)
+        design = pack(design, position.size).reshape(*shape, -1)
+        blocks.append((design, target.reshape(shape), own.weight.reshape(shape)))
+        first = cells.stop
+    solved = solve(blocks, ridge[buckets.rows])
+    table = jnp.append(solved, jnp.zeros_like(solved[:1]), axis=0)[buckets.place]
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 
 
-def solve_row(design: jax.Array, target: jax.Array, weight: jax.Array, ridge: jax.Array) -> jax.Array:
-    """The minimizer z (D,) of Σ w (t − d·z)² + Σ ridge·z² for one row, at least in float32.
+def solve(blocks: Sequence[tuple[jax.Array, jax.Array, jax.Array]], ridge: jax.Array) -> jax.Array:
+    """The minimizer z (D,) of Σ w (t − d·z)² + Σ ridge·z² for each of many rows, at least in float32.
 
     With X and t weighted by √w and R = diag(ridge), z = (XᵀX + R)⁻¹ Xᵀt, or, which is the same vector and cheaper for a
     row with fewer ratings c than unknowns D, z = R⁻¹Xᵀ (X R⁻¹Xᵀ + I)⁻¹ t. Where a row has no weight, z is 0.
 
     Args:
-      design: d, (c, D).
-      target: t, (c,).
-      weight: w, (c,); 0 for padding.
-      ridge: (D,), positive unless all weights are 0.
+      blocks: (d, t, w) of rows that are equally long, the shorter ones first: (m, c, D), (m, c) and (m, c), 0 for
+        padding.
+      ridge: (rows of all blocks, D), positive unless all weights of the row are 0.
+
+    Returns:
+      (rows of all blocks, D).
     """
-    dtype = jnp.promote_types(design.dtype, jnp.float32)
-    root = jnp.sqrt(weight).astype(dtype)
-    X, t = root[:, None] * design.astype(dtype), root * target.astype(dtype)
+    dtype = jnp.promote_types(ridge.dtype, jnp.float32)
     R = jnp.where(ridge == 0, 1, ridge).astype(dtype)
     dot = partial(jnp.matmul, precision="highest")
-    if X.shape[0] < X.shape[1]:
-        scaled = X / R[None, :]
-        return dot(_solve(dot(scaled, X.T) + jnp.eye(X.shape[0], dtype=dtype), t), scaled).astype(ridge.dtype)
-    return _solve(dot(X.T, X) + jnp.diag(R), dot(X.T, t)).astype(ridge.dtype)
+    solved: list[jax.Array] = []
+    systems = []
+    for design, target, weight in blocks:
+        root = jnp.sqrt(weight).astype(dtype)
+        X, t = root[..., None] * design.astype(dtype), root * target.astype(dtype)
+        if X.shape[1] < X.shape[2]:
+            first = sum(len(z) for z in solved)
+            scaled = X / R[first : first + len(X), None]
+            z = jax.vmap(_solve)(dot(scaled, X.mT) + jnp.eye(X.shape[1], dtype=dtype)[None], t)
+            solved.append(dot(z[:, None], scaled)[:, 0])
+        else:
+            systems.append((dot(X.mT, X), dot(t[:, None], X)[:, 0]))
+    if systems:
+        # In one call: XLA takes longer to compile several than it saves by running them beside each other.
+        A, b = (jnp.concatenate(parts) for parts in zip(*systems, strict=True))
+        solved.append(jax.vmap(_solve)(A + jax.vmap(jnp.diag)(R[-len(b) :]), b))
+    return jnp.concatenate(solved).astype(ridge.dtype)
 
 
 def _solve(A: jax.Array, b: jax.Array) -> jax.Array:
@@ -202,18 +228,21 @@ def _check_design(model: Model, params: Params) -> None:
             )
 
 
-def _buckets(row: np.ndarray, num_rows: int) -> tuple[Bucket, ...]:
+def _buckets(row: np.ndarray, num_rows: int) -> Buckets:
     count = np.bincount(row, minlength=num_rows)
     start = np.concatenate([[0], np.cumsum(count)])
     order = np.append(np.argsort(row, kind="stable"), len(row)).astype(np.int32)
-    buckets, below = [], 0
+    members, position, below = [], [], 0
     for width in _widths(count[count > 0]):
         rows = np.flatnonzero((count > below) & (count <= width))
         lane = np.arange(width)
-        position = np.where(lane < count[rows, None], start[rows, None] + lane, len(row))
-        buckets.append(Bucket(jnp.asarray(rows.astype(np.int32)), jnp.asarray(order[position])))
+        members.append(rows)
+        position.append(jnp.asarray(order[np.where(lane < count[rows, None], start[rows, None] + lane, len(row))]))
         below = width
-    return tuple(buckets)
+    rows = np.concatenate(members)
+    place = np.full(num_rows, len(rows))
+    place[rows] = np.arange(len(rows))
+    return Buckets(jnp.asarray(rows, jnp.int32), jnp.asarray(place, jnp.int32), tuple(position))
 
 
 def _widths(count: np.ndarray) -> list[int]:

@@ -25,7 +25,7 @@ from jaxmf import Hyper, models, solvers
 from jaxmf.metrics import rmse
 from jaxmf.models import objective, row_weights
 from jaxmf.solvers import Problem
-from jaxmf.solvers.als import half_step, prepare, solve_row
+from jaxmf.solvers.als import half_step, prepare, solve
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
@@ -146,23 +146,30 @@ def test_buckets_hold_every_rating_once():
     ratings = random_ratings(num_users=50, num_items=12, num_ratings=400)
     layout = prepare(ratings)
     for index, buckets in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
-        assert len(buckets) > 1
-        rows = np.concatenate([bucket.rows for bucket in buckets])
-        assert sorted(rows) == sorted(set(index.tolist()))
-        for bucket in buckets:
-            for row, positions in zip(bucket.rows, np.asarray(bucket.position), strict=True):
-                own = positions[positions < len(index)]
-                assert sorted(own) == np.flatnonzero(index == int(row)).tolist()
+        assert len(buckets.position) > 1
+        assert sorted(buckets.rows.tolist()) == sorted(set(index.tolist()))
+        positions = [own for bucket in buckets.position for own in np.asarray(bucket)]
+        for row, found in zip(buckets.rows, positions, strict=True):
+            assert sorted(found[found < len(index)]) == np.flatnonzero(index == int(row)).tolist()
+        for row, place in enumerate(buckets.place.tolist()):
+            assert place == len(buckets.rows) if row not in index else int(buckets.rows[place]) == row
 
 
-@pytest.mark.parametrize("num_ratings", [1, 3, 4, 9])
-def test_a_row_is_solved_the_same_from_either_end(num_ratings):
+@pytest.mark.parametrize("widths", [[1], [3], [4], [9], [1, 2], [3, 4], [2, 3, 5, 9], [5, 9]], ids=str)
+def test_rows_are_solved_the_same_from_either_end(widths):
     """With fewer ratings than unknowns through the ratings' system, else through the normal equations."""
-    random = np.random.default_rng(num_ratings)
-    X, t = random.normal(size=(num_ratings, 4)), random.normal(size=num_ratings)
-    w, ridge = random.uniform(0.5, 2, size=num_ratings), np.array([0.1, 0.2, 0.3, 4.0])
-    expected = np.linalg.solve((X.T * w) @ X + np.diag(ridge), (X.T * w) @ t)
-    np.testing.assert_allclose(solve_row(X, t, w, ridge), expected, rtol=1e-12)
-    padded = [np.concatenate([a, np.ones_like(a)]) for a in (X, t)]
-    np.testing.assert_allclose(solve_row(*padded, np.append(w, 0 * w), ridge), expected, rtol=1e-11)
-    np.testing.assert_array_equal(solve_row(X, t, 0 * w, 0 * ridge), 0)
+    random = np.random.default_rng(len(widths))
+    blocks, padded, expected = [], [], []
+    ridge = random.uniform(0.1, 4, size=(2 * len(widths), 4))
+    for width in widths:
+        X, t = random.normal(size=(2, width, 4)), random.normal(size=(2, width))
+        w = random.uniform(0.5, 2, size=(2, width))
+        for row in range(2):
+            system = (X[row].T * w[row]) @ X[row] + np.diag(ridge[len(expected)])
+            expected.append(np.linalg.solve(system, (X[row].T * w[row]) @ t[row]))
+        blocks.append((X, t, w))
+        padded.append([np.concatenate([a, b * np.ones_like(a)], axis=1) for a, b in ((X, 1), (t, 1), (w, 0))])
+    np.testing.assert_allclose(solve(blocks, ridge), expected, rtol=1e-11)
+    np.testing.assert_allclose(solve(padded, ridge), expected, rtol=1e-10)
+    without = [(X, t, 0 * w) for X, t, w in blocks]
+    np.testing.assert_array_equal(solve(without, 0 * ridge), np.zeros_like(ridge))
