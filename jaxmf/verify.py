@@ -11,7 +11,7 @@ import pandas as pd
 from jaxmf.data.checks import generator, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_ratings
-from jaxmf.data.ratings import Ratings
+from jaxmf.data.ratings import Ratings, to_float64
 from jaxmf.models.model import Hyper, Model, Params, Rows, check_counts, check_model, row_weights
 from jaxmf.training import check_hyper
 
@@ -93,8 +93,8 @@ def gradients(
     _check_hand(model, params, ratings, hyper)
     random = generator(seed)
     with jax.enable_x64(True):
-        params = jax.tree.map(_float64, params)
-        check = _checker(model, params, *jax.tree.map(_float64, (ratings, hyper)))
+        params = jax.tree.map(to_float64, params)
+        check = _checker(model, params, *jax.tree.map(to_float64, (ratings, hyper)))
         nudged = jax.tree.map(lambda x: x + 0.1 * random.standard_normal(x.shape), params.trained)
         worst: dict[str, dict[str, Any]] = {}
         for trained in (params.trained, nudged):
@@ -211,8 +211,3 @@ def _directions(shape: tuple[int, ...], num_directions: int, random: np.random.G
 def _relative(error: float, scale: float) -> float:
     error = abs(error)
     return error / scale if scale > 0 else (0.0 if error == 0 else np.inf)
-
-
-def _float64(leaf: Any) -> Any:
-    array = np.asarray(leaf)
-    return jnp.asarray(array, jnp.float64 if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype)

@@ -1,9 +1,11 @@
 """`Ratings`: the observed ratings on the device, the only door from host to device."""
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 @jax.tree_util.register_dataclass
@@ -53,3 +55,13 @@ def counts(ratings: Ratings) -> tuple[jax.Array, jax.Array]:
 def cast(ratings: Ratings, dtype: jax.typing.DTypeLike) -> Ratings:
     """The same ratings with values and weights of `dtype`."""
     return replace(ratings, value=jnp.asarray(ratings.value, dtype), weight=jnp.asarray(ratings.weight, dtype))
+
+
+def to_float64(tree: Any) -> Any:
+    """A pytree with its floating leaves in float64, within `jax.enable_x64(True)`."""
+
+    def convert(leaf: Any) -> jax.Array:
+        array = np.asarray(leaf)
+        return jnp.asarray(array, jnp.float64 if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype)
+
+    return jax.tree.map(convert, tree)

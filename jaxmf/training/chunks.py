@@ -1,7 +1,7 @@
 """How the members of a sweep run: in chunks of one model each, at once under `vmap` or one as `fit` does."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.grid import Member
 from jaxmf.training.host import CHUNK, Options, advance, begin
-from jaxmf.training.loop import Prepared, cast_hyper, make_fit, start
+from jaxmf.training.loop import FitState, Prepared, cast_hyper, make_fit, start
 
 
 class Job(NamedTuple):
@@ -25,35 +25,47 @@ class Job(NamedTuple):
       members: all members, with `hyper.rank` as their program needs it.
       keys: their keys.
       folds: (k, n) training weights, or None.
-      epochs: most epochs of a member.
       options: the static choices of `make_fit`.
-      batch: members at once; 1 runs the very program of `fit`.
+      batch: most members at once; 1 runs the very program of `fit`.
     """
 
     solver: Solver
     members: list[Member]
     keys: list[jax.Array]
     folds: jax.Array | None
-    epochs: int
     options: Options
     batch: int
 
 
 class Chunk(NamedTuple):
-    """Members that run at once, at most `batch`, and the model at their width."""
+    """Members that run at once from one epoch to another.
+
+    Attributes:
+      number: counted through the whole sweep.
+      model: the model at their width.
+      lanes: width of the `vmap`, at least as many as there are members.
+      members: their numbers.
+      start, stop: epochs done before and afterwards.
+    """
 
     number: int
     model: Model
+    lanes: int
     members: list[int]
+    start: int
+    stop: int
 
 
 class Result(NamedTuple):
-    """A member's fit on the host: index of its status, the epoch of its parameters, history, and parameters if kept."""
+    """A member's fit so far, on the host: index of its status, the epoch of its parameters, history, parameters and, if
+    it is to go on, its state.
+    """
 
     status: int
     epoch: int
     history: dict[str, np.ndarray]
     params: Params | None
+    state: FitState | None
 
     def at_epoch(self, name: str) -> float:
         """A column of the history at the epoch of the parameters; NaN if there is none."""
@@ -61,44 +73,56 @@ class Result(NamedTuple):
         return float(self.history[name][row][0]) if name in self.history and row.any() else np.nan
 
 
-def ready(job: Job, chunk: Chunk, batch: Prepared) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """The compiled program of a chunk, and what it takes: key, batch, hyper and the state before the first epoch."""
-    # One program for all chunks: a short one is filled up with its last member.
-    lanes = chunk.members + chunk.members[-1:] * (job.batch - len(chunk.members))
+def ready(
+    job: Job, chunk: Chunk, batch: Prepared, earlier: Mapping[int, Result] | None = None
+) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """The compiled program of a chunk, and what it takes: key, batch, hyper and the state to go on from."""
+    # One program for all chunks of a width: a short one is filled up with its last member.
+    lanes = chunk.members + chunk.members[-1:] * (chunk.lanes - len(chunk.members))
     hyper = [cast_hyper(job.members[m].hyper, batch.train.value.dtype) for m in lanes]
     weight = None if job.folds is None else job.folds[np.array([job.members[m].fold for m in lanes])]
-    if job.batch == 1:
+    states = None if chunk.start == 0 or earlier is None else [earlier[m].state for m in lanes]
+    if chunk.lanes == 1:
         own = _of_fold(batch, None if weight is None else weight[0])
-        program, state, _ = begin(job.keys[lanes[0]], chunk.model, job.solver, own, hyper[0], job.options)
+        state = None if states is None else states[0]
+        program, state, _ = begin(job.keys[lanes[0]], chunk.model, job.solver, own, hyper[0], job.options, state)
         return program, (job.keys[lanes[0]], own, hyper[0], state)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *hyper)
     key, weighted = jnp.stack([job.keys[m] for m in lanes]), (batch, weight)
     first, program = _together(chunk.model, job.solver, job.options)
-    state = first(key, weighted, stacked)
+    if states is None:
+        state = first(key, weighted, stacked)
+    else:
+        state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
     # A run of no epochs compiles the program and changes no bit.
     state, _ = program(key, weighted, stacked, state, 0)
     return program, (key, weighted, stacked, state)
 
 
-def fit_chunk(job: Job, chunk: Chunk, batch: Prepared) -> dict[int, Result]:
+def fit_chunk(
+    job: Job, chunk: Chunk, batch: Prepared, earlier: Mapping[int, Result] | None = None
+) -> dict[int, Result]:
     """Fit the members of a chunk, with a column `seconds` in their histories: an equal share of the chunk's."""
-    program, (key, own, hyper, state) = ready(job, chunk, batch)
+    program, (key, own, hyper, state) = ready(job, chunk, batch, earlier)
     parts: list[dict[str, np.ndarray]] = []
     elapsed = 0.0
-    for after, part, seconds in advance(key, program, own, hyper, state, job.epochs):
+    for after, part, seconds in advance(key, program, own, hyper, state, chunk.stop - chunk.start):
         length = part["epoch"].shape[-1]
         clock = (elapsed + seconds * np.arange(1, length + 1) / length) / len(chunk.members)
         parts.append(part | {"seconds": np.broadcast_to(clock, part["epoch"].shape)})
         state, elapsed = after, elapsed + seconds
     columns = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
-    params, epoch = (state.params, state.epoch) if state.best is None else (state.best.params, state.best.epoch)
-    fitted = jax.tree.map(np.asarray, (state.status, epoch, columns, params))
+    fitted = jax.tree.map(np.asarray, (state, columns))
     results = {}
     for lane, member in enumerate(chunk.members):
-        lone = fitted if job.batch == 1 else jax.tree.map(lambda leaf, lane=lane: leaf[lane], fitted)
-        status, epoch, column, params = lone
+        state, column = fitted if chunk.lanes == 1 else jax.tree.map(lambda leaf, lane=lane: leaf[lane], fitted)
         history = {name: column[name][column["epoch"] > 0] for name in parts[0]}
-        results[member] = Result(int(status), int(epoch), history, params)
+        if chunk.start > 0 and earlier is not None:
+            before = earlier[member].history
+            history["seconds"] = history["seconds"] + before["seconds"][-1]
+            history = {name: np.concatenate([before[name], history[name]]) for name in history}
+        best = state if state.best is None else state.best
+        results[member] = Result(int(state.status), int(best.epoch), history, best.params, state)
     return results
 
 
@@ -168,7 +192,7 @@ def within(
             f"{_readable(limit)}: use keep='best', or a larger max_memory"
         )
     asked = (job.batch, workers)
-    while (needed := memory(job, Chunk(0, widest, groups[widest][: job.batch]), prepared)) * workers > limit:
+    while (needed := memory(job, _example(job, widest, groups[widest]), prepared)) * workers > limit:
         if workers > 1:
             workers = max(1, min(workers - 1, limit // needed))
         elif job.batch > 1:
@@ -182,9 +206,13 @@ def within(
         warnings.warn(
             f"sweep: to stay below {_readable(limit)}, {job.batch} of {len(job.members)} members at once in {workers} "
             f"worker(s), not {asked[0]} in {asked[1]}",
-            stacklevel=3,
+            stacklevel=4,
         )
     return job, workers
+
+
+def _example(job: Job, model: Model, members: list[int]) -> Chunk:
+    return Chunk(0, model, job.batch, members[: job.batch], 0, 1)
 
 
 def num_bytes(shapes: Params) -> int:

@@ -130,19 +130,24 @@ class Placed(NamedTuple):
     program: Model
 
 
-def place(model: Model, listed: list[Member], work: int, pad: bool | None) -> list[Placed]:
-    """Each member in the program of its own rank, or all in that of the largest; `work`: ratings × epochs."""
+def place(
+    model: Model, listed: list[Member], work: int, pad: bool | None, program: Model | None = None
+) -> list[Placed]:
+    """Each member in the program of its own rank, or all in that of the largest, or in `program`; `work`: ratings ×
+    epochs.
+    """
     ranks = {member.rank for member in listed if member.rank is not None}
     if not ranks:
         return [Placed(member, model, member, model) for member in listed]
     active = [member._replace(hyper=member.hyper._replace(rank=member.rank)) for member in listed]
     if model.with_rank is None:
         return [Placed(member, model, member, model) for member in active]
+    pad = True if program is not None else pad
     if pad is None:
         columns = sum(max(ranks) - (member.rank or 0) for member in listed)
         pad = columns * work * _SECONDS_PER_COLUMN < (len(ranks) - 1) * _COMPILE_SECONDS
     models = {rank: model.with_rank(rank) for rank in ranks}
-    wide = models[max(ranks)]
+    wide = program or models[max(ranks)]
     return [
         Placed(member, models[member.rank or 0], *((same, wide) if pad else (member, models[member.rank or 0])))
         for member, same in zip(listed, active, strict=True)

@@ -1,7 +1,7 @@
 """What a sweep returns: a table of its members, their histories, and the parameters that were kept."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ from jaxmf.models.model import Hyper, Model, Params, bias_l2
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.chunks import Result
 from jaxmf.training.grid import NUMBERS, Member, Placed
-from jaxmf.training.loop import STATUS
+from jaxmf.training.loop import RUNNING, STATUS
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,9 @@ class Sweep:
       table: one row per member, see `to_frame`.
       history: one row per member and epoch, a tidy table: `member`, the names of the grid, and the columns of
         `Fit.history`.
-      num_programs: programs that were needed, one per width of the factors (and per device).
+      rungs: who was compared and who went on, one row per rung and member: `rung`, `epochs`, `member`, `score` and
+        `selected`; a sweep has one rung, a search by halving several.
+      num_programs: programs that were needed, one per width of the factors and of the `vmap` (and per device).
       batch: members that ran at once under `vmap`.
       seconds: from the first program to the last fit, in this call; what was found on disk does not count.
       compile_seconds: spent tracing and compiling, partly while other members ran; about 0 where all programs were
@@ -36,6 +38,7 @@ class Sweep:
 
     table: pd.DataFrame
     history: pd.DataFrame
+    rungs: pd.DataFrame
     num_programs: int
     batch: int
     compile_seconds: float
@@ -139,6 +142,35 @@ class Sweep:
             raise ValueError(f"no member {member}; they are numbered from 0 to {len(self.members) - 1}")
 
 
+def joined(sweeps: Sequence[Sweep], keep: str) -> Sweep:
+    """Several sweeps as one, their members numbered through; keep="best" keeps the parameters of the best of all."""
+    offsets = np.cumsum([0, *(len(sweep.members) for sweep in sweeps)]).tolist()
+
+    def moved(name: str) -> pd.DataFrame:
+        tables = (getattr(sweep, name) for sweep in sweeps)
+        parts = [table.assign(member=table["member"] + first) for table, first in zip(tables, offsets, strict=False)]
+        return pd.concat(parts, ignore_index=True)
+
+    kept = {
+        first + n: params for sweep, first in zip(sweeps, offsets, strict=False) for n, params in sweep.kept.items()
+    }
+    whole = Sweep(
+        table=moved("table"),
+        history=moved("history"),
+        rungs=moved("rungs"),
+        num_programs=max(sweep.num_programs for sweep in sweeps),
+        batch=max(sweep.batch for sweep in sweeps),
+        compile_seconds=sum(sweep.compile_seconds for sweep in sweeps),
+        seconds=sum(sweep.seconds for sweep in sweeps),
+        members=tuple(member for sweep in sweeps for member in sweep.members),
+        models=tuple(model for sweep in sweeps for model in sweep.models),
+        keys=tuple(key for sweep in sweeps for key in sweep.keys),
+        kept=kept,
+        score=sweeps[0].score,
+    )
+    return whole if keep == "all" or not kept else replace(whole, kept={whole.best(): kept[whole.best()]})
+
+
 def narrowed(params: Params, place: Placed) -> Params:
     """The columns of the member's own rank, where it ran in a wider program."""
     if place.program is place.model:
@@ -151,14 +183,15 @@ def narrowed(params: Params, place: Placed) -> Params:
 
 
 def tables(
-    placed: list[Placed], solver: Solver, shapes: dict[Model, Params], results: dict[int, Result]
+    placed: list[Placed], solver: Solver, shapes: dict[Model, Params], results: dict[int, Result], epochs: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The history of all members, one row per epoch, and the table of members."""
+    """The history of all members, one row per epoch, and the table of members; `epochs` are the most that any ran."""
     histories, rows = [], []
     for number, (own, model, _, program) in enumerate(placed):
-        status, epoch, columns, _ = results[number]
+        index, epoch, columns, *_ = results[number]
         history = pd.DataFrame({"member": number, **own.point, **columns})
         histories.append(history)
+        status = "pruned" if index == RUNNING and len(history) < epochs else STATUS[index]
         factors = [
             leaf
             for path, leaf in jax.tree_util.tree_leaves_with_path(shapes[program].trained)
@@ -174,7 +207,7 @@ def tables(
             | {"rank": next((int(rank) for rank in ranks if rank is not None), None)}
             | {name: float(getattr(hyper, name)) for name in NUMBERS}
             | {f"extra.{name}": value for name, value in hyper.extra.items()}
-            | {"seed": own.seed, "fold": own.fold, "status": STATUS[status], "epochs": len(history), "epoch": epoch}
+            | {"seed": own.seed, "fold": own.fold, "status": status, "epochs": len(history), "epoch": epoch}
             | {name: results[number].at_epoch(name) for name in columns if name not in ("epoch", "seconds")}
             | {"seconds": columns["seconds"][-1], "dtype": str(jax.tree.leaves(shapes[program])[0].dtype)}
         )

@@ -11,7 +11,8 @@ import numpy as np
 
 from jaxmf import archive, output
 from jaxmf.data.ratings import Ratings
-from jaxmf.training.chunks import Result
+from jaxmf.training.chunks import Chunk, Result
+from jaxmf.training.loop import FitState
 
 _MANIFEST = "config.json"
 _FOLDER = "members"
@@ -84,23 +85,19 @@ def write(folder: Path, number: int, results: dict[int, Result]) -> None:
     header = {}
     for member, result in results.items():
         history = {name: archive.put(arrays, f"{member}.{name}", column) for name, column in result.history.items()}
-        params = None if result.params is None else archive.by_path(result.params)
-        header[str(member)] = {
-            "status": result.status,
-            "epoch": result.epoch,
-            "history": history,
-            "params": params and {path: archive.put(arrays, f"{member}{path}", leaf) for path, leaf in params.items()},
-        }
+        trees = {"params": result.params, "state": result.state}
+        places = {name: _put(arrays, f"{member}.{name}", tree) for name, tree in trees.items()}
+        header[str(member)] = {"status": result.status, "epoch": result.epoch, "history": history, **places}
     archive.write(_path(folder, number), {"members": header}, arrays, _FORMAT)
 
 
-def read(folder: Path, number: int, like: Any) -> dict[int, Result]:
-    """The results of chunk `number`, none if it is not there; `like` has the structure of the parameters.
+def read(folder: Path, chunk: Chunk, like: FitState) -> dict[int, Result]:
+    """The results of a chunk, none if it is not there; `like` has the structure of a member's state.
 
     Raises:
-      ValueError: the file is damaged; the message says which, and to delete it.
+      ValueError: the file is damaged, or of other members; the message says which, and to delete it.
     """
-    path = _path(folder, number)
+    path = _path(folder, chunk.number)
     if not path.exists():
         return {}
     try:
@@ -108,14 +105,26 @@ def read(folder: Path, number: int, like: Any) -> dict[int, Result]:
         results = {}
         for member, packed in header["members"].items():
             history = {name: arrays[place] for name, place in packed["history"].items()}
-            params = None
-            if packed["params"] is not None:
-                leaves = [arrays[packed["params"][name]] for name in archive.by_path(like)]
-                params = jax.tree.unflatten(jax.tree.structure(like), leaves)
-            results[int(member)] = Result(packed["status"], packed["epoch"], history, params)
+            trees = _get(arrays, packed["params"], like.params), _get(arrays, packed["state"], like)
+            results[int(member)] = Result(packed["status"], packed["epoch"], history, *trees)
+        if results.keys() != set(chunk.members):
+            raise ValueError(f"it holds the members {[*results]}, expected {chunk.members}")
         return results
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}. Delete this file, and its members are fitted again") from error
+
+
+def _put(arrays: archive.Arrays, name: str, tree: Any) -> dict[str, str] | None:
+    """The leaves of a pytree among the arrays, and where they are."""
+    if tree is None:
+        return None
+    return {path: archive.put(arrays, name + path, leaf) for path, leaf in archive.by_path(tree).items()}
+
+
+def _get(arrays: archive.Arrays, places: dict[str, str] | None, like: Any) -> Any:
+    if places is None:
+        return None
+    return jax.tree.unflatten(jax.tree.structure(like), [arrays[places[path]] for path in archive.by_path(like)])
 
 
 def _path(folder: Path, number: int) -> Path:

@@ -18,7 +18,7 @@ SCRIPT = """
     model, solver = models.biased_mf(16), solvers.als()
     data = datasets.synthetic(1200, 800, 30_000, seed=0)
     batch = prepare(solver, data)
-    assert min(len(batch.layout.user), len(batch.layout.item)) >= 4
+    assert min(len(side.position) for side in batch.layout) >= 4
 
     print("many sweeps over many buckets", flush=True)
     assert fit(jax.random.key(0), model, solver, batch, epochs=24).status == "completed"

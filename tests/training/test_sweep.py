@@ -206,15 +206,15 @@ def test_a_sweep_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_p
     whole = sweep(*arguments, **options)
     fitted, left = [], 2
 
-    def fit_chunk(job, chunk, home):
+    def fit_chunk(job, chunk, home, earlier):
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
         fitted.extend(chunk.members)
-        return chunks.fit_chunk(job, chunk, home)
+        return chunks.fit_chunk(job, chunk, home, earlier)
 
-    monkeypatch.setattr("jaxmf.training.sweeps.fit_chunk", fit_chunk)
+    monkeypatch.setattr("jaxmf.training.race.fit_chunk", fit_chunk)
     while True:
         try:
             resumed = sweep(*arguments, **options, out=tmp_path)
