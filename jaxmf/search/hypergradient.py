@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -28,6 +28,7 @@ Method = Literal["implicit", "unrolled"]
 
 _EXTRA = "extra."
 _RANGES = {"reg_exponent": (0.0, 1.0), "momentum": (0.0, 0.999)}  # descended as they are, all others as logarithms
+_LEAP = np.log(3)  # farthest that a line search goes at once: beyond some λ all factors are 0, and so is the slope
 _MAX_ITERATIONS = 1000  # of conjugate gradients
 
 
@@ -148,9 +149,9 @@ def descend(
 ) -> Descent:
     """Tune numbers of a fit by descending the validation loss along its hypergradient (L-BFGS-B).
 
-    It is the logarithms of the numbers that descend, but for `reg_exponent` and `momentum`, which stay in [0, 1] and
-    [0, 0.999]. With "implicit" each fit starts from the parameters of the best one so far, which costs few epochs; with
-    "unrolled" each starts anew.
+    The logarithms of the numbers descend, at most by a factor 3 at once; `reg_exponent` and `momentum` as they are, in
+    [0, 1] and [0, 0.999]. With "implicit" each fit starts from the parameters of the best one so far, which costs few
+    epochs; with "unrolled" each starts anew.
 
     Args:
       key, model, solver, train, valid, names, epochs, tol: as in `hypergradient`.
@@ -201,11 +202,19 @@ def descend(
             best[:] = [(trial, found)]
         return found.loss, slopes * [1.0 if name in _RANGES else values[name] for name in names]
 
-    start = [value if name in _RANGES else np.log(value) for name, value in first.items()]
+    @cache
+    def known(x: tuple[float, ...]) -> tuple[float, np.ndarray]:
+        return evaluate(np.array(x))
+
+    x = np.array([value if name in _RANGES else np.log(value) for name, value in first.items()])
     with progress_bar(max_evaluations, progress, "fit") as bar, suppress(_EnoughError):
-        minimize(
-            evaluate, start, jac=True, method="L-BFGS-B", bounds=[_RANGES.get(name, (None, None)) for name in names]
-        )
+        while True:
+            box = [_RANGES.get(name, (centre - _LEAP, centre + _LEAP)) for name, centre in zip(names, x, strict=True)]
+            found = minimize(lambda x: known(tuple(x)), x, jac=True, method="L-BFGS-B", bounds=box)
+            at_edge = [name not in _RANGES for name in names] & (np.abs(found.x - x) > 0.99 * _LEAP)
+            if not at_edge.any():
+                break
+            x = found.x
     if not best:
         raise ValueError(f"descend: every fit diverged: start from other numbers than {first}")
     tuned, found = best[0]
