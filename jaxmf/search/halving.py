@@ -15,7 +15,7 @@ from jaxmf.search.rungs import check_validated, comparisons, keeping_best, rungs
 from jaxmf.search.space import Space, check_space, draw
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.checks import check_key
-from jaxmf.training.grid import Grid, Member, members
+from jaxmf.training.grid import Grid, members, setting
 from jaxmf.training.race import Choices, Select, race
 from jaxmf.training.result import Sweep
 
@@ -60,7 +60,7 @@ def halving(
     folds = choices.get("folds")
     check_validated("halving", valid, folds)
     listed = members(grid, choices.get("hyper") or Hyper(), None if folds is None else len(folds))
-    settings = [_setting(member) for member in listed]
+    settings = [setting(member) for member in listed]
     steps = rungs("halving", epochs, min_epochs, factor)
     steps = steps[-comparisons(len(set(settings)), factor) - 1 :]
     select = _best_of(settings, [0] * len(listed), factor)
@@ -134,10 +134,6 @@ def hyperband(
         select=select,
         **keeping_best(choices, epochs),
     )
-
-
-def _setting(member: Member) -> Hashable:
-    return tuple((name, value) for name, value in member.point.items() if name not in ("seed", "fold"))
 
 
 def _best_of(settings: Sequence[Hashable], brackets: Sequence[int], factor: int) -> Select:

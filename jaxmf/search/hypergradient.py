@@ -20,13 +20,12 @@ from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, mean_loss, o
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import STATUS, Prepared, check_hyper, make_fit, start
 from jaxmf.training.checks import check_functions, check_key, check_rank
-from jaxmf.training.grid import NUMBERS
+from jaxmf.training.grid import EXTRA, NUMBERS, with_numbers
 from jaxmf.training.host import Options, advance, begin, progress_bar
 from jaxmf.training.loop import cast_hyper, check_static, first_state
 
 Method = Literal["implicit", "unrolled"]
 
-_EXTRA = "extra."
 _RANGES = {"reg_exponent": (0.0, 1.0), "momentum": (0.0, 0.999)}  # descended as they are, all others as logarithms
 _LEAP = np.log(3)  # farthest that a line search goes at once: beyond some λ all factors are 0, and so is the slope
 _MAX_ITERATIONS = 1000  # of conjugate gradients
@@ -225,16 +224,9 @@ class _EnoughError(Exception):
     """As many evaluations as are allowed."""
 
 
-def with_numbers(hyper: Hyper, values: Mapping[str, Any]) -> Hyper:
-    """`hyper` with other numbers, by name; `extra.NAME` for a user's own."""
-    own = {name: value for name, value in values.items() if not name.startswith(_EXTRA)}
-    extra = {name.removeprefix(_EXTRA): value for name, value in values.items() if name.startswith(_EXTRA)}
-    return hyper._replace(**own, extra=hyper.extra | extra)
-
-
 def _values(hyper: Hyper, names: Sequence[str]) -> dict[str, float]:
     """The named numbers as they are; λ_b and the biases' learning rate as what None means."""
-    meant = hyper._asdict() | {f"{_EXTRA}{name}": value for name, value in hyper.extra.items()}
+    meant = hyper._asdict() | {f"{EXTRA}{name}": value for name, value in hyper.extra.items()}
     meant["l2_bias"] = bias_l2(hyper)
     if hyper.learning_rate_bias is None:
         meant["learning_rate_bias"] = hyper.learning_rate
@@ -261,7 +253,7 @@ def _checked(
         raise ValueError(f"hypergradient: method must be 'implicit' or 'unrolled', not {method!r}")
     if not is_positive(tol):
         raise ValueError(f"hypergradient: tol must be a positive number, not {tol!r}")
-    known = [*NUMBERS, *(f"{_EXTRA}{name}" for name in hyper.extra)]
+    known = [*NUMBERS, *(f"{EXTRA}{name}" for name in hyper.extra)]
     if isinstance(names, str) or not names or len(set(names)) < len(names) or not set(names) <= set(known):
         raise ValueError(f"hypergradient: names must be different ones of {', '.join(known)}, not {names!r}")
     if method == "implicit" and hyper.rank is not None:
@@ -293,11 +285,12 @@ def _evaluate(
         (loss, state), slopes = _unrolled(model, solver, epochs)(values, key, batch, valid, numbers, params)
         checks = (jnp.nan, jnp.nan)
     else:
-        state = None if params is None else first_state(model, solver, params, numbers, None)
-        program, state, _ = begin(key, model, solver, batch, numbers, Options(track=False), state)
+        program, state, _ = begin(key, model, solver, batch, numbers, Options(track=False))
+        initial = state.params.trained
+        if params is not None:
+            state = first_state(model, solver, params, numbers, None)
         for after, _, _ in advance(key, program, batch, numbers, state, epochs):
             state = after
-        initial = start(key, model, solver, batch, numbers).params.trained
         with jax.enable_x64(True):
             arguments = to_float64((values, state.params, initial, batch.train, valid, numbers))
             loss, slopes, *checks = _implicit(model)(*arguments, tol)

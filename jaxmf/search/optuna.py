@@ -83,8 +83,8 @@ def optuna(
       ImportError: Optuna is not installed.
       ValueError: as `sweep`; a space that is none, no validation ratings, or a number out of range.
 
-    Cost: that of the fits at the width of the largest rank; one compilation of at most two programs (a rank makes no
-    more) for each width of the ladder that is visited.
+    Cost: that of the fits at the width of the largest rank; one compilation for each width of the ladder that is
+    visited.
 
     References: Akiba et al. (2019), Optuna: a next-generation hyperparameter optimization framework; Bergstra et al.
     (2011), Algorithms for hyper-parameter optimization (TPE).

@@ -11,6 +11,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import Fit, Sweep, fit
+from jaxmf.training.grid import setting
 
 
 class Chosen(NamedTuple):
@@ -69,19 +70,18 @@ def refit(
         raise ValueError("refit: the search had no validation ratings to choose by: give it valid= or folds=")
     groups: dict[tuple[Any, ...], list[int]] = {}
     for number, member in enumerate(runs.members):
-        setting = tuple((name, value) for name, value in member.point.items() if name not in ("seed", "fold"))
-        groups.setdefault(setting, []).append(number)
+        groups.setdefault(setting(member), []).append(number)
     frame = runs.to_frame()
     scores = {
-        setting: frame[runs.score].to_numpy(float)[own].mean()
-        for setting, own in groups.items()
+        point: frame[runs.score].to_numpy(float)[own].mean()
+        for point, own in groups.items()
         if not (frame["status"].iloc[own] == "pruned").any()
     }
-    finite = {setting: score for setting, score in scores.items() if np.isfinite(score)}
+    finite = {point: score for point, score in scores.items() if np.isfinite(score)}
     if not finite:
         raise ValueError("refit: no setting has a finite score; see the column status of runs.to_frame()")
-    setting, score = min(finite.items(), key=lambda pair: pair[1])
-    own = groups[setting]
+    best, score = min(finite.items(), key=lambda pair: pair[1])
+    own = groups[best]
     if epochs is None:
         epochs = max(1, round(frame["epoch"].iloc[own].mean()))
     first = own[0]
@@ -90,7 +90,7 @@ def refit(
     )
     found = evaluate.rating(fitted.model, fitted.params, test)
     table = runs.summary().sort_values(runs.score, ignore_index=True, kind="stable")
-    chosen = Chosen(fitted, dict(setting), float(score), found, table)
+    chosen = Chosen(fitted, dict(best), float(score), found, table)
     if out is not None:
         output.write_table(Path(out) / "search.csv", table)
         facts = {"setting": chosen.setting, "epochs": epochs, "score": chosen.score, "monitor": runs.score}

@@ -12,7 +12,7 @@ from jaxmf.training.checks import check_hyper
 Grid = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]
 
 NUMBERS = tuple(name for name in Hyper._fields if name not in ("rank", "extra"))
-_EXTRA = "extra."
+EXTRA = "extra."
 
 # What decides between one program for all ranks and one for each; benchmarks/sweep.py shows both ways.
 _SECONDS_PER_COLUMN = 5e-9  # of an epoch, per rating and column of the factors
@@ -53,8 +53,8 @@ def members(grid: Grid, hyper: Hyper, num_folds: int | None = None) -> list[Memb
     points = _product(grid) if isinstance(grid, Mapping) else _listed(grid)
     known = ("rank", "seed", "fold", *NUMBERS)
     for name in points[0]:
-        if not isinstance(name, str) or not (name in known or (name.startswith(_EXTRA) and len(name) > len(_EXTRA))):
-            raise ValueError(f"sweep: grid names {name!r}; expected {', '.join(known)} or {_EXTRA}NAME")
+        if not isinstance(name, str) or not (name in known or (name.startswith(EXTRA) and len(name) > len(EXTRA))):
+            raise ValueError(f"sweep: grid names {name!r}; expected {', '.join(known)} or {EXTRA}NAME")
     if "fold" in points[0] and num_folds is None:
         raise ValueError(
             "sweep: grid names 'fold', but there are no folds: pass folds=jaxmf.splits.k_fold(train, k) without valid="
@@ -106,12 +106,12 @@ def _member(point: dict[str, Any], hyper: Hyper, num_folds: int | None) -> Membe
         ):
             limit = "" if high is None else f" to {high}"
             raise ValueError(f"sweep: {name} must be an integer from {low}{limit}, not {value!r}, in the point {point}")
-    numbers = {name: value for name, value in point.items() if name in NUMBERS}
-    extra = {name.removeprefix(_EXTRA): value for name, value in point.items() if name.startswith(_EXTRA)}
-    for name, value in (numbers | extra).items():
+    numbers = {name: value for name, value in point.items() if name not in whole}
+    for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise ValueError(f"sweep: {name} must be one finite number, not {value!r}, in the point {point}")
-    hyper = hyper._replace(**numbers, extra=hyper.extra | extra)
+            own = name.removeprefix(EXTRA)
+            raise ValueError(f"sweep: {own} must be one finite number, not {value!r}, in the point {point}")
+    hyper = with_numbers(hyper, numbers)
     if "rank" in point:
         hyper = hyper._replace(rank=None)
     try:
@@ -119,6 +119,18 @@ def _member(point: dict[str, Any], hyper: Hyper, num_folds: int | None) -> Membe
     except ValueError as error:
         raise ValueError(f"sweep: {error}, in the point {point}") from None
     return Member(point, hyper, whole["rank"], whole["seed"], whole["fold"])
+
+
+def setting(member: Member) -> tuple[tuple[str, Any], ...]:
+    """What a member shares with those that differ from it in seed or fold only: its point without these."""
+    return tuple((name, value) for name, value in member.point.items() if name not in ("seed", "fold"))
+
+
+def with_numbers(hyper: Hyper, values: Mapping[str, Any]) -> Hyper:
+    """`hyper` with other numbers, by name; `extra.NAME` for a user's own."""
+    own = {name: value for name, value in values.items() if not name.startswith(EXTRA)}
+    extra = {name.removeprefix(EXTRA): value for name, value in values.items() if name.startswith(EXTRA)}
+    return hyper._replace(**own, extra=hyper.extra | extra)
 
 
 class Placed(NamedTuple):

@@ -89,7 +89,8 @@ def race(
       entry: for each point of the grid, the rung up to which it runs before it is first compared; default all 0.
       select: `select(rung, scores)` returns the members that go on, of those that have run up to that rung; their
         scores are those of the monitored column at the epoch of their parameters, infinite where it is not finite.
-        Members that enter at the next rung, or have stopped by themselves, need not be named.
+        Members that enter at the next rung need not be named; those that have stopped by themselves stay in the race
+        only if they are.
       program: the model, wide enough for all ranks, that all members run in; default as `pad` says.
 
     Returns:
@@ -151,7 +152,7 @@ def race(
             facts |= {"rungs": list(rungs), "entry": enters}
         store.claim(Path(out), facts, train, (prepared, folds), lambda: program_text(job, chunks[0], prepared))
     homes = [jax.device_put(prepared, device) if len(devices) > 1 else prepared for device in devices]
-    states = {each: _state(each, job, shape) for each, shape in shapes.items()}
+    states = {} if out is None else {each: _state(each, job, shape) for each, shape in shapes.items()}
     results: dict[int, Result] = {}
     kept: dict[int, Params] = {}
     compiled: dict[Any, float] = {}

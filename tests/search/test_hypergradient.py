@@ -6,7 +6,7 @@ import pytest
 from helpers import KEY, MODELS, SOLVERS, pick, random_ratings
 
 from jaxmf import Hyper, evaluate, models, search, solvers, sweep
-from jaxmf.search.hypergradient import with_numbers
+from jaxmf.training.grid import with_numbers
 
 HYPER = Hyper(
     l2=0.3,
