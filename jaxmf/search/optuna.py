@@ -68,8 +68,9 @@ def optuna(
       ask: trials that are asked for at once. A sampler knows nothing of the others of a batch, except, as TPE does,
         where they are.
       sampler: "tpe", "random", or an Optuna sampler; unless a `study` brings its own. It is seeded by `key`.
-      study: a study to go on with, of direction "minimize"; default: a new one that prunes by the median of earlier
-        trials. A study with a storage of its own survives a run that dies: give it again, with the trials missing.
+      study: a study to go on with, of direction "minimize"; default: a new one that at each rung gives up a trial in
+        the worst quarter of those before it. A study with a storage of its own survives a run that dies: give it
+        again, with the trials missing.
       epochs: of a trial that is not pruned.
       min_epochs: epochs before the first report, at least; default: epochs / factor², so that there are two.
       factor: each rung has `factor` times the epochs of the one before.
@@ -112,7 +113,7 @@ def optuna(
     if "rank" in space and model.with_rank is not None:
         program = model.with_rank(largest[1]["rank"])
     if study is None:
-        study = library.create_study(sampler=_sampler(key, library, sampler), pruner=library.pruners.MedianPruner())
+        study = library.create_study(sampler=_sampler(key, library, sampler), pruner=library.pruners.PercentilePruner(75.0))
     distributions = {name: _distribution(library, values) for name, values in space.items()}
 
     folded = 1 if folds is None else len(folds)
