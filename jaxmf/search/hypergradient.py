@@ -206,10 +206,11 @@ def descend(
         return evaluate(np.array(x))
 
     x = np.array([value if name in _RANGES else np.log(value) for name, value in first.items()])
+    options = {"ftol": 10 * float(jnp.finfo(batch.train.value.dtype).eps)}  # less than that is the loss's rounding
     with progress_bar(max_evaluations, progress, "fit") as bar, suppress(_EnoughError):
         while True:
             box = [_RANGES.get(name, (centre - _LEAP, centre + _LEAP)) for name, centre in zip(names, x, strict=True)]
-            found = minimize(lambda x: known(tuple(x)), x, jac=True, method="L-BFGS-B", bounds=box)
+            found = minimize(lambda x: known(tuple(x)), x, jac=True, method="L-BFGS-B", bounds=box, options=options)
             at_edge = [name not in _RANGES for name in names] & (np.abs(found.x - x) > 0.99 * _LEAP)
             if not at_edge.any():
                 break

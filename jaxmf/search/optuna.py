@@ -113,7 +113,9 @@ def optuna(
     if "rank" in space and model.with_rank is not None:
         program = model.with_rank(largest[1]["rank"])
     if study is None:
-        study = library.create_study(sampler=_sampler(key, library, sampler), pruner=library.pruners.PercentilePruner(75.0))
+        study = library.create_study(
+            sampler=_sampler(key, library, sampler), pruner=library.pruners.PercentilePruner(75.0)
+        )
     distributions = {name: _distribution(library, values) for name, values in space.items()}
 
     folded = 1 if folds is None else len(folds)
