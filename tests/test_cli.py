@@ -318,6 +318,8 @@ def test_sweep(jaxmf, table, tmp_path):
     ended = jaxmf("sweep", "--rank", 1, "--l2", 0.1, 0.2, *options)
     assert ended.code == 2
     assert "holds another sweep: it differs in configuration" in ended.err
+    assert "which is 16 items from {'rank': 1, 'l2': 0.1, 'seed': 0, 'fold': 0} to" in ended.err
+    assert len(ended.err) < 400 + len(str(out))
 
 
 def test_a_sweep_that_diverges_everywhere_is_exit_code_1(jaxmf, table, tmp_path):

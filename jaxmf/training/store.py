@@ -74,9 +74,16 @@ def _refuse_other(folder: Path, before: dict[str, Any], now: dict[str, Any], nam
         name = different[0]
         more = f" (and in {len(different) - 1} more)" if len(different) > 1 else ""
         raise ValueError(
-            f"{folder} holds another sweep: it differs in {name}{more}, which is {old.get(name)!r} there and "
-            f"{new.get(name)!r} here. Give another out=, or delete the folder"
+            f"{folder} holds another sweep: it differs in {name}{more}, which is {_brief(old.get(name))} there and "
+            f"{_brief(new.get(name))} here. Give another out=, or delete the folder"
         )
+
+
+def _brief(value: Any) -> str:
+    """As Python writes it, of a long list only the first and the last."""
+    if isinstance(value, list) and len(value) > 4:
+        return f"{len(value)} items from {value[0]!r} to {value[-1]!r}"
+    return repr(value)
 
 
 def write(folder: Path, number: int, results: dict[int, Result]) -> None:
