@@ -1,6 +1,6 @@
 """The command line: argument parsing and printing; the work is in the library."""
 
-import importlib
+import itertools
 import sys
 from importlib.metadata import version
 from pathlib import Path
@@ -9,11 +9,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-# Names that a shell completes. Those of the library are in modules that load JAX, for which nobody waits at a TAB.
-_MODELS = ("mf", "biased_mf", "content_mf")
-_SOLVERS = ("sgd", "minibatch", "momentum", "adam", "als")
-_DATA = ("synthetic", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
-_ALS_COMPONENTS = 64
+from jaxmf import named
 
 
 def _teach(heading: str, *commands: str, codes: str) -> str:
@@ -44,7 +40,7 @@ Data = Annotated[
         help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), "
         "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, else downloaded once), or the path of a CSV or Parquet file "
         "with columns user_id, item_id, rating and perhaps timestamp.",
-        autocompletion=lambda: _DATA,
+        autocompletion=lambda: named.DATA,
     ),
 ]
 Rename = Annotated[
@@ -68,11 +64,11 @@ Column = Annotated[
 Components = Annotated[
     int | None,
     typer.Option(
-        help=f"For content_mf: reduce the words to so many features; als: {_ALS_COMPONENTS} if not given.", min=1
+        help=f"For content_mf: reduce the words to so many features; als: {named.ALS_COMPONENTS} if not given.", min=1
     ),
 ]
 SolverName = Annotated[
-    str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: _SOLVERS)
+    str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: named.SOLVERS)
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
 Rank = Annotated[int, typer.Option(help="Number of factors.", min=1)]
@@ -146,7 +142,7 @@ def study(
     from jaxmf import study as job
 
     try:
-        metrics = job.run(_load(data, rename), out, rank, l2, epochs, patience, seed, progress=not quiet)
+        metrics = job.run(named.dataset(data, rename), out, rank, l2, epochs, patience, seed, progress=not quiet)
     except job.WrongGradientError as error:
         typer.echo(f"jaxmf: {error}", err=True)
         raise typer.Exit(1) from error
@@ -169,7 +165,7 @@ def fit(
     rename: Rename = None,
     items: Items = None,
     out: Out = Path("results/fit"),
-    model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.", autocompletion=lambda: _MODELS)] = "biased_mf",
+    model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.", autocompletion=lambda: named.MODELS)] = "biased_mf",
     column: Column = None,
     components: Components = None,
     rank: Rank = 16,
@@ -191,11 +187,11 @@ def fit(
     """
     from jaxmf import jobs as job
 
-    recipe, hyper = _recipe(solver, l2)
+    recipe, hyper = named.recipe(solver, l2)
     hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
     if learning_rate is not None:
         hyper = hyper._replace(learning_rate=learning_rate)
-    chosen, loaded = _model(model, rank, column, components, solver), _load(data, rename, items)
+    chosen, loaded = named.model(model, rank, column, components, solver), named.dataset(data, rename, items)
     result, metrics = job.fit_one(
         loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
     )
@@ -221,7 +217,7 @@ def sweep(
     rename: Rename = None,
     items: Items = None,
     out: Out = Path("results/sweep"),
-    model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.", autocompletion=lambda: _MODELS)] = "biased_mf",
+    model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.", autocompletion=lambda: named.MODELS)] = "biased_mf",
     column: Column = None,
     components: Components = None,
     rank: Annotated[list[int], typer.Option(help="Numbers of factors.")] = [4, 8, 16],  # noqa: B006
@@ -254,12 +250,12 @@ def sweep(
     """
     from jaxmf import jobs as job
 
-    recipe, hyper = _recipe(solver, l2[0])
+    recipe, hyper = named.recipe(solver, l2[0])
     hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
     grid: dict[str, Any] = {"rank": rank, "l2": l2}
     grid |= {"learning_rate": learning_rate} if learning_rate else {}
     grid |= {"seed": range(seeds)} if seeds > 1 else {}
-    chosen, loaded = _model(model, max(rank), column, components, solver), _load(data, rename, items)
+    chosen, loaded = named.model(model, max(rank), column, components, solver), named.dataset(data, rename, items)
     runs, summary = job.sweep_grid(
         loaded,
         out,
@@ -291,8 +287,8 @@ def sweep(
     epilog=_teach(
         "Examples:",
         "jaxmf verify",
-        "jaxmf verify --data my.csv --model mine:model",
-        codes="0 fine; 1 a gradient is wrong; 2 bad input",
+        "jaxmf verify --data my.csv --model my_module:my_model --out results/verify",
+        codes="0 fine; 1 a derivative is wrong; 2 bad input",
     )
 )
 def verify(
@@ -302,42 +298,48 @@ def verify(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{_MODEL_HELP}. May be repeated; default: mf and biased_mf.", autocompletion=lambda: _MODELS
+            help=f"{_MODEL_HELP}. May be repeated; default: mf and biased_mf.", autocompletion=lambda: named.MODELS
         ),
     ] = None,
     rank: Rank = 8,
     l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.05,
     l2_bias: Annotated[float, typer.Option(help="λ_b, the penalty on biases.")] = 0.02,
     reg_exponent: Exponent = 0.5,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables, and figures of errors by step.", file_okay=False)
+    ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Check gradients leaf by leaf: autodiff, formula, differences.
+    """Check gradients and curvature leaf by leaf: autodiff, formulas, differences.
 
-    Of each leaf of the parameters, autodiff is compared with the hand-derived formula and with central differences, in
-    float64.
+    Of each leaf of the parameters, in float64, autodiff in both modes is compared with the hand-derived formulas and
+    with central differences, with Taylor polynomials, with a complex step and with the normal equations that als
+    solves, each where the model has them.
     """
-    import jax
-
-    from jaxmf import verify as job
+    from jaxmf.jobs import verify_models
     from jaxmf.models import Hyper
-    from jaxmf.training import check_hyper
 
-    candidates = {name: _model(name, rank) for name in model or ["mf", "biased_mf"]}
-    loaded, hyper, passed = _load(data, rename, items), Hyper(l2, l2_bias, reg_exponent), True
-    check_hyper(hyper)
-    for name, candidate in candidates.items():
-        chosen = candidate(loaded) if callable(candidate) else candidate
-        params = chosen.init(jax.random.key(seed), loaded.ratings, hyper)
-        report = job.gradients(chosen, params, loaded, hyper, seed=seed)
-        passed &= report.passed
-        if not quiet:
-            typer.echo(f"{name}: {'passed' if report.passed else 'FAILED'}")
-            typer.echo(report.to_frame().to_string(index=False, na_rep="", float_format="{:.1e}".format) + "\n")
-        if not report.passed:
-            wrong = ", ".join(report.table.loc[~report.table["passed"], "leaf"])
-            typer.echo(f"jaxmf: the gradient of {name} is wrong in {wrong}", err=True)
-    if not passed:
+    candidates = {name: named.model(name, rank) for name in model or ["mf", "biased_mf"]}
+    hyper = Hyper(l2, l2_bias, reg_exponent)
+    tables, refusals = verify_models(
+        named.dataset(data, rename, items), candidates, hyper, seed, out, progress=not quiet
+    )
+    wrong = []
+    for name, (check, table) in itertools.product(candidates, tables.items()):
+        own = table[table["model"] == name].drop(columns="model")
+        if len(own) and not quiet:
+            typer.echo(f"{name}, {check}: {'passed' if own['passed'].all() else 'FAILED'}")
+            typer.echo(own.to_string(index=False, na_rep="", float_format="{:.3g}".format) + "\n")
+        if not own["passed"].all():
+            leaves = ", ".join(dict.fromkeys(own.loc[~own["passed"], "leaf"]))
+            wrong.append(f"jaxmf: {check} of {name}: wrong in {leaves}")
+    for refusal in () if quiet else refusals:
+        typer.echo(refusal)
+    if out is not None and not quiet:
+        typer.echo(f"Tables and figures in {out}")
+    if wrong:
+        typer.echo("\n".join(wrong), err=True)
         raise typer.Exit(1)
 
 
@@ -369,8 +371,8 @@ def evaluate(
     from jaxmf import evaluate as job
     from jaxmf import output
 
-    fitted, train = _kept(fit, model, rank)
-    table = job.against_baselines(fitted.model, fitted.params, train, train.align(_load(data, rename)), clip)
+    fitted, train = named.kept(fit, model, rank)
+    table = job.against_baselines(fitted.model, fitted.params, train, train.align(named.dataset(data, rename)), clip)
     typer.echo(table.to_string(index=False, float_format="{:.4f}".format))
     if out is not None:
         output.write_table(out, table)
@@ -401,10 +403,10 @@ def predict(
     from jaxmf import predict as job
     from jaxmf.data.tables import read_table
 
-    fitted, train = _kept(fit, model, rank)
+    fitted, train = named.kept(fit, model, rank)
     pairs = read_table(data)
-    named = pairs.rename(columns=_columns(rename))
-    output.write_table(out, pairs.assign(prediction=job(fitted.model, fitted.params, train, named, clip)))
+    ours = pairs.rename(columns=named.columns_of(rename))
+    output.write_table(out, pairs.assign(prediction=job(fitted.model, fitted.params, train, ours, clip)))
 
 
 def main() -> None:
@@ -414,115 +416,3 @@ def main() -> None:
     except (ValueError, OSError) as error:
         typer.echo(f"jaxmf: {' '.join(str(error).split())}", err=True)
         sys.exit(2)
-
-
-def _columns(rename: list[str] | None) -> dict[str, str]:
-    columns = dict(pair.split("=", 1) for pair in rename or [] if "=" in pair)
-    known = ("user_id", "item_id", "rating", "timestamp")
-    if len(columns) < len(rename or []) or not set(columns.values()) <= set(known):
-        raise ValueError(
-            f"--rename must be NAME=OURS with OURS one of {', '.join(known)}, not {' '.join(rename or [])}"
-        )
-    return columns
-
-
-def _load(name: str, rename: list[str] | None, items: Path | None = None) -> Any:
-    from jaxmf.data import Dataset, datasets
-    from jaxmf.data.movielens import RELEASES
-
-    columns, path = _columns(rename), Path(name)
-    if path.is_file() or {".csv", ".parquet"} & set(path.suffixes):
-        if not path.exists():
-            raise ValueError(f"--data {name}: no such file")
-        read = Dataset.from_parquet if ".parquet" in path.suffixes else Dataset.from_csv
-        known = None if items is None else _item_table(items, columns)
-        try:
-            data = read(path, columns, known)
-        except ImportError as error:
-            raise ValueError(str(error)) from error
-        except ValueError as error:
-            hint = "; on the command line: --rename NAME=OURS" if "missing column" in str(error) else ""
-            raise ValueError(f"{error}{hint}") from error
-        if "timestamp" in columns.values() and data.timestamp is None:
-            raise ValueError(f"--rename {' '.join(rename or [])}: {name} has no such column for timestamp")
-        return data
-    if columns:
-        raise ValueError(f"--rename is for CSV and Parquet files; {name} has its own names")
-    if items is not None:
-        raise ValueError(f"--items is for CSV and Parquet files; {name} has its own items")
-    if name == "synthetic":
-        return datasets.synthetic()
-    if name in RELEASES:
-        return datasets.movielens(name)
-    known_data = ", ".join(["synthetic", *RELEASES])
-    raise ValueError(f"--data must be {known_data} or the path of a CSV or Parquet file, not {name!r}")
-
-
-def _item_table(path: Path, columns: dict[str, str]) -> Any:
-    from jaxmf.data.tables import read_table
-
-    table = read_table(path)
-    if "item_id" not in table.rename(columns=columns):
-        raise ValueError(f"--items {path}: missing column item_id; found {list(table)}: --rename NAME=item_id")
-    return table
-
-
-def _kept(path: Path, model: str | None, rank: int) -> Any:
-    """A fit and its training data."""
-    from jaxmf import load
-
-    return load(path, _own_model(model, rank) if model else None)
-
-
-def _recipe(solver: str, l2: float) -> Any:
-    """The recipe of that name, and the numbers that it starts from."""
-    from jaxmf.recipes import RECIPES, starting_hyper
-
-    if solver not in RECIPES:
-        raise ValueError(f"--solver must be one of {', '.join(RECIPES)}, not {solver!r}")
-    return RECIPES[solver], starting_hyper(RECIPES[solver], l2)
-
-
-def _model(
-    name: str, rank: int, columns: list[str] | None = None, components: int | None = None, solver: str = ""
-) -> Any:
-    """The model of that name; content_mf as a function from the training data, whose items it reads."""
-    from jaxmf import content, models
-    from jaxmf.recipes import MODELS
-
-    def of_items(train: Any) -> Any:
-        try:
-            features = content.tfidf(train, columns, components=components)
-        except ValueError as error:
-            raise ValueError(f"{error}; on the command line: --items FILE, --column NAME") from error
-        return models.content_mf(rank, features)
-
-    if name != "content_mf" and (columns or components):
-        raise ValueError(f"--column and --components are for --model content_mf, not {name}")
-    if solver == "als":
-        components = components or _ALS_COMPONENTS
-    if name == "content_mf":
-        return of_items
-    if name in MODELS:
-        return MODELS[name](rank)
-    if ":" not in name:
-        raise ValueError(f"--model must be one of {', '.join(_MODELS)} or module:attribute, not {name!r}")
-    return _own_model(name, rank)
-
-
-def _own_model(name: str, rank: int) -> Any:
-    from jaxmf.models import Model
-
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise ValueError(f"--model must be module:attribute, not {name!r}")
-    sys.path.insert(0, "")
-    try:
-        found = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"--model {name}: {error}") from error
-    if callable(found):
-        found = found(rank)
-    if not isinstance(found, Model):
-        raise ValueError(f"--model {name}: expected a jaxmf.Model, found {type(found).__name__}")
-    return found

@@ -1,19 +1,19 @@
 """What the command line does on one data set: one fit, or a sweep, from the split to tables and figures."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 import pandas as pd
 
-from jaxmf import evaluate, models, output
+from jaxmf import evaluate, models, output, verify
 from jaxmf.data import Dataset, splits
 from jaxmf.data.checks import check_clip
 from jaxmf.models import Hyper, Model
 from jaxmf.persist import save
 from jaxmf.solvers import Solver
-from jaxmf.training import Fit, Sweep, fit, sweep
+from jaxmf.training import Fit, Sweep, check_hyper, fit, sweep
 from jaxmf.training.grid import Grid
 
 
@@ -146,6 +146,72 @@ def sweep_grid(
         plot.save(plot.panel(runs.to_frame(), metrics, *swept[:2]), out / "figures" / "panel.png")
     plot.save(plot.curves(runs.history, "valid_rmse", swept), out / "figures" / "curves.png")
     return runs, summary
+
+
+def verify_models(
+    data: Dataset,
+    candidates: Mapping[str, Model | Callable[[Dataset], Model]],
+    hyper: Hyper,
+    seed: int = 0,
+    out: Path | None = None,
+    progress: bool = False,
+) -> tuple[dict[str, pd.DataFrame], list[str]]:
+    """Check models by all of `jaxmf.verify` that needs no more than a model and a point, the initial parameters.
+
+    Args:
+      data: the ratings.
+      candidates: the models by name, or functions that make them from the ratings.
+      hyper: as in `jaxmf.verify.gradients`.
+      seed: of the initial parameters and the directions.
+      out: folder for config.json, a CSV per check, that of `jaxmf.verify.differences` too, and figures.
+      progress: show a progress bar on standard error.
+
+    Returns:
+      the tables of `gradients`, `hessian`, `taylor` and `complex_step`, each with a column `model`, and a sentence for
+      every check that does not apply.
+
+    Raises:
+      ValueError: as `jaxmf.verify.gradients`.
+    """
+    from tqdm import tqdm
+
+    from jaxmf import plot
+
+    tables: dict[str, list[pd.DataFrame]] = {}
+    refusals = []
+    check_hyper(hyper)
+    checks = (verify.gradients, verify.hessian, verify.taylor, verify.complex_step)
+    bar = tqdm(total=len(candidates) * (len(checks) + (out is not None)), disable=not progress)
+    for name, candidate in candidates.items():
+        model = candidate if isinstance(candidate, Model) else candidate(data)
+        given = (model, model.init(jax.random.key(seed), data.ratings, hyper), data, hyper)
+        for check in checks:
+            bar.set_description(f"{name}, {check.__name__}")
+            try:
+                table = check(*given, seed=seed).to_frame()
+            except verify.NotAnalyticError as error:
+                refusals.append(str(error))
+            else:
+                tables.setdefault(check.__name__, []).append(table.assign(model=name))
+            bar.update()
+        if out is not None:
+            bar.set_description(f"{name}, differences")
+            found = verify.differences(*given, seed=seed)
+            tables.setdefault("differences", []).append(found.slopes.assign(model=name))
+            file = f"{name.replace(':', '.')}.png"
+            plot.save(plot.step_sizes(found.curves, found.slopes), out / "figures" / f"step_sizes-{file}")
+            plot.save(plot.remainders(verify.remainders(*given, seed=seed)), out / "figures" / f"remainders-{file}")
+            bar.update()
+    bar.close()
+    whole = {name: pd.concat(found, ignore_index=True) for name, found in tables.items()}
+    whole = {name: table[["model", *table.columns.drop("model")]] for name, table in whole.items()}
+    if out is not None:
+        numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
+        configuration = {"job": "verify", "models": list(candidates), "hyper": numbers}
+        output.write_json(out / "config.json", output.manifest(data.describe(), configuration, seed))
+        for name, table in whole.items():
+            output.write_table(out / f"{name}.csv", table)
+    return whole, refusals
 
 
 def split_three(data: Dataset, seed: int) -> tuple[Dataset, Dataset, Dataset, str]:

@@ -63,6 +63,18 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
+def markdown(table: pd.DataFrame, form: str = "{:.4f}") -> str:
+    """A table in Markdown, numbers that 3 decimals do not give in the form asked for, NaN as nothing."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return "" if np.isnan(value) else f"{value:g}" if value == round(value, 3) else form.format(value)
+        return str(value)
+
+    rows = [list(table.columns), ["---"] * table.shape[1], *([cell(v) for v in row] for row in table.to_numpy(object))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
 def manifest(data: dict[str, Any], configuration: dict[str, Any], seed: int | None) -> dict[str, Any]:
     """What a result came from, ready for JSON.
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from jaxmf import output
 from jaxmf.training import Sweep
 
 
@@ -54,11 +55,11 @@ def summary(
         f"{'Every leaf passed' if gradients['passed'].all() else 'NOT every leaf passed'}: autodiff, the hand-derived "
         "formula and central differences, in float64. Largest relative disagreements: hand-derived and autodiff "
         f"{errors['hand_vs_autodiff'].max():.1e}, autodiff and differences {errors['autodiff_vs_central'].max():.1e}.",
-        _markdown(gradients[["model", "leaf", "size", *errors, "passed"]], "{:.1e}"),
+        output.markdown(gradients[["model", "leaf", "size", *errors, "passed"]], "{:.1e}"),
         "## Errors",
         f"λ and the epoch are the best on validation; test was read once per row. RMSE and MAE in the ratings' unit, "
         f"{manifest['dtype']}, predictions not clipped. `search.csv` has every λ tried, `history.csv` every epoch.",
-        _markdown(shown, "{:.4f}"),
+        output.markdown(shown, "{:.4f}"),
         "![Error by solver](figures/error_by_solver.png)",
         "## Convergence",
         "![Validation RMSE by epoch and by second](figures/convergence.png)",
@@ -100,13 +101,3 @@ def _edges(fitted: pd.DataFrame, grid: list[float]) -> str:
         return "No λ was chosen at an edge of the grid."
     names = ", ".join(f"{row.model} by {row.solver} ({row.l2:g})" for row in edge.itertuples())
     return f"λ was chosen at an edge of the grid, so that a wider grid may do better, for {names}."
-
-
-def _markdown(table: pd.DataFrame, form: str) -> str:
-    def cell(value: Any) -> str:
-        if isinstance(value, float):
-            return "" if np.isnan(value) else f"{value:g}" if value == round(value, 3) else form.format(value)
-        return str(value)
-
-    rows = [list(table.columns), ["---"] * table.shape[1], *([cell(v) for v in row] for row in table.to_numpy(object))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)

@@ -79,6 +79,8 @@ class Model(NamedTuple):
         that sum from `target`, and the penalty is a diagonal quadratic in the rows. ALS and fold-in need it.
       with_rank: `(rank) -> Model`, the same model at another width, or None.
       name: shown in tables.
+      hvp: `(params, ratings, weight, hyper, direction) -> Rows`, the hand-derived product of the objective's Hessian
+        with a `direction` shaped as `trained`, or None.
     """
 
     init: Callable[..., Params]
@@ -89,6 +91,7 @@ class Model(NamedTuple):
     design: Callable[..., tuple[Any, jax.Array]] | None = None
     with_rank: Callable[[int], "Model"] | None = None
     name: str = "custom"
+    hvp: Callable[..., Rows] | None = None
 
 
 def row_weights(ratings: Ratings, exponent: jax.typing.ArrayLike) -> Rows:

@@ -104,10 +104,19 @@ def prepare(ratings: Ratings) -> Layout:
 
 def half_step(model: Model, params: Params, problem: Problem, hyper: Hyper, side: Side) -> Params:
     """All rows of one side at their exact minimum given the other side."""
-    assert model.design is not None
-    like = getattr(params.trained, side)
+    like, buckets = getattr(params.trained, side), getattr(problem.layout, side)
     if not jax.tree.leaves(like):
         return params
+    solved = solve(*system(model, params, problem, hyper, side))
+    table = jnp.append(solved, jnp.zeros_like(solved[:1]), axis=0)[buckets.place]
+    return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
+
+
+def system(
+    model: Model, params: Params, problem: Problem, hyper: Hyper, side: Side
+) -> tuple[list[tuple[jax.Array, jax.Array, jax.Array]], jax.Array]:
+    """The least squares of one side's rows given the other side, as `solve` takes them, in the order of its layout."""
+    assert model.design is not None
     num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
     ridge = _ridge(model, params.trained, problem.weight, hyper, side, num_rows)
     buckets: Buckets = getattr(problem.layout, side)
@@ -120,9 +129,7 @@ def half_step(model: Model, params: Params, problem: Problem, hyper: Hyper, side
         design = pack(design, position.size).reshape(*shape, -1)
         blocks.append((design, target.reshape(shape), own.weight.reshape(shape)))
         first = cells.stop
-    solved = solve(blocks, ridge[buckets.rows])
-    table = jnp.append(solved, jnp.zeros_like(solved[:1]), axis=0)[buckets.place]
-    return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
+    return blocks, ridge[buckets.rows]
 
 
 def solve(blocks: Sequence[tuple[jax.Array, jax.Array, jax.Array]], ridge: jax.Array) -> jax.Array:

@@ -1,0 +1,130 @@
+"""What a command line names: data, columns, models, solvers and kept fits, as the things themselves.
+
+Whatever loads JAX is imported by the function that needs it: nobody waits for it at `--help` or at a TAB.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+# Names that a shell completes.
+MODELS = ("mf", "biased_mf", "content_mf")
+SOLVERS = ("sgd", "minibatch", "momentum", "adam", "als")
+DATA = ("synthetic", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
+ALS_COMPONENTS = 64
+
+
+def columns_of(rename: list[str] | None) -> dict[str, str]:
+    """NAME=OURS pairs as a dict."""
+    columns = dict(pair.split("=", 1) for pair in rename or [] if "=" in pair)
+    known = ("user_id", "item_id", "rating", "timestamp")
+    if len(columns) < len(rename or []) or not set(columns.values()) <= set(known):
+        raise ValueError(
+            f"--rename must be NAME=OURS with OURS one of {', '.join(known)}, not {' '.join(rename or [])}"
+        )
+    return columns
+
+
+def dataset(name: str, rename: list[str] | None = None, items: Path | None = None) -> Any:
+    """The Dataset of that name, or of that file."""
+    from jaxmf.data import Dataset, datasets
+    from jaxmf.data.movielens import RELEASES
+
+    columns, path = columns_of(rename), Path(name)
+    if path.is_file() or {".csv", ".parquet"} & set(path.suffixes):
+        if not path.exists():
+            raise ValueError(f"--data {name}: no such file")
+        read = Dataset.from_parquet if ".parquet" in path.suffixes else Dataset.from_csv
+        known = None if items is None else _item_table(items, columns)
+        try:
+            data = read(path, columns, known)
+        except ImportError as error:
+            raise ValueError(str(error)) from error
+        except ValueError as error:
+            hint = "; on the command line: --rename NAME=OURS" if "missing column" in str(error) else ""
+            raise ValueError(f"{error}{hint}") from error
+        if "timestamp" in columns.values() and data.timestamp is None:
+            raise ValueError(f"--rename {' '.join(rename or [])}: {name} has no such column for timestamp")
+        return data
+    if columns:
+        raise ValueError(f"--rename is for CSV and Parquet files; {name} has its own names")
+    if items is not None:
+        raise ValueError(f"--items is for CSV and Parquet files; {name} has its own items")
+    if name == "synthetic":
+        return datasets.synthetic()
+    if name in RELEASES:
+        return datasets.movielens(name)
+    known_data = ", ".join(["synthetic", *RELEASES])
+    raise ValueError(f"--data must be {known_data} or the path of a CSV or Parquet file, not {name!r}")
+
+
+def _item_table(path: Path, columns: dict[str, str]) -> Any:
+    from jaxmf.data.tables import read_table
+
+    table = read_table(path)
+    if "item_id" not in table.rename(columns=columns):
+        raise ValueError(f"--items {path}: missing column item_id; found {list(table)}: --rename NAME=item_id")
+    return table
+
+
+def kept(path: Path, model: str | None, rank: int) -> Any:
+    """A fit and its training data."""
+    from jaxmf import load
+
+    return load(path, own_model(model, rank) if model else None)
+
+
+def recipe(solver: str, l2: float) -> Any:
+    """The recipe of that name, and the numbers that it starts from."""
+    from jaxmf.recipes import RECIPES, starting_hyper
+
+    if solver not in RECIPES:
+        raise ValueError(f"--solver must be one of {', '.join(RECIPES)}, not {solver!r}")
+    return RECIPES[solver], starting_hyper(RECIPES[solver], l2)
+
+
+def model(
+    name: str, rank: int, columns: list[str] | None = None, components: int | None = None, solver: str = ""
+) -> Any:
+    """The model of that name; content_mf as a function from the training data, whose items it reads."""
+    from jaxmf import content, models
+    from jaxmf.recipes import MODELS
+
+    def of_items(train: Any) -> Any:
+        try:
+            features = content.tfidf(train, columns, components=components)
+        except ValueError as error:
+            raise ValueError(f"{error}; on the command line: --items FILE, --column NAME") from error
+        return models.content_mf(rank, features)
+
+    if name != "content_mf" and (columns or components):
+        raise ValueError(f"--column and --components are for --model content_mf, not {name}")
+    if solver == "als":
+        components = components or ALS_COMPONENTS
+    if name == "content_mf":
+        return of_items
+    if name in MODELS:
+        return MODELS[name](rank)
+    if ":" not in name:
+        raise ValueError(f"--model must be one of {', '.join(MODELS)} or module:attribute, not {name!r}")
+    return own_model(name, rank)
+
+
+def own_model(name: str, rank: int) -> Any:
+    """A user's model, `module:attribute`."""
+    from jaxmf.models import Model
+
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        raise ValueError(f"--model must be module:attribute, not {name!r}")
+    sys.path.insert(0, "")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"--model {name}: {error}") from error
+    if callable(found):
+        found = found(rank)
+    if not isinstance(found, Model):
+        raise ValueError(f"--model {name}: expected a jaxmf.Model, found {type(found).__name__}")
+    return found

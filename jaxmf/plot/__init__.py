@@ -1,0 +1,23 @@
+"""Figures of studies, sweeps and verifications: labelled, colour-blind safe, drawn without a display."""
+
+from jaxmf.plot.fits import convergence, error_by_solver, generalization, regularization
+from jaxmf.plot.style import save
+from jaxmf.plot.sweeps import curves, heat_map, panel
+from jaxmf.plot.verification import agreement, descents, half_steps, mutants, remainders, step_sizes
+
+__all__ = [
+    "agreement",
+    "convergence",
+    "curves",
+    "descents",
+    "error_by_solver",
+    "generalization",
+    "half_steps",
+    "heat_map",
+    "mutants",
+    "panel",
+    "regularization",
+    "remainders",
+    "save",
+    "step_sizes",
+]

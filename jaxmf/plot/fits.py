@@ -1,0 +1,89 @@
+"""Figures of fits: convergence, generalization, errors and regularization."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from jaxmf.plot.style import COLORS, by, panels, styles, view
+
+
+def convergence(history: pd.DataFrame, baseline: float) -> Figure:
+    """Validation RMSE by epoch and by second, one row of panels per model, one line per solver.
+
+    Args:
+      history: columns model, solver, epoch, seconds, valid_rmse.
+      baseline: validation RMSE of the damped bias baseline, drawn as a horizontal line.
+    """
+    models = list(dict.fromkeys(history["model"]))
+    figure = panels(len(models), 2, sharey="row")
+    for row, model in enumerate(models):
+        for column, (x, label) in enumerate([("epoch", "epoch"), ("seconds", "seconds, compilation excluded")]):
+            axes = figure.axes[2 * row + column]
+            for (solver, runs), style in zip(by(history[history["model"] == model], "solver"), styles(), strict=False):
+                axes.plot(runs[x], runs["valid_rmse"], label=solver, markevery=max(1, len(runs) // 8), **style)
+            axes.axhline(baseline, color="gray", linestyle=":", label="damped bias")
+            axes.set(title=f"{model} by {x.rstrip('s')}", xlabel=label, ylabel="validation RMSE")
+            if np.isfinite(axes.dataLim.minposx):  # nothing to scale if every fit diverged at once
+                axes.set_xscale("log")
+                axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+                axes.xaxis.set_major_formatter("{x:g}")
+                axes.xaxis.set_minor_formatter(NullFormatter())
+            axes.set_ylim(*view(history[history["model"] == model]["valid_rmse"], baseline))
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
+    return figure
+
+
+def generalization(history: pd.DataFrame) -> Figure:
+    """Training against validation RMSE by epoch, one panel per model and solver."""
+    groups = list(history.groupby(["model", "solver"], sort=False))
+    columns = history["solver"].nunique()
+    figure = panels(-(-len(groups) // columns), columns, width=2.7, sharey=True)
+    for axes, ((model, solver), runs) in zip(figure.axes, groups, strict=False):
+        train = np.sqrt(runs["train_loss"])
+        axes.plot(runs["epoch"], train, color=COLORS[0], label="training")
+        axes.plot(runs["epoch"], runs["valid_rmse"], color=COLORS[1], linestyle="--", label="validation")
+        axes.fill_between(runs["epoch"], train, runs["valid_rmse"], color="gray", alpha=0.2, linewidth=0)
+        best = runs[runs["valid_rmse"] == runs["valid_rmse"].min()].head(1)  # none if it diverged at once
+        axes.plot(best["epoch"], best["valid_rmse"], "k*", markersize=9, label="best on validation")
+        axes.set(title=f"{model}, {solver}", xlabel="epoch")
+    for axes in figure.axes[::columns]:
+        axes.set_ylabel("RMSE")
+    figure.axes[0].set_ylim(*view(pd.concat([np.sqrt(history["train_loss"]), history["valid_rmse"]])))
+    figure.axes[0].legend(fontsize=8)
+    return figure
+
+
+def error_by_solver(metrics: pd.DataFrame) -> Figure:
+    """Test and validation RMSE of every model and solver, best last.
+
+    Args:
+      metrics: columns model, solver, valid_rmse, test_rmse.
+    """
+    table = metrics.sort_values("test_rmse", ascending=False).reset_index(drop=True)
+    figure = panels(1, 1, width=7.5, height=0.9 + 0.3 * len(table))
+    axes = figure.axes[0]
+    for name, style in zip(("valid_rmse", "test_rmse"), styles(), strict=False):
+        label = {"valid_rmse": "validation", "test_rmse": "test"}[name]
+        axes.plot(table[name], table.index, **style | {"linestyle": ""}, label=label)
+    axes.hlines(table.index, table["valid_rmse"], table["test_rmse"], color="lightgray", zorder=0)
+    axes.set(yticks=table.index, yticklabels=table["model"] + ", " + table["solver"], xlabel="RMSE")
+    for y, value in enumerate(table["test_rmse"]):
+        axes.annotate(f"{value:.4f}", (value, y), (7, -3), textcoords="offset points", fontsize=8)
+    axes.margins(x=0.12)
+    axes.legend()
+    return figure
+
+
+def regularization(search: pd.DataFrame) -> Figure:
+    """Best validation RMSE against λ, one panel per model, one line per solver."""
+    models = list(dict.fromkeys(search["model"]))
+    figure = panels(1, len(models))
+    for axes, model in zip(figure.axes, models, strict=True):
+        for (solver, runs), style in zip(by(search[search["model"] == model], "solver"), styles(), strict=False):
+            axes.plot(runs["l2"], runs["valid_rmse"], label=solver, **style)
+        axes.set(title=model, xscale="log", xlabel="λ, per observation", ylabel="best validation RMSE")
+        axes.set_xticks(ticks := sorted(search["l2"].unique()), [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+    figure.axes[0].legend()
+    return figure

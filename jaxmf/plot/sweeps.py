@@ -1,0 +1,85 @@
+"""Figures of sweeps: heat maps, panels and curves."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from jaxmf.plot.style import COLORS, WORDS, by, panels, styles, view
+
+
+def heat_map(table: pd.DataFrame, metric: str, rows: str, columns: str) -> Figure:
+    """The mean of a metric for every pair of two swept numbers; the lowest is framed.
+
+    Args:
+      table: one row per member, as `Sweep.to_frame` gives it; over seeds and folds it is averaged.
+      metric: a column of it.
+      rows, columns: the two numbers, such as "rank" and "l2".
+    """
+    means = table.pivot_table(metric, rows, columns, aggfunc="mean", dropna=False)
+    figure = panels(1, 1, width=1.8 + 0.8 * means.shape[1], height=1.4 + 0.45 * means.shape[0])
+    axes, values = figure.axes[0], means.to_numpy(float)
+    axes.grid(visible=False)
+    low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
+    image = axes.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=high)
+    figure.colorbar(image, label=WORDS.get(metric, metric))
+    for (row, column), value in np.ndenumerate(values):
+        color = "white" if value < (low + high) / 2 else "black"
+        axes.text(column, row, f"{value:.4f}", ha="center", va="center", color=color, fontsize=8)
+        if value == low:
+            axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2.5))
+    axes.set_xticks(range(means.shape[1]), [f"{value:g}" for value in means.columns])
+    axes.set_yticks(range(means.shape[0]), [f"{value:g}" for value in means.index])
+    axes.set(xlabel=WORDS.get(columns, columns), ylabel=WORDS.get(rows, rows))
+    return figure
+
+
+def panel(table: pd.DataFrame, metrics: Sequence[str], x: str, lines: str | None = None) -> Figure:
+    """Metrics against one swept number, a panel each, one line per value of another; bars are standard errors.
+
+    Args:
+      table: one row per member, as `Sweep.to_frame` gives it.
+      metrics: columns of it; those that it lacks are left out.
+      x, lines: the two numbers, such as "rank" and "l2".
+    """
+    metrics = [metric for metric in metrics if metric in table]
+    figure = panels(-(-len(metrics) // 2), min(2, len(metrics)))
+    for axes, metric in zip(figure.axes, metrics, strict=False):
+        groups = [("", table)] if lines is None else by(table.sort_values(lines), lines)
+        for (name, runs), style in zip(groups, styles(), strict=False):
+            found = runs.groupby(x)[metric].agg(["mean", "sem"])
+            label = f"{WORDS.get(lines, lines)} = {name}" if lines else None
+            axes.errorbar(found.index, found["mean"], found["sem"].fillna(0), label=label, capsize=3, **style)
+        axes.set(xlabel=WORDS.get(x, x), ylabel=WORDS.get(metric, metric))
+        axes.set_xticks(ticks := sorted(table[x].unique()), [f"{tick:g}" for tick in ticks])
+    for axes in figure.axes[len(metrics) :]:
+        axes.set_visible(False)
+    if lines is not None:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
+    return figure
+
+
+def curves(history: pd.DataFrame, metric: str, settings: Sequence[str]) -> Figure:
+    """A metric by epoch, one line per setting, the best seven named: the mean of its seeds and folds that still run.
+
+    Args:
+      history: one row per member and epoch, as `Sweep.history`.
+      metric: a column of it.
+      settings: the columns that say what a setting is.
+    """
+    figure = panels(1, 1, width=6.5, height=4)
+    axes = figure.axes[0]
+    words = [WORDS.get(name, name) for name in settings]
+    rows = history[list(settings)].itertuples(index=False)
+    names = [", ".join(f"{word} = {value:g}" for word, value in zip(words, row, strict=True)) for row in rows]
+    means = history.assign(setting=names).pivot_table(metric, "epoch", "setting", aggfunc="mean", dropna=False)
+    order = means.min().sort_values().index
+    for name in order[len(COLORS) :]:
+        axes.plot(means.index, means[name], color="lightgray", linewidth=1)
+    for name, style in zip(order[: len(COLORS)], styles(), strict=False):
+        axes.plot(means.index, means[name], label=name or metric, markevery=max(1, len(means) // 8), **style)
+    axes.set(xlabel="epoch", ylabel=WORDS.get(metric, metric), ylim=view(history[metric]))
+    axes.legend(fontsize=8)
+    return figure

@@ -1,0 +1,166 @@
+"""Figures of verifications: errors against steps, Taylor remainders, ALS step by step, planted mistakes."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from jaxmf.plot.style import COLORS, by, panels, styles
+
+_PLACES = {"all": "in all parameters", "user": "in the users' block", "item": "in the items' block"}
+_ORDERS = ("without gradient", "with gradient", "with gradient and Hessian")
+
+
+def step_sizes(curves: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
+    """The error of finite differences by step, a column per place, a row per dtype; a star is the predicted optimum.
+
+    Args:
+      curves, slopes: the tables of `jaxmf.verify.differences`.
+    """
+    dtypes, places = list(dict.fromkeys(curves["dtype"])), list(dict.fromkeys(curves["place"]))
+    figure = panels(len(dtypes), len(places), width=4, sharey="row")
+    for axes, (dtype, place) in zip(figure.axes, [(d, p) for d in dtypes for p in places], strict=True):
+        chosen = curves[(curves["dtype"] == dtype) & (curves["place"] == place)]
+        best = slopes[(slopes["dtype"] == dtype) & (slopes["place"] == place)].set_index("scheme")
+        for (scheme, curve), style in zip(by(chosen, "scheme"), styles(), strict=False):
+            error = curve["error"].where(curve["error"] > 0)
+            axes.plot(curve["step"], error, label=scheme, **style | {"markersize": 2.5, "linewidth": 0.8})
+            predicted = curve["truncation"] + curve["rounding"]
+            axes.plot(curve["step"], predicted, color=style["color"], linewidth=1, linestyle="--")
+            row = best.loc[scheme]
+            star = {"marker": "*", "markersize": 13, "color": style["color"], "markeredgecolor": "black"}
+            axes.plot(row["predicted_step"], row["predicted_error"], linestyle="", zorder=3, **star)
+        low = chosen["error"][chosen["error"] > 0].min()
+        axes.set(title=f"{dtype}, {_PLACES[place]}", xlabel="step h", xscale="log", yscale="log", ylim=(low / 3, 30))
+    for axes in figure.axes[:: len(places)]:
+        axes.set_ylabel("relative error of the derivative")
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    lines += figure.axes[0].plot([], [], "k--", linewidth=1) + figure.axes[0].plot([], [], "w*", mec="k", markersize=13)
+    figure.legend(lines, [*labels, "predicted", "predicted optimum"], loc="outside upper center", ncols=5)
+    return figure
+
+
+def remainders(table: pd.DataFrame) -> Figure:
+    """Taylor remainders by step, a panel per leaf; thin lines have the slopes 1, 2 and 3, dotted ones are rounding.
+
+    Args:
+      table: that of `jaxmf.verify.remainders`.
+    """
+    leaves = by(table, "leaf")
+    columns = min(3, len(leaves))
+    figure = panels(-(-len(leaves) // columns), columns, width=4, sharey=True)
+    for axes, (leaf, found) in zip(figure.axes, leaves, strict=False):
+        for (order, line), style in zip(by(found, "order"), styles(), strict=False):
+            shown = line[line["remainder"] > 0]
+            axes.plot(shown["step"], shown["remainder"], label=_ORDERS[int(order)], **style | {"linewidth": 0})
+            first = line.loc[line["step"].idxmax()]
+            guide = first["remainder"] * (line["step"] / first["step"]) ** (int(order) + 1)
+            if first["remainder"] > 1e3 * first["rounding"]:
+                axes.plot(line["step"], guide, color=style["color"], linewidth=0.8)
+        axes.plot(found["step"], found["rounding"], "k:", linewidth=1, label="rounding")
+        name = "all parameters" if leaf == "all" else leaf
+        axes.set(title=name, xlabel="step h", xscale="log", yscale="log", ylim=(found["rounding"].min() / 30, None))
+    for axes in figure.axes[len(leaves) :]:
+        axes.set_visible(False)
+    for axes in figure.axes[::columns]:
+        axes.set_ylabel("Taylor remainder")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def half_steps(table: pd.DataFrame) -> Figure:
+    """ALS by half-steps: what the objective still falls, and the gradient of the block just solved and of all.
+
+    Args:
+      table: that of `jaxmf.verify.half_steps`.
+    """
+    figure = panels(1, 2)
+    sweeps = np.arange(1, len(table) + 1) / 2
+    for axes in figure.axes:
+        axes.set(xlabel="sweep", yscale="log")
+    above = table["objective"] - table["objective"].min()
+    for side, style in zip(("user", "item"), styles(), strict=False):
+        own = (table["side"] == side).to_numpy()
+        points = style | {"linestyle": ""}
+        figure.axes[0].plot(sweeps[own], above.where(above > 0)[own], label=f"{side}s solved", **points)
+        figure.axes[1].plot(sweeps[own], table["solved_gradient"][own], label=f"{side}s' gradient, solved", **points)
+    figure.axes[1].plot(sweeps, table["gradient"], color=COLORS[2], label="whole gradient")
+    figure.axes[0].set(title="Objective", ylabel="L above its lowest")
+    figure.axes[1].set(title="Gradient", ylabel="relative norm")
+    for axes in figure.axes:
+        axes.legend()
+    return figure
+
+
+def descents(histories: Mapping[str, pd.DataFrame]) -> Figure:
+    """How far every solver's objective is above the lowest of all, by epoch.
+
+    Args:
+      histories: by name, tables with columns epoch and objective, such as `Fit.to_frame`.
+    """
+    figure = panels(1, 1, width=6.5, height=4)
+    axes = figure.axes[0]
+    lowest = min(history["objective"].min() for history in histories.values())
+    for (name, history), style in zip(histories.items(), styles(), strict=False):
+        excess = history["objective"] / lowest - 1
+        few = max(1, len(history) // 10)
+        axes.plot(history["epoch"], excess.where(excess > 0), label=name, markevery=few, **style)
+    axes.set(xlabel="epoch", ylabel="objective above the lowest, relative", xscale="log", yscale="log")
+    axes.legend()
+    return figure
+
+
+def mutants(table: pd.DataFrame) -> Figure:
+    """Planted mistakes against methods: whether each was missed, noticed, or noticed with the right leaves named.
+
+    Args:
+      table: that of `jaxmf.verify.mutants`.
+    """
+    methods = [name for name in table.columns if name not in ("mutant", "leaves", "dtype", "passed")]
+    found = table[methods].notna() & (table[methods] != "")
+    named = table[methods].eq(table["leaves"], axis=0)
+    words = ("missed", "noticed", "leaves named")
+    figure = panels(1, 1, width=2.2 + 1.1 * len(methods), height=1.2 + 0.36 * len(table))
+    axes = figure.axes[0]
+    axes.grid(visible=False)
+    colors = (COLORS[4], COLORS[1], COLORS[2])
+    axes.imshow(found.to_numpy(int) + named.to_numpy(int), cmap=ListedColormap(colors), vmin=0, vmax=2, aspect="auto")
+    for (row, column), value in np.ndenumerate(found.to_numpy(int) + named.to_numpy(int)):
+        axes.text(column, row, words[value], ha="center", va="center", fontsize=8)
+    axes.set_xticks(range(len(methods)), [name.replace("_", " ") for name in methods])
+    axes.set_yticks(range(len(table)), table["mutant"])
+    axes.set_xticks(np.arange(len(methods) - 1) + 0.5, minor=True)
+    axes.set_yticks(np.arange(len(table) - 1) + 0.5, minor=True)
+    axes.grid(which="minor", color="white", linewidth=2)
+    axes.tick_params(which="both", length=0)
+    patches = [Patch(color=color, label=word) for color, word in zip(colors, words, strict=True)]
+    figure.legend(handles=patches, loc="outside upper center", ncols=3)
+    return figure
+
+
+def agreement(errors: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
+    """The spread of relative errors over many problems, one row per comparison, with the limit of each.
+
+    Args:
+      errors: columns comparison and error.
+      limits: the limit of each comparison.
+    """
+    figure = panels(1, 1, width=7.5, height=1.2 + 0.42 * len(limits))
+    axes = figure.axes[0]
+    for row, (comparison, limit) in enumerate(limits.items()):
+        values = errors.loc[errors["comparison"] == comparison, "error"].to_numpy()
+        lifted = np.maximum(values, 1e-19)  # so that exact agreement is seen
+        spread = np.random.default_rng(row).uniform(-0.3, 0.3, len(values))
+        axes.plot(lifted, row + spread, ".", markersize=2, alpha=0.35, color=COLORS[0])
+        axes.plot([np.median(lifted)] * 2, [row - 0.4, row + 0.4], color="black", linewidth=2)
+        axes.plot([limit] * 2, [row - 0.4, row + 0.4], color=COLORS[4], linewidth=2)
+    axes.plot([], [], color="black", linewidth=2, label="median")
+    axes.plot([], [], color=COLORS[4], linewidth=2, label="limit")
+    axes.set_yticks(range(len(limits)), [name.replace("_", " ") for name in limits])
+    axes.set(xscale="log", xlabel="relative error (0 is drawn at 1e-19)")
+    axes.invert_yaxis()
+    figure.legend(loc="outside upper center", ncols=2)
+    return figure

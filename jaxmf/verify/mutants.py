@@ -1,0 +1,220 @@
+"""Mistakes planted in a model's hand-derived gradient: which method notices them, and which leaf it names."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from jaxmf.data.checks import generator
+from jaxmf.data.dataset import Dataset
+from jaxmf.data.ratings import Ratings
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
+from jaxmf.solvers.als import prepare
+from jaxmf.verify.case import (
+    GradientReport,
+    autodiff,
+    bare,
+    by_hand,
+    float64,
+    names,
+    perturbed,
+    relative,
+    report,
+    total,
+)
+from jaxmf.verify.gradients import LIMITS, gradients
+from jaxmf.verify.stationarity import SOLVED, solvable, solve_side
+from jaxmf.verify.taylor import NotAnalyticError, complex_step, taylor
+
+# The derived gradient, and what it is given: params, ratings, weight, hyper.
+Gradient = Callable[[Params, Ratings, Rows, Hyper], Rows]
+
+
+def _one_leaf(place: int, change: Callable[[jax.Array], jax.Array], gradient: Gradient, *given: Any) -> Rows:
+    leaves, tree = jax.tree.flatten(gradient(*given))
+    leaves[place] = change(leaves[place])
+    return jax.tree.unflatten(tree, leaves)
+
+
+def _without_l2(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
+    return gradient(params, ratings, weight, hyper._replace(l2=0.0, l2_bias=bias_l2(hyper)))
+
+
+def _without_l2_bias(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
+    return gradient(params, ratings, weight, hyper._replace(l2_bias=0.0))
+
+
+def _sides_swapped(gradient: Gradient, *given: Any) -> Rows:
+    """Leaves that both sides have, in one shape; other shapes would be refused before any comparison."""
+    right = gradient(*given)
+    both = [name for name in set(right.user) & set(right.item) if right.user[name].shape == right.item[name].shape]
+    return right._replace(
+        user=right.user | {name: right.item[name] for name in both},
+        item=right.item | {name: right.user[name] for name in both},
+    )
+
+
+def _mask_transposed(gradient: Gradient, params: Params, ratings: Ratings, *rest: Any) -> Rows:
+    """w_iu for w_ui, and 0 where item i's user u has not rated."""
+    width = max(ratings.num_users, ratings.num_items)
+    here, mirrored = (
+        a.astype(int) * width + b for a, b in ((ratings.user, ratings.item), (ratings.item, ratings.user))
+    )
+    order = jnp.argsort(here)
+    found = order[jnp.minimum(jnp.searchsorted(here[order], mirrored), here.size - 1)]
+    weight = jnp.where(here[found] == mirrored, ratings.weight[found], 0)
+    return gradient(params, replace(ratings, weight=weight), *rest)
+
+
+def _padding_counted(gradient: Gradient, params: Params, ratings: Ratings, *rest: Any) -> Rows:
+    return gradient(params, replace(ratings, weight=jnp.where(ratings.weight == 0, 1, ratings.weight)), *rest)
+
+
+def _exponent_ignored(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
+    return gradient(params, ratings, jax.tree.map(jnp.ones_like, weight), hyper)
+
+
+def _mean_for_sum(gradient: Gradient, params: Params, ratings: Ratings, *rest: Any) -> Rows:
+    return gradient(params, replace(ratings, weight=ratings.weight / jnp.sum(ratings.weight)), *rest)
+
+
+def _sign_of_mean(gradient: Gradient, params: Params, *rest: Any) -> Rows:
+    def negated(part: Any) -> Any:
+        return part | {"mean": -part["mean"]} if isinstance(part, dict) and "mean" in part else part
+
+    return gradient(params._replace(fixed=Rows(*map(negated, params.fixed))), *rest)
+
+
+MISTAKES: dict[str, Callable[..., Rows]] = {
+    "wrong sign": partial(_one_leaf, 0, lambda leaf: -leaf),
+    "missing 2": partial(_one_leaf, -1, lambda leaf: leaf / 2),
+    "forgotten λ": _without_l2,
+    "forgotten λ_b": _without_l2_bias,
+    "user and item swapped": _sides_swapped,
+    "mask transposed": _mask_transposed,
+    "padding counted": _padding_counted,
+    "ν ignored": _exponent_ignored,  # noqa: RUF001
+    "mean for sum": _mean_for_sum,
+    "wrong sign of μ": _sign_of_mean,
+}
+
+
+def mutants(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper, seed: int = 0) -> GradientReport:
+    """Plant ten mistakes in the hand-derived gradient, one at a time, and see which methods notice.
+
+    The mistakes: the first leaf's sign; the factor 2 missing in the last leaf; λ, or λ_b, forgotten; users' and items'
+    gradients swapped; the mask transposed, w_iu for w_ui; ratings of weight 0 counted; ν ignored, so that every row is
+    penalized alike; the fit's mean for its sum; the error taken at the wrong sign of μ. A mistake that changes nothing
+    in this model and these ratings is left out, such as λ_b without biases. Swapped tables need as many users as items,
+    padding needs weights that are 0, and ν rows of unequal counts.
+
+    Args:
+      model: a model with a hand-derived `gradient`.
+      params, ratings, hyper, seed: as in `gradients`.
+
+    Returns:
+      a GradientReport with one row per `mutant`: the `leaves` that it changes, and those that each method names, ""
+      where it notices nothing. `elements` and `differences` are `gradients`, element by element against autodiff and
+      against central differences; then `taylor`; `complex_step` (missing where that does not apply); `als`, the
+      gradient of the side that a half-step has just solved, which should be 0 (missing where `als` refuses the model);
+      and `check_grads`, that of `jax.test_util` at `params`, which names no leaf: "?" is a mistake somewhere. Then
+      `dtype`, and the verdict `passed`: `elements` and `differences` name exactly `leaves`.
+
+    Raises:
+      ValueError: as `gradients`; no hand-derived gradient.
+
+    Cost: that of each method for each mistake. Float64 as in `gradients`.
+
+    Reference: DeMillo, Lipton and Sayward (1978), Hints on test data selection.
+    """
+    if model.gradient is None:
+        raise ValueError(f"verify: the model {model.name!r} has no hand-derived gradient to plant mistakes in")
+    rows: list[dict[str, Any]] = []
+    for name, mistake in MISTAKES.items():
+        mutant = model._replace(gradient=partial(_planted, model.gradient, mistake))
+        given = (mutant, params, ratings, hyper)
+        if not (leaves := _changed(model, *given, seed)):
+            continue
+        table = gradients(*given, seed=seed).table.set_index("leaf")
+        slopes = taylor(*given, seed=seed).table.query("order == 1 and leaf != 'all'").set_index("leaf")
+        row: dict[str, Any] = {"mutant": name, "leaves": leaves}
+        row["elements"] = _named(table["hand_vs_autodiff"] <= LIMITS["hand_vs_autodiff"])
+        row["differences"] = _named(table["hand_vs_central"] <= LIMITS["hand_vs_central"])
+        row["taylor"] = _named(slopes["passed"])
+        row["complex_step"] = _by_complex_step(*given, seed)
+        row["als"] = _by_als(*given)
+        row["check_grads"] = _by_check_grads(*given)
+        rows.append(row)
+    table = pd.DataFrame(rows).assign(dtype="float64")
+    return report(
+        model, table.assign(passed=(table[["elements", "differences"]].eq(table["leaves"], axis=0)).all(axis=1))
+    )
+
+
+def _planted(gradient: Gradient, mistake: Callable[..., Rows], *given: Any) -> Rows:
+    return mistake(gradient, *given)
+
+
+def _named(passed: pd.Series) -> str:
+    return ", ".join(passed.index[~passed])
+
+
+def _changed(model: Model, mutant: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper, seed: int) -> str:
+    """The leaves that the mistake changes, near the given point."""
+    with float64(model, params, ratings, hyper) as (trained, case):
+        trained = perturbed(trained, generator(seed))
+        _, _, scale = autodiff(bare(model))(trained, case)
+        right, wrong = (by_hand(each, trained, case) for each in (model, mutant))
+        return ", ".join(_far(right, wrong, scale, LIMITS["hand_vs_autodiff"]))
+
+
+def _far(a: Any, b: Any, scale: Any, limit: float) -> list[str]:
+    """The leaves with an element whose error is over `limit` of the largest summed magnitude."""
+    leaves = zip(names(a), *(map(np.asarray, jax.tree.leaves(tree)) for tree in (a, b, scale)), strict=True)
+    return [name for name, x, y, s in leaves if not relative(abs(x - y).max(initial=0), s.max(initial=0)) <= limit]
+
+
+def _by_complex_step(mutant: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper, seed: int) -> str | None:
+    try:
+        return _named(complex_step(mutant, params, ratings, hyper, seed=seed).table.set_index("leaf")["passed"])
+    except NotAnalyticError:
+        return None
+
+
+def _by_als(mutant: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper) -> str | None:
+    """The leaves of the side just solved whose gradient is not 0."""
+    if not solvable(mutant, params, hyper):
+        return None
+    found = []
+    with float64(mutant, params, ratings, hyper) as (trained, case):
+        layout = prepare(case.ratings)
+        for side in get_args(Side):
+            trained = solve_side(bare(mutant), trained, case, layout, side)
+            hand, (_, _, scale) = by_hand(mutant, trained, case), autodiff(bare(mutant))(trained, case)
+            far = _far(hand, jax.tree.map(jnp.zeros_like, hand), scale, SOLVED)
+            found += [name for name in far if name.startswith(side)]
+    return ", ".join(found)
+
+
+def _by_check_grads(mutant: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper) -> str:
+    from jax.test_util import check_grads
+
+    @jax.custom_vjp
+    def loss(trained: Rows) -> jax.Array:
+        return total(mutant, trained, case)
+
+    def backward(trained: Rows, cotangent: jax.Array) -> tuple[Rows]:
+        return (jax.tree.map(lambda leaf: cotangent * leaf, by_hand(mutant, trained, case)),)
+
+    loss.defvjp(lambda trained: (loss(trained), trained), backward)
+    with float64(mutant, params, ratings, hyper) as (trained, case):
+        try:
+            check_grads(loss, (trained,), order=1, modes=["rev"])
+        except AssertionError:
+            return "?"
+    return ""
