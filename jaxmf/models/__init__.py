@@ -2,7 +2,7 @@
 
 from jaxmf.models.bilinear import biased_mf, content_mf, damped_bias, global_mean, mf
 from jaxmf.models.features import SparseRows
-from jaxmf.models.model import Hyper, Model, Params, Rows, mean_loss, objective, row_weights
+from jaxmf.models.model import Hyper, Model, Params, Rows, mean_loss, objective, row_weights, scores
 
 __all__ = [
     "Hyper",
@@ -18,4 +18,5 @@ __all__ = [
     "mf",
     "objective",
     "row_weights",
+    "scores",
 ]

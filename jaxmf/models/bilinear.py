@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
-from jaxmf.models.features import as_matrix, dense_rows, project, pull_back, to_device
+from jaxmf.models.features import as_matrix, dense_rows, project, project_all, pull_back, to_device
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
 
@@ -136,7 +136,7 @@ def damped_bias(damping_user: float = 5.0, damping_item: float = 5.0) -> Model:
         b = jax.ops.segment_sum(ratings.weight * residual, ratings.user, ratings.num_users) / (n_u + damping_user)
         return Params(Rows({"bias": b}, {"bias": c}), fixed)
 
-    return Model(init, predict, loss, penalty, gradient, design, name="damped_bias", hvp=hvp)
+    return Model(init, predict, loss, penalty, gradient, design, name="damped_bias", hvp=hvp, scores=scores)
 
 
 def predict(params: Params, users: jax.Array, items: jax.Array) -> jax.Array:
@@ -149,6 +149,19 @@ def predict(params: Params, users: jax.Array, items: jax.Array) -> jax.Array:
         rating = rating + jnp.sum(user["factors"][users] * item["factors"][items], axis=-1)
     if "content" in user:
         rating = rating + project(user["content"], params.fixed.item["content"], users, items)
+    return rating
+
+
+def scores(params: Params, users: jax.Array) -> jax.Array:
+    """r̂ (m, num_items) for users (m,) and every item, by one matrix product per term."""
+    user, item = params.trained.user, params.trained.item
+    rating = _mean_term(params, users)[:, None]
+    if "bias" in user:
+        rating = rating + user["bias"][users][:, None] + item["bias"][None]
+    if "factors" in user:
+        rating = rating + jnp.matmul(user["factors"][users], item["factors"].T, precision="highest")
+    if "content" in user:
+        rating = rating + project_all(user["content"][users], params.fixed.item["content"])
     return rating
 
 
@@ -288,7 +301,7 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
         content = {"content": to_device(features, n_u.dtype)}
         return Params(trained._replace(user=trained.user | {"content": weights}), fixed._replace(item=content))
 
-    return Model(init, predict, loss, penalty, gradient, design, with_rank, name, hvp)
+    return Model(init, predict, loss, penalty, gradient, design, with_rank, name, hvp, scores)
 
 
 def _mean(ratings: Ratings, center: Center) -> Rows:

@@ -54,6 +54,19 @@ def project(weights: jax.Array, x: jax.Array | SparseRows, users: jax.Array, ite
     return jnp.sum(weights[users] * x[items], axis=-1)
 
 
+def project_all(weights: jax.Array, x: jax.Array | SparseRows) -> jax.Array:
+    """a·x_i (m, num_items) for weights a (m, F) and every item; sparse features one nonzero of each item at a time."""
+    if not isinstance(x, SparseRows):
+        return jnp.matmul(weights, x.T, precision="highest")
+
+    def add(total: jax.Array, lane: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        column, value = lane
+        return total + weights[:, column] * value[None], None
+
+    nothing = jnp.zeros((weights.shape[0], x.value.shape[0]), weights.dtype)
+    return jax.lax.scan(add, nothing, (x.column.T, x.value.T))[0]
+
+
 def pull_back(error: jax.Array, x: jax.Array | SparseRows, ratings: Ratings, shape: tuple[int, ...]) -> jax.Array:
     """Σ_i e_ui x_i per user, (num_users, F): what `project` sends back to the weights."""
     if isinstance(x, SparseRows):

@@ -81,6 +81,8 @@ class Model(NamedTuple):
       name: shown in tables.
       hvp: `(params, ratings, weight, hyper, direction) -> Rows`, the hand-derived product of the objective's Hessian
         with a `direction` shaped as `trained`, or None.
+      scores: `(params, users) -> (m, num_items)`, what `predict` gives for users (m,) and every item, by one matrix
+        product where there is one; None calls `predict` on all pairs.
     """
 
     init: Callable[..., Params]
@@ -92,6 +94,7 @@ class Model(NamedTuple):
     with_rank: Callable[[int], "Model"] | None = None
     name: str = "custom"
     hvp: Callable[..., Rows] | None = None
+    scores: Callable[..., jax.Array] | None = None
 
 
 def row_weights(ratings: Ratings, exponent: jax.typing.ArrayLike) -> Rows:
@@ -141,6 +144,17 @@ def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weig
 def mean_loss(model: Model, params: Params, ratings: Ratings) -> jax.Array:
     """Weighted mean of the model's loss, without penalty: Σ w·ℓ / Σ w."""
     return weighted_mean(model.loss(params, ratings), ratings.weight)
+
+
+def scores(model: Model, params: Params, users: jax.Array, num_items: int) -> jax.Array:
+    """r̂ (m, num_items) for users (m,) and every item: `model.scores`, or `model.predict` on all pairs.
+
+    Cost: O(m · num_items · D) for rows of D numbers; memory O(m · num_items), and D times that without `model.scores`.
+    """
+    if model.scores is not None:
+        return model.scores(params, users)
+    items = jnp.arange(num_items)
+    return jax.vmap(lambda user: model.predict(params, jnp.full_like(items, user), items))(users)
 
 
 def check_model(model: Model) -> None:

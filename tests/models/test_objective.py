@@ -21,7 +21,7 @@ from helpers import (
 )
 
 from jaxmf import Hyper, Params, Ratings, Rows, models
-from jaxmf.models import objective, row_weights
+from jaxmf.models import objective, row_weights, scores
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
@@ -80,6 +80,17 @@ def test_hand_derived_gradient_equals_autodiff(model, nu):
     by_hand = model.gradient(params, ratings, row_weights(ratings, nu), hyper)
     automatic = jax.grad(lambda t: objective(model, params._replace(trained=t), ratings, hyper))(params.trained)
     assert_close(by_hand, automatic, rtol=1e-12, atol=1e-12)
+
+
+@each_model
+def test_scores_are_the_predictions_of_every_item(model):
+    ratings = random_ratings()
+    params = filled(model, ratings)
+    users, items = jnp.array([3, 0, 16, 3]), jnp.arange(ratings.num_items)
+    expected = model.predict(params, jnp.repeat(users, len(items)), jnp.tile(items, len(users)))
+    for each in (model, model._replace(scores=None)):
+        found = scores(each, params, users, ratings.num_items)
+        assert_close(found, expected.reshape(len(users), len(items)))
 
 
 def test_gradient_equals_central_differences():
