@@ -14,8 +14,9 @@ from jaxmf.data import Dataset
 
 
 class Setting(NamedTuple):
-    """The data, the folder for the results, whether a run only shows that the script works, and when it began."""
+    """The name, data, folder for the results, whether a run only shows that the script works, and when it began."""
 
+    name: str
     data: Dataset
     out: Path
     smoke: bool
@@ -23,7 +24,7 @@ class Setting(NamedTuple):
 
     def begin(self, configuration: dict[str, Any], seed: int) -> dict[str, Any]:
         """Write config.json, the manifest of a run that has not finished yet, and return it."""
-        manifest = output.manifest(self.data.describe(), configuration | {"smoke": self.smoke}, seed)
+        manifest = output.manifest(self.data.describe(), {"job": self.name, **configuration, "smoke": self.smoke}, seed)
         output.write_json(self.out / "config.json", manifest | {"finished": False})
         return manifest
 
@@ -56,4 +57,5 @@ def setting(name: str, about: str, default: Callable[[], Dataset]) -> Setting:
     parser.add_argument("--out", type=Path, default=Path("results") / name, help="folder for the results")
     parser.add_argument("--smoke", action="store_true", help="little of everything, to see that the script works")
     asked = parser.parse_args()
-    return Setting(default() if asked.data is None else named.dataset(asked.data), asked.out, asked.smoke, clock)
+    data = default() if asked.data is None else named.dataset(asked.data)
+    return Setting(name, data, asked.out, asked.smoke, clock)

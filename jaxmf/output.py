@@ -86,9 +86,10 @@ def manifest(data: dict[str, Any], configuration: dict[str, Any], seed: int | No
     Returns:
       command, configuration, data, versions, device, dtype, seed and git commit (None outside a checkout).
     """
-    device, program = jax.devices()[0], Path(sys.argv[0]).name
+    device, module = jax.devices()[0], getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
     return {
-        "command": " ".join([program if program != "__main__.py" else "python -m jaxmf", *sys.argv[1:]]),
+        "command": " ".join([program, *sys.argv[1:]]),
         "configuration": configuration,
         "data": data,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},

@@ -51,7 +51,7 @@ def no_compile(monkeypatch):
 
     for name in ("training.host._compiled", "training.host._compiled_initialize", "evaluate._compiled"):
         monkeypatch.setattr(f"jaxmf.{name}", refuse)
-    monkeypatch.setattr("jaxmf.verify._programs", refuse)
+    monkeypatch.setattr("jaxmf.verify.case._row_weights", refuse)
     before = len(COMPILED)
     yield
     assert COMPILED[before:] == []

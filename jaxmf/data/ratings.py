@@ -60,8 +60,8 @@ def cast(ratings: Ratings, dtype: jax.typing.DTypeLike) -> Ratings:
 def to_float64(tree: Any) -> Any:
     """A pytree with its floating leaves in float64, within `jax.enable_x64(True)`."""
 
-    def convert(leaf: Any) -> jax.Array:
+    def convert(leaf: Any) -> np.ndarray:
         array = np.asarray(leaf)
-        return jnp.asarray(array, jnp.float64 if jnp.issubdtype(array.dtype, jnp.floating) else array.dtype)
+        return array.astype(np.float64) if jnp.issubdtype(array.dtype, jnp.floating) else array
 
-    return jax.tree.map(convert, tree)
+    return jax.device_put(jax.tree.map(convert, tree))

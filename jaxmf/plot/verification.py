@@ -56,9 +56,11 @@ def remainders(table: pd.DataFrame) -> Figure:
         for (order, line), style in zip(by(found, "order"), styles(), strict=False):
             shown = line[line["remainder"] > 0]
             axes.plot(shown["step"], shown["remainder"], label=_ORDERS[int(order)], **style | {"linewidth": 0})
-            first = line.loc[line["step"].idxmax()]
-            guide = first["remainder"] * (line["step"] / first["step"]) ** (int(order) + 1)
-            if first["remainder"] > 1e3 * first["rounding"]:
+            clear = line[line["remainder"] > 1e3 * line["rounding"]]
+            if len(clear):
+                # Through the smallest remainder above rounding, where higher orders are gone.
+                last = clear.loc[clear["step"].idxmin()]
+                guide = last["remainder"] * (line["step"] / last["step"]) ** (int(order) + 1)
                 axes.plot(line["step"], guide, color=style["color"], linewidth=0.8)
         axes.plot(found["step"], found["rounding"], "k:", linewidth=1, label="rounding")
         name = "all parameters" if leaf == "all" else leaf

@@ -104,21 +104,12 @@ def prepare(ratings: Ratings) -> Layout:
 
 def half_step(model: Model, params: Params, problem: Problem, hyper: Hyper, side: Side) -> Params:
     """All rows of one side at their exact minimum given the other side."""
-    like, buckets = getattr(params.trained, side), getattr(problem.layout, side)
+    assert model.design is not None
+    like = getattr(params.trained, side)
     if not jax.tree.leaves(like):
         return params
-    solved = solve(*system(model, params, problem, hyper, side))
-    table = jnp.append(solved, jnp.zeros_like(solved[:1]), axis=0)[buckets.place]
-    return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
-
-
-def system(
-    model: Model, params: Params, problem: Problem, hyper: Hyper, side: Side
-) -> tuple[list[tuple[jax.Array, jax.Array, jax.Array]], jax.Array]:
-    """The least squares of one side's rows given the other side, as `solve` takes them, in the order of its layout."""
-    assert model.design is not None
     num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
-    ridge = _ridge(model, params.trained, problem.weight, hyper, side, num_rows)
+    ridge = ridge_of(model, params.trained, problem.weight, hyper, side, num_rows)
     buckets: Buckets = getattr(problem.layout, side)
     batch = take(problem.ratings, jnp.concatenate([position.reshape(-1) for position in buckets.position]))
     blocks, first = [], 0
@@ -129,7 +120,9 @@ def system(
         design = pack(design, position.size).reshape(*shape, -1)
         blocks.append((design, target.reshape(shape), own.weight.reshape(shape)))
         first = cells.stop
-    return blocks, ridge[buckets.rows]
+    solved = solve(blocks, ridge[buckets.rows])
+    table = jnp.append(solved, jnp.zeros_like(solved[:1]), axis=0)[buckets.place]
+    return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 
 
 def solve(blocks: Sequence[tuple[jax.Array, jax.Array, jax.Array]], ridge: jax.Array) -> jax.Array:
@@ -172,7 +165,7 @@ def _solve(A: jax.Array, b: jax.Array) -> jax.Array:
     return cho_solve((jax.lax.linalg.cholesky(A, symmetrize_input=False), True), b)
 
 
-def _ridge(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side, num_rows: int) -> jax.Array:
+def ridge_of(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side, num_rows: int) -> jax.Array:
     """The diagonal of the penalty's quadratic form, (rows, D): half its gradient at 1."""
 
     def penalty(rows: object) -> jax.Array:
@@ -200,7 +193,7 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
             f"als: the model {model.name!r} trains `shared` leaves, which belong to no row. Use solvers.minibatch, or "
             "move those leaves to `fixed`."
         )
-    _check_design(model, params)
+    check_design(model, params)
     for name, value in (("l2", hyper.l2), ("l2_bias", bias_l2(hyper))):
         if not value > 0:
             raise ValueError(
@@ -219,7 +212,7 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
             )
 
 
-def _check_design(model: Model, params: Params) -> None:
+def check_design(model: Model, params: Params) -> None:
     """ValueError, the model's own or one that shows both, if a side's design does not have the shape of its rows."""
     assert model.design is not None
     index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)

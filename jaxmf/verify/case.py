@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -17,6 +17,11 @@ from jaxmf.data.observed import as_ratings
 from jaxmf.data.ratings import Ratings, to_float64
 from jaxmf.models.model import Hyper, Model, Params, Rows, check_counts, check_model, objective, row_weights
 from jaxmf.training import check_hyper
+
+# These programs are compiled for few calls, so in a hurry: half the time, and no bit of a sum is worth more.
+jit = partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+)
 
 
 class GradientReport(NamedTuple):
@@ -70,12 +75,7 @@ def float64(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyp
         )
     with jax.enable_x64(True):
         (trained, fixed), observed, hyper = to_float64((params, observed, hyper))
-        given = (Params(trained, fixed), observed, _row_weights.eval_shape(observed, hyper.reg_exponent), hyper)
-        if model.gradient is not None:
-            _check_leaves(model.name, "gradient", trained, _jitted(model.gradient).eval_shape(*given))
-        if model.hvp is not None:
-            shape = _jitted(model.hvp).eval_shape(*given, trained)
-            _check_leaves(model.name, "Hessian-vector product", trained, shape)
+        _check_by_hand(model, *shapes((trained, fixed, observed, hyper)))
         yield trained, Case(fixed, observed, _row_weights(observed, hyper.reg_exponent), hyper)
 
 
@@ -105,7 +105,7 @@ def terms(model: Model, trained: Rows, case: Case) -> jax.Array:
 def autodiff(model: Model) -> Callable[[Rows, Case], tuple[jax.Array, Rows, Rows]]:
     """The program of a bare model for L, ∇L, and the summed magnitudes of what ∇L consists of, fit and penalty."""
 
-    @jax.jit
+    @jit
     def evaluate(trained: Rows, case: Case) -> tuple[jax.Array, Rows, Rows]:
         value, gradient = jax.value_and_grad(lambda trained: total(model, trained, case))(trained)
         own = jax.grad(lambda trained: model.penalty(trained, case.weight, case.hyper) + 0.0)(trained)
@@ -118,7 +118,7 @@ def autodiff(model: Model) -> Callable[[Rows, Case], tuple[jax.Array, Rows, Rows
 def hvp(model: Model) -> Callable[[Rows, Rows, Case], Rows]:
     """The program of a bare model for its Hessian times a direction, forward mode over reverse mode."""
 
-    @jax.jit
+    @jit
     def product(trained: Rows, direction: Rows, case: Case) -> Rows:
         slope = jax.grad(lambda trained: total(model, trained, case))
         return jax.jvp(slope, (trained,), (direction,))[1]
@@ -184,10 +184,29 @@ def relative(error: Any, scale: Any) -> float:
 
 @lru_cache(maxsize=16)
 def _jitted(function: Any) -> Any:
-    return jax.jit(function)
+    return jit(function)
 
 
-_row_weights = jax.jit(row_weights)
+_row_weights = jit(row_weights)
+
+
+def shapes(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
+    """The structure of a pytree, and its leaves' shapes and dtypes: the key of what was traced before."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+@lru_cache(maxsize=64)
+def _check_by_hand(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> None:
+    """ValueError unless what was derived by hand has the trained leaves; by tracing."""
+    trained, fixed, ratings, hyper = jax.tree.unflatten(structure, leaves)
+    weight = jax.eval_shape(row_weights, ratings, hyper.reg_exponent)
+    given = (Params(trained, fixed), ratings, weight, hyper)
+    if model.gradient is not None:
+        _check_leaves(model.name, "gradient", trained, jax.eval_shape(model.gradient, *given))
+    if model.hvp is not None:
+        shape = jax.eval_shape(model.hvp, *given, trained)
+        _check_leaves(model.name, "Hessian-vector product", trained, shape)
 
 
 def _check_leaves(who: str, what: str, trained: Rows, hand: Any) -> None:

@@ -1,7 +1,7 @@
 """The Hessian from independent sources: autodiff, the hand-derived product, differences of gradients, and ALS."""
 
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
@@ -12,23 +12,22 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, pack, unpack
-from jaxmf.solvers.als import Layout, prepare, system
-from jaxmf.solvers.solver import Problem
+from jaxmf.solvers.als import check_design, ridge_of
 from jaxmf.verify.case import (
     Case,
     GradientReport,
+    autodiff,
     bare,
     check_count,
     everywhere,
     float64,
     hvp,
     hvp_by_hand,
+    jit,
     names,
     relative,
     report,
-    total,
 )
-from jaxmf.verify.stationarity import solvable
 
 _LIMITS = {"hand_vs_autodiff": 1e-10, "autodiff_vs_central": 1e-6, "autodiff_vs_als": 1e-10, "gradient_vs_als": 1e-10}
 _STEP = 1e-4
@@ -58,13 +57,13 @@ def hessian(
     Returns:
       a GradientReport with one row per leaf: `leaf`, `directions`, the errors of the worst direction
       `hand_vs_autodiff` (missing without `model.hvp`), `autodiff_vs_central`, `autodiff_vs_als` and `gradient_vs_als`
-      (missing where `als` refuses the model), relative to the largest element of the leaf, `dtype`
-      and the verdict `passed`.
+      (missing for a model without `design`, or with `shared` leaves), relative to the largest element of the leaf or,
+      for the gradient, of the summed magnitudes, `dtype` and the verdict `passed`.
 
     Raises:
       ValueError: as `gradients`.
 
-    Cost: five gradients and four Hessian-vector products per direction, each a few passes over the ratings. Float64 as
+    Cost: two gradients and four Hessian-vector products per direction, each a few passes over the ratings. Float64 as
     in `gradients`.
 
     References: Pearlmutter (1994), Fast exact multiplication by the Hessian; Schraudolph (2002), Fast curvature
@@ -73,72 +72,72 @@ def hessian(
     check_count("num_directions", num_directions)
     random = generator(seed)
     with float64(model, params, ratings, hyper) as (trained, case):
-        product = hvp(bare(model))
-        difference, block = _programs(bare(model))
-        layout = prepare(case.ratings) if solvable(model, params, hyper) else None
+        sides: tuple[Side, ...] = ()
+        if model.design is not None and not jax.tree.leaves(trained.shared):
+            check_design(model, Params(trained, case.fixed))
+            sides = get_args(Side)
+        slope, product = autodiff(bare(model)), hvp(bare(model))
+        _, gradient, scale = slope(trained, case)
         errors: dict[str, dict[str, list[float]]] = {leaf: {name: [] for name in _LIMITS} for leaf in names(trained)}
         for _ in range(num_directions):
             v = everywhere(trained, random)
             automatic = product(trained, v, case)
-            _note(errors, "autodiff_vs_central", automatic, difference(trained, v, case))
+            there, back = (slope(_moved(trained, v, step), case)[1] for step in (_STEP, -_STEP))
+            central = jax.tree.map(lambda a, b: (a - b) / (2 * _STEP), there, back)
+            _note(errors, "autodiff_vs_central", automatic, central)
             if (hand := hvp_by_hand(model, trained, case, v)) is not None:
                 _note(errors, "hand_vs_autodiff", automatic, hand)
-            if layout is not None:
-                found = [block(trained, v, case, layout, side) for side in ("user", "item")]
-                for column, pair in (("autodiff_vs_als", slice(0, 2)), ("gradient_vs_als", slice(2, 4))):
-                    user, item = (side[pair] for side in found)
-                    _note(errors, column, *(Rows(u, i) for u, i in zip(user, item, strict=True)))
-    rows = []
+            for side in sides:
+                own = jax.tree.map(np.zeros_like, v)._replace(**{side: getattr(v, side)})
+                curved, sloped = _block(bare(model))(trained, v, case, side)
+                _note(errors, "autodiff_vs_als", _only(side, product(trained, own, case)), curved)
+                _note(errors, "gradient_vs_als", _only(side, gradient), sloped, _only(side, scale))
+    table = []
     for leaf, columns in errors.items():
         worst = {name: np.max(found) if found else np.nan for name, found in columns.items()}
         passed = all(np.max(found) <= _LIMITS[name] for name, found in columns.items() if found)
-        rows.append({"leaf": leaf, "directions": num_directions, **worst, "dtype": "float64", "passed": passed})
-    return report(model, pd.DataFrame(rows), _LIMITS)
+        table.append({"leaf": leaf, "directions": num_directions, **worst, "dtype": "float64", "passed": passed})
+    return report(model, pd.DataFrame(table), _LIMITS)
 
 
-def _note(errors: dict[str, dict[str, list[float]]], column: str, expected: Rows, found: Rows) -> None:
-    """Add the largest error of every leaf, relative to its largest element."""
-    for leaf, a, b in zip(names(expected), *map(jax.tree.leaves, (expected, found)), strict=True):
-        a, b = np.asarray(a), np.asarray(b)
-        errors[leaf][column].append(relative(np.abs(a - b).max(initial=0), np.abs(a).max(initial=0)))
+def _moved(trained: Rows, v: Rows, step: float) -> Rows:
+    return jax.tree.map(lambda x, v: x + step * v, trained, v)
+
+
+def _only(side: Side, tree: Rows) -> Rows:
+    """The leaves of one side."""
+    return Rows()._replace(**{side: getattr(tree, side)})
+
+
+def _note(
+    errors: dict[str, dict[str, list[float]]], column: str, expected: Rows, found: Rows, scale: Rows | None = None
+) -> None:
+    """Add the largest error of every leaf, relative to the largest element of its `scale`, or of what is expected."""
+    trees = (expected, found, expected if scale is None else scale)
+    for leaf, *three in zip(names(expected), *map(jax.tree.leaves, trees), strict=True):
+        a, b, s = map(np.asarray, three)
+        errors[leaf][column].append(relative(np.abs(a - b).max(initial=0), np.abs(s).max(initial=0)))
 
 
 @lru_cache(maxsize=16)
-def _programs(model: Model) -> tuple[Any, Any]:
-    def slope(trained: Rows, case: Case) -> Rows:
-        return jax.grad(lambda trained: total(model, trained, case))(trained)
+def _block(model: Model) -> Any:
+    assert model.design is not None
+    view = model.design
 
-    def difference(trained: Rows, v: Rows, case: Case) -> Rows:
-        there, back = (slope(jax.tree.map(lambda x, v, h=h: x + h * v, trained, v), case) for h in (_STEP, -_STEP))
-        return jax.tree.map(lambda a, b: (a - b) / (2 * _STEP), there, back)
+    @partial(jit, static_argnames="side")
+    def block(trained: Rows, v: Rows, case: Case, side: Side) -> tuple[Rows, Rows]:
+        """By the normal equations of `als`: the side's Hessian times its part of v, and its gradient."""
+        index, num_rows = getattr(case.ratings, side), getattr(case.ratings, f"num_{side}s")
+        rows, target = view(Params(trained, case.fixed), case.ratings, side)
+        d = pack(rows, index.size)
+        ridge = ridge_of(model, trained, case.weight, case.hyper, side, num_rows)
 
-    def block(trained: Rows, v: Rows, case: Case, layout: Layout, side: Side) -> tuple[Any, ...]:
-        """The side's own part of Hv, the same by ALS, its gradient, the same by ALS; rows with ratings only."""
-        params, problem = Params(trained, case.fixed), Problem(case.ratings, case.weight, layout)
-        rows, like = getattr(layout, side).rows, getattr(trained, side)
-        num_rows = getattr(case.ratings, f"num_{side}s")
+        def slope(tree: Rows, target: jax.Array) -> Rows:
+            z = pack(getattr(tree, side), num_rows)
+            error = case.ratings.weight * (jnp.sum(d * z[index], axis=1) - target)
+            table = 2 * (jax.ops.segment_sum(error[:, None] * d, index, num_rows) + ridge * z)
+            return Rows()._replace(**{side: unpack(table, getattr(tree, side))})
 
-        def table(tree: Rows) -> jax.Array:
-            return pack(getattr(tree, side), num_rows)[rows]
+        return slope(v, jnp.zeros_like(target)), slope(trained, target)
 
-        blocks, ridge = system(model, params, problem, case.hyper, side)
-        z, own = table(trained), table(v)
-        cuts = np.cumsum([len(d) for d, _, _ in blocks])[:-1]
-        parts = list(zip(blocks, jnp.split(z, cuts), jnp.split(own, cuts), strict=True))
-        curved = ridge * own + jnp.concatenate([_pull(d, w * _push(d, v)) for (d, _, w), _, v in parts])
-        sloped = ridge * z + jnp.concatenate([_pull(d, w * (_push(d, z) - t)) for (d, t, w), z, _ in parts])
-        zero = jax.tree.map(jnp.zeros_like, v)
-        whole = hvp(model)(trained, zero._replace(**{side: getattr(v, side)}), case)
-        return tuple(unpack(x, like) for x in (table(whole), 2 * curved, table(slope(trained, case)), 2 * sloped))
-
-    return jax.jit(difference), jax.jit(block, static_argnames="side")
-
-
-def _push(d: jax.Array, z: jax.Array) -> jax.Array:
-    """d·z for every rating: (m, c, D) and (m, D) to (m, c)."""
-    return jnp.einsum("mcD,mD->mc", d, z)
-
-
-def _pull(d: jax.Array, e: jax.Array) -> jax.Array:
-    """Σ e d over the ratings of a row: (m, c, D) and (m, c) to (m, D)."""
-    return jnp.einsum("mcD,mc->mD", d, e)
+    return block

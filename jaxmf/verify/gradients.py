@@ -22,6 +22,7 @@ from jaxmf.verify.case import (
     directions,
     dot,
     float64,
+    jit,
     magnitude,
     names,
     perturbed,
@@ -87,54 +88,58 @@ def gradients(
     check_count("num_directions", num_directions)
     random = generator(seed)
     with float64(model, params, ratings, hyper) as (trained, case):
-        points = [
+        found = [
             _compare(model, point, case, num_directions, random) for point in (trained, perturbed(trained, random))
         ]
-    table = points[0].copy()
-    # np.maximum carries NaN on, so that an error that is not a number is not lost.
-    table[list(LIMITS)] = np.maximum(*(point[list(LIMITS)] for point in points))
-    known = [name for name in LIMITS if model.gradient is not None or "hand" not in name]
-    table = table.assign(dtype="float64", passed=(table[known] <= pd.Series(LIMITS)[known]).all(axis=1))
-    return report(model, table, LIMITS)
+    rows = []
+    for leaf, values in zip(names(trained), jax.tree.leaves(trained), strict=True):
+        # np.max carries NaN on, so that an error that is not a number is not lost.
+        errors = {column: np.max([point[leaf][column] for point in found]) for column in LIMITS}
+        passed = all(
+            errors[column] <= limit
+            for column, limit in LIMITS.items()
+            if model.gradient is not None or "hand" not in column
+        )
+        row = {"leaf": leaf, "size": values.size, "directions": min(values.size, num_directions)}
+        rows.append(row | errors | {"dtype": "float64", "passed": passed})
+    return report(model, pd.DataFrame(rows), LIMITS)
 
 
-def _compare(model: Model, trained: Rows, case: Case, num_directions: int, random: np.random.Generator) -> pd.DataFrame:
-    """The errors at one point, one row per leaf."""
+def _compare(
+    model: Model, trained: Rows, case: Case, num_directions: int, random: np.random.Generator
+) -> dict[str, dict[str, float]]:
+    """The errors at one point, of every leaf."""
     pull, probe = _programs(bare(model))
     cotangent = random.standard_normal(case.ratings.value.size + 1)
     _, auto, scale = jax.tree.map(np.asarray, autodiff(bare(model))(trained, case))
     pulled, hand = jax.tree.map(np.asarray, (pull(trained, case, cotangent), by_hand(model, trained, case)))
-    rows = []
+    table = {}
     for number, name in enumerate(names(trained)):
-        size = jax.tree.leaves(trained)[number].size
-        errors: dict[str, list[float]] = {column: [] for column in LIMITS}
-        if hand is not None and size:
+        errors = {column: [np.nan if hand is None and "hand" in column else 0.0] for column in LIMITS}
+        if hand is not None:
             a, s, h = (jax.tree.leaves(tree)[number] for tree in (auto, scale, hand))
-            errors["hand_vs_autodiff"].append(relative(np.abs(h - a).max(), s.max()))
-        probed = list(directions(trained, name, num_directions, random))
-        for v in probed:
-            jvp, jvp_size, central, weighted, weighted_size = map(float, probe(trained, v, case, cotangent))
+            errors["hand_vs_autodiff"].append(relative(np.abs(h - a).max(initial=0), s.max(initial=0)))
+        for v in directions(trained, name, num_directions, random):
+            jvp, jvp_size, central, weighted, weighted_size = np.asarray(probe(trained, v, case, cotangent))
             along, other = dot(auto, v), dot(pulled, v)
             errors["autodiff_vs_jvp"].append(relative(jvp - along, jvp_size + magnitude(auto, v)))
             errors["jvp_vs_vjp"].append(relative(weighted - other, weighted_size + magnitude(pulled, v)))
             errors["autodiff_vs_central"].append(relative(along - central, jvp_size))
             if hand is not None:
                 errors["hand_vs_central"].append(relative(dot(hand, v) - central, jvp_size))
-        blank = {column: np.nan if hand is None and "hand" in column else 0.0 for column in LIMITS}
-        worst = {column: np.max(found) if found else blank[column] for column, found in errors.items()}
-        rows.append({"leaf": name, "size": size, "directions": len(probed), **worst})
-    return pd.DataFrame(rows)
+        table[name] = {column: float(np.max(found)) for column, found in errors.items()}
+    return table
 
 
 @lru_cache(maxsize=16)
 def _programs(model: Model) -> tuple[Any, Any]:
-    @jax.jit
+    @jit
     def pull(trained: Rows, case: Case, cotangent: jax.Array) -> Rows:
         """Jᵀ·cotangent."""
         return jax.vjp(lambda trained: terms(model, trained, case), trained)[1](cotangent)[0]
 
-    @jax.jit
-    def probe(trained: Rows, direction: Rows, case: Case, cotangent: jax.Array) -> tuple[jax.Array, ...]:
+    @jit
+    def probe(trained: Rows, direction: Rows, case: Case, cotangent: jax.Array) -> jax.Array:
         """Σ Jv with its summed magnitude, the central difference, and ⟨cotangent, Jv⟩ with its summed magnitude."""
 
         def moved(step: float) -> jax.Array:
@@ -143,6 +148,7 @@ def _programs(model: Model) -> tuple[Any, Any]:
         _, tangent = jax.jvp(lambda trained: terms(model, trained, case), (trained,), (direction,))
         central = jnp.sum(moved(_STEP) - moved(-_STEP)) / (2 * _STEP)
         weighted = cotangent * tangent
-        return jnp.sum(tangent), jnp.sum(abs(tangent)), central, jnp.sum(weighted), jnp.sum(abs(weighted))
+        sums = jnp.sum(tangent), jnp.sum(abs(tangent)), central, jnp.sum(weighted), jnp.sum(abs(weighted))
+        return jnp.stack(sums)
 
     return pull, probe

@@ -104,6 +104,10 @@ MISTAKES: dict[str, Callable[..., Rows]] = {
 }
 
 
+# What is held against each mistake; columns of `mutants`.
+METHODS = ("elements", "differences", "taylor", "complex_step", "als", "check_grads")
+
+
 def mutants(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper, seed: int = 0) -> GradientReport:
     """Plant ten mistakes in the hand-derived gradient, one at a time, and see which methods notice.
 

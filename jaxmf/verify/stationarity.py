@@ -25,6 +25,7 @@ from jaxmf.verify.case import (
     bare,
     check_count,
     float64,
+    jit,
     relative,
     report,
 )
@@ -151,7 +152,7 @@ def solvable(model: Model, params: Params, hyper: Hyper) -> bool:
     return True
 
 
-@partial(jax.jit, static_argnames=("model", "side"))
+@partial(jit, static_argnames=("model", "side"))
 def solve_side(model: Model, trained: Rows, case: Case, layout: Layout, side: Side) -> Rows:
     """One half-step of `als` of a bare model."""
     problem = Problem(case.ratings, case.weight, layout)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -27,18 +27,20 @@ from jaxmf.verify.case import (
     float64,
     hvp,
     hvp_by_hand,
+    jit,
     magnitude,
     names,
     perturbed,
     relative,
     report,
+    shapes,
     terms,
 )
 
 _STEPS = 2.0 ** -np.arange(1, 31)
 _ROUNDING = 1e3  # a remainder counts if it is so many times the rounding of its terms
 _POINTS = 6  # the smallest remainders that count give the slope
-_SLACK = 0.1
+_SLACK = 0.5  # of a slope: a wrong derivative costs 1, and the next order bends it a little
 _IMAGINARY = 1e-30
 # A complex step has neither truncation nor cancellation.
 _LIMITS = {"autodiff_vs_complex": 1e-12, "hand_vs_complex": 1e-12}
@@ -77,7 +79,7 @@ def taylor(
     Returns:
       a GradientReport with one row per leaf (and `all`) and order: `leaf`, `order`, `expected` slope, the `slope`
       measured in the log-log plane on the smallest remainders above rounding, how many `points` there were, `dtype`
-      and the verdict `passed`: no slope below the expected one by more than 0.1. Where too few remainders are above
+      and the verdict `passed`: no slope below the expected one by more than 0.5. Where too few remainders are above
       rounding, the polynomial is exact and the slope is missing.
 
     Raises:
@@ -169,7 +171,7 @@ def complex_step(
     check_count("num_directions", num_directions)
     random, rows = generator(seed), []
     with float64(model, params, ratings, hyper) as (trained, case):
-        _check_analytic(model, trained, case)
+        _check_analytic(bare(model), *shapes((trained, case)))
         step = _complex_difference(bare(model))
         points = [
             (point, autodiff(bare(model))(point, case)[1], by_hand(model, point, case))
@@ -192,7 +194,7 @@ def complex_step(
 
 @lru_cache(maxsize=16)
 def _differences(model: Model) -> Any:
-    @jax.jit
+    @jit
     def differences(trained: Rows, v: Rows, case: Case, steps: jax.Array) -> tuple[jax.Array, jax.Array]:
         """L(θ+hv) − L(θ) for every step, summed term by term, and the summed magnitude of what was subtracted."""
         here = terms(model, trained, case)
@@ -208,7 +210,7 @@ def _differences(model: Model) -> Any:
 
 @lru_cache(maxsize=16)
 def _complex_difference(model: Model) -> Any:
-    @jax.jit
+    @jit
     def step(trained: Rows, v: Rows, case: Case) -> tuple[jax.Array, jax.Array]:
         """Im L(θ + ihv) / h, and its summed magnitude."""
         imaginary = terms(model, jax.tree.map(lambda x, v: jax.lax.complex(x, _IMAGINARY * v), trained, v), case).imag
@@ -217,12 +219,14 @@ def _complex_difference(model: Model) -> Any:
     return step
 
 
-def _check_analytic(model: Model, trained: Rows, case: Case) -> None:
+@lru_cache(maxsize=64)
+def _check_analytic(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> None:
     """NotAnalyticError, by tracing, naming the operation that has no complex derivative."""
-    lifted = jax.tree.map(lambda x: jnp.asarray(x, complex), trained)
+    trained, case = jax.tree.unflatten(structure, leaves)
+    lifted = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, complex), trained)
     why = None
     try:
-        traced = jax.make_jaxpr(lambda trained: terms(model, trained, case))(lifted)
+        traced = jax.make_jaxpr(partial(terms, model))(lifted, case)
     except TypeError as error:
         why = str(error).splitlines()[0]
     else:
