@@ -35,6 +35,7 @@ def ranking(
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
+    name: str | None = None,
 ) -> pd.DataFrame:
     """How well a model ranks held-out items, beside baselines, with bootstrap intervals.
 
@@ -87,6 +88,7 @@ def ranking(
       confidence: of the intervals.
       resamples: bootstrap samples of the users.
       seed: of these.
+      name: what the table calls the model; its own name if None.
 
     Returns:
       a tidy table: model, protocol, k, threshold, metric, value, low, high, num_users; first the model, then the
@@ -98,7 +100,7 @@ def ranking(
     Raises:
       ValueError: what `rating` refuses of the model and the ratings; `train` and `test` over other users or items; a
         pair that is twice in `test`; no test rating that reaches the threshold; a bad k, protocol, threshold, `empty`,
-        confidence, number of resamples or seed; predictions that are not finite.
+        confidence, number of resamples or seed; a name that a baseline has; predictions that are not finite.
 
     Cost: "catalog" O(U · I · (D + R)) for rows of D numbers on the device, in blocks of users of fixed shape, one
     program per model; memory O(2^18) scores. "rated" O(n · D + n log n). Times five with the baselines. The intervals:
@@ -106,15 +108,16 @@ def ranking(
 
     Reference: Manning, Raghavan and Schütze (2008), Introduction to information retrieval, chapter 8 (precision,
     recall, map). Järvelin and Kekäläinen (2002), Cumulated gain-based evaluation of IR techniques (ndcg). Voorhees
-    (1999), The TREC-8 question answering track report (mrr). Rendle et al. (2009), BPR (auc). Zhou et al. (2010), Solving the
-    apparent diversity-accuracy dilemma of recommender systems (novelty). Ge, Delgado-Battenfeld and Jannach (2010),
-    Beyond accuracy (coverage). McSherry and Najork (2008), Computing information retrieval performance measures
+    (1999), The TREC-8 question answering track report (mrr). Rendle et al. (2009), BPR (auc). Zhou et al. (2010),
+    Solving the apparent diversity-accuracy dilemma of recommender systems (novelty). Ge, Delgado-Battenfeld and Jannach
+    (2010), Beyond accuracy (coverage). McSherry and Najork (2008), Computing information retrieval performance measures
     efficiently in the presence of tied scores. Cañamares and Castells (2020), On target item sampling in offline
     recommender system evaluation (protocols).
     """
     check_resampling(confidence, resamples, seed)
-    trial, seen = _trial(model, params, train, test, k, protocol, threshold, empty, exclude)
-    found = dict(_results(model, params, trial, seen, baselines=True))
+    name = _name(model, name, baselines=True)
+    trial, seen = _trial(params, train, test, k, protocol, threshold, empty, exclude)
+    found = dict(_results(name, model, params, trial, seen, baselines=True))
     setting = {"protocol": protocol, "k": k, "threshold": threshold}
     by_user = pd.concat([_table(name, each, trial, setting, empty) for name, each in found.items()])
     covered = [
@@ -123,8 +126,7 @@ def ranking(
         if np.isfinite(each.coverage)
     ]
     table = pd.concat([summarize(by_user, confidence, resamples, seed), pd.DataFrame(covered)])
-    order = list(found)
-    return table.sort_values("model", key=lambda names: names.map(order.index), kind="stable", ignore_index=True)
+    return table.sort_values("model", key=lambda names: names.map(list(found).index), kind="stable", ignore_index=True)
 
 
 def ranking_by_user(
@@ -157,21 +159,28 @@ def ranking_by_user(
 
     Cost: that of `ranking` without the intervals.
     """
-    trial, seen = _trial(model, params, train, test, k, protocol, threshold, empty, exclude)
-    if name is not None:
-        expect(name, str, "name", "it is what the table calls the model")
-        model = model._replace(name=name)
+    name = _name(model, name, baselines)
+    trial, seen = _trial(params, train, test, k, protocol, threshold, empty, exclude)
     setting = {"protocol": protocol, "k": k, "threshold": threshold}
-    found = _results(model, params, trial, seen, baselines)
-    return pd.concat([_table(name, each, trial, setting, empty) for name, each in found], ignore_index=True)
+    found = _results(name, model, params, trial, seen, baselines)
+    return pd.concat([_table(each, place, trial, setting, empty) for each, place in found], ignore_index=True)
+
+
+def _name(model: Model, name: str | None, baselines: bool) -> str:
+    check_model(model)
+    name = model.name if name is None else name
+    expect(name, str, "name", "it is what the table calls the model")
+    if baselines and name in NAMES:
+        raise ValueError(f"the model has the name of a baseline, {name!r}: give it another with name=")
+    return name
 
 
 def _results(
-    model: Model, params: Params, trial: Trial, seen: Ratings, baselines: bool
+    name: str, model: Model, params: Params, trial: Trial, seen: Ratings, baselines: bool
 ) -> Iterator[tuple[str, Positions]]:
-    yield model.name, positions(trial, model, params)
+    yield name, positions(trial, model, params)
     if baselines:
-        yield from ((name, positions(trial, *each)) for name, each in all_baselines(seen))
+        yield from ((baseline, positions(trial, *fitted)) for baseline, fitted in all_baselines(seen))
         yield "oracle", oracle(trial)
 
 
@@ -185,7 +194,6 @@ def _table(name: str, found: Positions, trial: Trial, setting: dict[str, Any], e
 
 
 def _trial(
-    model: Model,
     params: Params,
     train: Part,
     test: Part,
@@ -196,11 +204,10 @@ def _trial(
     exclude: Part | None,
 ) -> tuple[Trial, Ratings]:
     """What is ranked, and the training ratings, after all checks."""
-    check_model(model)
     seen, held_out = as_parts(train, test, ("train", "test"))
     further = [] if exclude is None else [as_parts(train, exclude, ("train", "exclude"))[1]]
     check_counts(params, held_out, "evaluate.ranking")
-    _check(model, k, protocol, threshold, empty, exclude)
+    _check(k, protocol, threshold, empty, exclude)
     num_items = held_out.num_items
 
     weight = np.asarray(held_out.weight) > 0
@@ -245,7 +252,7 @@ def _pairs(ratings: Ratings) -> np.ndarray:
     return np.asarray(ratings.user)[observed].astype(np.int64) * ratings.num_items + np.asarray(ratings.item)[observed]
 
 
-def _check(model: Model, k: Any, protocol: Any, threshold: Any, empty: Any, exclude: Any) -> None:
+def _check(k: Any, protocol: Any, threshold: Any, empty: Any, exclude: Any) -> None:
     if not is_positive_integer(k):
         raise ValueError(f"k must be a positive integer, not {k!r}: it is the number of positions that count")
     if protocol not in ("catalog", "rated"):
@@ -259,8 +266,4 @@ def _check(model: Model, k: Any, protocol: Any, threshold: Any, empty: Any, excl
     if exclude is not None and protocol != "catalog":
         raise ValueError(
             "exclude goes with protocol='catalog' only: 'rated' ranks each user's test items and no others"
-        )
-    if model.name in NAMES:
-        raise ValueError(
-            f"the model has the name of a baseline, {model.name!r}: give it another, model._replace(name=)"
         )
