@@ -71,8 +71,7 @@ def positions(trial: Trial, model: Model, params: Params) -> Positions:
 
 
 def oracle(trial: Trial) -> Positions:
-    """Positions by the tested ratings themselves. Below them it knows no order, so that among all items it has neither
-    novelty nor coverage."""
+    """Positions by the tested ratings. Among all items it has no novelty or coverage: it orders no others."""
     found = _among_tested(trial, trial.value)
     if trial.seen is None:
         return found

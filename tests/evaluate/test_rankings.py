@@ -242,15 +242,15 @@ def test_excluded_pairs_are_no_candidates():
 def test_blocks_change_nothing_and_share_a_program(model, monkeypatch):
     params = table() if model is not MODELS["biased"] else init(model, TRAIN, HYPER)
     given = (model, params, TRAIN, TEST, 3)
-    monkeypatch.setattr(positions, "_compiled", positions._compiled.__wrapped__)
-    whole = evaluate.ranking_by_user(*given, baselines=False)
+    whole, means = evaluate.ranking_by_user(*given, baselines=False), evaluate.ranking(*given, resamples=2)
     for users in (1, 4):
         monkeypatch.setattr(positions, "_CELLS", users * 13 * positions._row_size(model, params, 13))
-        monkeypatch.setattr(positions, "_compiled", positions._compiled)
+        positions._compiled.cache_clear()
         before = COMPILED.count("jit(rank)")
         blocks = evaluate.ranking_by_user(*given, baselines=False)
         assert COMPILED.count("jit(rank)") == before + 1
         pd.testing.assert_frame_equal(whole, blocks, rtol=1e-12)
+        pd.testing.assert_frame_equal(means, evaluate.ranking(*given, resamples=2), rtol=1e-12)
 
 
 def test_a_diverged_fit_is_no_ranking():
