@@ -105,7 +105,7 @@ def compare(
     rows, differences = [], []
     for name, group in by_user.groupby("model", sort=False):
         if name != reference:
-            other = group.set_index("user_id").loc[base.index]
+            other = group.set_index("user_id")  # pandas pairs by it
             for metric in metrics:
                 differences.append((other[metric] - base[metric]).to_numpy(float))
                 rows.append({"model": name, "reference": reference, **setting, "metric": metric})

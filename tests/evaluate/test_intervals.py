@@ -38,7 +38,7 @@ def test_intervals_cover_the_truth(kind):
 
 def test_intervals_are_percentiles_of_resampled_means():
     values = np.random.default_rng(1).random((2, 30))
-    values[1, :5] = np.nan
+    values[1, 3:8] = np.nan
     found = summarize(by_user(a=values[0], b=values[1]), confidence=0.8, resamples=4000, seed=3)
     again = summarize(by_user(a=values[0], b=values[1]), confidence=0.8, resamples=4000, seed=3)
     pd.testing.assert_frame_equal(found, again, check_exact=True)
@@ -48,7 +48,7 @@ def test_intervals_are_percentiles_of_resampled_means():
         *("model", "protocol", "k", "threshold", "metric", "value", "low", "high", "num_users")
     ]
     rng = np.random.default_rng(0)
-    for name, x in (("a", values[0]), ("b", values[1, 5:])):
+    for name, x in (("a", values[0]), ("b", np.delete(values[1], range(3, 8)))):
         row = found[(found["model"] == name) & (found["metric"] == "ndcg")].iloc[0]
         means = [x[rng.integers(0, len(x), len(x))].mean() for _ in range(20000)]
         assert row["value"] == pytest.approx(x.mean(), rel=1e-12)

@@ -185,6 +185,22 @@ def test_baselines_by_hand():
     assert by_user["user_id"].tolist() == ["b", "c"] * 6
 
 
+@pytest.mark.parametrize("protocol", ["rated", "catalog"])
+def test_baselines_equal_the_loops(protocol):
+    """Also for an item without training ratings, which has their mean."""
+    seen = [(i, r) for _, i, r, w in observations(TRAIN) if w]
+    of_item = [[r for i, r in seen if i == item] for item in range(13)]
+    mean = sum(r for _, r in seen) / len(seen)
+    scores = {"popularity": [len(x) for x in of_item], "item_mean": [sum(x) / len(x) if x else mean for x in of_item]}
+    assert not of_item[0]
+    assert not of_item[12]
+    found = evaluate.ranking_by_user(TABLE, table(), TRAIN, TEST, 3, protocol)
+    for name, score in scores.items():
+        expected, _ = by_loops([score] * 17, TRAIN, TEST, 3, protocol, 3.5)
+        own = found[found["model"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(own[expected.columns], expected, rtol=1e-12, check_dtype=False)
+
+
 def test_the_damped_bias_is_the_model():
     model = models.damped_bias()
     params = model.init(None, TRAIN, Hyper())
