@@ -19,7 +19,9 @@ def summarize(by_user: pd.DataFrame, confidence: float = 0.95, resamples: int = 
 
     An interval is made of percentiles of the means of `resamples` samples of the users, drawn with replacement and the
     same for all models and metrics. It says how the mean would vary with other users of the same kind, for this fitted
-    model and this split.
+    model and this split. With few users it is too narrow: in `python benchmarks/evaluation.py coverage`, 94 to 96 % of
+    intervals of 95 % contain the truth for values of 50 or 200 users, but 91 % for differences of 50 users most of whom
+    tie, and 94 % of 200 (by BCa 88 and 93 %).
 
     Args:
       by_user: what `ranking_by_user` returned, also of several models, one below the other.

@@ -210,14 +210,14 @@ def _trial(
     _check(k, protocol, threshold, empty, exclude)
     num_items = held_out.num_items
 
-    weight = np.asarray(held_out.weight) > 0
-    user, item, value = (np.asarray(x)[weight] for x in (held_out.user, held_out.item, held_out.value))
-    pair = user.astype(np.int64) * num_items + item
-    if len(np.unique(pair)) < len(pair):
-        first = np.flatnonzero(pd.Series(pair).duplicated())[0]
+    pair = _pairs(held_out)
+    order = np.argsort(pair, kind="stable")
+    pair, value = pair[order], np.asarray(held_out.value)[np.asarray(held_out.weight) > 0][order]
+    twice = pair[1:][pair[1:] == pair[:-1]]
+    if len(twice):
         raise ValueError(
-            f"test has {len(pair) - len(np.unique(pair))} pair(s) of user and item more than once, the first "
-            f"{int(user[first]), int(item[first])} in rows of the model; expected each once: merge them"
+            f"test has {len(twice)} pair(s) of user and item more than once, the first "
+            f"{tuple(map(int, divmod(twice[0], num_items)))} in rows of the model; expected each once: merge them"
         )
     if not (value >= threshold).any():
         raise ValueError(
@@ -226,24 +226,27 @@ def _trial(
         )
     rows = None
     if protocol == "catalog":
-        hidden = np.unique(np.concatenate([_pairs(part) for part in (seen, *further)]))
-        open_ = ~np.isin(pair, hidden)
-        user, item, value, pair = (x[open_] for x in (user, item, value, pair))
+        # By sorting: recent NumPy's unique and isin hash integers, which is slower by far.
+        hidden = np.sort(np.concatenate([_pairs(part) for part in (seen, *further)]))
+        hidden = hidden[np.diff(hidden, prepend=-1) > 0]
+        unseen = hidden[np.minimum(np.searchsorted(hidden, pair), len(hidden) - 1)] != pair
+        pair, value = pair[unseen], value[unseen]
         if not len(pair):
             raise ValueError(
                 "test has no pair of user and item that is not in train or exclude; expected held-out ratings: "
                 "jaxmf.splits makes parts that do not overlap"
             )
-    order = np.argsort(pair, kind="stable")
-    users, row = np.unique(user[order], return_inverse=True)
+    user, item = np.divmod(pair, num_items)
+    place = np.zeros(held_out.num_users, np.int64)
+    place[user] = 1
+    users, place = np.flatnonzero(place), np.where(place > 0, np.cumsum(place) - 1, -1)
     if protocol == "catalog":
-        hidden = hidden[np.isin(hidden // num_items, users)]
-        rows = np.searchsorted(users, hidden // num_items), hidden % num_items
+        row, column = place[hidden // num_items], hidden % num_items
+        rows = row[row >= 0], column[row >= 0]
     n_u, n_i = (np.asarray(n, np.float64) for n in counts(seen))
     novelty = np.log2((np.sum(n_u > 0) + 1) / (n_i + 1))
     user_id = test.user_ids[users] if isinstance(test, Dataset) else users
-    relevant = value[order] >= threshold
-    return Trial(users, user_id, row, item[order], value[order], relevant, novelty, k, rows), seen
+    return Trial(users, user_id, place[user], item.astype(np.int32), value, value >= threshold, novelty, k, rows), seen
 
 
 def _pairs(ratings: Ratings) -> np.ndarray:
