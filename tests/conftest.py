@@ -49,7 +49,8 @@ def no_compile(monkeypatch):
     def refuse(*args, **kwargs):
         pytest.fail("compiled before the check")
 
-    for name in ("training.host._compiled", "training.host._compiled_initialize", "evaluate._compiled"):
+    rooms = ("training.host._compiled", "training.host._compiled_initialize")
+    for name in (*rooms, "evaluate.errors._compiled", "evaluate.positions._compiled"):
         monkeypatch.setattr(f"jaxmf.{name}", refuse)
     monkeypatch.setattr("jaxmf.verify.case._row_weights", refuse)
     before = len(COMPILED)

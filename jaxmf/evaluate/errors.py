@@ -48,7 +48,7 @@ def predict(model: Model, params: Params, data: Dataset, frame: pd.DataFrame, cl
             "user_id and item_id"
         )
     users, items = data.user_index(frame["user_id"]), data.item_index(frame["item_id"])
-    return pd.Series(_predictions(model, params, users, items, clip), frame.index, name="prediction")
+    return pd.Series(predictions(model, params, users, items, clip), frame.index, name="prediction")
 
 
 def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = None) -> dict[str, float]:
@@ -75,7 +75,7 @@ def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = N
     ratings = as_ratings(test, "evaluate.rating: test")
     check_counts(params, ratings, "evaluate.rating")
     weight = np.asarray(ratings.weight, np.float64)
-    error = np.asarray(ratings.value, np.float64) - _predictions(model, params, ratings.user, ratings.item, clip)
+    error = np.asarray(ratings.value, np.float64) - predictions(model, params, ratings.user, ratings.item, clip)
     mse = float(weight @ error**2 / weight.sum())
     return {"rmse": mse**0.5, "mae": float(weight @ np.abs(error) / weight.sum()), "mse": mse}
 
@@ -106,7 +106,8 @@ def against_baselines(
     return pd.DataFrame(rows)
 
 
-def _predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip) -> np.ndarray:
+def predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip = None) -> np.ndarray:
+    """The model's predictions (n,) for index arrays (n,), on the host in float64."""
     check_model(model)
     check_clip(clip)
     prediction = np.asarray(_compiled(model)(params, users, items), np.float64)

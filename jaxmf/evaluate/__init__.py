@@ -1,0 +1,18 @@
+"""Evaluation: errors of predictions, rankings beside baselines, intervals, paired comparisons, and leaks of a split."""
+
+from jaxmf.evaluate.audit import leakage
+from jaxmf.evaluate.errors import Clip, against_baselines, predict, rating
+from jaxmf.evaluate.intervals import compare, summarize
+from jaxmf.evaluate.rankings import ranking, ranking_by_user
+
+__all__ = [
+    "Clip",
+    "against_baselines",
+    "compare",
+    "leakage",
+    "predict",
+    "ranking",
+    "ranking_by_user",
+    "rating",
+    "summarize",
+]

@@ -1,0 +1,45 @@
+"""What a ranking must beat: orders of the items that are the same for every user."""
+
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+
+from jaxmf.data.ratings import Ratings, counts
+from jaxmf.metrics import weighted_mean
+from jaxmf.models.bilinear import damped_bias
+from jaxmf.models.model import Hyper, Model, Params, Rows
+
+NAMES = ("random", "popularity", "item_mean", "damped_bias", "oracle")  # the last ranks by the test ratings
+
+
+def baselines(train: Ratings) -> Iterator[tuple[str, tuple[Model, Params]]]:
+    """Name, model and parameters of each baseline, from the training ratings.
+
+    - random: all scores are equal; as ties count with their expected value, so does this.
+    - popularity: n_i, the item's weighted number of training ratings.
+    - item_mean: Σ_u w r / n_i, and μ for an item without training ratings.
+    - damped_bias: μ + b_u + c_i of `models.damped_bias()`: for one user, the order of the damped item means.
+    """
+    _, n_i = counts(train)
+    total = jax.ops.segment_sum(train.weight * train.value, train.item, train.num_items)
+    mean = jnp.where(n_i > 0, total / jnp.where(n_i > 0, n_i, 1), weighted_mean(train.value, train.weight))
+    for name, score in (("random", jnp.zeros_like(n_i)), ("popularity", n_i), ("item_mean", mean)):
+        yield name, (_BY_ITEM, Params(Rows(), Rows(item={"score": score})))
+    yield "damped_bias", (damped_bias(), damped_bias().init(None, train, Hyper()))
+
+
+def _predict(params: Params, users: jax.Array, items: jax.Array) -> jax.Array:
+    return params.fixed.item["score"][items]
+
+
+def _scores(params: Params, users: jax.Array) -> jax.Array:
+    score = params.fixed.item["score"]
+    return jnp.broadcast_to(score[None, :], (users.shape[0], score.shape[0]))
+
+
+def _refuse(*_: object) -> jax.Array:
+    raise NotImplementedError("a baseline is not trained")
+
+
+_BY_ITEM = Model(_refuse, _predict, _refuse, _refuse, name="by_item", scores=_scores)  # type: ignore[arg-type]
