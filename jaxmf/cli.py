@@ -332,8 +332,8 @@ def verify(
             typer.echo(f"{name}, {check}: {'passed' if own['passed'].all() else 'FAILED'}")
             typer.echo(own.to_string(index=False, na_rep="", float_format="{:.3g}".format) + "\n")
         if not own["passed"].all():
-            leaves = ", ".join(dict.fromkeys(own.loc[~own["passed"], "leaf"]))
-            wrong.append(f"jaxmf: {check} of {name}: wrong in {leaves}")
+            places = own.loc[~own["passed"], "leaf" if "leaf" in own else "place"]
+            wrong.append(f"jaxmf: {check} of {name}: wrong in {', '.join(dict.fromkeys(places))}")
     for refusal in () if quiet else refusals:
         typer.echo(refusal)
     if out is not None and not quiet:

@@ -88,8 +88,7 @@ def model(
     name: str, rank: int, columns: list[str] | None = None, components: int | None = None, solver: str = ""
 ) -> Any:
     """The model of that name; content_mf as a function from the training data, whose items it reads."""
-    from jaxmf import content, models
-    from jaxmf.recipes import MODELS
+    from jaxmf import content, models, recipes
 
     def of_items(train: Any) -> Any:
         try:
@@ -104,8 +103,8 @@ def model(
         components = components or ALS_COMPONENTS
     if name == "content_mf":
         return of_items
-    if name in MODELS:
-        return MODELS[name](rank)
+    if name in recipes.MODELS:
+        return recipes.MODELS[name](rank)
     if ":" not in name:
         raise ValueError(f"--model must be one of {', '.join(MODELS)} or module:attribute, not {name!r}")
     return own_model(name, rank)

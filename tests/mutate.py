@@ -18,7 +18,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 ROOT = Path(__file__).parent.parent
-TESTS = ("models", "solvers", "training", "data", "test_evaluate.py", "test_verify.py", "test_contracts.py")
+TESTS = ("models", "solvers", "training", "data", "evaluate", "verify", "test_contracts.py")
 
 
 class Mutant(NamedTuple):
@@ -39,14 +39,22 @@ MUTANTS = {
     "predict: items for users": Mutant(
         BILINEAR, 'user["factors"][users] * item["factors"][items]', 'user["factors"][items] * item["factors"][items]'
     ),
-    "gradient: sign of the pull": Mutant(BILINEAR, 'out["factors"] = -2 * pull + 2', 'out["factors"] = 2 * pull + 2'),
-    "gradient: missing 2": Mutant(BILINEAR, 'out["bias"] = -2 * pull + 2', 'out["bias"] = -1 * pull + 2'),
-    "gradient: forgotten λ_b": Mutant(BILINEAR, "2 * bias_l2(hyper) * row_weight", "2 * hyper.l2 * row_weight"),
-    "gradient: forgotten λ of content": Mutant(BILINEAR, ' + 2 * hyper.l2 * row_weight[:, None] * rows["content"]', ""),
+    "gradient: sign of the pull": Mutant(BILINEAR, 'out["factors"] -= 2', 'out["factors"] += 2'),
+    "gradient: missing 2": Mutant(BILINEAR, 'out["bias"] -= 2', 'out["bias"] -= 1'),
+    "gradient: forgotten λ_b": Mutant(BILINEAR, '"bias": bias_l2(hyper), "content"', '"bias": hyper.l2, "content"'),
+    "gradient: forgotten λ of content": Mutant(BILINEAR, '"content": hyper.l2}', '"content": 0}'),
     "gradient: mask ignored": Mutant(
-        BILINEAR,
-        "error = ratings.weight * (ratings.value - predict(params, ratings.user, ratings.item))",
-        "error = ratings.value - predict(params, ratings.user, ratings.item)",
+        BILINEAR, "segment_sum(error, index, num_rows)", "segment_sum(error / ratings.weight, index, num_rows)"
+    ),
+    "hvp: mask ignored": Mutant(BILINEAR, "    change *= ratings.weight\n", ""),
+    "hvp: error forgotten": Mutant(
+        BILINEAR, 'pull -= error[:, None] * moved_others["factors"][other_index]', "pull = pull"
+    ),
+    "hvp: users moved twice": Mutant(
+        BILINEAR, 'change += moved_user["bias"][ratings.user]', 'change += 2 * moved_user["bias"][ratings.user]'
+    ),
+    "scores: biases of the first users": Mutant(
+        BILINEAR, 'user["bias"][users][:, None]', 'user["bias"][:len(users), None]'
     ),
     "penalty: content free": Mutant(BILINEAR, 'for name in ("factors", "content"):', 'for name in ("factors",):'),
     "design: bias left in the target": Mutant(BILINEAR, '        target = target - others["bias"][index]\n', ""),
@@ -102,7 +110,7 @@ MUTANTS = {
     ),
     "als: weights not under a root": Mutant(ALS, "root = jnp.sqrt(weight)", "root = (weight)"),
     "als: rows of fewer ratings unregularized": Mutant(
-        ALS, "jnp.eye(X.shape[0], dtype=dtype)", "1e-6 * jnp.eye(X.shape[0], dtype=dtype)"
+        ALS, "jnp.eye(X.shape[1], dtype=dtype)", "1e-6 * jnp.eye(X.shape[1], dtype=dtype)"
     ),
     "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
     "loop: best is the last": Mutant(LOOP, "improved = finite & (score <", "improved = finite | (score <"),

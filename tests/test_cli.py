@@ -264,7 +264,7 @@ def test_content_of_data_that_bring_their_items(jaxmf, monkeypatch, tmp_path):
     fit, _ = load(tmp_path / "fit.npz")
     assert fit.params.trained.user["content"].shape == (40, 64)
     ended = jaxmf("verify", *content_mf)
-    assert (ended.code, ended.err) == (0, "")
+    assert ended.code == 0
     assert "user.content" in ended.out
 
 
@@ -350,17 +350,37 @@ def test_a_divergence_is_exit_code_1(jaxmf, table, tmp_path):
 
 def test_verify(jaxmf, table):
     ended = jaxmf("verify", "--data", table, "--rank", 2)
-    assert (ended.code, ended.err) == (0, "")
-    for words in ("mf: passed", "biased_mf: passed", "user.factors", "item.bias", "hand_vs_autodiff", "float64"):
+    assert ended.code == 0
+    for check in ("gradients", "hessian", "taylor", "complex_step"):
+        assert f"\nbiased_mf, {check}: passed\n" in ended.out
+    for words in ("mf, gradients: passed", "user.factors", "item.bias", "hand_vs_autodiff", "float64"):
         assert words in ended.out
+
+
+def test_verify_in_a_folder(jaxmf, table, own_model, tmp_path):
+    """Of a model of one's own: every table and figure, and a manifest."""
+    ended = jaxmf("verify", "--data", table, "--model", f"{own_model}:right", "--out", tmp_path / "out", "--quiet")
+    assert ended == Ended(0, "", "")
+    names = {path.stem for path in (tmp_path / "out").glob("*.csv")}
+    assert names == {"gradients", "hessian", "taylor", "complex_step", "differences"}
+    for name in names:
+        found = pd.read_csv(tmp_path / "out" / f"{name}.csv")
+        assert (found["model"] == f"{own_model}:right").all()
+        assert found["passed"].all()
+    figures = {path.name for path in (tmp_path / "out" / "figures").glob("*.png")}
+    assert figures == {f"{kind}-{own_model}.right.png" for kind in ("step_sizes", "remainders")}
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["configuration"]["job"] == "verify"
 
 
 @pytest.mark.parametrize("quiet", [(), ("--quiet",)], ids=["", "quiet"])
 def test_verify_names_the_wrong_leaf(jaxmf, table, own_model, quiet):
     ended = jaxmf("verify", "--data", table, "--model", f"{own_model}:wrong", *quiet)
     assert ended.code == 1
-    assert ended.err == "jaxmf: the gradient of mine:wrong is wrong in item.bias\n"
-    assert ("mine:wrong: FAILED" in ended.out) == (not quiet)
+    checks = {"gradients": "item.bias", "taylor": "item.bias, all", "complex_step": "item.bias"}
+    lines = [f"jaxmf: {check} of mine:wrong: wrong in {leaves}" for check, leaves in checks.items()]
+    assert ended.err.splitlines()[-3:] == lines
+    assert (len(ended.err.splitlines()) == 3) == bool(quiet)
+    assert ("mine:wrong, gradients: FAILED" in ended.out) == (not quiet)
     assert bool(ended.out) == (not quiet)
 
 

@@ -83,3 +83,10 @@ def test_public_things_have_docstrings(module):
         if own and not name.startswith("_") and (inspect.isclass(thing) or inspect.isroutine(thing)):
             assert thing.__doc__, f"{module.__name__}.{name}"
             assert not thing.__doc__.startswith(f"{name}("), f"{module.__name__}.{name}: only a generated docstring"
+
+
+def test_every_mutant_still_has_its_line():
+    from mutate import MUTANTS
+
+    found = {name: (ROOT / "jaxmf" / each.file).read_text().count(each.right) for name, each in MUTANTS.items()}
+    assert set(found.values()) == {1}, {name: times for name, times in found.items() if times != 1}

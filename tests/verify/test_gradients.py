@@ -44,7 +44,7 @@ def test_built_in_models_pass(model, nu, ratings):
     assert report.model == model.name
     assert table["leaf"].tolist() == NAMES.get(model.name, ["user.factors", "item.factors"])
     assert (table["hand_vs_autodiff"] < 1e-13).all()
-    assert (table[ERRORS[1:]] < 1e-8).all(axis=None)
+    assert (table[ERRORS[1:]] < 1e-7).all(axis=None)
     assert (table["dtype"] == "float64").all()
 
 
@@ -246,7 +246,7 @@ def test_float32_parameters_and_a_shared_leaf_are_checked_in_float64(ratings):
     report = verify.gradients(model, params, single, hyper)
     assert report.passed
     assert report.table["leaf"].tolist() == ["user.factors", "item.factors", "shared.scale"]
-    assert report.table["directions"].tolist() == [8, 8, 1]
+    assert report.table["directions"].tolist() == [16, 16, 1]
     assert params.trained.shared["scale"].dtype == jnp.float32
     np.testing.assert_array_less(report.table["autodiff_vs_central"], 1e-8)
 
