@@ -54,6 +54,11 @@ def design_of_the_wrong_mean(params, ratings, side):
     return BIASED.design(params._replace(fixed=fixed), ratings, side)
 
 
+def design_of_twice_the_bias(params, ratings, side):
+    design, target = BIASED.design(params, ratings, side)
+    return design | {"bias": 2 * design["bias"]}, target
+
+
 # Hessian.
 
 
@@ -72,9 +77,10 @@ def test_hessians_of_built_in_models_pass(model, ratings):
         ({"hvp": hvp_without_error}, "hand_vs_autodiff", ["user.factors", "item.factors"]),
         ({"hvp": hvp_of_half_a_bias}, "hand_vs_autodiff", ["item.bias"]),
         ({"design": design_of_the_wrong_mean}, "gradient_vs_als", LEAVES),
+        ({"design": design_of_twice_the_bias}, "autodiff_vs_als", LEAVES),
         ({"penalty": lambda trained, *rest: 2 * BIASED.penalty(trained, *rest)}, "hand_vs_autodiff", LEAVES),
     ],
-    ids=["error", "half", "design", "penalty"],
+    ids=["error", "half", "target", "design", "penalty"],
 )
 def test_a_wrong_curvature_is_named(part, column, leaves, ratings, params):
     report = verify.hessian(BIASED._replace(**part), params, ratings, HYPER, num_directions=1)
