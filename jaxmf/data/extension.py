@@ -33,13 +33,8 @@ def extension(data: "Dataset", frame: pd.DataFrame | None, item_ids: Iterable[An
     user, item = user[new["user"]], item[new["item"]]
     again = (user < data.num_users) & (item < data.num_items)
     again[again] = _rated(data, user[again], item[again])
-    refuse_rows(
-        again,
-        named["rating"],
-        "rating",
-        f"a pair that {data.name} has a rating of",
-        "drop these rows, or the earlier ones",
-    )
+    problem = f"a pair that {data.name} has a rating of"
+    refuse_rows(again, named["rating"], "rating", problem, "drop these rows, or the earlier ones")
     fields = {"user": user, "item": item, "rating": new["rating"]}
     if data.timestamp is not None:
         fields["timestamp"] = new["timestamp"]

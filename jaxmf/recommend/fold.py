@@ -54,8 +54,8 @@ def fold_in(
       ValueError: an argument of another type, what `Dataset.extend` refuses, a row whose user and item are both known,
         new items without features in a model of content, a model without `design`, or λ or λ_b that is not positive.
 
-    Cost: as a half-step of `als` over the new rows, in blocks of bounded memory. Programs are compiled by powers of 2 of
-    ratings per row, so that calls of similar size share them.
+    Cost: as a half-step of `als` over the new rows, in blocks of bounded memory. Programs are compiled by powers of
+    2 of ratings per row, so that calls of similar size share them.
 
     Reference: Hu, Koren and Volinsky (2008), Collaborative filtering for implicit feedback datasets, section 4; Zhou et
     al. (2008).
@@ -74,7 +74,7 @@ def fold_in(
     extended = data.extend(new_frame, _ids(features))
     new = extended.take(np.arange(len(data), len(extended)))
     known = (new.user < data.num_users) & (new.item < data.num_items)
-    if known.any():
+    if new_frame is not None:
         remedy = "these add to rows that fold_in must not change: use update, or drop them"
         refuse_rows(known, new_frame["rating"], "rating", "a user and an item that are both known", remedy)
     host = grown("fold_in", params, data, new, features)
@@ -95,7 +95,8 @@ def update(
 
     Users who have new ratings are solved given the items, then items that have some given the users; where a touched
     user has rated a new item, both once more, now by all ratings. Rows without new ratings keep their bits, unless
-    `sweeps` of `als` over all rows follow. n^ν is of a row's ratings, old and new; μ stays, and so do known users' means.
+    `sweeps` of `als` over all rows follow. n^ν is of a row's ratings, old and new; μ stays, and known users'
+    means do.
 
     Args:
       model, params, hyper, features: as in `fold_in`.

@@ -70,10 +70,10 @@ def _content(who: str, ids: pd.Index, features: pd.DataFrame | None, width: int,
     if not isinstance(content, SparseRows):
         dense = matrix.toarray() if sparse else matrix
         return np.append(content, dense.astype(content.dtype), axis=0)
-    more = to_device(matrix if sparse else csr_array(matrix), content.value.dtype)
+    more: Any = to_device(matrix if sparse else csr_array(matrix), content.value.dtype)
     longest = max(content.column.shape[1], more.column.shape[1])
 
-    def joined(old: Any, new: Any) -> np.ndarray:
+    def joined(old: Any, new: Any) -> Any:
         return np.concatenate([np.pad(x, ((0, 0), (0, longest - x.shape[1]))) for x in map(np.asarray, (old, new))])
 
     return SparseRows(joined(content.column, more.column), joined(content.value, more.value))

@@ -96,10 +96,8 @@ def _similar(
 ) -> pd.DataFrame:
     check_sizes(who, n, max_memory)
     known = data.user_ids if side == "user" else data.item_ids
-    if ids is None:
-        asked = np.arange(len(known))
-    else:
-        asked = data.user_index(ids) if side == "user" else data.item_index(ids)
+    find = data.user_index if side == "user" else data.item_index
+    asked = np.arange(len(known)) if ids is None else find(ids)
     rows = np.asarray(_table(who, params, side, leaf))
     length = np.sqrt(np.sum(rows * rows, axis=1, keepdims=True))
     directed = np.flatnonzero(length[:, 0] > 0)

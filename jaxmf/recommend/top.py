@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.checks import is_positive_integer, listed
+from jaxmf.data.checks import listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.model import Model, Params, Rows, Side, scores
 from jaxmf.recommend.best import Pairs, best, padded
@@ -86,6 +86,7 @@ def top_n(
     width = padded(len(item))
     catalog = np.full(width, train.num_items, np.int32)
     catalog[: len(item)] = item
+    shared = params.trained.shared, params.fixed.shared
     found = best(
         _score(model),
         _users(params, user, _mean(train, params)),
@@ -193,7 +194,7 @@ def _mean(train: Dataset, params: Params) -> float:
 @jax.jit
 def _gather(trained: Any, fixed: Any, index: jax.Array) -> tuple[Any, Any]:
     """Rows of two trees of tables; 0 beyond them."""
-    return jax.tree.map(lambda leaf: leaf.at[index].get(mode="fill", fill_value=0), (trained, fixed))
+    return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="fill", fill_value=0), (trained, fixed))
 
 
 @lru_cache(maxsize=64)
