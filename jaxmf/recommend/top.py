@@ -90,12 +90,7 @@ def top_n(
     found = best(
         _score(model),
         _users(params, user, _mean(train, params)),
-        (
-            catalog,
-            *_gather(params.trained.item, params.fixed.item, catalog),
-            params.trained.shared,
-            params.fixed.shared,
-        ),
+        (catalog, *_gather(params.trained.item, params.fixed.item, catalog), *shared),
         len(user),
         len(item),
         _seen(train, user, item) if filter_seen else Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64)),
