@@ -157,10 +157,14 @@ def main() -> None:
     manifest = here.begin(configuration, SEED)
     candidates = built_in(here.data)
     import time
+
     clock = time.perf_counter()
+
     def lap(what):
         nonlocal clock
-        now = time.perf_counter(); print(what, round(now - clock, 1)); clock = now
+        now = time.perf_counter()
+        print(what, round(now - clock, 1))
+        clock = now
 
     checks = on_the_data(here.data, candidates)
     for check, table in checks.items():

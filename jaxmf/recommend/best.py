@@ -68,7 +68,7 @@ def best(
         size *= 2
     starts = range(0, num_rows, size)
     cuts = np.searchsorted(excluded.row, [*starts, num_rows])
-    room = padded(int(np.diff(cuts).max(initial=1)))
+    room = 1 << (int(np.diff(cuts).max(initial=1)) - 1).bit_length()
     program = _program(score, n)
 
     def block(number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -47,9 +47,12 @@ def solved(model: Model, params: Params, observed: Observed, hyper: Hyper, side:
     tables = jax.tree.map(np.array, like)
     own = observed.user if side == "user" else observed.item
     count = np.bincount(own, minlength=int(rows.max()) + 1)
+    for table in jax.tree.leaves(tables):
+        table[rows[count[rows] == 0]] = 0
+    rows = rows[count[rows] > 0]
     order = np.argsort(own, kind="stable")
     start = np.cumsum(count) - count
-    width_of = np.maximum(_SHORTEST, 1 << np.ceil(np.log2(np.maximum(count[rows], 1))).astype(int))
+    width_of = np.maximum(_SHORTEST, 1 << np.ceil(np.log2(count[rows])).astype(int))
     numbers = sum(leaf[:1].size for leaf in jax.tree.leaves(like))
     for width in np.unique(width_of).tolist():
         members = rows[width_of == width]

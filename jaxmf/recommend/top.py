@@ -206,8 +206,8 @@ def _score(model: Model) -> Callable[[Any, Any], jax.Array]:
 
 def _cell_bytes(model: Model, params: Params) -> int:
     """Bytes for one score: a number, and without `scores` the products that it is a sum of."""
-    leaves = jax.tree.leaves(params)
-    largest = max((leaf.dtype.itemsize for leaf in leaves), default=4)
+    largest = max((leaf.dtype.itemsize for leaf in jax.tree.leaves(params)), default=4)
     if model.scores is not None:
         return largest
-    return largest * (1 + max(leaf[:1].size for leaf in leaves))
+    rows = jax.tree.leaves((params.trained[:2], params.fixed[:2]))
+    return largest * (1 + max((leaf[:1].size for leaf in rows), default=0))
