@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.checks import refuse_rows
+from jaxmf.data.checks import expect, refuse_rows
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.recommend.checks import check_fitted, check_solvable, check_sweeps
@@ -115,7 +115,7 @@ def update(
     check_fitted("update", model, params, data, "data")
     check_solvable("update", model, params, hyper)
     check_sweeps("update", sweeps)
-    extended = data.extend(new_frame, _ids(features))
+    extended = data.extend(new_frame, _ids("update", features))
     new = extended.take(np.arange(len(data), len(extended)))
     host = grown("update", params, data, new, features)
     users, items = np.unique(new.user), np.unique(new.item)
@@ -164,5 +164,8 @@ def _on_device(params: Params) -> Params:
     return jax.tree.map(jnp.asarray, params)
 
 
-def _ids(features: pd.DataFrame | None) -> Any:
-    return () if features is None else features.index
+def _ids(who: str, features: pd.DataFrame | None) -> Any:
+    if features is None:
+        return ()
+    expect(features, pd.DataFrame, f"{who}: features", "expected one row per new item, indexed by item id")
+    return features.index

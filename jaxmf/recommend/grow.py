@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.sparse import csr_array
 
-from jaxmf.data.checks import expect, listed
+from jaxmf.data.checks import listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.features import SparseRows, as_matrix, to_device
 from jaxmf.models.model import Params, Rows
@@ -26,10 +26,8 @@ def grown(who: str, params: Params, data: Dataset, new: Dataset, features: pd.Da
         _expect_only(who, "user", user, "mean")
         total, count = (np.bincount(new.user, w, new.num_users)[data.num_users :] for w in (new.rating, None))
         user = {"mean": np.append(user["mean"], (total / count).astype(user["mean"].dtype))}
-    if features is not None:
-        expect(features, pd.DataFrame, f"{who}: features", "expected one row per new item, indexed by item id")
-        if "content" not in item:
-            raise ValueError(f"{who}: features are of no use to a model without content: drop features=")
+    if features is not None and "content" not in item:
+        raise ValueError(f"{who}: features are of no use to a model without content: drop features=")
     if items and jax.tree.leaves(item):
         _expect_only(who, "item", item, "content")
         width = params.trained.user["content"].shape[1]
