@@ -71,7 +71,7 @@ def fold_in(
     check_fitted("fold_in", model, params, data, "data")
     check_solvable("fold_in", model, params, hyper)
     check_sweeps("fold_in", sweeps)
-    extended = data.extend(new_frame, _ids(features))
+    extended = data.extend(new_frame, _ids("fold_in", features))
     new = extended.take(np.arange(len(data), len(extended)))
     known = (new.user < data.num_users) & (new.item < data.num_items)
     if new_frame is not None:

@@ -10,7 +10,7 @@ import pytest
 from helpers import COMPILED, FEATURES, HYPER, MODELS, init, numpy_predict, random_ratings, to_numpy
 
 import jaxmf
-from jaxmf import Dataset, Hyper, models
+from jaxmf import Dataset, Hyper, Params, Rows, models
 from jaxmf.recommend import top_n
 from jaxmf.recommend.best import padded, top
 
@@ -90,7 +90,7 @@ def test_two_stages_are_exact(num_items, filter_seen):
 @pytest.mark.parametrize("seed", range(3))
 def test_top_of_a_matrix_with_excluded_columns(seed):
     rng = np.random.default_rng(seed)
-    scores = np.where(rng.random((30, 300)) < 0.6, -np.inf, rng.integers(0, 3, (30, 300)))
+    scores = np.where(rng.random((30, 300)) < 0.6, -np.inf, rng.poisson(0.1, (30, 300)))
     scores[3, 40:] = scores[4] = -np.inf
     column, score = top(jnp.asarray(scores), 7)
     for row, own in enumerate(scores):
@@ -98,6 +98,18 @@ def test_top_of_a_matrix_with_excluded_columns(seed):
         known = [i for i in expected if own[i] > -np.inf]
         assert column[row].tolist()[: len(known)] == known
         assert score[row].tolist() == own[expected].tolist()
+
+
+@pytest.mark.parametrize("num_items", [13, 17, 193])
+def test_what_pads_the_items_is_no_item(num_items):
+    """Rows of zeros would be the best."""
+    data, model = dataset(num_items, 150), models.damped_bias()
+    params = model.init(None, data.ratings, Hyper())
+    user, item = ({"bias": jnp.full_like(rows["bias"], -1.0)} for rows in params.trained[:2])
+    found = top_n(model, Params(Rows(user, item)), data, n=5, filter_seen=False)
+    assert data.item_index(found["item_id"]).tolist() == 17 * [0, 1, 2, 3, 4]
+    every = top_n(model, Params(Rows(user, item)), data, n=num_items + 1, filter_seen=False)
+    assert len(every) == 17 * num_items
 
 
 def test_some_users_in_their_order_and_some_candidates():
