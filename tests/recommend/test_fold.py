@@ -88,7 +88,7 @@ def test_new_rows_are_those_of_a_half_step_and_of_training(name, side, hyper):
     assert_same_bits(kept, known)
 
 
-@pytest.mark.parametrize("sweeps", [0, 1, 3])
+@pytest.mark.parametrize("sweeps", [0, 2])
 @pytest.mark.parametrize("name", MODELS)
 def test_new_users_with_new_items(name, sweeps):
     """Users by known items, items by all users, then the sweeps: all in loops."""
@@ -222,9 +222,8 @@ def test_the_gradient_of_the_rows_solved_last_is_zero():
     params = fitted("biased", data, HYPER)
     known, few, new = first(params, data, 11, 13)
     found, extended = fold_in(MODELS["biased"], known, HYPER, few, new)
-    gradient = jax.grad(
-        lambda trained: objective(MODELS["biased"], Params(trained, found.fixed), extended.ratings, HYPER)
-    )
+    total = lambda trained: objective(MODELS["biased"], Params(trained, found.fixed), extended.ratings, HYPER)  # noqa: E731
+    gradient = jax.jit(jax.grad(total))
     slope = gradient(found.trained).user
     for leaf in slope.values():
         assert float(jnp.abs(leaf[11:]).max()) < 1e-12

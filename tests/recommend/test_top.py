@@ -63,7 +63,7 @@ def pairs(data):
     return set(zip(data.user.tolist(), data.item.tolist(), strict=True))
 
 
-@pytest.mark.parametrize("n", [1, 4, 13, 50])
+@pytest.mark.parametrize("n", [4, 50])
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_the_loop(name, n):
     data = dataset()
@@ -76,7 +76,7 @@ def test_equals_the_loop(name, n):
 
 
 @pytest.mark.parametrize("filter_seen", [True, False])
-@pytest.mark.parametrize("num_items", [193, 208, 209])
+@pytest.mark.parametrize("num_items", [193, 208])
 def test_two_stages_are_exact(num_items, filter_seen):
     """Enough groups of items for the first stage to leave some out, and almost only ties."""
     data, model = dataset(num_items, 800), models.mf(2, None)
@@ -143,7 +143,7 @@ def test_who_has_seen_everything_gets_nothing():
     assert len(top_n(model, params, data, users=[])) == 0
 
 
-@pytest.mark.parametrize("max_memory", [1, 5000, 10**9])
+@pytest.mark.parametrize("max_memory", [1, 5000])
 def test_bounded_memory_changes_nothing(max_memory):
     data = dataset(200, 800)
     params = init(MODELS["biased"], data.ratings, HYPER)
