@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxmf import evaluate, models, search, solvers, verify
+    from jaxmf import evaluate, models, recommend, search, solvers, verify
     from jaxmf.data import Dataset, Ratings, content, datasets, splits
     from jaxmf.evaluate import predict
     from jaxmf.models import Hyper, Model, Params, Rows
@@ -29,6 +29,7 @@ __all__ = [
     "models",
     "predict",
     "prepare",
+    "recommend",
     "save",
     "search",
     "solvers",

@@ -23,6 +23,7 @@ from jaxmf.data.checks import (
     refuse_duplicates,
     source_columns,
 )
+from jaxmf.data.extension import extension
 from jaxmf.data.ratings import Ratings
 from jaxmf.data.tables import read_parquet
 
@@ -275,6 +276,29 @@ class Dataset:
         expect(other, Dataset, "align: other", "Dataset.from_frame makes one of a table")
         user, item = self.user_index(other.user_ids[other.user]), self.item_index(other.item_ids[other.item])
         return replace(self, user=user, item=item, rating=other.rating, timestamp=other.timestamp, name=other.name)
+
+    def extend(self, frame: pd.DataFrame | None, item_ids: Iterable[Any] = ()) -> "Dataset":
+        """This Dataset with the ratings of a table behind its own; known ids keep their numbers, new ones follow.
+
+        Args:
+          frame: columns user_id, item_id, rating and, if this Dataset has them, timestamp; None for no ratings.
+          item_ids: ids of items that get a number without a rating, behind those of the table; known ones have theirs.
+
+        Returns:
+          The Dataset; metadata of new items are missing (NaN).
+
+        Raises:
+          ValueError: as `from_frame`, but a table without rows will do; no timestamp where this Dataset has them; a
+            pair that is rated already; new ids that are numbers where the known ones are strings, or the reverse.
+
+        Cost: O(n).
+
+        >>> data = Dataset.from_arrays(["b", "d"], [10, 20], [3, 4])
+        >>> more = data.extend(pd.DataFrame({"user_id": ["a", "b"], "item_id": [10, 30], "rating": [1, 2]}))
+        >>> more.user_ids.tolist(), more.user.tolist(), more.item_ids.tolist()
+        (['b', 'd', 'a'], [0, 1, 2, 0], [10, 20, 30])
+        """
+        return replace(self, **extension(self, frame, item_ids))
 
     def describe(self) -> dict[str, Any]:
         """Name, sizes and fingerprint, for manifests."""

@@ -1,0 +1,187 @@
+"""The ten best unseen items for every user at MovieLens-1M's shape, and new users, against other ways in one run.
+
+    python benchmarks/recommend.py top_n     `jaxmf.recommend.top_n` against NumPy's matmul, mask and argpartition, and
+                                             against `recommend` of the library implicit, where that is installed
+    python benchmarks/recommend.py fold_in   `jaxmf.recommend.fold_in` of 1,000 users against NumPy, one after another
+
+Embedded data, 6,040 users, 3,706 items, 900,000 ratings, k = 64, float32; with --smoke everything is tiny and goes to a
+temporary folder. Ways alternate, compilation is apart. `top_n` times the whole call, to a table in the caller's ids;
+the others give arrays of row numbers. Writes results/benchmarks/recommend/.
+"""
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy.sparse import csr_matrix
+from threadpoolctl import threadpool_limits
+from tqdm import tqdm
+
+import jaxmf
+from jaxmf import output, plot
+
+N, BLOCK, HYPER = 10, 1000, jaxmf.Hyper(l2=0.1)
+
+
+class Sizes(NamedTuple):
+    """How much a run does, and where it writes."""
+
+    out: Path = Path("results/benchmarks/recommend")
+    num_users: int = 6040
+    num_items: int = 3706
+    num_ratings: int = 900_000
+    rank: int = 64
+    new_users: int = 1000
+    rounds: int = 15
+
+
+def top_n(sizes: Sizes) -> None:
+    """Write and print the median seconds of every way, alternating, and how far they agree."""
+    data = jaxmf.datasets.synthetic(sizes.num_users, sizes.num_items, sizes.num_ratings)
+    plain, biased = jaxmf.models.mf(sizes.rank, None), jaxmf.models.biased_mf(sizes.rank)
+    params = {model: model.init(jax.random.key(0), data.ratings, HYPER) for model in (plain, biased)}
+    P, Q = (np.asarray(rows["factors"]) for rows in params[plain].trained[:2])
+    seen = csr_matrix((np.ones(len(data), np.float32), (data.user, data.item)), (sizes.num_users, sizes.num_items))
+    recommend = jaxmf.recommend.top_n
+    ways: dict[str, Callable[[], Any]] = {
+        "jaxmf": lambda: recommend(plain, params[plain], data, n=N),
+        "jaxmf, seen items too": lambda: recommend(plain, params[plain], data, n=N, filter_seen=False),
+        "jaxmf, biased_mf": lambda: recommend(biased, params[biased], data, n=N),
+        "NumPy": lambda: by_argpartition(P, Q, seen),
+    }
+    if find_spec("implicit"):
+        from implicit.cpu.als import AlternatingLeastSquares
+
+        with threadpool_limits(1):
+            peer = AlternatingLeastSquares(factors=sizes.rank)
+        peer.user_factors, peer.item_factors = P, Q
+        users = np.arange(sizes.num_users)
+
+        def by_implicit() -> Any:
+            with threadpool_limits(1, "blas"):  # as it asks for: it has threads of its own
+                return peer.recommend(users, seen, N=N, filter_already_liked_items=True)[0]
+
+        ways["implicit"] = by_implicit
+    else:
+        print("implicit is skipped: pip install -e '.[bench]' has it")
+    table = alternate(ways, sizes.rounds)
+    table["users_per_second"] = sizes.num_users / table["seconds"]
+    ours = ways["jaxmf"]()["item_id"].to_numpy().reshape(-1, N)
+    others = {way: data.item_ids.to_numpy()[ways[way]()] for way in ("NumPy", "implicit") if way in ways}
+    # In another order of summing, scores that nearly tie change places.
+    table["same_items"] = [np.mean(ours == others[way]) if way in others else np.nan for way in table["way"]]
+    write(sizes, "top_n", table, data)
+
+
+def by_argpartition(P: np.ndarray, Q: np.ndarray, seen: csr_matrix) -> np.ndarray:
+    """Blocks of users by matmul, mask, argpartition, and a sort of the ten."""
+    found = []
+    for first in range(0, len(P), BLOCK):
+        scores = P[first : first + BLOCK] @ Q.T
+        own = seen.indptr[first : first + len(scores) + 1]
+        scores[np.repeat(np.arange(len(scores)), np.diff(own)), seen.indices[own[0] : own[-1]]] = -np.inf
+        best = np.argpartition(scores, -N, axis=1)[:, -N:]
+        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
+        found.append(np.take_along_axis(best, order, axis=1))
+    return np.concatenate(found)
+
+
+def fold_in(sizes: Sizes) -> None:
+    """Write and print the median seconds of folding in the last users, and the largest difference."""
+    data = jaxmf.datasets.synthetic(sizes.num_users, sizes.num_items, sizes.num_ratings)
+    old = data.user < sizes.num_users - sizes.new_users
+    known = jaxmf.Dataset.from_frame(data.take(old).to_frame())
+    new = data.take(~old & np.isin(data.item_ids[data.item], known.item_ids)).to_frame()
+    fit = jaxmf.fit(jax.random.key(0), jaxmf.models.biased_mf(sizes.rank), jaxmf.solvers.als(), known, None, HYPER, 2)
+    fold = jaxmf.recommend.fold_in
+    ways: dict[str, Callable[[], Any]] = {
+        "jaxmf": lambda: fold(fit.model, fit.params, HYPER, known, new)[0].trained.user["factors"],
+        "NumPy, one by one": lambda: by_solve(fit.params, known, new),
+    }
+    table = alternate(ways, max(1, sizes.rounds // 3))
+    ours, theirs = (np.asarray(ways[way]())[-sizes.new_users :] for way in ways)
+    table["users_per_second"] = sizes.new_users / table["seconds"]
+    table["largest_difference"] = np.abs(ours - theirs).max()
+    write(sizes, "fold_in", table, data)
+
+
+def by_solve(params: jaxmf.Params, known: jaxmf.Dataset, new: pd.DataFrame) -> np.ndarray:
+    """The normal equations of one user after another, by `numpy.linalg.solve`."""
+    item = {name: np.asarray(leaf) for name, leaf in params.trained.item.items()}
+    design = np.append(item["factors"], np.ones((len(item["bias"]), 1), item["bias"].dtype), axis=1)
+    target = (new["rating"] - float(params.fixed.shared["mean"])).to_numpy(design.dtype)
+    items = known.item_index(new["item_id"])
+    found = []
+    for rows in new.groupby("user_id").indices.values():
+        X, t = design[items[rows]], target[rows] - item["bias"][items[rows]]
+        penalty = HYPER.l2 * len(rows) * np.eye(X.shape[1], dtype=X.dtype)
+        found.append(np.linalg.solve(X.T @ X + penalty, X.T @ t)[:-1])
+    return np.stack(found)
+
+
+def alternate(ways: dict[str, Callable[[], Any]], rounds: int) -> pd.DataFrame:
+    """Median seconds of every way, one after another in each round; what the first call takes beyond is apart."""
+    compiled, seconds = {}, {way: [] for way in ways}
+    for way, call in ways.items():
+        clock = time.perf_counter()
+        jax.block_until_ready(call())
+        compiled[way] = time.perf_counter() - clock
+    for _ in tqdm(range(rounds), desc="rounds"):
+        for way, call in ways.items():
+            clock = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds[way].append(time.perf_counter() - clock)
+    rows = [
+        {
+            "way": way,
+            "rounds": rounds,
+            "seconds": statistics.median(own),
+            "min_seconds": min(own),
+            "max_seconds": max(own),
+        }
+        | {"first_call_seconds": compiled[way] - statistics.median(own)}
+        for way, own in seconds.items()
+    ]
+    table = pd.DataFrame(rows)
+    return table.assign(times_of_jaxmf=table["seconds"] / table["seconds"].iloc[0], dtype="float32")
+
+
+def write(sizes: Sizes, name: str, table: pd.DataFrame, data: jaxmf.Dataset) -> None:
+    """The table, its manifest and its figure on disk, and the table in print."""
+    output.write_table(sizes.out / f"{name}.csv", table)
+    peers = {"implicit": version("implicit")} if "implicit" in set(table["way"]) else {}
+    configuration = {"job": f"benchmarks/recommend.py {name}", "n": N} | peers | sizes._asdict()
+    del configuration["out"]
+    output.write_json(sizes.out / f"{name}.json", output.manifest(data.describe(), configuration, seed=0))
+    print(table.to_string(index=False, float_format="{:.4g}".format))
+    figure = Figure(figsize=(6.5, 0.6 + 0.45 * len(table)), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(table["way"], table["users_per_second"], color="#0072B2")
+    axes.bar_label(bars, fmt="{:,.0f}", padding=3)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.set_xlabel("users per second")
+    plot.save(figure, sizes.out / "figures" / f"{name}.png")
+
+
+def tiny() -> Sizes:
+    """The sizes of a smoke run, and a temporary folder, which it names."""
+    out = Path(tempfile.mkdtemp(prefix="jaxmf-recommend-"))
+    print(f"writes to {out}")
+    return Sizes(out, num_users=200, num_items=300, num_ratings=6000, rank=8, new_users=50, rounds=3)
+
+
+if __name__ == "__main__":
+    arguments = [argument for argument in sys.argv[1:] if argument != "--smoke"]
+    job = {"top_n": top_n, "fold_in": fold_in}[arguments[0]]
+    job(tiny() if "--smoke" in sys.argv else Sizes())

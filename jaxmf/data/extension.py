@@ -1,0 +1,71 @@
+"""More ratings, of known ids and of new ones, behind the ratings that there are."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from jaxmf.data.checks import listed, observations, refuse_rows, source_columns
+
+if TYPE_CHECKING:
+    from jaxmf.data.dataset import Dataset
+
+
+def extension(data: "Dataset", frame: pd.DataFrame | None, item_ids: Iterable[Any]) -> dict[str, Any]:
+    """The fields of `data` with the ratings of a table, and items without ratings, behind what it has; see `extend`."""
+    unrated = pd.Index(list(item_ids), tupleize_cols=False).unique()
+    if frame is None:
+        items, _ = _joined(data.item_ids, unrated)
+        return {"item_ids": items, "items": _metadata(data, items)}
+    source = source_columns(frame, None)
+    if data.timestamp is not None and "timestamp" not in source:
+        raise ValueError(
+            f"the new ratings have no column timestamp, and those of {data.name} do: add it, or drop theirs with "
+            "dataclasses.replace(data, timestamp=None)"
+        )
+    if len(frame) == 0:
+        return extension(data, None, unrated)
+    named = {ours: frame[theirs] for ours, theirs in source.items() if getattr(data, ours, "id") is not None}
+    new = observations(named, 'for example frame.drop_duplicates(["user_id", "item_id"], keep="last")')
+    (users, user), (items, item) = _joined(data.user_ids, new["user_ids"]), _joined(data.item_ids, new["item_ids"])
+    items, _ = _joined(items, unrated)
+    user, item = user[new["user"]], item[new["item"]]
+    again = (user < data.num_users) & (item < data.num_items)
+    again[again] = _rated(data, user[again], item[again])
+    problem = f"a pair that {data.name} has a rating of"
+    refuse_rows(again, named["rating"], "rating", problem, "drop these rows, or the earlier ones")
+    fields = {"user": user, "item": item, "rating": new["rating"]}
+    if data.timestamp is not None:
+        fields["timestamp"] = new["timestamp"]
+    fields = {name: np.concatenate([getattr(data, name), column]) for name, column in fields.items()}
+    return fields | {"user_ids": users, "item_ids": items, "items": _metadata(data, items)}
+
+
+def _joined(known: pd.Index, ids: pd.Index) -> tuple[pd.Index, np.ndarray]:
+    """Known ids and the new ones among `ids` behind them; the numbers, int32, of `ids`."""
+    number = known.get_indexer(ids)
+    new = ids[number < 0]
+    if len(new) and {pd.api.types.infer_dtype(each) for each in (known, new)} == {"integer", "string"}:
+        raise ValueError(
+            f"column {known.name!r}: new ids are like {listed(new[:3].tolist())}, known ones like "
+            f"{listed(known[:3].tolist())}: convert them to the same type"
+        )
+    number[number < 0] = np.arange(len(known), len(known) + len(new))
+    return (known.append(new.rename(known.name)) if len(new) else known), number.astype(np.int32)
+
+
+def _rated(data: "Dataset", user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Which of these pairs `data` has a rating of."""
+    asked = np.zeros(data.num_users, bool)
+    asked[user] = True
+    own = asked[data.user]
+    earlier = data.user[own].astype(np.int64) * data.num_items + data.item[own]
+    return np.isin(user.astype(np.int64) * data.num_items + item, earlier)
+
+
+def _metadata(data: "Dataset", item_ids: pd.Index) -> pd.DataFrame | None:
+    """The metadata by position, missing for new items."""
+    if data.items is None or len(item_ids) == data.num_items:
+        return data.items
+    return data.items.reset_index(drop=True).reindex(range(len(item_ids))).set_axis(item_ids).rename_axis("item_id")

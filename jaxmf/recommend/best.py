@@ -1,0 +1,141 @@
+"""The n best columns of every row of a table of scores that is never there as a whole: exact, ties included."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_WIDTH = 16  # columns whose maximum stands for them in the first stage: a cache line of float32
+_CACHED = 4 * 2**20  # bytes of scores at once, by default, on a CPU
+_ON_DEVICE = 2**28  # and elsewhere
+
+
+class Best(NamedTuple):
+    """The best columns of each row, the best first: three arrays (rows, n); a score of -inf is no column."""
+
+    column: np.ndarray
+    score: np.ndarray
+
+
+class Pairs(NamedTuple):
+    """Pairs (row, column), sorted by row, (m,) each."""
+
+    row: np.ndarray
+    column: np.ndarray
+
+
+def best(
+    score: Callable[[Any, Any], jax.Array],
+    queries: Callable[[np.ndarray], Any],
+    catalog: Any,
+    num_rows: int,
+    num_columns: int,
+    excluded: Pairs,
+    n: int,
+    cell_bytes: int,
+    max_memory: int | None,
+) -> Best:
+    """The n columns of highest score of every row; of equal scores the lower column comes first.
+
+    Blocks of rows are scored together, in as many threads as there are cores. Columns stand in groups of 16; the n
+    groups of the highest maxima (of equal ones the first) hold the n best columns: each group that ranks before that of
+    a column x has a column that ranks before x. So only 16·n columns of a row are ranked.
+
+    Args:
+      score: `(queries of b rows, catalog) -> (b, columns)`, one object for all calls that shall share a program.
+      queries: `(rows) -> pytree`, what `score` takes for these row numbers (b,); those from `num_rows` on are padding.
+      catalog: what `score` takes as its second argument, over `padded(num_columns)` columns.
+      num_rows, num_columns: how many there are.
+      excluded: pairs that are not ranked, each once at most.
+      n: how many columns to name.
+      cell_bytes: memory that `score` needs for one number, in bytes.
+      max_memory: bytes of scores at once, or None.
+
+    Returns:
+      (num_rows, min(n, num_columns)) columns and scores.
+    """
+    n, width = min(n, num_columns), padded(num_columns)
+    on_cpu = jax.devices()[0].platform == "cpu"
+    workers = (os.cpu_count() or 1) if on_cpu and max_memory is None else 1
+    memory = max_memory or (_CACHED if on_cpu else _ON_DEVICE)
+    size = 1
+    while 2 * size * width * cell_bytes <= memory and size < num_rows:
+        size *= 2
+    starts = range(0, num_rows, size)
+    cuts = np.searchsorted(excluded.row, [*starts, num_rows])
+    room = 1 << (int(np.diff(cuts).max(initial=1)) - 1).bit_length()
+    program = _program(score, n)
+
+    def block(number: int) -> tuple[np.ndarray, np.ndarray]:
+        first, own = starts[number], slice(cuts[number], cuts[number + 1])
+        place = np.full(room, size * width, np.int32)
+        np.multiply(excluded.row[own] - first, width, out=place[: own.stop - own.start], casting="unsafe")
+        place[: own.stop - own.start] += excluded.column[own]
+        column, value = program(queries(np.arange(first, first + size)), catalog, np.int32(num_columns), place)
+        keep = min(size, num_rows - first)
+        return np.asarray(column)[:keep], np.asarray(value)[:keep]
+
+    parts = list(_spread(block, len(starts), workers))
+    if not parts:
+        return Best(np.zeros((0, n), np.int32), np.zeros((0, n)))
+    return Best(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def padded(size: int) -> int:
+    """A size at least as large, at most an eighth larger and from a short list, so that programs are found again."""
+    step = _step(size)
+    return -(-size // step) * step
+
+
+def _step(size: int) -> int:
+    """Distance of the sizes in that list: a padded one is larger than what it was by less."""
+    return 1 << max(0, size.bit_length() - 4)
+
+
+def _spread(function: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]:
+    """`function` of 0 .. count - 1, in order; the first call compiles, the others run in threads."""
+    if count:
+        yield function(0)
+    if workers == 1 or count < 3:
+        yield from map(function, range(1, count))
+        return
+    with ThreadPoolExecutor(workers) as pool:
+        yield from pool.map(function, range(1, count))
+
+
+@lru_cache(maxsize=64)
+def _program(score: Callable[[Any, Any], jax.Array], n: int) -> Any:
+    """The compiled program of one block."""
+
+    @jax.jit
+    def ranked(queries: Any, catalog: Any, num_columns: jax.Array, excluded: jax.Array) -> tuple[jax.Array, jax.Array]:
+        scores = score(queries, catalog)
+        shape = scores.shape
+        scores = scores.reshape(-1).at[excluded].set(-jnp.inf, mode="drop").reshape(shape)
+        # Only where padding may be: a pass over all scores would take a third of the time.
+        tail = shape[1] - _step(shape[1])
+        inside = jnp.arange(tail, shape[1])[None] < num_columns
+        return top(scores.at[:, tail:].set(jnp.where(inside, scores[:, tail:], -jnp.inf)), n)
+
+    return ranked
+
+
+def top(scores: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
+    """The n best columns of each row of (rows, columns), and their scores; of equal ones the lower column first."""
+    size, width = scores.shape
+    groups = -(-width // _WIDTH)
+    if groups <= 2 * n:
+        score, column = jax.lax.top_k(scores, n)
+        return column, score
+    padding = ((0, 0), (0, groups * _WIDTH - width))
+    grouped = jnp.pad(scores, padding, constant_values=-jnp.inf).reshape(size, groups, _WIDTH)
+    _, chosen = jax.lax.top_k(grouped.max(axis=-1), n)
+    chosen = jnp.sort(chosen, axis=-1)  # among equal scores the lower column comes first again
+    finalists = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(size, n * _WIDTH)
+    score, at = jax.lax.top_k(finalists, n)
+    return jnp.take_along_axis(chosen, at // _WIDTH, axis=1) * _WIDTH + at % _WIDTH, score

@@ -1,0 +1,54 @@
+"""What every tool of this room checks first, on the host."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxmf.data.checks import expect, is_positive_integer
+from jaxmf.data.dataset import Dataset
+from jaxmf.models.model import Hyper, Model, Params, check_counts, check_model
+from jaxmf.solvers.als import als
+from jaxmf.training import check_hyper
+
+
+def check_fitted(who: str, model: Model, params: Params, data: Dataset, name: str = "train") -> None:
+    """ValueError unless these are a Model, its finite Params, and a Dataset over as many users and items."""
+    check_model(model)
+    expect(data, Dataset, f"{who}: {name}", "pass the one whose ids the model was fitted with")
+    check_counts(params, data, who)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(np.asarray(leaf)).all():
+            where = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(
+                f"{who}: {where} of params has NaN or infinite numbers, as after a fit that diverged (see fit.status): "
+                "use the parameters of a fit that did not"
+            )
+
+
+def check_sizes(who: str, n: Any, max_memory: Any) -> None:
+    """ValueError unless `n` is a positive integer, and `max_memory` one or None."""
+    if not is_positive_integer(n):
+        raise ValueError(f"{who}: n must be a positive integer, not {n!r}")
+    if max_memory is not None and not is_positive_integer(max_memory):
+        raise ValueError(f"{who}: max_memory must be a positive integer of bytes or None, not {max_memory!r}")
+
+
+def check_solvable(who: str, model: Model, params: Params, hyper: Hyper) -> None:
+    """ValueError unless the rows of the model have normal equations with one solution."""
+    check_hyper(hyper)
+    if model.design is None:
+        raise ValueError(
+            f"{who}: the model {model.name!r} has no `design`, so its rows have no least squares to solve. Give the "
+            "model a `design`, as the built-in ones have, or fit it anew to data.extend(new_frame)"
+        )
+    try:
+        als().check(model, params, hyper)
+    except ValueError as error:
+        raise ValueError(f"{who}: {error}") from None
+
+
+def check_sweeps(who: str, sweeps: Any) -> None:
+    """ValueError unless `sweeps` is 0 or a positive integer."""
+    if not (is_positive_integer(sweeps) or (isinstance(sweeps, int) and sweeps == 0 and sweeps is not False)):
+        raise ValueError(f"{who}: sweeps must be 0 or a positive integer, not {sweeps!r}")
