@@ -50,7 +50,9 @@ def no_compile(monkeypatch):
         pytest.fail("compiled before the check")
 
     rooms = ("training.host._compiled", "training.host._compiled_initialize")
-    for name in (*rooms, "evaluate.errors._compiled", "evaluate.positions._compiled"):
+    rooms += ("evaluate.errors._compiled", "evaluate.positions._compiled")
+    rooms += ("recommend.best._program", "recommend.rows._program", "recommend.top._gather")
+    for name in rooms:
         monkeypatch.setattr(f"jaxmf.{name}", refuse)
     monkeypatch.setattr("jaxmf.verify.case._row_weights", refuse)
     before = len(COMPILED)

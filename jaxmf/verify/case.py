@@ -161,6 +161,11 @@ def perturbed(trained: Rows, random: np.random.Generator) -> Rows:
     return jax.tree.map(lambda x: x + 0.1 * random.standard_normal(x.shape), trained)
 
 
+def moved(trained: Rows, v: Rows, h: Any) -> Rows:
+    """θ + hv."""
+    return jax.tree.map(lambda x, v: x + h * v, trained, v)
+
+
 def everywhere(trained: Rows, random: np.random.Generator) -> Rows:
     """A standard normal direction in all leaves."""
     return jax.tree.map(lambda leaf: random.standard_normal(leaf.shape), trained)

@@ -24,6 +24,7 @@ from jaxmf.verify.case import (
     hvp,
     hvp_by_hand,
     jit,
+    moved,
     names,
     relative,
     report,
@@ -82,7 +83,7 @@ def hessian(
         for _ in range(num_directions):
             v = everywhere(trained, random)
             automatic = product(trained, v, case)
-            there, back = (slope(_moved(trained, v, step), case)[1] for step in (_STEP, -_STEP))
+            there, back = (slope(moved(trained, v, step), case)[1] for step in (_STEP, -_STEP))
             central = jax.tree.map(lambda a, b: (a - b) / (2 * _STEP), there, back)
             _note(errors, "autodiff_vs_central", automatic, central)
             if (hand := hvp_by_hand(model, trained, case, v)) is not None:
@@ -98,10 +99,6 @@ def hessian(
         passed = all(np.max(found) <= _LIMITS[name] for name, found in columns.items() if found)
         table.append({"leaf": leaf, "directions": num_directions, **worst, "dtype": "float64", "passed": passed})
     return report(model, pd.DataFrame(table), _LIMITS)
-
-
-def _moved(trained: Rows, v: Rows, step: float) -> Rows:
-    return jax.tree.map(lambda x, v: x + step * v, trained, v)
 
 
 def _only(side: Side, tree: Rows) -> Rows:

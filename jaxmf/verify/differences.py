@@ -14,7 +14,7 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows
-from jaxmf.verify.case import Case, bare, check_count, everywhere, float64, jit, relative, terms, total
+from jaxmf.verify.case import Case, bare, check_count, everywhere, float64, jit, moved, relative, terms, total
 
 # A scheme {m: a} takes Σ_m a·L(θ + m·h·v) / h for the derivative along v.
 _SCHEMES = {
@@ -188,9 +188,6 @@ def _floating(dtype: Any, leaf: Any) -> jax.Array:
 
 @lru_cache(maxsize=16)
 def _programs(model: Model) -> tuple[Any, Any]:
-    def moved(trained: Rows, v: Rows, h: jax.Array) -> Rows:
-        return jax.tree.map(lambda x, v: x + h * v, trained, v)
-
     @jit
     def expand(trained: Rows, v: Rows, case: Case) -> tuple[jax.Array, jax.Array, jax.Array]:
         """The coefficients c of L(θ+hv), their summed magnitudes, and Σ |θ ∂L/∂θ| with Σ |v ∂L/∂θ|."""

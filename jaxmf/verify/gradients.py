@@ -24,6 +24,7 @@ from jaxmf.verify.case import (
     float64,
     jit,
     magnitude,
+    moved,
     names,
     perturbed,
     relative,
@@ -142,11 +143,9 @@ def _programs(model: Model) -> tuple[Any, Any]:
     def probe(trained: Rows, direction: Rows, case: Case, cotangent: jax.Array) -> jax.Array:
         """Σ Jv with its summed magnitude, the central difference, and ⟨cotangent, Jv⟩ with its summed magnitude."""
 
-        def moved(step: float) -> jax.Array:
-            return terms(model, jax.tree.map(lambda x, v: x + step * v, trained, direction), case)
-
         _, tangent = jax.jvp(lambda trained: terms(model, trained, case), (trained,), (direction,))
-        central = jnp.sum(moved(_STEP) - moved(-_STEP)) / (2 * _STEP)
+        there, back = (terms(model, moved(trained, direction, step), case) for step in (_STEP, -_STEP))
+        central = jnp.sum(there - back) / (2 * _STEP)
         weighted = cotangent * tangent
         sums = jnp.sum(tangent), jnp.sum(abs(tangent)), central, jnp.sum(weighted), jnp.sum(abs(weighted))
         return jnp.stack(sums)

@@ -29,6 +29,7 @@ from jaxmf.verify.case import (
     hvp_by_hand,
     jit,
     magnitude,
+    moved,
     names,
     perturbed,
     relative,
@@ -200,7 +201,7 @@ def _differences(model: Model) -> Any:
         here = terms(model, trained, case)
 
         def change(h: jax.Array) -> tuple[jax.Array, jax.Array]:
-            there = terms(model, jax.tree.map(lambda x, v: x + h * v, trained, v), case)
+            there = terms(model, moved(trained, v, h), case)
             return jnp.sum(there - here), jnp.sum(abs(there) + abs(here))
 
         return jax.lax.map(change, steps)
