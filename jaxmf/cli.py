@@ -2,9 +2,12 @@
 
 import itertools
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 import typer.core
@@ -25,6 +28,7 @@ app = typer.Typer(
         "jaxmf fit --data my.csv",
         "jaxmf evaluate --data other.csv",
         "jaxmf predict --data pairs.csv --out predictions.csv",
+        "jaxmf recommend --user 1 --n 10",
         codes="0 fine; 1 the work failed: a fit diverged or a gradient is wrong; 2 bad input",
     ),
     no_args_is_help=True,
@@ -343,6 +347,16 @@ def verify(
         raise typer.Exit(1)
 
 
+@contextmanager
+def _warnings_as_lines() -> Iterator[None]:
+    """What the library warns of is a line on standard error, without the place in its source."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        typer.echo(f"jaxmf: {warning.message}", err=True)
+
+
 FitFile = Annotated[Path, typer.Option("--fit", help="What `jaxmf fit` wrote: its fit.npz.", dir_okay=False)]
 OwnModel = Annotated[str | None, typer.Option(help="module:attribute, for a fit of a model of your own.")]
 
@@ -351,7 +365,7 @@ OwnModel = Annotated[str | None, typer.Option(help="module:attribute, for a fit 
     epilog=_teach(
         "Examples:",
         "jaxmf evaluate --data other.csv",
-        "jaxmf evaluate --fit mine/fit.npz --data other.csv --rename movieId=item_id",
+        "jaxmf evaluate --fit mine/fit.npz --data later.csv --on-unknown drop --out results/later",
         codes="0 fine; 2 bad input, such as an id that the fit does not know",
     )
 )
@@ -361,20 +375,99 @@ def evaluate(
     rename: Rename = None,
     model: OwnModel = None,
     rank: Rank = 16,
+    k: Annotated[int, typer.Option("-k", help="Positions of a ranking that count.", min=1)] = 10,
+    on_unknown: Annotated[
+        Literal["error", "drop"], typer.Option(help="What to do about ratings of ids that the fit does not know.")
+    ] = "error",
+    threshold: Annotated[
+        float | None, typer.Option(help="The least rating that is relevant; the median training rating if not given.")
+    ] = None,
     clip: Clip = None,
-    out: Annotated[Path | None, typer.Option(help="Also write the table to this CSV file.", dir_okay=False)] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables, with every interval.", file_okay=False)
+    ] = None,
 ) -> None:
-    """Errors of a fit on ratings in a file, beside two baselines.
+    """Errors and rankings of a fit on ratings in a file, beside baselines.
 
-    These are the global mean and the damped bias, of the ratings that the fit was trained on.
+    Baselines come from the ratings that the fit was trained on. Rankings are of all items but those that a user rated
+    there ("catalog"), and of each user's items in the file ("rated"), with 95 % bootstrap intervals; the file is
+    audited against the training ratings for leakage.
     """
-    from jaxmf import evaluate as job
-    from jaxmf import output
+    from jaxmf.jobs import evaluate_fit
+    from jaxmf.report import audited, ranked
 
     fitted, train = named.kept(fit, model, rank)
-    table = job.against_baselines(fitted.model, fitted.params, train, train.align(named.dataset(data, rename)), clip)
-    typer.echo(table.to_string(index=False, float_format="{:.4f}".format))
+    with _warnings_as_lines():
+        test = train.align(named.dataset(data, rename), on_unknown)
+    tables = evaluate_fit(fitted, train, test, k, threshold, clip, seed, out)
+    typer.echo(tables["errors"].to_string(index=False, float_format="{:.4f}".format))
+    for protocol, table in ranked(tables["ranking"]).items():
+        typer.echo(f"\nRanking, {protocol}:")
+        typer.echo(table.to_string(index=False, na_rep="", float_format="{:.4f}".format))
+    typer.echo("\n" + "\n".join(audited(tables["leakage"])))
     if out is not None:
+        typer.echo(f"\nTables in {out}")
+
+
+@app.command(
+    cls=_Lists,
+    epilog=_teach(
+        "Examples:",
+        "jaxmf recommend --user 1 2 3",
+        "jaxmf recommend --new since.csv --user 7001 --column title",
+        "jaxmf recommend --n 20 --out recommendations.csv",
+        codes="0 fine; 2 bad input, such as an id that the fit does not know",
+    ),
+)
+def recommend(
+    user: Annotated[list[str] | None, typer.Option(help="Ids of the users; all if not given.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="Items for each user.", min=1)] = 10,
+    fit: FitFile = Path("results/fit/fit.npz"),
+    new: Annotated[
+        Path | None,
+        typer.Option(
+            help="A CSV or Parquet file of further ratings, of new users and items too: the rows of those are solved "
+            "first, without a new fit.",
+            dir_okay=False,
+        ),
+    ] = None,
+    rename: Rename = None,
+    candidate: Annotated[
+        list[str] | None, typer.Option(help="Ids of the items to choose from; all if not given.")
+    ] = None,
+    seen: Annotated[bool, typer.Option("--seen", help="Also recommend what a user has rated.")] = False,
+    on_unknown: Annotated[
+        Literal["error", "bias", "drop"],
+        typer.Option(
+            help="What to do about an id that is not known; bias: take what is known without it.",
+        ),
+    ] = "error",
+    column: Annotated[
+        list[str] | None, typer.Option(help="A column of the fit's items to show, such as title. May be repeated.")
+    ] = None,
+    model: OwnModel = None,
+    rank: Rank = 16,
+    out: Annotated[Path | None, typer.Option(help="Write the table to this CSV file.", dir_okay=False)] = None,
+) -> None:
+    """The items with the highest predicted ratings for each user.
+
+    Items that the user has rated, in the ratings of the fit or in --new, are left out.
+    """
+    from jaxmf import output
+    from jaxmf.data.tables import read_table
+    from jaxmf.jobs import recommend_items
+
+    fitted, train = named.kept(fit, model, rank)
+    if new is None and rename:
+        raise ValueError("--rename is for the columns of a --new file")
+    frame = None if new is None else read_table(new).rename(columns=named.columns_of(rename))
+    users, candidates = named.ids("user", user, train.user_ids), named.ids("candidate", candidate, train.item_ids)
+    with _warnings_as_lines():
+        table = recommend_items(fitted, train, users, n, candidates, not seen, on_unknown, frame, column or [])
+    if out is None:
+        typer.echo(table.to_string(index=False, na_rep="", float_format="{:.4f}".format))
+    else:
         output.write_table(out, table)
 
 

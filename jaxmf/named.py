@@ -75,6 +75,16 @@ def kept(path: Path, model: str | None, rank: int) -> Any:
     return load(path, own_model(model, rank) if model else None)
 
 
+def ids(option: str, texts: list[str] | None, known: Any) -> Any:
+    """Ids as a shell gives them, in the type of those that are known."""
+    if not texts:
+        return None
+    try:
+        return [known.dtype.type(text) for text in texts] if known.dtype.kind in "iuf" else texts
+    except ValueError as error:
+        raise ValueError(f"--{option}: {error}; expected ids like {known[:3].tolist()}") from error
+
+
 def recipe(solver: str, l2: float) -> Any:
     """The recipe of that name, and the numbers that it starts from."""
     from jaxmf.recipes import RECIPES, starting_hyper

@@ -14,6 +14,8 @@ def summary(
     gradients: pd.DataFrame,
     metrics: pd.DataFrame,
     history: pd.DataFrame,
+    ranking: pd.DataFrame,
+    leakage: pd.DataFrame,
     runs: Sweep,
     sizes: tuple[int, int, int],
 ) -> str:
@@ -24,6 +26,8 @@ def summary(
       gradients: its verification, one row per model and leaf.
       metrics: one row per model and solver, best validation RMSE first.
       history: every epoch of every fit.
+      ranking: measures of each model and solver and of baselines, by protocol.
+      leakage: audit of the training part against the test part.
       runs: the sweep over rank and λ.
       sizes: number of training, validation and test ratings.
     """
@@ -61,6 +65,15 @@ def summary(
         f"{manifest['dtype']}, predictions not clipped. `search.csv` has every λ tried, `history.csv` every epoch.",
         output.markdown(shown, "{:.4f}"),
         "![Error by solver](figures/error_by_solver.png)",
+        "## Rankings",
+        f"Test items ranked for each user, the first {configuration['k']} positions, relevant if rated "
+        f'{configuration["relevant_from"]:g} or more. Protocol "catalog" ranks all items but those that the user has '
+        'in the training and validation parts, "rated" only the user\'s test items. Intervals of 95 % are bootstrapped '
+        "over users; `ranking.csv` has all measures. The oracle, who knows the test ratings, shows what is attainable.",
+        *(f"**{protocol}**\n\n{output.markdown(table)}" for protocol, table in _rankings(ranking)),
+        "![Rankings with intervals](figures/ranking.png)",
+        "### Leakage",
+        "\n".join(f"- {line}" for line in audited(leakage)[1:]),
         "## Convergence",
         "![Validation RMSE by epoch and by second](figures/convergence.png)",
         "![Training against validation](figures/generalization.png)",
@@ -78,6 +91,20 @@ def summary(
         "programs at a time. `config.json` has the configuration, the data's fingerprint and all versions.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _rankings(ranking: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """By protocol, a row per model and solver, the best by ndcg first, a column for some of the measures."""
+    found = []
+    for protocol, rows in ranking.groupby("protocol", sort=False):
+        cell = rows["value"].map("{:.4f}".format) + [
+            f" [{low:.4f}, {high:.4f}]" if np.isfinite(low) else ""
+            for low, high in zip(rows["low"], rows["high"], strict=True)
+        ]
+        table = rows.assign(cell=cell).pivot_table("cell", ["model", "solver"], "metric", aggfunc="first").fillna("")
+        shown = [metric for metric in ("precision", "recall", "ndcg", "auc", "coverage") if metric in table]
+        found.append((str(protocol), table.sort_values("ndcg", ascending=False)[shown].reset_index()))
+    return found
 
 
 def _quickest(history: pd.DataFrame, model: str) -> str:
@@ -101,3 +128,28 @@ def _edges(fitted: pd.DataFrame, grid: list[float]) -> str:
         return "No λ was chosen at an edge of the grid."
     names = ", ".join(f"{row.model} by {row.solver} ({row.l2:g})" for row in edge.itertuples())
     return f"λ was chosen at an edge of the grid, so that a wider grid may do better, for {names}."
+
+
+def ranked(ranking: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """A table of `evaluate.ranking` to read: by protocol, a row per metric, a column per model, bounds of the first."""
+    first = ranking["model"].iloc[0]
+    found = {}
+    for (protocol, k, threshold), rows in ranking.groupby(["protocol", "k", "threshold"], sort=False):
+        own = rows[rows["model"] == first].set_index("metric")
+        values = rows.pivot_table("value", "metric", "model", sort=False, aggfunc="first").reindex(own.index)
+        values.insert(1, "low", own["low"])
+        values.insert(2, "high", own["high"])
+        table = values.assign(num_users=own["num_users"]).reset_index().rename_axis(columns=None)
+        found[f"{protocol}, k = {k}, relevant from {threshold:g}"] = table
+    return found
+
+
+def audited(leakage: pd.DataFrame) -> list[str]:
+    """A table of `evaluate.leakage` in sentences, of what it found."""
+    found = leakage[leakage["verdict"] != "ok"]
+    lines = [
+        f"{row.verdict}: {row.check}"
+        + (" (no timestamps)" if row.verdict == "unknown" else f": {row.count:,.0f} of {row.total:,} ({row.share:.1%})")
+        for row in found.itertuples(name="Row")
+    ]
+    return ["Leakage audit:", *(lines or ["nothing found"])]

@@ -1,4 +1,4 @@
-"""The main job: every solver on one split of one data set, from verified gradients to test errors."""
+"""The main job: every solver on one split of one data set, from verified gradients to test errors and rankings."""
 
 import json
 import time
@@ -14,12 +14,14 @@ import pandas as pd
 
 from jaxmf import evaluate, models, output, verify
 from jaxmf.data import Dataset
-from jaxmf.jobs import split_three
-from jaxmf.models import Hyper, Model
+from jaxmf.jobs import rankings, relevance, split_three
+from jaxmf.models import Hyper, Model, Params
 from jaxmf.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, Recipe, starting_hyper
 from jaxmf.report import summary
 from jaxmf.solvers.sgd import fill
 from jaxmf.training import Fit, check_hyper, compile_fit, fit, prepare, sweep
+
+K = 10  # positions of a ranking that count
 
 
 class WrongGradientError(Exception):
@@ -43,10 +45,11 @@ def run(
 
     Args:
       data: the ratings.
-      out: folder for config.json (the manifest), gradients.csv, search.csv (every λ tried), metrics.csv (one row per
-        model and solver), history.csv (every epoch of every fit), sweep.csv (biased factorization by `sgd`, every rank
-        with every λ), figures/ and summary.md. Finished rows are on disk
-        as soon as they are there; a run that was cut off continues from them if configuration and data are the same.
+      out: folder for config.json (the manifest), gradients.csv, leakage.csv (audit of the split), search.csv (every λ
+        tried), metrics.csv (one row per model and solver), ranking.csv (measures of their rankings of test items, with
+        intervals, beside baselines), history.csv (every epoch of every fit), sweep.csv (biased factorization by `sgd`,
+        every rank with every λ), figures/ and summary.md. Finished rows are on disk as soon as they are there; a run
+        that was cut off continues from them if configuration and data are the same.
       rank: width of the factors.
       l2: values of λ to choose from, per observation (ν = 1).
       epochs: most epochs per fit.
@@ -77,6 +80,8 @@ def run(
         "learning_rate": {name: recipe.learning_rate for name, recipe in RECIPES.items()},
         "batch_size": BATCH_SIZE,
         "clip": None,
+        "k": K,
+        "relevant_from": relevance(train, test),
     }
     manifest = output.manifest(data.describe(), configuration, seed)
     candidates = {name: make(rank) for name, make in MODELS.items()}
@@ -88,6 +93,8 @@ def run(
         for name in tables:
             (out / f"{name}.csv").unlink(missing_ok=True)
     output.write_json(out / "config.json", manifest | {"finished": False})
+    leakage = evaluate.leakage(train, test)
+    output.write_table(out / "leakage.csv", leakage)
 
     batches = {name: prepare(recipe.solver, train, valid) for name, recipe in RECIPES.items()}
     todo = [(m, r) for m in MODELS for r in RECIPES if (m, r) not in _done(tables)]
@@ -107,6 +114,8 @@ def run(
                 _refuse_wrong(verified.result(), out, pool)
         for model in (models.global_mean(), models.damped_bias()):
             _baseline(tables, model, train, valid, test)
+        mean = models.global_mean()
+        _rank(tables, manifest, mean, mean.init(None, train.ratings, Hyper()), "closed form", train, valid, test)
         for model_name, recipe_name in todo:
             recipe, fits = RECIPES[recipe_name], []
             for value in l2:
@@ -115,7 +124,8 @@ def run(
                 arguments = (jax.random.key(seed), candidates[model_name], recipe.solver, batches[recipe_name])
                 fits.append(fit(*arguments, hyper=hyper, epochs=epochs, patience=patience, monitor="rmse"))
                 bar.update()
-            _record(tables, recipe_name, recipe, fits, compiling[model_name, recipe_name].result(), test)
+            best = _record(tables, recipe_name, recipe, fits, compiling[model_name, recipe_name].result(), test)
+            _rank(tables, manifest, best.model, best.params, recipe_name, train, valid, test)
             _write(out, tables)
 
         bar.set_description("every rank with every λ")
@@ -143,7 +153,14 @@ def run(
     manifest |= {"sgd_matchings": num_matchings, "sgd_lanes_filled": round(filled, 4)}
     manifest |= {"wall_seconds": round(time.perf_counter() - clock, 1), "finished": True}
     text = summary(
-        manifest, verified.result(), tables["metrics"], tables["history"], runs, (len(train), len(valid), len(test))
+        manifest,
+        verified.result(),
+        tables["metrics"],
+        tables["history"],
+        tables["ranking"],
+        leakage,
+        runs,
+        (len(train), len(valid), len(test)),
     )
     output.write_text(out / "summary.md", text)
     output.write_json(out / "config.json", manifest)
@@ -180,8 +197,8 @@ def _baseline(tables: dict[str, pd.DataFrame], model: Model, train: Dataset, val
 
 def _record(
     tables: dict[str, pd.DataFrame], name: str, recipe: Recipe, fits: list[Fit], compile_seconds: float, test: Dataset
-) -> None:
-    """Add the fits of one model and solver to the tables; only the one best on validation meets test."""
+) -> Fit:
+    """Add the fits of one model and solver to the tables; only the one best on validation, returned, meets test."""
     search, histories = [], []
     for result in fits:
         assert result.state.best is not None
@@ -211,6 +228,25 @@ def _record(
     _append(tables, "metrics", pd.DataFrame([row]))
     _append(tables, "search", found)
     _append(tables, "history", pd.concat(histories))
+    return best
+
+
+def _rank(
+    tables: dict[str, pd.DataFrame],
+    manifest: dict[str, Any],
+    model: Model,
+    params: Params,
+    solver: str,
+    train: Dataset,
+    valid: Dataset,
+    test: Dataset,
+) -> None:
+    """Add the rankings of test items by one fit; those of the global mean, which tie, are left to the baselines."""
+    choices = manifest["configuration"]
+    options = {"k": choices["k"], "threshold": choices["relevant_from"], "seed": manifest["seed"]}
+    found = rankings(model, params, train, test, valid, baselines=solver == "closed form", **options)
+    found.insert(1, "solver", solver)
+    _append(tables, "ranking", found[found["model"] != "global_mean"])
 
 
 def _write(out: Path, tables: dict[str, pd.DataFrame]) -> None:
@@ -229,7 +265,7 @@ def _done(tables: dict[str, pd.DataFrame]) -> set[tuple[str, str]]:
 
 def _unfinished(out: Path, manifest: dict[str, Any]) -> dict[str, pd.DataFrame]:
     """The tables that a cut-off run of the same configuration left in `out`, else empty ones."""
-    names = ("metrics", "search", "history")
+    names = ("metrics", "search", "history", "ranking")
     empty = {name: pd.DataFrame() for name in names}
     try:
         before = json.loads((out / "config.json").read_text(encoding="utf-8"))
@@ -255,6 +291,7 @@ def _draw(out: Path, tables: dict[str, pd.DataFrame], grid: pd.DataFrame) -> Non
         "generalization": partial(plot.generalization, chosen),
         "error_by_solver": partial(plot.error_by_solver, metrics),
         "regularization": partial(plot.regularization, tables["search"]),
+        "ranking": partial(plot.rankings, tables["ranking"]),
         "rank_and_l2": partial(plot.heat_map, grid, "valid_rmse", "rank", "l2"),
     }
     for name, draw in figures.items():

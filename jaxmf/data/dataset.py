@@ -1,10 +1,11 @@
 """`Dataset`: ratings in the caller's world, with the ids they came with."""
 
 import hashlib
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -271,9 +272,29 @@ class Dataset:
         timestamp = None if self.timestamp is None else self.timestamp[rows]
         return replace(self, user=self.user[rows], item=self.item[rows], rating=self.rating[rows], timestamp=timestamp)
 
-    def align(self, other: "Dataset") -> "Dataset":
-        """The observations of another Dataset with this one's users and items; a ValueError names unknown ids."""
+    def align(self, other: "Dataset", on_unknown: Literal["error", "drop"] = "error") -> "Dataset":
+        """The observations of another Dataset with this one's users and items.
+
+        Args:
+          other: ratings over any users and items.
+          on_unknown: "error" refuses ids that this Dataset does not know; "drop" leaves their ratings out, and a
+            UserWarning says how many.
+
+        Raises:
+          ValueError: an argument of another type, an unknown id, or no rating that is left.
+        """
         expect(other, Dataset, "align: other", "Dataset.from_frame makes one of a table")
+        if on_unknown not in ("error", "drop"):
+            raise ValueError(f"align: on_unknown must be 'error' or 'drop', not {on_unknown!r}")
+        if on_unknown == "drop":
+            known = self.user_ids.get_indexer(other.user_ids)[other.user] >= 0
+            known &= self.item_ids.get_indexer(other.item_ids)[other.item] >= 0
+            if not known.any():
+                raise ValueError(f"align: all {len(other)} ratings of {other.name} are of ids unknown to {self.name}")
+            if not known.all():
+                dropped = f"{np.sum(~known)} of {len(other)} ratings of {other.name} are of unknown ids and left out"
+                warnings.warn(f"align: {dropped}", stacklevel=2)
+            other = other.take(known)
         user, item = self.user_index(other.user_ids[other.user]), self.item_index(other.item_ids[other.item])
         return replace(self, user=user, item=item, rating=other.rating, timestamp=other.timestamp, name=other.name)
 

@@ -32,6 +32,7 @@ def ranking(
     threshold: float = 3.5,
     empty: Empty = "skip",
     exclude: Part | None = None,
+    baselines: bool = True,
     confidence: float = 0.95,
     resamples: int = 1000,
     seed: int = 0,
@@ -85,6 +86,7 @@ def ranking(
       threshold: the least rating that is relevant, in rating units.
       empty: "skip" or "zero", as above.
       exclude: further ratings whose pairs are no candidates, such as the validation part; with "catalog" only.
+      baselines: also rank by these; leave them out for further models of one table.
       confidence: of the intervals.
       resamples: bootstrap samples of the users.
       seed: of these.
@@ -115,9 +117,9 @@ def ranking(
     recommender system evaluation (protocols).
     """
     check_resampling(confidence, resamples, seed)
-    name = _name(model, name, baselines=True)
+    name = _name(model, name, baselines)
     trial, seen = _trial(params, train, test, k, protocol, threshold, empty, exclude)
-    found = dict(_results(name, model, params, trial, seen, baselines=True))
+    found = dict(_results(name, model, params, trial, seen, baselines))
     setting = {"protocol": protocol, "k": k, "threshold": threshold}
     by_user = pd.concat([_table(name, each, trial, setting, empty) for name, each in found.items()])
     covered = [

@@ -1,6 +1,6 @@
 """Figures of studies, sweeps and verifications: labelled, colour-blind safe, drawn without a display."""
 
-from jaxmf.plot.fits import convergence, error_by_solver, generalization, regularization
+from jaxmf.plot.fits import convergence, error_by_solver, generalization, rankings, regularization
 from jaxmf.plot.style import save
 from jaxmf.plot.sweeps import curves, heat_map, panel
 from jaxmf.plot.verification import agreement, descents, half_steps, mutants, remainders, step_sizes
@@ -16,6 +16,7 @@ __all__ = [
     "heat_map",
     "mutants",
     "panel",
+    "rankings",
     "regularization",
     "remainders",
     "save",

@@ -1,5 +1,7 @@
 """Figures of fits: convergence, generalization, errors and regularization."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -72,6 +74,35 @@ def error_by_solver(metrics: pd.DataFrame) -> Figure:
         axes.annotate(f"{value:.4f}", (value, y), (7, -3), textcoords="offset points", fontsize=8)
     axes.margins(x=0.12)
     axes.legend()
+    return figure
+
+
+def rankings(ranking: pd.DataFrame, metrics: Sequence[str] = ("precision", "recall", "auc", "ndcg")) -> Figure:
+    """Measures of rankings with their intervals, a row of panels per protocol, a line per model and solver.
+
+    Args:
+      ranking: columns model, solver, protocol, k, metric, value, low, high. The oracle, far off, is left out.
+      metrics: those to draw; the highest value of the last of the first protocol is on top.
+    """
+    shown = ranking[ranking["metric"].isin(metrics) & (ranking["model"] != "oracle")]
+    protocols = by(shown, "protocol")
+    first = protocols[0][1]
+    names = first[first["metric"] == metrics[-1]].sort_values("value")[["model", "solver"]]
+    place = {pair: y for y, pair in enumerate(names.itertuples(index=False, name=None))}
+    figure = panels(len(protocols), len(metrics), width=2.6, height=0.9 + 0.2 * len(names), sharey=True)
+    for row, (protocol, found) in enumerate(protocols):
+        for axes, metric in zip(figure.axes[row * len(metrics) :], metrics, strict=False):
+            own = found[found["metric"] == metric]
+            y = [place[pair] for pair in zip(own["model"], own["solver"], strict=True)]
+            baseline = (own["solver"] == "closed form").to_numpy()
+            for kind, color in ((~baseline, COLORS[0]), (baseline, "gray")):
+                part = own[kind]
+                reach = (part["value"] - part["low"], part["high"] - part["value"])
+                axes.errorbar(part["value"], np.array(y)[kind], xerr=reach, fmt="o", color=color, markersize=4)
+            at = "" if metric == "auc" else f"@{own['k'].iloc[0]}"
+            axes.set(title=f"{metric}{at}, {protocol}", yticks=range(len(names)))
+    for axes in figure.axes[:: len(metrics)]:
+        axes.set_yticklabels([model if solver == "closed form" else f"{model}, {solver}" for model, solver in place])
     return figure
 
 

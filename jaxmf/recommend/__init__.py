@@ -2,6 +2,6 @@
 
 from jaxmf.recommend.fold import fold_in, update
 from jaxmf.recommend.similar import similar_items, similar_users
-from jaxmf.recommend.top import top_n
+from jaxmf.recommend.top import OnUnknown, top_n
 
-__all__ = ["fold_in", "similar_items", "similar_users", "top_n", "update"]
+__all__ = ["OnUnknown", "fold_in", "similar_items", "similar_users", "top_n", "update"]
