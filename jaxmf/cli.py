@@ -187,20 +187,23 @@ def fit(
     """Fit one model; write its errors, its history and the fit itself.
 
     Ratings are split 70/15/15 into train, validation and test: each user's by time where there are timestamps, else at
-    random. The folder gets metrics.csv, history.csv, a figure, config.json, and fit.npz for `evaluate` and `predict`.
+    random. The folder gets metrics.csv, leakage.csv, history.csv, a figure, config.json, and fit.npz, for `evaluate`,
+    `predict` and `recommend`.
     """
     from jaxmf import jobs as job
+    from jaxmf.report import audited
 
     recipe, hyper = named.recipe(solver, l2)
     hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
     if learning_rate is not None:
         hyper = hyper._replace(learning_rate=learning_rate)
     chosen, loaded = named.model(model, rank, column, components, solver), named.dataset(data, rename, items)
-    result, metrics = job.fit_one(
+    result, tables = job.fit_one(
         loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
     )
     if not quiet:
-        typer.echo(metrics.to_string(index=False, float_format="{:.4f}".format))
+        typer.echo(tables["metrics"].to_string(index=False, float_format="{:.4f}".format))
+        typer.echo("\n" + "\n".join(audited(tables["leakage"])))
         typer.echo(f"\n{result.status} after {len(result.to_frame())} epochs; results in {out}")
     if result.status == "diverged":
         typer.echo("jaxmf: diverged: try a smaller --learning-rate", err=True)
@@ -365,7 +368,7 @@ OwnModel = Annotated[str | None, typer.Option(help="module:attribute, for a fit 
     epilog=_teach(
         "Examples:",
         "jaxmf evaluate --data other.csv",
-        "jaxmf evaluate --fit mine/fit.npz --data later.csv --on-unknown drop --out results/later",
+        "jaxmf evaluate --fit mine/fit.npz --data later.csv --on-unknown drop",
         codes="0 fine; 2 bad input, such as an id that the fit does not know",
     )
 )

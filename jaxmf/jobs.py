@@ -30,8 +30,8 @@ def fit_one(
     seed: int = 0,
     clip: evaluate.Clip = None,
     progress: bool = False,
-) -> tuple[Fit, pd.DataFrame]:
-    """Fit one model on one split; write config.json, metrics.csv, history.csv, figures/convergence.png and fit.npz.
+) -> tuple[Fit, dict[str, pd.DataFrame]]:
+    """Fit one model on one split; write config.json, metrics.csv, leakage.csv, history.csv, a figure and fit.npz.
 
     fit.npz holds the fit and its training data, see `jaxmf.load`.
 
@@ -46,7 +46,8 @@ def fit_one(
       progress: show a progress bar on standard error.
 
     Returns:
-      the Fit, and metrics.csv as a table: one row each for train, valid and test.
+      the Fit, and the tables that are written: "metrics", one row each for train, valid and test, "leakage", the audit
+      of train against test, and "history".
 
     Raises:
       ValueError: as `jaxmf.fit`, or bounds in the wrong order; before anything is written.
@@ -71,12 +72,13 @@ def fit_one(
     numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
     configuration = {"job": "fit", "split": split, "hyper": numbers, "epochs": epochs, "patience": patience} | facts
     output.write_json(out / "config.json", output.manifest(data.describe(), configuration, seed))
-    output.write_table(out / "metrics.csv", metrics)
-    output.write_table(out / "history.csv", result.to_frame())
+    tables = {"metrics": metrics, "leakage": evaluate.leakage(train, test), "history": result.to_frame()}
+    for name, table in tables.items():
+        output.write_table(out / f"{name}.csv", table)
     history = result.to_frame().assign(model=model.name, solver=solver.name)
     plot.save(plot.convergence(history, baseline), out / "figures" / "convergence.png")
     save(out / "fit.npz", result, train)
-    return result, metrics
+    return result, tables
 
 
 def sweep_grid(

@@ -13,7 +13,7 @@ import pytest
 from helpers import Ended, shell
 from typer.testing import CliRunner
 
-from jaxmf import cli, load, predict, study
+from jaxmf import cli, load, predict, recommend, study
 from jaxmf.data import datasets
 from jaxmf.data.movielens import RELEASES
 from jaxmf.recipes import MODELS, RECIPES
@@ -67,10 +67,11 @@ def own_model(tmp_path, monkeypatch) -> str:
         (["study"], ["--data", "--rename", "--out", "--rank", "--l2", "--epochs", "--patience", "--seed", "--quiet"]),
         (["fit"], ["--data", "--model", "--solver", "--learning-rate", "--reg-exponent", "--clip", "JAXMF_DATA"]),
         (["verify"], ["--data", "--model", "--l2-bias", "--items", "jaxmf verify --data"]),
-        (["evaluate"], ["--data", "--fit", "--rename", "--model", "--clip", "--out"]),
+        (["evaluate"], ["--data", "--fit", "--rename", "--model", "-k", "--on-unknown", "--clip", "--out"]),
+        (["recommend"], ["--user", "--new", "--candidate", "--seen", "--on-unknown", "--column", "--out"]),
         (["predict"], ["--data", "--fit", "--rename", "--model", "--clip", "--out"]),
     ],
-    ids=["jaxmf", "study", "fit", "verify", "evaluate", "predict"],
+    ids=["jaxmf", "study", "fit", "verify", "evaluate", "recommend", "predict"],
 )
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help(arguments, mentions, flag):
@@ -80,11 +81,12 @@ def test_help(arguments, mentions, flag):
         assert word in result.output
 
 
-@pytest.mark.parametrize("command", [None, "study", "fit", "verify", "evaluate", "predict"])
+@pytest.mark.parametrize("command", [None, "study", "fit", "verify", "evaluate", "recommend", "predict"])
 def test_help_fits_the_screen_and_its_commands_are_one_line_each(command):
     output = CliRunner().invoke(cli.app, [*filter(None, [command]), "--help"], env={"COLUMNS": "80"}).output
     assert max(map(len, output.splitlines())) <= 80
-    assert len(re.findall(r"^ {4}jaxmf \w+.*", output, flags=re.M)) == (2 if command else 3)
+    examples = {None: 4, "recommend": 3}.get(command, 2)
+    assert len(re.findall(r"^ {4}jaxmf \w+.*", output, flags=re.M)) == examples
 
 
 def test_the_module_is_the_command():
@@ -147,6 +149,7 @@ def test_fit_on_a_table_with_other_names(jaxmf, frame, tmp_path, ends):
     assert metrics["num_ratings"].sum() == 120
     for name in ("rmse", "part", *(f"{value:.4f}" for value in metrics["rmse"])):
         assert name in ended.out
+    assert "leak: training ratings after the first test rating" in ended.out
     config = json.loads((out / "config.json").read_text(encoding="utf-8"))
     assert config["command"].startswith("jaxmf fit --data ")
     assert config["data"]["name"] == "mine"
@@ -200,20 +203,81 @@ def test_evaluate_and_predict_with_a_fit_from_a_file(jaxmf, kept, frame, tmp_pat
     own = frame.rename(columns={"user_id": "who"}).sample(30, random_state=0).assign(note="x")
     own.to_csv(tmp_path / "own.csv", index=False)
     arguments = ("--data", tmp_path / "own.csv", "--fit", kept, "--rename", "who=user_id", "--clip", 1, 5)
-    ended = jaxmf("evaluate", *arguments, "--out", tmp_path / "errors.csv")
+    ended = jaxmf("evaluate", *arguments, "-k", 3, "--out", tmp_path / "judged")
     assert (ended.code, ended.err) == (0, "")
-    errors = pd.read_csv(tmp_path / "errors.csv")
+    errors, ranking = (pd.read_csv(tmp_path / "judged" / f"{name}.csv") for name in ("errors", "ranking"))
     assert errors["model"].tolist() == ["biased_mf", "global_mean", "damped_bias"]
     assert (errors["num_ratings"] == 30).all()
     prediction = predict(fit.model, fit.params, train, own.rename(columns={"who": "user_id"}), (1, 5))
     assert errors["rmse"][0] == pytest.approx(((own["rating"] - prediction) ** 2).mean() ** 0.5, rel=1e-6)
     assert errors["rmse"][1] == pytest.approx(((own["rating"] - train.rating.mean()) ** 2).mean() ** 0.5, rel=1e-6)
     assert f"{errors['rmse'][0]:.4f}" in ended.out
+    for protocol in ("catalog", "rated"):
+        threshold = ranking["threshold"][0]
+        assert f"Ranking, {protocol}, k = 3, relevant from {threshold:g}:" in ended.out
+        row = ranking.query("protocol == @protocol and metric == 'ndcg' and model == 'biased_mf'").iloc[0]
+        assert re.search(rf"ndcg +{row['value']:.4f} +{row['low']:.4f} +{row['high']:.4f} ", ended.out)
+    assert re.search(r"leak: test pairs in train: \d+ of 30", ended.out)
 
     assert jaxmf("predict", *arguments, "--out", tmp_path / "predicted.csv") == Ended(0, "", "")
     predicted = pd.read_csv(tmp_path / "predicted.csv")
     assert predicted.columns.tolist() == [*own.columns, "prediction"]
     assert predicted["prediction"].to_numpy() == pytest.approx(prediction.to_numpy(), rel=1e-6)
+
+
+def test_evaluate_without_unknown_ids(jaxmf, kept, frame, tmp_path):
+    other = pd.concat([frame[:20], frame[:3].assign(user_id=777)])
+    other.to_csv(tmp_path / "other.csv", index=False)
+    arguments = ("evaluate", "--data", tmp_path / "other.csv", "--fit", kept)
+    ended = jaxmf(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert "1 unknown user id(s): 777" in ended.err
+    ended = jaxmf(*arguments, "--on-unknown", "drop")
+    assert (ended.code, ended.err) == (0, "jaxmf: align: 3 of 23 ratings of other are of unknown ids and left out\n")
+    assert re.search(r"biased_mf +20 ", ended.out)
+
+
+def test_recommend(jaxmf, kept, frame, tmp_path):
+    fit, train = load(kept)
+    first, second = train.user_ids[:2].tolist()
+    expected = recommend.top_n(fit.model, fit.params, train, [second, first], 2)
+    ended = jaxmf("recommend", "--fit", kept, "--user", second, first, "--n", 2)
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.out.split()[:4] == ["user_id", "item_id", "rank", "score"]
+    for row in expected.itertuples():
+        assert re.search(rf"^ +{row.user_id} +{row.item_id} +{row.rank} {row.score:.4f}$", ended.out, flags=re.M)
+
+    new = pd.DataFrame({"who": [777, 777], "item_id": train.item_ids[:2], "rating": [5, 1]})
+    new.to_csv(tmp_path / "new.csv", index=False)
+    given = ("--new", tmp_path / "new.csv", "--rename", "who=user_id", "--out", tmp_path / "found.csv")
+    assert jaxmf("recommend", "--fit", kept, *given) == Ended(0, "", "")
+    found = pd.read_csv(tmp_path / "found.csv")
+    assert set(found["user_id"]) == {777}
+    assert not found["item_id"].isin(new["item_id"]).any()
+
+    ended = jaxmf("recommend", "--fit", kept, "--user", 777, "--on-unknown", "bias", "--n", 1, "--candidate", 1, 2)
+    assert (ended.code, len(ended.out.splitlines())) == (0, 2)
+    words = "1 of 1 users unknown to train and recommended by the terms that are known: 777"
+    assert ended.err == f"jaxmf: top_n: {words}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--user", "ann"], r"--user: .*'ann'; expected ids like \[1, 2, 3\]"),
+        (["--user", "777"], r"1 unknown user id\(s\): 777; known ids are like 1, 2, 3"),
+        (["--candidate", "777"], r"1 unknown item id\(s\): 777; known"),
+        (["--rename", "who=user_id"], "--rename is for the columns of a --new file"),
+        (["--new", "absent.csv"], "No such file .*absent.csv"),
+        (["--column", "title"], "the fit's items have no column 'title'; their columns: none"),
+    ],
+    ids=["not-a-number", "user", "candidate", "rename", "no-file", "column"],
+)
+def test_what_recommend_does_not_find(jaxmf, kept, monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    ended = jaxmf("recommend", "--fit", kept, *arguments)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert re.search(message, ended.err), ended.err
 
 
 def test_predict_reads_a_parquet_file(jaxmf, kept, frame, tmp_path):

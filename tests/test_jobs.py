@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from jaxmf import Dataset, Hyper, datasets, evaluate, models, solvers, splits, sweep
-from jaxmf.jobs import fit_one, split_three, sweep_grid
+import jaxmf
+from jaxmf import Dataset, Hyper, datasets, evaluate, models, recommend, solvers, splits, sweep
+from jaxmf.jobs import evaluate_fit, fit_one, recommend_items, relevance, split_three, sweep_grid
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,8 @@ FIT = partial(fit_one, model=models.biased_mf(2), solver=solvers.als(), hyper=Hy
 
 @pytest.mark.parametrize("clip", [None, (3.0, 3.5)], ids=str)
 def test_fit_one(data, tmp_path, clip):
-    fit, metrics = FIT(data, tmp_path, clip=clip)
+    fit, tables = FIT(data, tmp_path, clip=clip)
+    metrics = tables["metrics"]
     parts = dict(zip(("train", "valid", "test"), splits.temporal_per_user(data), strict=True))
     written = pd.read_csv(tmp_path / "metrics.csv")
     assert metrics["part"].tolist() == written["part"].tolist() == list(parts)
@@ -43,6 +45,8 @@ def test_fit_one(data, tmp_path, clip):
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-8)
         assert row["num_ratings"] == len(parts[row["part"]])
     assert set(written["clip"]) == {"none" if clip is None else "(3.0, 3.5)"}
+    audit = pd.read_csv(tmp_path / "leakage.csv")
+    pd.testing.assert_frame_equal(audit, evaluate.leakage(parts["train"], parts["test"]), check_dtype=False, rtol=1e-8)
     history = pd.read_csv(tmp_path / "history.csv")
     assert history["epoch"].tolist() == fit.to_frame()["epoch"].tolist()
     assert history["valid_rmse"].idxmin() + 1 == written["best_epoch"].iloc[0]
@@ -53,7 +57,7 @@ def test_fit_one(data, tmp_path, clip):
 
 
 def test_clipping_changes_the_errors(data, tmp_path):
-    errors = [FIT(data, tmp_path, clip=clip)[1]["rmse"].tolist() for clip in (None, (3.0, 3.5))]
+    errors = [FIT(data, tmp_path, clip=clip)[1]["metrics"]["rmse"].tolist() for clip in (None, (3.0, 3.5))]
     assert errors[0] != errors[1]
 
 
@@ -66,9 +70,9 @@ def test_numbers_of_any_type_are_written(data, tmp_path):
 @pytest.mark.parametrize("patience", [None, 2])
 def test_a_fit_that_diverges_at_once_is_written(data, tmp_path, patience):
     hyper = Hyper(learning_rate=1e30)
-    fit, metrics = FIT(data, tmp_path, solver=solvers.sgd(), hyper=hyper, patience=patience)
+    fit, tables = FIT(data, tmp_path, solver=solvers.sgd(), hyper=hyper, patience=patience)
     assert fit.status == "diverged"
-    assert np.isfinite(metrics["rmse"]).all()
+    assert np.isfinite(tables["metrics"]["rmse"]).all()
     assert (tmp_path / "figures" / "convergence.png").exists()
 
 
@@ -111,3 +115,74 @@ def test_a_sweep_that_diverges_is_written(data, tmp_path):
     _, summary = sweep_grid(data, tmp_path, models.biased_mf(2), solvers.sgd(), grid, Hyper(), epochs=3)
     assert summary["num_diverged"].tolist() == [1, 1]
     assert (tmp_path / "figures" / "heat_map.png").exists()
+
+
+@pytest.fixture(scope="module")
+def fitted(data) -> tuple:
+    train, _, test = splits.temporal_per_user(data)
+    fit = jaxmf.fit(jax.random.key(0), models.biased_mf(2), solvers.als(), train, hyper=Hyper(l2=0.1), epochs=2)
+    return fit, train, test
+
+
+def test_evaluate_fit(fitted, tmp_path):
+    fit, train, test = fitted
+    tables = evaluate_fit(fit, train, test, k=3, threshold=3.0, seed=5, out=tmp_path)
+    options = {"k": 3, "threshold": 3.0, "seed": 5}
+    expected = {
+        "errors": evaluate.against_baselines(fit.model, fit.params, train, test),
+        "ranking": pd.concat(
+            evaluate.ranking(fit.model, fit.params, train, test, protocol=protocol, **options)
+            for protocol in ("catalog", "rated")
+        ).reset_index(drop=True),
+        "leakage": evaluate.leakage(train, test),
+    }
+    assert tables.keys() == expected.keys()
+    for name, table in expected.items():
+        pd.testing.assert_frame_equal(tables[name], table)
+        written = pd.read_csv(tmp_path / f"{name}.csv")
+        pd.testing.assert_frame_equal(written, table, check_dtype=False, rtol=1e-8)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert (config["configuration"]["k"], config["seed"], config["data"]["train"]["num_ratings"]) == (3, 5, len(train))
+
+
+def test_training_ratings_have_no_catalog_to_rank(fitted):
+    fit, train, _ = fitted
+    tables = evaluate_fit(fit, train, train)
+    assert set(tables["ranking"]["protocol"]) == {"rated"}
+    assert tables["leakage"]["share"][0] == 1
+
+
+@pytest.mark.parametrize(
+    ("ratings", "held_out", "expected"),
+    [
+        ([1, 2, 3, 4, 5], [5, 1], 3),
+        ([1, 2, 3, 4], [5, 1], 3),
+        ([0, 0, 0, 1], [0, 1], 1),
+        ([1, 1, 1], [1], 1),
+        ([3, 4, 5], [2, 2.5], 2.5),
+    ],
+    ids=["median", "upper", "rare", "one", "absent"],
+)
+def test_what_is_relevant(ratings, held_out, expected):
+    train, test = (Dataset.from_arrays(range(len(r)), range(len(r)), r) for r in (ratings, held_out))
+    assert relevance(train, test) == expected
+
+
+def test_recommend_items(fitted):
+    """The table of top_n, with columns of the items; further ratings bring new users, whom it answers."""
+    fit, train, _ = fitted
+    users = train.user_ids[:3].tolist()
+    found = recommend_items(fit, train, users, 2)
+    pd.testing.assert_frame_equal(found, recommend.top_n(fit.model, fit.params, train, users, 2))
+    titled = replace(train, items=pd.DataFrame({"title": [f"<{i}>" for i in train.item_ids]}, train.item_ids))
+    found = recommend_items(fit, titled, users, 2, columns=["title"])
+    assert found.columns.tolist() == ["user_id", "item_id", "title", "rank", "score"]
+    assert found["title"].tolist() == [f"<{i}>" for i in found["item_id"]]
+    new = pd.DataFrame({"user_id": [900, 900], "item_id": [*train.item_ids[:1], 901], "rating": [5.0, 1.0]})
+    found = recommend_items(fit, titled, n=4, new=new, columns=["title"])
+    params, data = recommend.update(fit.model, fit.params, fit.hyper, replace(titled, timestamp=None), new)
+    expected = recommend.top_n(fit.model, params, data, [900], 4)
+    pd.testing.assert_frame_equal(found.drop(columns="title"), expected)
+    assert not found["item_id"].isin(new["item_id"]).any()
+    unseen = recommend_items(fit, titled, n=41, filter_seen=False, new=new, columns=["title"])
+    assert unseen["title"].isna().sum() == (unseen["item_id"] == 901).sum() == 1

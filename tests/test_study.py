@@ -15,7 +15,7 @@ from jaxmf import Dataset, Hyper, datasets, evaluate, models, solvers, splits, s
 
 OPTIONS = {"rank": 2, "l2": (0.03, 0.3), "epochs": 3, "patience": 2}
 CALLS = len(study.MODELS) * len(study.RECIPES) * len(OPTIONS["l2"])
-TABLES = ("metrics", "search", "history")
+TABLES = ("metrics", "search", "history", "ranking")
 
 
 class Study(NamedTuple):
@@ -45,12 +45,10 @@ def finished(data, tmp_path_factory) -> Study:
 
 def test_every_file_is_there(finished):
     found = {str(path.relative_to(finished.out)) for path in finished.out.rglob("*") if path.is_file()}
-    names = ("convergence", "generalization", "error_by_solver", "regularization", "rank_and_l2")
+    names = ("convergence", "generalization", "error_by_solver", "ranking", "regularization", "rank_and_l2")
     figures = {f"figures/{name}.png" for name in names}
-    assert (
-        found
-        == {"config.json", "gradients.csv", "summary.md", "sweep.csv", *(f"{name}.csv" for name in TABLES)} | figures
-    )
+    tables = {f"{name}.csv" for name in (*TABLES, "gradients", "leakage", "sweep")}
+    assert found == {"config.json", "summary.md"} | tables | figures
 
 
 def test_metrics(finished):
@@ -75,7 +73,7 @@ def test_every_rank_is_fitted_with_every_lambda(finished):
 
 
 def test_lambda_and_epoch_are_those_of_the_least_validation_error(finished):
-    metrics, search, history = (finished.table(name) for name in TABLES)
+    metrics, search, history = (finished.table(name) for name in TABLES[:3])
     assert len(search) == CALLS
     fitted = metrics[metrics["solver"] != "closed form"].set_index(["model", "solver"])
     for pair, tried in search.groupby(["model", "solver"]):
@@ -101,6 +99,24 @@ def test_the_reported_errors_are_those_of_the_parameters_chosen(data, finished):
     fit = study.fit(jax.random.key(0), models.biased_mf(2), solvers.als(), train, valid, hyper, **options)
     for part, ratings in (("valid", valid), ("test", test)):
         assert evaluate.rating(fit.model, fit.params, ratings)["rmse"] == pytest.approx(row[f"{part}_rmse"], rel=1e-6)
+    ranking = finished.table("ranking").query("(model == 'biased_mf' and solver == 'als') or solver == 'closed form'")
+    options = {"k": 10, "threshold": finished.config()["configuration"]["relevant_from"]}
+    for protocol, exclude in (("catalog", valid), ("rated", None)):
+        own = evaluate.ranking(
+            fit.model, fit.params, train, test, protocol=protocol, exclude=exclude, seed=0, **options
+        ).set_index(["model", "metric"])
+        found = ranking[ranking["protocol"] == protocol].set_index(["model", "metric"])[own.columns]
+        pd.testing.assert_frame_equal(found.loc[own.index], own, check_dtype=False, rtol=1e-5)
+        assert len(found) == len(own)
+
+
+def test_leakage(data, finished):
+    train, _, test = splits.temporal_per_user(data)
+    audit = evaluate.leakage(train, test)
+    pd.testing.assert_frame_equal(finished.table("leakage"), audit, check_dtype=False, rtol=1e-8)
+    text = (finished.out / "summary.md").read_text(encoding="utf-8")
+    future = audit[audit["check"] == "training ratings after the first test rating"].iloc[0]
+    assert f"leak: {future['check']}: {future['count']:,.0f} of {future['total']:,}" in text
 
 
 def test_baselines(data, finished):
@@ -117,7 +133,11 @@ def test_summary(finished):
     assert "Every leaf passed" in summary
     for word in ("nan", "inf ", "None", "np."):
         assert word not in summary
-    for link in ("error_by_solver", "convergence", "generalization", "regularization"):
+    ranking = finished.table("ranking").query("model == 'popularity' and metric == 'ndcg' and protocol == 'catalog'")
+    value, low, high = ranking[["value", "low", "high"]].iloc[0]
+    assert "| popularity | closed form | " in summary
+    assert f" {value:.4f} [{low:.4f}, {high:.4f}] " in summary
+    for link in ("error_by_solver", "ranking", "convergence", "generalization", "regularization"):
         assert f"(figures/{link}.png)" in summary
 
 
@@ -182,7 +202,7 @@ def cut_off(data, tmp_path, monkeypatch) -> Callable[..., Study]:
 def assert_same_results(found: Study, expected: Study) -> None:
     """Everything but times."""
     keys = {"metrics": ["model", "solver"], "search": ["model", "solver", "l2"]}
-    keys["history"] = [*keys["search"], "epoch"]
+    keys |= {"history": [*keys["search"], "epoch"], "ranking": [*keys["metrics"], "protocol", "metric"]}
     for name in TABLES:
         tables = [study.table(name).sort_values(keys[name], ignore_index=True) for study in (found, expected)]
         tables = [table[[column for column in table if "seconds" not in column]] for table in tables]
@@ -206,7 +226,7 @@ def test_a_run_that_was_cut_off_continues(data, finished, cut_off, calls):
     assert_same_results(stopped, finished)
 
 
-@pytest.mark.parametrize("name", ["metrics", "history"])
+@pytest.mark.parametrize("name", ["metrics", "history", "ranking"])
 def test_a_run_that_died_between_two_files_continues(name, data, finished, cut_off, calls):
     stopped = cut_off(after=5)
     table = stopped.table(name)
