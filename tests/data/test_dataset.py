@@ -185,3 +185,14 @@ def test_align_numbers_as_this_dataset_does():
     assert (found.num_users, found.num_items, found.name) == (3, 3, "other")
     assert found.rating.tolist() == [4.0, 5.0]
     assert found.timestamp.tolist() == [7, 8]
+
+
+def test_align_leaves_unknown_ids_out_if_asked_to():
+    own = Dataset.from_arrays(["b", "a", "c"], [3, 1, 2], [1.0, 2.0, 3.0], name="own")
+    other = Dataset.from_arrays(["c", "b", "x", "c"], [1, 3, 1, 9], [4.0, 5.0, 1.0, 1.0], name="other")
+    with pytest.warns(UserWarning, match="^align: 2 of 4 ratings of other are of unknown ids and left out$"):
+        found = own.align(other, on_unknown="drop")
+    known = own.align(Dataset.from_arrays(["c", "b"], [1, 3], [4.0, 5.0], name="other"))
+    assert found.fingerprint() == known.fingerprint()
+    with pytest.raises(ValueError, match="^align: all 1 ratings of there are of ids unknown to own$"):
+        own.align(Dataset.from_arrays(["x"], [1], [4.0], name="there"), on_unknown="drop")
