@@ -1,11 +1,14 @@
 """Strict JAX for every test: float64 available, no silent broadcasting of ranks."""
 
+import gc
 import os
 from pathlib import Path
 
 import jax
 import pytest
 
+# JAX keeps millions of objects for the next trace; looking through them as often as Python does is a sixth of the time.
+gc.set_threshold(200_000, 50, 1000)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the suite's time is compilation. XLA's fusion emitters double it; later versions leave no choice.
