@@ -1,6 +1,7 @@
 """What every experiment is told on its command line, and the manifest that it leaves."""
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -47,6 +48,11 @@ class Setting(NamedTuple):
         output.write_text(self.out / "summary.md", "\n\n".join([*parts, "## How it was made", made]) + "\n")
         output.write_json(self.out / "config.json", manifest | {"wall_seconds": seconds, "finished": True})
         print(f"Read {self.out / 'summary.md'}")  # noqa: T201
+
+
+def default_data() -> Dataset:
+    """MovieLens latest-small, where JAXMF_DATA has it, else the embedded data of its size."""
+    return named.dataset("ml-latest-small" if os.environ.get("JAXMF_DATA") else "synthetic")
 
 
 def setting(name: str, about: str, default: Callable[[], Dataset]) -> Setting:

@@ -15,6 +15,7 @@ MARKERS = "osD^vP*"
 
 WORDS = {
     "l2": "λ",
+    "lambda_reg": "λ",
     "l2_bias": "λ of biases",
     "reg_exponent": "ν",  # noqa: RUF001
     "learning_rate": "learning rate",
@@ -22,6 +23,10 @@ WORDS = {
     "valid_loss": "validation loss",
     "valid_rmse": "validation RMSE",
     "valid_mae": "validation MAE",
+    "train_mse": "training MSE",
+    "train_mae": "training MAE",
+    "test_mse": "test MSE",
+    "test_mae": "test MAE",
 }
 
 

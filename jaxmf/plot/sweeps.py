@@ -61,6 +61,27 @@ def panel(table: pd.DataFrame, metrics: Sequence[str], x: str, lines: str | None
     return figure
 
 
+def facets(table: pd.DataFrame, metrics: Sequence[str], x: str, by_panel: str) -> Figure:
+    """A panel for each value of one number, with one line per metric against another, all on one scale from 0.
+
+    Args:
+      table: one row per setting, with the columns metrics, x and by_panel.
+      metrics: columns of it.
+      x, by_panel: the two numbers, such as "rank" and "l2".
+    """
+    groups = by(table.sort_values([by_panel, x]), by_panel)
+    columns = min(2, len(groups))
+    figure = panels(-(-len(groups) // columns), columns, sharey=True)
+    for axes, (name, runs) in zip(figure.axes, groups, strict=False):
+        for metric, style in zip(metrics, styles(), strict=False):
+            axes.plot(runs[x], runs[metric], label=WORDS.get(metric, metric), **style)
+        axes.set(title=f"{WORDS.get(by_panel, by_panel)} = {name}", xlabel=WORDS.get(x, x), ylabel="error")
+        axes.set_xticks(ticks := sorted(table[x].unique()), [f"{tick:g}" for tick in ticks])
+    figure.axes[0].set_ylim(0, None)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
 def curves(history: pd.DataFrame, metric: str, settings: Sequence[str]) -> Figure:
     """A metric by epoch, one line per setting, the best seven named: the mean of its seeds and folds that still run.
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model
 from jaxmf.training.checks import check_hyper
 
@@ -146,7 +147,7 @@ def place(
     model: Model, listed: list[Member], work: int, pad: bool | None, program: Model | None = None
 ) -> list[Placed]:
     """Each member in the program of its own rank, or all in that of the largest, or in `program`; `work`: ratings ×
-    epochs.
+    epochs. Unless asked to, a user's model is not padded: its `init` may draw a wider table otherwise.
     """
     ranks = {member.rank for member in listed if member.rank is not None}
     if not ranks:
@@ -155,7 +156,7 @@ def place(
     if model.with_rank is None:
         return [Placed(member, model, member, model) for member in active]
     pad = True if program is not None else pad
-    if pad is None:
+    if pad is None and how_built(model) is not None:
         columns = sum(max(ranks) - (member.rank or 0) for member in listed)
         pad = columns * work * _SECONDS_PER_COLUMN < (len(ranks) - 1) * _COMPILE_SECONDS
     models = {rank: model.with_rank(rank) for rank in ranks}

@@ -166,8 +166,17 @@ def start(
 
 
 def initialize(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Params:
-    """The initial parameters, keyed as epoch 0."""
-    return model.init(jax.random.fold_in(key, 0), ratings, cast_hyper(hyper, ratings.value.dtype))
+    """The initial parameters, keyed as epoch 0; 0 beyond the active rank, whatever the model's `init` makes of it."""
+    params = model.init(jax.random.fold_in(key, 0), ratings, cast_hyper(hyper, ratings.value.dtype))
+    if hyper.rank is None:
+        return params
+
+    def cut(path: tuple[Any, ...], leaf: Any) -> Any:
+        if getattr(path[-1], "key", None) != "factors":
+            return leaf
+        return jnp.where(jnp.broadcast_to(jnp.arange(leaf.shape[-1]) < hyper.rank, leaf.shape), leaf, 0)
+
+    return params._replace(trained=jax.tree_util.tree_map_with_path(cut, params.trained))
 
 
 def first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, patience: int | None) -> FitState:

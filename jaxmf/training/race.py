@@ -7,6 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -20,6 +21,7 @@ from jaxmf.data.checks import is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
+from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import store
@@ -27,7 +29,7 @@ from jaxmf.training.checks import check_functions, check_hyper, check_key, check
 from jaxmf.training.chunks import Chunk, Job, Result, fit_chunk, memory_limit, num_bytes, program_text, ready, within
 from jaxmf.training.grid import Grid, Placed, members, place
 from jaxmf.training.host import Options, progress_bar
-from jaxmf.training.loop import RUNNING, FitState, Monitor, Prepared, cast_hyper, check_static, first_state
+from jaxmf.training.loop import RUNNING, FitState, Monitor, Prepared, cast_hyper, check_static, first_state, initialize
 from jaxmf.training.result import Sweep, narrowed, tables
 
 Keep = Literal["best", "all", "none"]
@@ -116,6 +118,7 @@ def race(
     listed = members(grid, hyper, None if folds is None else len(folds))
     placed = place(model, listed, len(train.value) * rungs[-1], pad, program)
     shapes = _checked(key, solver, train, placed)
+    _check_padding(key, train, placed)
     if callable(monitor):
         check_monitor(monitor, next(iter(shapes.values())), held_out)
     prepared = Prepared(train, held_out, solver.prepare(train), solver)
@@ -287,6 +290,22 @@ def _checked(key: jax.Array, solver: Solver, train: Ratings, placed: list[Placed
             except ValueError as error:
                 raise ValueError(f"sweep: {error} In the point {own.point}") from None
     return shapes
+
+
+def _check_padding(key: jax.Array, train: Ratings, placed: list[Placed]) -> None:
+    """ValueError if a user's model starts otherwise in a wider table; a constructor of jaxmf's does not."""
+    padded = {(each.model, each.program): each for each in placed if each.program is not each.model}
+    for (model, program), each in padded.items():
+        if how_built(program) is not None:
+            continue
+        alone = jax.jit(partial(initialize, key, model))(train, each.own.hyper)
+        wide = narrowed(jax.jit(partial(initialize, key, program))(train, each.running.hyper), each)
+        if not all(map(np.allclose, jax.tree.leaves(alone), jax.tree.leaves(wide))):
+            raise ValueError(
+                f"sweep: the model {model.name!r} of rank {each.own.rank} starts otherwise in a wider table, so that a "
+                "member would not be its own fit: let init draw column j with the key jax.random.fold_in(key, j), as "
+                "the built-in models do, or use pad=False"
+            )
 
 
 def _check_choices(keep: str, batch: int | None, workers: int | None, max_memory: int | None) -> None:

@@ -59,7 +59,7 @@ def sweep(
       batch: members at once under `vmap`; their number changes the last bits. Default: 1 on a CPU, where a member then
         has the bits of its own `fit`; all that fit into memory elsewhere. benchmarks/sweep.py measures it.
       pad: True fits all ranks at the largest width by one program, False each rank at its own; None does whichever
-        costs less by the number of ratings, epochs and members.
+        costs less by the number of ratings, epochs and members, and never pads a model of a user's own.
       workers: batches that run at once on each device. Default: one per core on a CPU, 1 elsewhere. All local devices
         are used; they do not talk to each other.
       max_memory: most bytes that the programs running at once may take on a device, and that kept parameters may take;
@@ -72,7 +72,8 @@ def sweep(
     Raises:
       ValueError: an unknown name, an empty list or a value out of range in the grid, `fold` together with `valid`,
         a number that the solver refuses, or an `out` that holds another sweep; all before anything compiles. One
-        member, or the parameters kept, that need more than `max_memory`.
+        member, or the parameters kept, that need more than `max_memory`; a model to be padded whose `init` starts
+        otherwise in a wider table.
 
     Cost: that of the fits, less what a second core or device takes over; one compilation per width and device.
     """

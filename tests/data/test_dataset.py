@@ -194,5 +194,5 @@ def test_align_leaves_unknown_ids_out_if_asked_to():
         found = own.align(other, on_unknown="drop")
     known = own.align(Dataset.from_arrays(["c", "b"], [1, 3], [4.0, 5.0], name="other"))
     assert found.fingerprint() == known.fingerprint()
-    with pytest.raises(ValueError, match="^align: all 1 ratings of there are of ids unknown to own$"):
+    with pytest.raises(ValueError, match=r"^align: all 1 ratings of there are of ids unknown to own$"):
         own.align(Dataset.from_arrays(["x"], [1], [4.0], name="there"), on_unknown="drop")

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, random_ratings
 
-from jaxmf import Dataset, evaluate, fit, models, solvers, splits, sweep
+from jaxmf import Dataset, Params, Rows, evaluate, fit, models, solvers, splits, sweep
 from jaxmf.training import chunks
 
 BIASED, ADAM, ALS = MODELS["biased"], SOLVERS["adam"], SOLVERS["als"]
@@ -324,3 +324,27 @@ def test_members_spread_over_two_host_devices():
 def spread():
     grid = {"l2": [0.1, 0.2, 0.3, 0.4], "seed": range(8)}
     return sweep(KEY, BIASED, ALS, random_ratings(), grid=grid, hyper=HYPER, epochs=40, workers=2)
+
+
+def test_a_model_whose_init_knows_no_rank_is_not_padded_and_masked(ratings, valid):
+    """A user's init draws a whole table at once, whatever the rank; each member is its own fit all the same."""
+
+    def drawn(rank):
+        def init(key, ratings, hyper):
+            users, items = jax.random.split(key)
+            own = lambda key, n: {"factors": jax.random.uniform(key, (n, rank), ratings.value.dtype)}  # noqa: E731
+            return Params(Rows(own(users, ratings.num_users), own(items, ratings.num_items)))
+
+        return models.mf(rank, None)._replace(init=init, with_rank=drawn)
+
+    options = {"grid": {"rank": [1, 3]}, "keep": "all", **OPTIONS}
+    runs = sweep(KEY, drawn(3), ALS, ratings, valid, **options)
+    assert runs.num_programs == 2
+    for member in range(2):
+        assert_equals_solo(runs, member, solo(runs, member, ALS, ratings, valid, epochs=6, patience=2), exact=True)
+    with pytest.raises(ValueError, match=r"rank 1 starts otherwise in a wider table.*fold_in.*pad=False"):
+        sweep(KEY, drawn(3), ALS, ratings, valid, pad=True, **options)
+    masked = fit(KEY, drawn(3), ALS, ratings, hyper=HYPER._replace(rank=2), epochs=2)
+    for rows in masked.params.trained[:2]:
+        assert np.any(rows["factors"][:, 1])
+        np.testing.assert_array_equal(rows["factors"][:, 2], 0)
