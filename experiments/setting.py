@@ -65,3 +65,18 @@ def setting(name: str, about: str, default: Callable[[], Dataset]) -> Setting:
     asked = parser.parse_args()
     data = default() if asked.data is None else named.dataset(asked.data)
     return Setting(name, data, asked.out, asked.smoke, clock)
+
+
+def compared(rows: Sequence[tuple[str, float, pd.Series]], why: dict[str, str] | None = None) -> pd.DataFrame:
+    """Figures of a document beside ours over seeds: mean, least and largest, and whether its own lies between those.
+
+    Args:
+      rows: for each figure its name, what the document prints, and ours, one per seed.
+      why: name -> why they differ, where they do.
+    """
+    table = pd.DataFrame(
+        [(name, printed, own.mean(), own.min(), own.max(), len(own)) for name, printed, own in rows],
+        columns=["figure", "document", "ours", "least", "largest", "seeds"],
+    )
+    within = table["document"].between(table["least"], table["largest"])
+    return table.assign(within=within.map({True: "yes", False: "no"}), why=table["figure"].map(why or {}).fillna(""))

@@ -2,7 +2,7 @@
 
 from jaxmf.plot.fits import convergence, error_by_solver, generalization, rankings, regularization
 from jaxmf.plot.style import save
-from jaxmf.plot.sweeps import curves, facets, heat_map, panel
+from jaxmf.plot.sweeps import curves, facets, heat_map, landscape, panel
 from jaxmf.plot.verification import agreement, descents, half_steps, mutants, remainders, step_sizes
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "generalization",
     "half_steps",
     "heat_map",
+    "landscape",
     "mutants",
     "panel",
     "rankings",

@@ -1,6 +1,6 @@
 """Figures of sweeps: heat maps, panels and curves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -79,6 +79,28 @@ def facets(table: pd.DataFrame, metrics: Sequence[str], x: str, by_panel: str) -
         axes.set_xticks(ticks := sorted(table[x].unique()), [f"{tick:g}" for tick in ticks])
     figure.axes[0].set_ylim(0, None)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def landscape(planes: Mapping[str, pd.DataFrame], paths: pd.DataFrame) -> Figure:
+    """How far the objective lies above its lowest value in planes through a solution, in the last one with paths.
+
+    Args:
+      planes: name -> columns a, b (coordinates, on a square grid) and objective.
+      paths: columns solver, epoch, a, b.
+    """
+    figure = panels(1, len(planes), width=5.5, height=4.6)
+    for axes, (name, table) in zip(figure.axes, planes.items(), strict=False):
+        grid = table.pivot_table("objective", "b", "a")
+        above = np.maximum(grid.to_numpy() - np.nanmin(grid.to_numpy()), 1e-2)
+        levels = np.geomspace(above.min(), above.max(), 16)
+        drawn = axes.contourf(grid.columns, grid.index, above, levels=levels, norm="log", cmap="viridis")
+        axes.plot(0, 0, "r*", markersize=12, label="solution of ALS")
+        axes.set(xlabel=f"{name} direction 1", ylabel=f"{name} direction 2", xlim=(-2, 2), ylim=(-2, 2))
+        figure.colorbar(drawn, label="objective above its lowest value here", format="{x:.3g}")
+    for (solver, path), style in zip(by(paths, "solver"), styles(), strict=False):
+        axes.plot(path["a"], path["b"], label=solver, **style | {"color": "white", "markersize": 5})
+    axes.legend(fontsize=8, facecolor="gray", labelcolor="white")
     return figure
 
 
