@@ -47,12 +47,9 @@ def heavy_ball(hyper: Hyper) -> optax.GradientTransformation:
     return optax.sgd(hyper.learning_rate, momentum=hyper.momentum)
 
 
-ONE, BATCH, MOMENTUM = (
-    solvers.minibatch(optax.sgd, 1),
-    solvers.minibatch(optax.sgd, 32),
-    solvers.minibatch(heavy_ball, 32),
-)
-ADAM, ALS = solvers.minibatch(optax.adam, 32), solvers.als()
+ONE, BATCH = solvers.minibatch(optax.sgd, 1), solvers.minibatch(optax.sgd, 32)
+MOMENTUM, ADAM, ALS = solvers.minibatch(heavy_ball, 32), solvers.minibatch(optax.adam, 32), solvers.als()
+WAYS = {"minibatch, 32": (BATCH, 0.02), "momentum, 32": (MOMENTUM, 0.02), "Adam, 32": (ADAM, 0.02), "ALS": (ALS, 1.0)}
 
 
 def penalized(ratings: Dataset, learning_rate: float, l2: float = LAMBDA) -> Hyper:
@@ -138,12 +135,6 @@ def objectives(train: Dataset, test: Dataset, num_seeds: int, share: float) -> p
 def validated(train: Dataset, test: Dataset, num_seeds: int, epochs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every solver with λ of its own and early stopping after ten epochs, by validation; test read once per seed."""
     part, valid = splits.random(train, (5 / 6, 1 / 6), SEED)
-    ways = {
-        "minibatch, 32": (BATCH, 0.02),
-        "momentum, 32": (MOMENTUM, 0.02),
-        "Adam, 32": (ADAM, 0.02),
-        "ALS": (ALS, 1.0),
-    }
     searched, rows = [], []
     for model in (PLAIN, BIASED):
         for name, (solver, rate) in WAYS.items():
@@ -216,13 +207,7 @@ def slices(train: Dataset, sweeps: int, size: int) -> tuple[dict[str, pd.DataFra
         plane = planes["hessian"]
         begin = Params(unravel(center + 1.5 * plane[0] + 1.5 * plane[1]))
         away = PLAIN._replace(init=lambda key, ratings, hyper: begin)
-        ways = {
-            "minibatch, 32": (BATCH, 0.02),
-            "momentum, 32": (MOMENTUM, 0.02),
-            "Adam, 32": (ADAM, 0.02),
-            "ALS": (ALS, 1.0),
-        }
-        paths = [pd.DataFrame({"solver": list(ways), "epoch": 0, "a": 1.5, "b": 1.5})]
+        paths = [pd.DataFrame({"solver": list(WAYS), "epoch": 0, "a": 1.5, "b": 1.5})]
         for name, (solver, rate) in WAYS.items():
             found, own = None, hyper._replace(learning_rate=rate)
             for epoch in range(1, 31):
