@@ -1,26 +1,28 @@
-"""Bad input to rankings, comparisons and audits is refused before anything compiles: what, where, what to do."""
+"""Predictions and their errors, rankings, comparisons and audits."""
 
 from dataclasses import replace
 
-import jax
 import numpy as np
 import pandas as pd
-import pytest
-from helpers import HYPER, KEY, MODELS, pick, random_ratings
+from helpers import KEY, pick, random_ratings
 
-from jaxmf import Dataset, evaluate, models
+import jaxmf
+from bad_input.builders import BIASED, CLIP, DATA, FIT, FRAME, MODEL, NINE, OTHER, PARAMS, RATINGS, SMALL
+from jaxmf import evaluate, models
 from jaxmf.evaluate.measures import METRICS
 
-BIASED, RATINGS, TEST = MODELS["biased"], random_ratings(), random_ratings(seed=5, num_ratings=40)
-PARAMS = jax.tree.map(
-    lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(lambda: BIASED.init(KEY, RATINGS, HYPER))
-)
-OTHER = random_ratings(num_users=20, num_items=16)
+TEST = random_ratings(seed=5, num_ratings=40)
 TWICE = pick(TEST, np.append(np.arange(40), 7))
 TABLE = pd.DataFrame({"model": ["a", "a", "b", "b"], "protocol": "rated", "k": 3, "threshold": 3.5})
 TABLE = TABLE.assign(user_id=[1, 2, 1, 2], **dict.fromkeys(METRICS, 0.5))
-FRAME = pd.DataFrame({"user_id": [1, 1, 2], "item_id": [1, 2, 1], "rating": [3.0, 4.0, 5.0]})
-NAMED = Dataset.from_frame(FRAME)
+
+
+def rate(model=BIASED, params=PARAMS, test=RATINGS, clip=None):
+    return evaluate.rating(model, params, test, clip)
+
+
+def predict(model=BIASED, params=PARAMS, data=DATA, frame=NINE, clip=None):
+    return jaxmf.predict(model, params, data, frame, clip)
 
 
 def rank(model=BIASED, params=PARAMS, train=RATINGS, test=TEST, **options):
@@ -36,6 +38,76 @@ def compare(table=TABLE, **options):
 
 
 CASES = {
+    # Predictions and their errors.
+    "model-evaluate": (lambda: rate(model=models.biased_mf), MODEL.format("function")),
+    "model-predict": (lambda: predict(model=FIT), MODEL.format("Fit") + r".*or take the fit\.model of a fit"),
+    "rating-frame": (
+        lambda: rate(test=FRAME),
+        r"^evaluate\.rating: test must be a Dataset or its Ratings, not DataFrame: Dataset\.from_frame makes one",
+    ),
+    "rating-weightless": (
+        lambda: rate(test=replace(RATINGS, weight=np.zeros(90))),
+        r"^evaluate\.rating: test has no ratings with weight; expected at least one",
+    ),
+    "rating-fit": (
+        lambda: rate(params=FIT),
+        r"^evaluate\.rating: params must be a Params, not Fit: take the fit\.params of a fit",
+    ),
+    "rating-users": (
+        lambda: rate(test=replace(RATINGS, num_users=18)),
+        r"^evaluate\.rating: the model has 17 users, the ratings have 18\. Split one Dataset with jaxmf\.splits",
+    ),
+    "rating-items": (
+        lambda: rate(test=replace(RATINGS, num_items=15)),
+        r"^evaluate\.rating: the model has 13 items, the ratings have 15\. Split one Dataset",
+    ),
+    "clip-order": (lambda: rate(clip=(5, 1)), CLIP + r"\(5, 1\)"),
+    "clip-equal": (lambda: predict(clip=(3, 3)), CLIP + r"\(3, 3\)"),
+    "clip-number": (lambda: predict(clip=5.0), CLIP + "5.0"),
+    "clip-string": (lambda: predict(clip="15"), CLIP + "'15'"),
+    "clip-three": (lambda: rate(clip=(1, 2, 3)), CLIP + r"\(1, 2, 3\)"),
+    "clip-nan": (lambda: rate(clip=(1, float("nan"))), CLIP + r"\(1, nan\)"),
+    "baselines-frame": (
+        lambda: evaluate.against_baselines(BIASED, PARAMS, NINE, DATA),
+        "^train must be a Dataset or its Ratings, not DataFrame: Dataset.from_frame",
+    ),
+    "baselines-counts": (
+        lambda: evaluate.against_baselines(BIASED, PARAMS, RATINGS, OTHER),
+        r"^train has 17 users and 13 items, test has 20 users and 16 items\. Split one Dataset .*train\.align\(test\)",
+    ),
+    "baselines-ids": (
+        lambda: evaluate.against_baselines(BIASED, PARAMS, DATA, replace(DATA, item_ids=DATA.item_ids[::-1])),
+        r"^train and test have as many item_ids, but not the same ones\. Split one Dataset .*train\.align\(test\)",
+    ),
+    "predict-ratings": (
+        lambda: predict(data=RATINGS),
+        "^predict: data must be a Dataset, not Ratings: pass the one whose ids the model was fitted with",
+    ),
+    "predict-dataset": (
+        lambda: predict(frame=DATA),
+        "^predict: frame must be a DataFrame, not Dataset: expected a table with columns user_id and item_id",
+    ),
+    "predict-other-data": (
+        lambda: predict(data=SMALL, frame=FRAME),
+        r"^predict: the model has 17 users, the ratings have 3\. Split one Dataset",
+    ),
+    "predict-unknown-user": (
+        lambda: predict(frame=NINE.replace({"user_id": {2: 99}})),
+        r"1 unknown user id\(s\): 99; known ids are like 0, 1, 2 \(user_ids\)\. Drop them, or check their type",
+    ),
+    "predict-unknown-item": (
+        lambda: predict(frame=NINE.assign(item_id=NINE["item_id"].astype(str))),
+        r"13 unknown item id\(s\): '100', .*; known ids are like 100, 101, 102 \(item_ids\)\. Drop them, or check",
+    ),
+    "predict-no-item-column": (
+        lambda: predict(frame=NINE[["user_id"]]),
+        r"^predict: missing column 'item_id'; the table has \['user_id'\]\. Rename its columns to user_id and item_id",
+    ),
+    "predict-no-user-column": (
+        lambda: predict(frame=NINE[["item_id"]]),
+        "^predict: missing column 'user_id'; .*Rename",
+    ),
+    # Rankings, comparisons, audits.
     "ranking-model": (lambda: rank(model=models.biased_mf), "^model must be a Model, not function"),
     "ranking-params": (lambda: rank(params={}), r"^evaluate\.ranking: params must be a Params, not dict"),
     "ranking-train": (lambda: rank(train=FRAME), "^train must be a Dataset or its Ratings, not DataFrame"),
@@ -117,17 +189,11 @@ CASES = {
     ),
     "compare-resamples": (lambda: compare(resamples=1.5), r"^resamples must be a positive integer.*not 1\.5"),
     "leakage-frame": (
-        lambda: evaluate.leakage(FRAME, NAMED),
+        lambda: evaluate.leakage(FRAME, SMALL),
         "^train must be a Dataset or its Ratings, not DataFrame",
     ),
     "leakage-ids": (
-        lambda: evaluate.leakage(NAMED, replace(NAMED, item_ids=NAMED.item_ids[::-1])),
+        lambda: evaluate.leakage(SMALL, replace(SMALL, item_ids=SMALL.item_ids[::-1])),
         r"^train and test have as many item_ids, but not the same ones\. Split one Dataset",
     ),
 }
-
-
-@pytest.mark.parametrize(("bad", "message"), CASES.values(), ids=CASES)
-def test_refused(bad, message, no_compile):
-    with pytest.raises(ValueError, match=message):
-        bad()
