@@ -199,8 +199,9 @@ def _check_compared(by_user: pd.DataFrame, names: list[str], reference: Any, met
     if reference not in names:
         raise ValueError(f"compare: reference must be a model of the table, {listed(names)}, not {reference!r}")
     unknown = [name for name in metrics if name not in METRICS] if isinstance(metrics, list | tuple) else [metrics]
-    if unknown or not metrics:
-        raise ValueError(f"compare: metrics must be a list of names among {', '.join(METRICS)}, not {metrics!r}")
+    if unknown or not metrics or len(set(metrics)) < len(metrics):
+        known = ", ".join(METRICS)
+        raise ValueError(f"compare: metrics must be a list of names among {known}, each once, not {metrics!r}")
     for column in _SETTING:
         found = by_user[column].unique().tolist()
         if len(found) > 1:

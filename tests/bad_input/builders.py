@@ -29,6 +29,8 @@ def zeros(make):
 
 STATE = zeros(lambda: start(KEY, BIASED, ADAM, prepare(ADAM, RATINGS), HYPER))
 PARAMS = STATE.params
+NARROWER = PARAMS.trained.item | {"factors": np.zeros((13, 2))}
+UNEVEN = PARAMS._replace(trained=PARAMS.trained._replace(item=NARROWER))
 FIT = Fit(BIASED, PARAMS, HYPER, STATE, {"epoch": np.arange(0), "seconds": np.zeros(0)}, "completed")
 OWN = BIASED._replace(init=lambda *x: BIASED.init(*x), name="mine")
 

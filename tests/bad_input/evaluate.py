@@ -7,7 +7,7 @@ import pandas as pd
 from helpers import KEY, pick, random_ratings
 
 import jaxmf
-from bad_input.builders import BIASED, CLIP, DATA, FIT, FRAME, MODEL, NINE, OTHER, PARAMS, RATINGS, SMALL
+from bad_input.builders import BIASED, CLIP, DATA, FIT, FRAME, MODEL, NINE, OTHER, PARAMS, RATINGS, SMALL, UNEVEN
 from jaxmf import evaluate, models
 from jaxmf.evaluate.measures import METRICS
 
@@ -29,8 +29,12 @@ def rank(model=BIASED, params=PARAMS, train=RATINGS, test=TEST, **options):
     return evaluate.ranking(model, params, train, test, **options)
 
 
-def rank_users(**options):
-    return evaluate.ranking_by_user(BIASED, PARAMS, RATINGS, TEST, **options)
+def rank_users(model=BIASED, params=PARAMS, **options):
+    return evaluate.ranking_by_user(model, params, RATINGS, TEST, **options)
+
+
+def beside_baselines(model=BIASED, params=PARAMS, clip=None):
+    return evaluate.against_baselines(model, params, RATINGS, TEST, clip)
 
 
 def compare(table=TABLE, **options):
@@ -196,4 +200,45 @@ CASES = {
         lambda: evaluate.leakage(SMALL, replace(SMALL, item_ids=SMALL.item_ids[::-1])),
         r"^train and test have as many item_ids, but not the same ones\. Split one Dataset",
     ),
+    # Parameters that do not fit the model, and functions of one's own.
+    "rating-uneven-params": (
+        lambda: rate(params=UNEVEN),
+        r"^evaluate\.rating: predict of the model 'biased_mf' fails on these params \(TypeError: .*\)\. Pass",
+    ),
+    "rating-none": (lambda: rate(params=None), r"^evaluate\.rating: params must be a Params, not NoneType"),
+    "rating-table": (
+        lambda: rate(model=BIASED._replace(predict=lambda params, users, items: params.trained.user["factors"][users])),
+        r"^evaluate\.rating: predict of the model 'biased_mf' returns .*\(1, 3\).*; expected one number per pair",
+    ),
+    "predict-uneven-params": (
+        lambda: predict(params=UNEVEN),
+        "^predict: predict of the model 'biased_mf' fails on these params",
+    ),
+    "predict-trained": (lambda: predict(params=PARAMS.trained), "^predict: params must be a Params, not Rows: take"),
+    "baselines-model": (lambda: beside_baselines(model=models.biased_mf), MODEL.format("function")),
+    "baselines-params": (
+        lambda: beside_baselines(params=FIT),
+        r"^evaluate\.against_baselines: params must be a Params, not Fit",
+    ),
+    "baselines-uneven-params": (
+        lambda: beside_baselines(params=UNEVEN),
+        r"^evaluate\.against_baselines: predict of the model 'biased_mf' fails on these params",
+    ),
+    "baselines-clip": (lambda: beside_baselines(clip=(5, 1)), CLIP + r"\(5, 1\)"),
+    "ranking-uneven-params": (
+        lambda: rank(params=UNEVEN),
+        r"^evaluate\.ranking: predict of the model 'biased_mf' fails on these params",
+    ),
+    "ranking-by-user-model": (lambda: rank_users(model=FIT), MODEL.format("Fit")),
+    "ranking-by-user-params": (lambda: rank_users(params=FIT), r"^evaluate\.ranking: params must be a Params, not Fit"),
+    "ranking-by-user-k": (lambda: rank_users(k=True), "^k must be a positive integer, not True"),
+    "compare-metric-twice": (
+        lambda: compare(metrics=("ndcg", "ndcg")),
+        r"^compare: metrics must be a list of names among .*, each once, not \('ndcg', 'ndcg'\)",
+    ),
+    "compare-frame": (lambda: compare({"model": ["a"]}), "^by_user must be a DataFrame, not dict: expected what"),
+    "compare-confidence": (lambda: compare(confidence="95%"), "^confidence must be between 0 and 1.*not '95%'"),
+    "compare-seed": (lambda: compare(seed=KEY), "^seed must be an integer of at least 0, not"),
+    "summarize-resamples": (lambda: evaluate.summarize(TABLE, resamples=0), "^resamples must be a positive integer"),
+    "leakage-counts": (lambda: evaluate.leakage(RATINGS, OTHER), "^train has 17 users and 13 items, test has 20 users"),
 }

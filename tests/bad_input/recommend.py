@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from helpers import FEATURES, HYPER, KEY, MODELS
 
-from bad_input.builders import BIASED, PARAMS, RATINGS, zeros
+from bad_input.builders import BIASED, FIT, PARAMS, RATINGS, UNEVEN, zeros
 from jaxmf import Dataset, Rows
 from jaxmf.recommend import fold_in, similar_items, similar_users, top_n, update
 
@@ -130,4 +130,36 @@ CASES = {
         "^fold_in: the model holds age fixed for each user, which is unknown of new one",
     ),
     "fold-fixed-item": (partial(fold, ITEM, params=AGED), "^fold_in: the model holds age fixed for each item"),
+    # Parameters that do not fit the model, and what the others refuse as `top_n` does.
+    "top-uneven-params": (
+        partial(top, params=UNEVEN),
+        r"^top_n: predict of the model 'biased_mf' fails on these params \(TypeError: .*\)\. Pass fit\.model",
+    ),
+    "fold-uneven-params": (partial(fold, params=UNEVEN), "^fold_in: predict of the model 'biased_mf' fails on these"),
+    "fold-model": (partial(fold, model="biased"), "^model must be a Model, not str"),
+    "fold-diverged": (partial(fold, params=DIVERGED), "^fold_in: trained.user.bias of params has NaN or infinite"),
+    "fold-sizes": (partial(fold, data=DATA.extend(NEW)), "^fold_in: the model has 17 users, the ratings have 18"),
+    "update-sweeps": (
+        partial(fold, how=update, sweeps=-1),
+        "^update: sweeps must be 0 or a positive integer, not -1",
+    ),
+    "update-params": (partial(fold, how=update, params=None), "^update: params must be a Params, not NoneType"),
+    "update-hyper": (partial(fold, how=update, hyper=None), "^hyper must be a Hyper, not NoneType"),
+    "update-features-list": (
+        partial(fold, ITEM, CONTENT, WITH_CONTENT, how=update, features=[1.0]),
+        "^update: features must be a DataFrame, not list",
+    ),
+    "top-one-candidate": (partial(top, candidates=7), r"^expected a list of item ids, got 7; for one item pass \[7\]"),
+    "similar-model": (partial(similar_users, FIT, PARAMS, DATA), "^model must be a Model, not Fit"),
+    "similar-params": (
+        partial(similar_items, BIASED, FIT, DATA),
+        "^similar_items: params must be a Params, not Fit: take the fit.params",
+    ),
+    "similar-ratings": (partial(similar_items, BIASED, PARAMS, RATINGS), "^similar_items: data must be a Dataset, not"),
+    "similar-diverged": (partial(similar_users, BIASED, DIVERGED, DATA), "^similar_users: trained.user.bias of params"),
+    "similar-one": (partial(similar_users, BIASED, PARAMS, DATA, 5), r"^expected a list of user ids, got 5; .*\[5\]"),
+    "similar-memory": (
+        partial(similar_items, BIASED, PARAMS, DATA, [5], max_memory=0.5),
+        "^similar_items: max_memory must be a positive integer of bytes or None, not 0.5",
+    ),
 }
