@@ -87,8 +87,8 @@ def compare(
       a tidy table: model, reference, protocol, k, threshold, metric, difference, low, high, p, p_holm, num_users.
 
     Raises:
-      ValueError: as `summarize`; fewer than two models, an unknown reference or metric, a metric twice, models over different users, or
-        more than one protocol, k or threshold.
+      ValueError: as `summarize`; fewer than two models, an unknown reference or metric, a metric twice, models over
+        different users, or more than one protocol, k or threshold.
 
     Cost: O(resamples · users) per row.
 
