@@ -1,4 +1,4 @@
-"""The command line as a user meets it: exit codes, what is printed and where; for bad input see test_bad_input.py."""
+"""The command line as a user meets it: exit codes, what is printed and where; for bad input see bad_input/cli.py."""
 
 import json
 import re

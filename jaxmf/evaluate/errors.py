@@ -12,7 +12,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.bilinear import damped_bias, global_mean
-from jaxmf.models.model import Hyper, Model, Params, check_counts, check_model
+from jaxmf.models.model import Hyper, Model, Params, check_predicts
 
 Clip = tuple[float, float] | None
 
@@ -40,7 +40,7 @@ def predict(model: Model, params: Params, data: Dataset, frame: pd.DataFrame, cl
         data, Dataset, "predict: data", "pass the one whose ids the model was fitted with, such as the training data"
     )
     expect(frame, pd.DataFrame, "predict: frame", "expected a table with columns user_id and item_id")
-    check_counts(params, data, "predict")
+    check_predicts(model, params, data, "predict")
     missing = [name for name in ("user_id", "item_id") if name not in frame]
     if missing:
         raise ValueError(
@@ -73,7 +73,7 @@ def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = N
     Cost: O(n · D) for rows of D numbers.
     """
     ratings = as_ratings(test, "evaluate.rating: test")
-    check_counts(params, ratings, "evaluate.rating")
+    check_predicts(model, params, ratings, "evaluate.rating")
     weight = np.asarray(ratings.weight, np.float64)
     error = np.asarray(ratings.value, np.float64) - predictions(model, params, ratings.user, ratings.item, clip)
     mse = float(weight @ error**2 / weight.sum())
@@ -98,8 +98,9 @@ def against_baselines(
 
     Cost: that of three calls of `rating`.
     """
-    check_model(model)
     seen, held_out = as_parts(train, test, ("train", "test"))
+    check_predicts(model, params, held_out, "evaluate.against_baselines")
+    check_clip(clip)
     fitted = [(model, params)]
     fitted += [(baseline, baseline.init(None, seen, Hyper())) for baseline in (global_mean(), damped_bias())]
     rows = [{"model": m.name, "num_ratings": len(held_out.value)} | rating(m, p, held_out, clip) for m, p in fitted]
@@ -108,7 +109,6 @@ def against_baselines(
 
 def predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip = None) -> np.ndarray:
     """The model's predictions (n,) for index arrays (n,), on the host in float64."""
-    check_model(model)
     check_clip(clip)
     prediction = np.asarray(_compiled(model)(params, users, items), np.float64)
     return prediction if clip is None else np.clip(prediction, *clip)

@@ -87,8 +87,8 @@ def compare(
       a tidy table: model, reference, protocol, k, threshold, metric, difference, low, high, p, p_holm, num_users.
 
     Raises:
-      ValueError: as `summarize`; fewer than two models, an unknown reference or metric, models over different users, or
-        more than one protocol, k or threshold.
+      ValueError: as `summarize`; fewer than two models, an unknown reference or metric, a metric twice, models over
+        different users, or more than one protocol, k or threshold.
 
     Cost: O(resamples · users) per row.
 
@@ -199,8 +199,9 @@ def _check_compared(by_user: pd.DataFrame, names: list[str], reference: Any, met
     if reference not in names:
         raise ValueError(f"compare: reference must be a model of the table, {listed(names)}, not {reference!r}")
     unknown = [name for name in metrics if name not in METRICS] if isinstance(metrics, list | tuple) else [metrics]
-    if unknown or not metrics:
-        raise ValueError(f"compare: metrics must be a list of names among {', '.join(METRICS)}, not {metrics!r}")
+    if unknown or not metrics or len(set(metrics)) < len(metrics):
+        known = ", ".join(METRICS)
+        raise ValueError(f"compare: metrics must be a list of names among {known}, each once, not {metrics!r}")
     for column in _SETTING:
         found = by_user[column].unique().tolist()
         if len(found) > 1:

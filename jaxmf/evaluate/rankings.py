@@ -16,7 +16,7 @@ from jaxmf.evaluate.baselines import baselines as all_baselines
 from jaxmf.evaluate.intervals import check_resampling, summarize
 from jaxmf.evaluate.measures import Empty, measures
 from jaxmf.evaluate.positions import Positions, Trial, oracle, positions
-from jaxmf.models.model import Model, Params, check_counts, check_model
+from jaxmf.models.model import Model, Params, check_model, check_predicts
 
 Protocol = Literal["catalog", "rated"]
 Part = Dataset | Ratings
@@ -118,7 +118,7 @@ def ranking(
     """
     check_resampling(confidence, resamples, seed)
     name = _name(model, name, baselines)
-    trial, seen = _trial(params, train, test, k, protocol, threshold, empty, exclude)
+    trial, seen = _trial(model, params, train, test, k, protocol, threshold, empty, exclude)
     found = dict(_results(name, model, params, trial, seen, baselines))
     setting = {"protocol": protocol, "k": k, "threshold": threshold}
     by_user = pd.concat([_table(name, each, trial, setting, empty) for name, each in found.items()])
@@ -162,7 +162,7 @@ def ranking_by_user(
     Cost: that of `ranking` without the intervals.
     """
     name = _name(model, name, baselines)
-    trial, seen = _trial(params, train, test, k, protocol, threshold, empty, exclude)
+    trial, seen = _trial(model, params, train, test, k, protocol, threshold, empty, exclude)
     setting = {"protocol": protocol, "k": k, "threshold": threshold}
     found = _results(name, model, params, trial, seen, baselines)
     return pd.concat([_table(each, place, trial, setting, empty) for each, place in found], ignore_index=True)
@@ -196,6 +196,7 @@ def _table(name: str, found: Positions, trial: Trial, setting: dict[str, Any], e
 
 
 def _trial(
+    model: Model,
     params: Params,
     train: Part,
     test: Part,
@@ -208,7 +209,7 @@ def _trial(
     """What is ranked, and the training ratings, after all checks."""
     seen, held_out = as_parts(train, test, ("train", "test"))
     further = [] if exclude is None else [as_parts(train, exclude, ("train", "exclude"))[1]]
-    check_counts(params, held_out, "evaluate.ranking")
+    check_predicts(model, params, held_out, "evaluate.ranking")
     _check(k, protocol, threshold, empty, exclude)
     num_items = held_out.num_items
 

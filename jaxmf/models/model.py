@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Ratings, counts
@@ -165,13 +166,50 @@ def check_model(model: Model) -> None:
 def check_counts(params: Params, ratings: Any, who: str) -> None:
     """ValueError, starting with `who`, unless Params are over as many users and items as Ratings or a Dataset."""
     expect(params, Params, f"{who}: params", "take the fit.params of a fit, or what model.init returns")
+    for kind, rows in params._asdict().items():
+        expect(rows, Rows, f"{who}: params.{kind}", "Params(Rows(user={...}, item={...})) as model.init returns")
     for side, count in (("user", ratings.num_users), ("item", ratings.num_items)):
         for leaf in jax.tree.leaves((getattr(params.trained, side), getattr(params.fixed, side))):
+            if not getattr(leaf, "shape", ()):
+                raise ValueError(f"{who}: params of the {side}s hold {leaf!r:.50}; expected arrays, one row each")
             if leaf.shape[0] != count:
                 raise ValueError(
                     f"{who}: the model has {leaf.shape[0]} {side}s, the ratings have {count}. Split one Dataset with "
                     "jaxmf.splits, so that both share their ids"
                 )
+
+
+def check_finite(params: Params, who: str) -> None:
+    """ValueError, starting with `who` and naming the leaf, unless all numbers of Params are finite."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not np.isfinite(np.asarray(leaf)).all():
+            where = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(
+                f"{who}: {where} of params has NaN or infinite numbers, as after a fit that diverged (see fit.status): "
+                "use the parameters of a fit that did not"
+            )
+
+
+def check_predicts(model: Model, params: Params, ratings: Any, who: str) -> None:
+    """ValueError, starting with `who`, unless it is a Model that predicts with these Params; by tracing.
+
+    As `check_counts` does, it compares them with Ratings or a Dataset.
+    """
+    check_model(model)
+    check_counts(params, ratings, who)
+    index = jax.ShapeDtypeStruct((1,), jnp.int32)
+    shape = traced_shape(f"{who}: predict of the model {model.name!r}", model.predict, params, index, index)
+    if getattr(shape, "shape", None) != (1,):
+        raise ValueError(f"{who}: predict of the model {model.name!r} returns {shape}; expected one number per pair")
+
+
+def traced_shape(who: str, function: Any, *given: Any) -> Any:
+    """The shapes that one of a model's functions returns; ValueError, starting with `who`, if it fails."""
+    try:
+        return jax.eval_shape(function, *given)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ValueError(f"{who} fails on these params ({why}). Pass fit.model and fit.params of one fit") from error
 
 
 def bias_l2(hyper: Hyper) -> Any:

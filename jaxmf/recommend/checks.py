@@ -2,28 +2,18 @@
 
 from typing import Any
 
-import jax
-import numpy as np
-
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
-from jaxmf.models.model import Hyper, Model, Params, check_counts, check_model
+from jaxmf.models.model import Hyper, Model, Params, check_finite, check_predicts
 from jaxmf.solvers.als import als
 from jaxmf.training import check_hyper
 
 
 def check_fitted(who: str, model: Model, params: Params, data: Dataset, name: str = "train") -> None:
     """ValueError unless these are a Model, its finite Params, and a Dataset over as many users and items."""
-    check_model(model)
     expect(data, Dataset, f"{who}: {name}", "pass the one whose ids the model was fitted with")
-    check_counts(params, data, who)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not np.isfinite(np.asarray(leaf)).all():
-            where = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise ValueError(
-                f"{who}: {where} of params has NaN or infinite numbers, as after a fit that diverged (see fit.status): "
-                "use the parameters of a fit that did not"
-            )
+    check_predicts(model, params, data, who)
+    check_finite(params, who)
 
 
 def check_sizes(who: str, n: Any, max_memory: Any) -> None:

@@ -11,11 +11,22 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.checks import is_positive_integer
+from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_ratings
 from jaxmf.data.ratings import Ratings, to_float64
-from jaxmf.models.model import Hyper, Model, Params, Rows, check_counts, check_model, objective, row_weights
+from jaxmf.models.model import (
+    Hyper,
+    Model,
+    Params,
+    Rows,
+    check_counts,
+    check_finite,
+    check_model,
+    objective,
+    row_weights,
+    traced_shape,
+)
 from jaxmf.training import check_hyper
 
 # These programs are compiled for few calls, so in a hurry: half the time, and no bit of a sum is worth more.
@@ -59,15 +70,22 @@ def report(model: Model, table: pd.DataFrame, limits: Mapping[str, float] = Mapp
 
 
 @contextmanager
-def float64(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper) -> Iterator[tuple[Rows, Case]]:
+def float64(
+    model: Model,
+    params: Params,
+    ratings: Dataset | Ratings,
+    hyper: Hyper,
+    further: Callable[[Params, Case], None] | None = None,
+) -> Iterator[tuple[Rows, Case]]:
     """Within it JAX computes in float64: trained parameters and the rest, after every check on these four.
 
-    ValueError, before anything is compiled, if one is wrong.
+    ValueError, before anything is compiled, if one is wrong, or what `further` raises; n^ν is but a shape for it.
     """
     check_model(model)
     check_hyper(hyper)
     observed = as_ratings(ratings, "verify: ratings")
     check_counts(params, observed, "verify")
+    check_finite(params, "verify")
     if not jax.tree.leaves(params.trained):
         raise ValueError(
             f"verify: the model {model.name!r} trains no parameters, so it has no gradient: "
@@ -75,7 +93,9 @@ def float64(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyp
         )
     with jax.enable_x64(True):
         (trained, fixed), observed, hyper = to_float64((params, observed, hyper))
-        _check_by_hand(model, *shapes((trained, fixed, observed, hyper)))
+        weight = _check_functions(model, *shapes((trained, fixed, observed, hyper)))
+        if further is not None:
+            further(Params(trained, fixed), Case(fixed, observed, weight, hyper))
         yield trained, Case(fixed, observed, _row_weights(observed, hyper.reg_exponent), hyper)
 
 
@@ -202,20 +222,30 @@ def shapes(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
 
 
 @lru_cache(maxsize=64)
-def _check_by_hand(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> None:
-    """ValueError unless what was derived by hand has the trained leaves; by tracing."""
+def _check_functions(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> Rows:
+    """The shapes of n^ν, by tracing; ValueError unless each function of the model returns the shapes that it should."""
     trained, fixed, ratings, hyper = jax.tree.unflatten(structure, leaves)
     weight = jax.eval_shape(row_weights, ratings, hyper.reg_exponent)
     given = (Params(trained, fixed), ratings, weight, hyper)
+
+    def traced(what: str, function: Any, *read: Any) -> Any:
+        return traced_shape(f"verify: the {what} of the model {model.name!r}", function, *read)
+
+    loss, penalty = traced("loss", model.loss, *given[:2]), traced("penalty", model.penalty, trained, weight, hyper)
+    for what, found, shape in (("loss", loss, ratings.value.shape), ("penalty", penalty, ())):
+        if getattr(found, "shape", None) != shape:
+            raise ValueError(f"verify: the {what} of the model {model.name!r} returns {found}; expected shape {shape}")
     if model.gradient is not None:
-        _check_leaves(model.name, "gradient", trained, jax.eval_shape(model.gradient, *given))
+        _check_leaves(model.name, "gradient", trained, traced("hand-derived gradient", model.gradient, *given))
     if model.hvp is not None:
-        shape = jax.eval_shape(model.hvp, *given, trained)
-        _check_leaves(model.name, "Hessian-vector product", trained, shape)
+        what = "Hessian-vector product"
+        _check_leaves(model.name, what, trained, traced(f"hand-derived {what}", model.hvp, *given, trained))
+    return weight
 
 
 def _check_leaves(who: str, what: str, trained: Rows, hand: Any) -> None:
     """ValueError unless what was derived by hand has the leaves that are trained."""
+    expect(hand, Rows, f"verify: the hand-derived {what} of {who!r}", "Rows(user={...}, item={...}), as params.trained")
     needed, found = names(trained), names(hand)
     if found != needed:
         wrong = [f"lacks {name}" for name in needed if name not in found]

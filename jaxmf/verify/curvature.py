@@ -72,11 +72,13 @@ def hessian(
     """
     check_count("num_directions", num_directions)
     random = generator(seed)
-    with float64(model, params, ratings, hyper) as (trained, case):
-        sides: tuple[Side, ...] = ()
-        if model.design is not None and not jax.tree.leaves(trained.shared):
-            check_design(model, Params(trained, case.fixed))
-            sides = get_args(Side)
+
+    def check(params: Params, case: Case) -> None:
+        if _sides(model, params.trained):
+            check_design(model, params)
+
+    with float64(model, params, ratings, hyper, check) as (trained, case):
+        sides = _sides(model, trained)
         slope, product = autodiff(bare(model)), hvp(bare(model))
         _, gradient, scale = slope(trained, case)
         errors: dict[str, dict[str, list[float]]] = {leaf: {name: [] for name in _LIMITS} for leaf in names(trained)}
@@ -99,6 +101,11 @@ def hessian(
         passed = all(np.max(found) <= _LIMITS[name] for name, found in columns.items() if found)
         table.append({"leaf": leaf, "directions": num_directions, **worst, "dtype": "float64", "passed": passed})
     return report(model, pd.DataFrame(table), _LIMITS)
+
+
+def _sides(model: Model, trained: Rows) -> tuple[Side, ...]:
+    """Those whose rows have normal equations."""
+    return () if model.design is None or jax.tree.leaves(trained.shared) else get_args(Side)
 
 
 def _only(side: Side, tree: Rows) -> Rows:

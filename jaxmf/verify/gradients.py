@@ -77,9 +77,9 @@ def gradients(
       and the verdict `passed`.
 
     Raises:
-      ValueError: an argument of another type, a number out of range, the model trains nothing, the ratings are over
-        other numbers of users or items, what was derived by hand lacks a leaf or has it in another shape, or
-        `num_directions` is not a positive integer.
+      ValueError: an argument of another type, a number out of range, parameters that are not finite, the model trains
+        nothing, the ratings are over other numbers of users or items, a function of the model fails or returns another
+        shape than it should, what was derived by hand lacks a leaf, or `num_directions` is not a positive integer.
 
     Cost: five passes over the ratings per direction. Runs in float64 inside `jax.enable_x64(True)` and leaves the
     setting as it was.

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, check_model
 from jaxmf.solvers.als import prepare
 from jaxmf.verify.case import (
     GradientReport,
@@ -130,14 +130,19 @@ def mutants(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyp
       `dtype`, and the verdict `passed`: `elements` and `differences` name exactly `leaves`.
 
     Raises:
-      ValueError: as `gradients`; no hand-derived gradient.
+      ValueError: as `gradients`; no hand-derived gradient, or one that no mistake changes.
 
     Cost: that of each method for each mistake. Float64 as in `gradients`.
 
     Reference: DeMillo, Lipton and Sayward (1978), Hints on test data selection.
     """
+    check_model(model)
+    generator(seed)
     if model.gradient is None:
-        raise ValueError(f"verify: the model {model.name!r} has no hand-derived gradient to plant mistakes in")
+        raise ValueError(
+            f"verify: the model {model.name!r} has no hand-derived gradient to plant mistakes in: give it one, or use "
+            "verify.gradients, which needs none"
+        )
     rows: list[dict[str, Any]] = []
     for name, mistake in MISTAKES.items():
         mutant = model._replace(gradient=partial(_planted, model.gradient, mistake))
@@ -154,6 +159,11 @@ def mutants(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyp
         row["als"] = _by_als(*given)
         row["check_grads"] = _by_check_grads(*given)
         rows.append(row)
+    if not rows:
+        raise ValueError(
+            f"verify: no mistake changes the hand-derived gradient of {model.name!r}, as if it were 0 everywhere: see "
+            "what verify.gradients says of it"
+        )
     table = pd.DataFrame(rows).assign(dtype="float64")
     return report(
         model, table.assign(passed=(table[["elements", "differences"]].eq(table["leaves"], axis=0)).all(axis=1))

@@ -60,9 +60,8 @@ def half_steps(
     constraints.
     """
     check_count("num_sweeps", num_sweeps)
-    als().check(model, params, hyper)
     rows: list[dict[str, Any]] = []
-    with float64(model, params, ratings, hyper) as (trained, case):
+    with float64(model, params, ratings, hyper, lambda *_: als().check(model, params, hyper)) as (trained, case):
         layout = prepare(case.ratings)
         before, _, _ = _gradient(model, trained, case)
         for sweep, side in itertools.product(range(1, num_sweeps + 1), get_args(Side)):
@@ -100,7 +99,6 @@ def stationarity(fits: Mapping[str, Fit], ratings: Dataset | Ratings, tol: float
     if not is_positive(tol):
         raise ValueError(f"verify: tol must be a positive number, not {tol!r}")
     first = next(iter(fits))
-    rows: list[dict[str, Any]] = []
     for name, fit in fits.items():
         expect(fit, Fit, f"verify: fits[{name!r}]", "give what jaxmf.fit returns")
         for what, objective in (("model", _model), ("hyper", _numbers)):
@@ -109,6 +107,8 @@ def stationarity(fits: Mapping[str, Fit], ratings: Dataset | Ratings, tol: float
                     f"verify: {name!r} and {first!r} are fits of different objectives, their {what} differ: "
                     f"{objective(fit)} and {objective(fits[first])}"
                 )
+    rows: list[dict[str, Any]] = []
+    for name, fit in fits.items():
         with float64(fit.model, fit.params, ratings, fit.hyper) as (trained, case):
             value, gradient, scale = _gradient(fit.model, trained, case)
             steepness = _ratio(gradient, scale)
@@ -129,7 +129,9 @@ def _model(fit: Fit) -> str:
 
 def _numbers(fit: Fit) -> list[Any]:
     hyper = fit.hyper
-    return [float(x) for x in (hyper.l2, bias_l2(hyper), hyper.reg_exponent)] + sorted(hyper.extra.items())
+    extra = jax.tree_util.tree_leaves_with_path(hyper.extra)
+    named = [(jax.tree_util.keystr(path), np.asarray(leaf).tolist()) for path, leaf in extra]
+    return [float(x) for x in (hyper.l2, bias_l2(hyper), hyper.reg_exponent)] + named
 
 
 def _gradient(model: Model, trained: Rows, case: Case) -> tuple[float, Rows, Rows]:

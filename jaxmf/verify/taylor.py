@@ -171,8 +171,11 @@ def complex_step(
     """
     check_count("num_directions", num_directions)
     random, rows = generator(seed), []
-    with float64(model, params, ratings, hyper) as (trained, case):
-        _check_analytic(bare(model), *shapes((trained, case)))
+
+    def check(params: Params, case: Case) -> None:
+        _check_analytic(bare(model), *shapes((params.trained, case)))
+
+    with float64(model, params, ratings, hyper, check) as (trained, case):
         step = _complex_difference(bare(model))
         points = [
             (point, autodiff(bare(model))(point, case)[1], by_hand(model, point, case))

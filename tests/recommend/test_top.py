@@ -143,6 +143,13 @@ def test_who_has_seen_everything_gets_nothing():
     assert len(top_n(model, params, data, users=[])) == 0
 
 
+def test_params_may_lie_on_the_host():
+    data = dataset()
+    params = params_of(MODELS["biased"], data)
+    tables = [top_n(MODELS["biased"], jax.tree.map(convert, params), data) for convert in (np.asarray, jnp.asarray)]
+    pd.testing.assert_frame_equal(*tables)
+
+
 @pytest.mark.parametrize("max_memory", [1, 5000])
 def test_bounded_memory_changes_nothing(max_memory):
     data = dataset(200, 800)

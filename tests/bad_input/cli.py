@@ -1,0 +1,131 @@
+"""The command line."""
+
+from pathlib import Path
+from unittest import mock
+
+import pandas as pd
+from helpers import shell
+
+from bad_input.builders import CLIP
+
+
+def command(*arguments):
+    """A ValueError with what the command line prints on standard error: one line, and exit code 2."""
+    ended = shell(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    line = " ".join(ended.err.replace("│", " ").split())
+    if "Invalid value" not in line:  # typer's own, in a box
+        assert ended.err.startswith("jaxmf: ")
+        assert ended.err.count("\n") == 1
+    raise ValueError(line)
+
+
+def fitted(*arguments):
+    return command("fit", "--out", "new", "--epochs", 2, *arguments)
+
+
+def on(name, *arguments):
+    return fitted("--data", name, *arguments)
+
+
+def without_engine():
+    with mock.patch.object(pd, "read_parquet", side_effect=ImportError):
+        return on("good.parquet")
+
+
+def with_fit(name, text):
+    Path("own.csv").write_text(text)
+    return command(name, "--data", "own.csv", "--fit", "fit.npz", "--out", "new")
+
+
+CASES = {
+    "command-no-file": (lambda: on("absent.csv"), r"--data absent\.csv: no such file"),
+    "command-no-parquet": (lambda: on("absent.parquet"), r"--data absent\.parquet: no such file"),
+    "command-no-gz": (lambda: on("absent.csv.gz"), r"--data absent\.csv\.gz: no such file"),
+    "command-parquet": (lambda: on("bad.parquet"), r"bad\.parquet: .*Parquet"),
+    "command-no-engine": (
+        without_engine,
+        r"good\.parquet: .*needs pyarrow: pip install 'jaxmf\[parquet\]'",
+    ),
+    "command-data": (
+        lambda: on("netflix"),
+        "--data must be synthetic, .*, ml-20m or the path of a CSV or Parquet file, not 'netflix'",
+    ),
+    "command-movielens": (
+        lambda: on("ml-latest-small"),
+        r"looked in nowhere: neither root= nor JAXMF_DATA is set\)\. Download .*synthetic\(\) needs no download",
+    ),
+    "command-column": (
+        lambda: on("short.csv"),
+        r"short\.csv: missing column rating; found .* on the command line: --rename NAME=OURS",
+    ),
+    "command-nan": (
+        lambda: on("nan.csv"),
+        r"nan\.csv: column 'rating': NaN or infinite rating in 1 row\(s\), at index 1; .*drop these rows or correct",
+    ),
+    "command-empty": (lambda: on("empty.csv"), r"empty\.csv: the table has no rows; expected one row per rating"),
+    "command-ragged": (lambda: on("ragged.csv"), r"ragged\.csv: Error tokenizing data"),
+    "command-tiny": (lambda: on("tiny.csv"), "no part may be empty: use larger fractions, fewer parts or more data"),
+    "command-rename": (lambda: on("tiny.csv", "--rename", "userId"), "--rename must be NAME=OURS .*, not userId"),
+    "command-rename-to": (
+        lambda: on("tiny.csv", "--rename", "a=user"),
+        "--rename must be NAME=OURS with OURS one of user_id, item_id, rating, timestamp, not a=user",
+    ),
+    "command-rename-time": (
+        lambda: on("tiny.csv", "--rename", "a=timestamp"),
+        r"--rename a=timestamp: tiny\.csv has no such column for timestamp",
+    ),
+    "command-rename-synthetic": (
+        lambda: fitted("--rename", "a=user_id"),
+        "--rename is for CSV and Parquet files; synthetic has its own names",
+    ),
+    "command-solver": (
+        lambda: on("good.csv", "--solver", "lbfgs"),
+        "--solver must be one of sgd, .*, als, not 'lbfgs'",
+    ),
+    "command-model": (
+        lambda: on("good.csv", "--model", "svd"),
+        "--model must be one of mf, biased_mf, content_mf or module:attribute, not 'svd'",
+    ),
+    "command-no-module": (
+        lambda: on("good.csv", "--model", "absent:model"),
+        "--model absent:model: No module named 'absent'",
+    ),
+    "command-no-attribute": (
+        lambda: on("good.csv", "--model", "strange:absent"),
+        "--model strange:absent: .*no attribute 'absent'",
+    ),
+    "command-not-a-model": (
+        lambda: on("good.csv", "--model", "strange:number"),
+        "--model strange:number: expected a jaxmf.Model, found int",
+    ),
+    "command-l2": (lambda: on("good.csv", "--l2", "-1"), "hyper: l2 must be finite and at least 0, not -1.0"),
+    "command-rank": (lambda: on("good.csv", "--rank", "0"), "Invalid value for '--rank'"),
+    "command-clip": (lambda: on("good.csv", "--clip", "5", "1"), CLIP + r"\(5\.0, 1\.0\)"),
+    "command-out": (lambda: on("good.csv", "--out", "good.csv"), "Invalid value for '--out': .*'good.csv' is a file"),
+    "command-study": (
+        lambda: command("study", "--data", "good.csv", "--out", "new", "--l2", 0.1, "--l2", -0.1),
+        "hyper: l2 must be finite and at least 0, not -0.1",
+    ),
+    "command-verify": (
+        lambda: command("verify", "--data", "good.csv", "--l2", "nan"),
+        "hyper: l2 must be finite and at least 0, not nan",
+    ),
+    "command-no-fit": (lambda: command("evaluate", "--data", "good.csv", "--fit", "absent.npz"), r"absent\.npz"),
+    "command-evaluate-user": (
+        lambda: with_fit("evaluate", "user_id,item_id,rating\n1,102,3\n99,102,3\n"),
+        r"1 unknown user id\(s\): 99; known ids are like 0, 1, 2 \(user_ids\)\. Drop them, or check their type",
+    ),
+    "command-evaluate-column": (
+        lambda: with_fit("evaluate", "user_id,item_id\n1,102\n"),
+        r"own\.csv: missing column rating; .*--rename NAME=OURS",
+    ),
+    "command-predict-item": (
+        lambda: with_fit("predict", "user_id,item_id\n1,2\n"),
+        r"1 unknown item id\(s\): 2; known ids are like 100, 101, 102",
+    ),
+    "command-predict-column": (
+        lambda: with_fit("predict", "user_id,movie\n1,2\n"),
+        r"predict: missing column 'item_id'; the table has \['user_id', 'movie'\]\. Rename its columns",
+    ),
+}

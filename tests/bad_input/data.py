@@ -1,0 +1,346 @@
+"""Tables, arrays, matrices and files on their way in; ids, parts and features of a Dataset."""
+
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from helpers import KEY
+from scipy import sparse
+
+from bad_input.builders import FRAME, RATINGS, SMALL
+from jaxmf import Dataset, content, datasets, splits
+
+TITLES = pd.DataFrame({"item_id": ["a", "b"], "title": ["A", "B"]})
+WORDS = pd.DataFrame({"genres": ["Drama|War", "War", "Comedy"], "year": [1, 2, 3]}, index=list("abc"))
+
+
+def table(**columns):
+    """A Dataset of the table with these columns."""
+    return Dataset.from_frame(
+        FRAME.assign(**{name: pd.Series(values, FRAME.index) for name, values in columns.items()})
+    )
+
+
+def matrix(data=(1.0, 2.0, 3.0), row=(0, 1, 2), dtype=None, **ids):
+    entries = sparse.coo_array((np.array(data, dtype), (row, (1, 0, 1))), shape=(3, 2))
+    return Dataset.from_scipy(entries, **ids)
+
+
+def csv(text, **options):
+    Path("mine.csv").write_text(text)
+    return Dataset.from_csv("mine.csv", **options)
+
+
+def in_time(split, fractions):
+    return split(table(user_id=[1] * 4, item_id=range(4), timestamp=range(4)), fractions)
+
+
+def tfidf(items=WORDS, **arguments):
+    return content.tfidf(replace(SMALL, items=items), **arguments)
+
+
+def synthetic(**changes):
+    return datasets.synthetic(**({"num_users": 5, "num_items": 4, "num_ratings": 10, "rank": 2} | changes))
+
+
+CASES = {
+    # Tables.
+    "frame-dict": (
+        lambda: Dataset.from_frame({"user_id": [1]}),
+        r"^from_frame: frame must be a DataFrame, not dict: pandas\.DataFrame\(\.\.\.\) makes one; Dataset\.from_array",
+    ),
+    "frame-path": (lambda: Dataset.from_frame("my.csv"), "must be a DataFrame, not str: .* from_csv and from_parquet"),
+    "frame-empty": (lambda: Dataset.from_frame(FRAME[:0]), "the table has no rows; expected one row per rating"),
+    "columns-list": (
+        lambda: Dataset.from_frame(FRAME, columns=["user_id"]),
+        r"columns must be a Mapping, not list: expected the table's names and ours, as in \{\"userId\": \"user_id\"\}",
+    ),
+    "column-missing": (
+        lambda: Dataset.from_frame(FRAME.rename(columns={"user_id": "who", "rating": "stars"})),
+        r"missing column user_id, rating; found \['who', 'item_id', 'stars'\]\. Rename with "
+        r'columns=\{"your name": "user_id", "your name": "rating"\}',
+    ),
+    "column-twice": (
+        lambda: Dataset.from_frame(FRAME.assign(stars=1.0), {"stars": "rating"}),
+        r"column rating is there 2 times, as \['rating', 'stars'\]; expected it once: drop one",
+    ),
+    "rating-nan": (
+        lambda: table(rating=[1.0, np.nan, 2.0, np.inf]),
+        r"column 'rating': NaN or infinite rating in 2 row\(s\), at index 'r1', 'r3'; expected finite numbers .*drop",
+    ),
+    "rating-missing": (
+        lambda: table(rating=pd.array([1, 2, None, 4], dtype="Int64")),
+        r"column 'rating': NaN or infinite rating in 1 row\(s\), at index 'r2'; .*drop these rows or correct them",
+    ),
+    "rating-renamed": (
+        lambda: Dataset.from_frame(FRAME.assign(stars=np.nan).drop(columns="rating"), {"stars": "rating"}),
+        r"column 'stars' \(rating\): NaN or infinite rating in 4 row\(s\), at index 'r0', .*: drop these rows",
+    ),
+    "rating-strings": (
+        lambda: table(rating=["1", "2", "3", "4"]),
+        r"column 'rating' \(rating\) has dtype .*, starting with '1', '2'; expected numbers: .*pandas\.to_numeric",
+    ),
+    "rating-mixed": (
+        lambda: table(rating=[Decimal(1), 2.0, 3.0, "x"]),
+        r"has dtype object, starting with Decimal\('1'\), 2\.0; expected numbers: convert it",
+    ),
+    "rating-bool": (lambda: table(rating=[True, False] * 2), r"dtype bool, .*expected numbers: .*astype\(float\)"),
+    "rating-complex": (lambda: table(rating=[1 + 1j, 1, 1, 1]), "dtype complex128, .*expected numbers: convert it"),
+    "user-missing": (
+        lambda: table(user_id=[1, None, 2, 3]),
+        r"column 'user_id': missing id in 1 row\(s\), at index 'r1'; every rating needs an id: fill these or drop",
+    ),
+    "item-missing": (
+        lambda: table(item_id=["a", "b", np.nan, None]),
+        r"column 'item_id': missing id in 2 row\(s\), at index 'r2', 'r3'; every rating needs an id: fill these or dro",
+    ),
+    "item-lists": (
+        lambda: table(item_id=[["a"], ["b"], ["c"], ["d"]]),
+        "column 'item_id': ids must be hashable, such as numbers, strings or tuples",
+    ),
+    "time-words": (
+        lambda: table(timestamp=list("abcd")),
+        r"column 'timestamp' \(timestamp\) has dtype .*; expected seconds or dates: .*pandas\.to_datetime, or drop",
+    ),
+    "time-nan": (
+        lambda: table(timestamp=[1.0, np.nan, 2.0, 3.0]),
+        r"column 'timestamp': missing time in 1 row\(s\), at index 'r1'; expected seconds or dates in every row: drop",
+    ),
+    "time-infinite": (
+        lambda: table(timestamp=[1.0, 2.0, -np.inf, 3.0]),
+        r"column 'timestamp': infinite time in 1 row\(s\), at index 'r2'; expected seconds or dates in every row: drop",
+    ),
+    "date-missing": (
+        lambda: table(timestamp=pd.to_datetime(["2020", "2021", "2022", None])),
+        r"column 'timestamp': missing time in 1 row\(s\), at index 'r3'",
+    ),
+    "pair-twice": (
+        lambda: table(user_id=[5] * 4, item_id=list("abaa")),
+        r"2 row\(s\) repeat a \(user, item\) pair; the first is user 5 with item 'a', at index 'r0', 'r2', 'r3'\. "
+        r'Expected each pair once: .*drop_duplicates\(\["user_id", "item_id"\], keep="last"\)',
+    ),
+    "items-list": (
+        lambda: Dataset.from_frame(FRAME, items=["a"]),
+        "items must be a DataFrame, not list: expected a table of metadata with a column item_id",
+    ),
+    "items-missing": (
+        lambda: Dataset.from_frame(FRAME, items=TITLES),
+        r"items: no row for 1 rated item\(s\): 'c'; index the table by item id and add these rows",
+    ),
+    "items-twice": (
+        lambda: Dataset.from_frame(FRAME, items=pd.concat([TITLES, TITLES[:1]])),
+        "items: more than one row for item 'a'; expected one: use drop_duplicates",
+    ),
+    # Arrays, matrices, files.
+    "arrays-lengths": (
+        lambda: Dataset.from_arrays([1, 2], [1, 2, 3], [1.0, 2.0]),
+        "arrays of different lengths: user 2, item 3, rating 2; expected one entry per rating in each",
+    ),
+    "arrays-times": (
+        lambda: Dataset.from_arrays([1, 2], [1, 2], [1.0, 2.0], [5]),
+        "arrays of different lengths: user 2, item 2, rating 2, timestamp 1; expected one entry per rating",
+    ),
+    "arrays-empty": (lambda: Dataset.from_arrays([], [], []), "the arrays are empty; expected one entry per rating"),
+    "arrays-2d": (
+        lambda: Dataset.from_arrays(np.ones((2, 1)), [1, 2], [1, 2]),
+        r"user has shape \(2, 1\); expected one dimension, one entry per rating: use \.ravel\(\), or Dataset\.from_sci",
+    ),
+    "arrays-string": (
+        lambda: Dataset.from_arrays([1, 2], "ab", [1, 2]),
+        r"item has shape \(\); expected one dimension",
+    ),
+    "arrays-none": (
+        lambda: Dataset.from_arrays([1, None], [1, 2], [1, 2]),
+        r"column 'user' \(user_id\): missing id in 1 row\(s\), at index 1; .*fill these or drop the rows",
+    ),
+    "arrays-series": (
+        lambda: Dataset.from_arrays(pd.Series([1, None], index=[8, 9]), [1, 2], [1, 2]),
+        r"column 'user' \(user_id\): missing id in 1 row\(s\), at index 1; ",
+    ),
+    "arrays-lists": (lambda: Dataset.from_arrays([1, 2], [[1], [2]], [1, 2]), "column 'item': ids must be hashable"),
+    "arrays-nan": (
+        lambda: Dataset.from_arrays([1, 2], [1, 2], [1, np.nan]),
+        r"column 'rating': NaN or infinite rating in 1 row\(s\), at index 1; expected finite numbers",
+    ),
+    "arrays-masked": (
+        lambda: Dataset.from_arrays([1, 2], [1, 2], np.ma.array([1.0, 2.0], mask=[True, False])),
+        r"column 'rating': NaN or infinite rating in 1 row\(s\), at index 0",
+    ),
+    "arrays-bool": (lambda: Dataset.from_arrays([1, 2], [1, 2], [True, False]), r"dtype bool.*astype\(float\)"),
+    "arrays-time-words": (
+        lambda: Dataset.from_arrays([1, 2], [1, 2], [1, 2], ["a", "b"]),
+        r"column 'timestamp'.*expected seconds or dates: .*pandas\.to_datetime",
+    ),
+    "arrays-pair-twice": (
+        lambda: Dataset.from_arrays([1, 2, 1], [5, 5, 5], [1, 2, 3]),
+        r"the first is user 1 with item 5, at index 0, 2\. Expected each pair once: keep one rating of each",
+    ),
+    "matrix-dense": (
+        lambda: Dataset.from_scipy(np.eye(3)),
+        r"expected a scipy\.sparse matrix or array, got ndarray\. Where 0 means unrated: "
+        r"scipy\.sparse\.coo_array\(matrix\); else list the ratings with Dataset\.from_arrays",
+    ),
+    "matrix-frame": (lambda: Dataset.from_scipy(FRAME), "matrix or array, got DataFrame"),
+    "matrix-empty": (
+        lambda: Dataset.from_scipy(sparse.csr_array((3, 2))),
+        r"the matrix of shape \(3, 2\) has no stored entries; expected one per rating",
+    ),
+    "matrix-1d": (
+        lambda: Dataset.from_scipy(sparse.coo_array(np.ones(3))),
+        r"the matrix has shape \(3,\); expected two dimensions, users x items: reshape it",
+    ),
+    "matrix-nan": (
+        lambda: matrix(data=[1, np.nan, np.inf]),
+        r"NaN or infinite rating in 2 row\(s\), at index \(1, 0\), \(2, 1\); .*drop these rows",
+    ),
+    "matrix-bool": (lambda: matrix(dtype=bool), r"dtype bool, .*expected numbers: .*astype\(float\)"),
+    "matrix-complex": (lambda: matrix(dtype=complex), "dtype complex128, .*expected numbers"),
+    "matrix-cell-twice": (
+        lambda: matrix(row=[2, 1, 2], user_ids=list("xyz")),
+        r"1 row\(s\) repeat .* user 'z' with item 1, at index \(2, 1\), \(2, 1\)\. .*once: drop .*sum_duplicates\(\)",
+    ),
+    "matrix-csr-cell-twice": (
+        lambda: Dataset.from_scipy(sparse.csr_array(([1.0, 2.0], [1, 1], [0, 2, 2]), shape=(2, 2))),
+        r"user 0 with item 1, at index \(0, 1\), \(0, 1\)",
+    ),
+    "matrix-few-users": (
+        lambda: matrix(user_ids=[1, 2]),
+        r"user_ids: 2 id\(s\) for 3 rows of the matrix; expected one per row",
+    ),
+    "matrix-many-items": (
+        lambda: matrix(item_ids=[1, 2, 3]),
+        r"item_ids: 3 id\(s\) for 2 columns of the matrix; expected one per column",
+    ),
+    "matrix-user-twice": (
+        lambda: matrix(user_ids=["a", "b", "a"]),
+        r"user_ids: 1 id\(s\) repeated: 'a'; expected another for each row: number them, or merge these rows",
+    ),
+    "matrix-item-twice": (lambda: matrix(item_ids=[7, 7]), r"item_ids: 1 id\(s\) repeated: 7; .*for each column"),
+    "matrix-user-none": (
+        lambda: matrix(user_ids=["a", None, "b"]),
+        r"user_ids: missing id in 1 place\(s\), at index 1; expected an id for every row: fill these or drop the rows",
+    ),
+    "matrix-item-lists": (lambda: matrix(item_ids=[[1], [2]]), "item_ids: ids must be hashable"),
+    "csv-nothing": (lambda: csv(""), r"^mine\.csv: No columns to parse"),
+    "csv-header": (lambda: csv("user_id,item_id,rating\n"), r"^mine\.csv: the table has no rows; expected one row per"),
+    "csv-column": (lambda: csv("user_id,item_id\n1,2\n"), r"^mine\.csv: missing column rating; .*Rename with columns="),
+    "csv-ragged": (lambda: csv("a\n1,2,3\n4\n5,6,7,8\n"), r"^mine\.csv: Error tokenizing data"),
+    "csv-absent": (lambda: Dataset.from_csv("absent.csv"), r"absent\.csv"),
+    # Ids, parts, features of a Dataset.
+    "id-unknown": (
+        lambda: SMALL.user_index([10, 99, "10", 99]),
+        r"2 unknown user id\(s\): 99, '10'; known ids are like 10, 20, 30 \(user_ids\)\. Drop them, or check their typ",
+    ),
+    "id-of-another-type": (
+        lambda: SMALL.item_index(np.array([1])),
+        r"1 unknown item id\(s\): 1; known ids are like 'a', 'b', 'c'",
+    ),
+    "id-alone": (
+        lambda: SMALL.item_index("abc"),
+        r"expected a list of item ids, got 'abc'; for one item pass \['abc'\]",
+    ),
+    "id-list": (lambda: SMALL.user_index([[1]]), "user ids must be hashable, as those of user_ids: numbers, strings"),
+    "align-frame": (lambda: SMALL.align(FRAME), "align: other must be a Dataset, not DataFrame: Dataset.from_frame"),
+    "align-unknown": (lambda: SMALL.align(Dataset.from_arrays([7], ["a"], [4.0])), r"1 unknown user id\(s\): 7; known"),
+    "split-frame": (lambda: splits.random(FRAME), "splits: data must be a Dataset, not DataFrame: Dataset.from_frame"),
+    "split-ratings": (lambda: splits.temporal(RATINGS), "splits: data must be a Dataset, not Ratings"),
+    "split-one-number": (
+        lambda: splits.random(SMALL, 0.8),
+        r"fractions must name at least two parts, such as \(0\.8, 0\.2\), got 0\.8",
+    ),
+    "split-one-part": (
+        lambda: splits.random(SMALL, (1.0,)),
+        r"at least two parts, such as \(0\.8, 0\.2\), got \(1\.0,\)",
+    ),
+    "split-no-part": (lambda: splits.temporal(SMALL, ()), r"at least two parts, .*got \(\)"),
+    "split-percent": (
+        lambda: splits.random(SMALL, (80, 20)),
+        r"fractions must sum to 1, got \(80, 20\) with sum 100: divide each by their sum",
+    ),
+    "split-sum": (
+        lambda: splits.temporal_per_user(SMALL, (0.8, 0.3)),
+        r"must sum to 1, got \(0\.8, 0\.3\) with sum 1\.1",
+    ),
+    "split-nearly": (lambda: splits.temporal(SMALL, (0.8, 0.2 + 1e-8)), "fractions must sum to 1"),
+    "split-negative": (
+        lambda: splits.random(SMALL, (1.2, -0.2)),
+        r"fractions must be positive, such as \(0\.8, 0\.2\), got \(1\.2, -0\.2\)",
+    ),
+    "split-zero": (lambda: splits.temporal_per_user(SMALL, (1.0, 0.0)), "fractions must be positive"),
+    "split-nan": (lambda: splits.random(SMALL, (float("nan"), 0.5)), "fractions must be positive"),
+    "split-words": (lambda: splits.random(SMALL, ("a", "b")), r"fractions must be positive, .*got \('a', 'b'\)"),
+    "split-seed-key": (
+        lambda: splits.random(SMALL, seed=KEY),
+        r"(?s)seed must be an integer of at least 0, not Array\(\(\), dtype=key.*: only what runs in JAX takes a key",
+    ),
+    "split-seed-half": (lambda: splits.random(SMALL, seed=0.5), "seed must be an integer of at least 0, not 0.5"),
+    "split-empty-part": (
+        lambda: in_time(splits.random, (0.1, 0.9)),
+        r"fractions \(0\.1, 0\.9\) give parts of \[0, 4\] ratings out of 4; no part may be empty: use larger fractions",
+    ),
+    "split-empty-per-user": (
+        lambda: in_time(splits.temporal_per_user, (0.1, 0.9)),
+        r"\[0, 4\] ratings out of 4; no part",
+    ),
+    "split-empty-in-time": (
+        lambda: in_time(splits.temporal, (0.1, 0.9)),
+        r"parts of \[0, 4\] ratings out of 4; no part",
+    ),
+    "split-no-times": (
+        lambda: splits.temporal(SMALL),
+        r"small has no timestamps, which a temporal split sorts by; .*a timestamp column or use splits\.random",
+    ),
+    "split-no-times-per-user": (lambda: splits.temporal_per_user(SMALL), "small has no timestamps"),
+    "folds-one": (
+        lambda: splits.k_fold(SMALL, 1),
+        "k must be a whole number of at least 2, got 1: with one fold nothing is left to train on",
+    ),
+    "folds-none": (lambda: splits.k_fold(SMALL, 0), "k must be a whole number of at least 2, got 0"),
+    "folds-half": (lambda: splits.k_fold(SMALL, 2.5), "k must be a whole number of at least 2, got 2.5"),
+    "folds-many": (
+        lambda: splits.k_fold(SMALL, 5),
+        "k = 5 folds of 4 ratings; no fold may be empty: use at most 4 folds",
+    ),
+    "synthetic-pairs": (
+        lambda: synthetic(num_ratings=21),
+        r"synthetic: num_ratings = 21 is more than num_users \* num_items = 20 distinct pairs; ask for fewer ratings",
+    ),
+    "synthetic-users": (lambda: synthetic(num_users=0), "synthetic: num_users must be an integer of at least 1, got 0"),
+    "synthetic-items": (
+        lambda: synthetic(num_items=-3),
+        "synthetic: num_items must be an integer of at least 1, got -3",
+    ),
+    "synthetic-ratings": (lambda: synthetic(num_ratings=1e1), "num_ratings must be an integer of at least 1, got 10.0"),
+    "synthetic-rank": (lambda: synthetic(rank=0), "synthetic: rank must be an integer of at least 1, got 0"),
+    "synthetic-seed": (lambda: synthetic(seed=KEY), "(?s)seed must be an integer of at least 0, .*takes a key"),
+    "movielens": (lambda: datasets.movielens("ml-25m"), "'ml-25m'; known: ml-latest-small, ml-100k, ml-1m, ml-20m"),
+    "words-frame": (lambda: content.tfidf(FRAME), "content.tfidf: data must be a Dataset, not DataFrame: .*items="),
+    "words-no-items": (
+        lambda: tfidf(None),
+        "content.tfidf: small has no item metadata; give Dataset.from_frame a table as items=",
+    ),
+    "words-no-column": (
+        lambda: tfidf(columns=["plot"]),
+        r"the items of small have no column 'plot'; found \['genres', 'year'\]\. Name the columns to read in columns=",
+    ),
+    "words-no-columns": (lambda: tfidf(columns=[]), "the items of small have no column to read; found"),
+    "words-string": (
+        lambda: tfidf(columns="genres"),
+        r"content\.tfidf: columns must be a sequence of names, not 'genres': use \['genres'\]",
+    ),
+    "words-none": (
+        lambda: tfidf(columns=["year"]),
+        "no words in the columns year of the rated items of small; name columns with words in columns=",
+    ),
+    "words-no-terms": (
+        lambda: tfidf(columns=["genres"], max_features=0),
+        "content.tfidf: max_features must be a positive integer, not 0",
+    ),
+    "words-no-components": (
+        lambda: tfidf(columns=["genres"], components=0),
+        "content.tfidf: components must be a positive integer, not 0",
+    ),
+    "words-half-components": (lambda: tfidf(columns=["genres"], components=2.0), "must be a positive integer, not 2.0"),
+}

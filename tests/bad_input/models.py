@@ -1,0 +1,75 @@
+"""Constructors of models, and functions of a model of one's own."""
+
+import jax.numpy as jnp
+import numpy as np
+from helpers import FEATURES
+from scipy import sparse
+
+from bad_input.builders import ALS, OWN, fit
+from jaxmf import Params, Rows, models
+
+
+def only_users(key, ratings, hyper):
+    """Users' factors that have two rows too many."""
+    return Params(Rows({"factors": jnp.zeros((ratings.num_users + 2, 3))}, {"factors": jnp.zeros((13, 3))}))
+
+
+CASES = {
+    "rank-0": (lambda: models.mf(0), "^mf: rank must be a positive integer, not 0"),
+    "rank-negative": (lambda: models.biased_mf(-1), "^biased_mf: rank must be a positive integer, not -1"),
+    "rank-float": (lambda: (models.mf(2), models.mf(2.0)), "^mf: rank must be a positive integer, not 2.0"),
+    "rank-true": (lambda: (models.biased_mf(1), models.biased_mf(True)), "rank must be a positive integer, not True"),
+    "rank-string": (lambda: models.mf("3"), "^mf: rank must be a positive integer, not '3'"),
+    "rank-none": (lambda: models.biased_mf(None), "^biased_mf: rank must be a positive integer, not None"),
+    "center": (lambda: models.mf(3, "item"), "^mf: center must be None, 'global' or 'user', not 'item'"),
+    "damping-0": (
+        lambda: models.damped_bias(0.0),
+        "^damped_bias: damping_user and damping_item must be positive numbers, not 0.0 and 5.0; 5 is the default",
+    ),
+    "damping-word": (lambda: models.damped_bias(1.0, "a"), "must be positive numbers, not 1.0 and 'a'"),
+    "features-vector": (
+        lambda: models.content_mf(2, np.ones(13)),
+        r"^content_mf: features must be a matrix of numbers with one row per item, not ndarray of shape \(13,\) and "
+        r"dtype float64; jaxmf\.content\.tfidf makes one",
+    ),
+    "features-no-columns": (lambda: models.content_mf(2, np.ones((13, 0))), r"^content_mf: features .*shape \(13, 0\)"),
+    "features-words": (lambda: models.content_mf(2, [["a"]]), r"shape \(1, 1\) and dtype <U1; jaxmf.content.tfidf"),
+    "features-number": (lambda: models.content_mf(2, 3), r"must be a matrix of numbers .*not int of shape \(\)"),
+    "features-nan": (
+        lambda: models.content_mf(2, np.full((13, 2), np.nan)),
+        "^content_mf: features has NaN or infinite entries; expected finite numbers",
+    ),
+    "features-infinite": (
+        lambda: models.content_mf(2, sparse.csr_array(np.full((13, 2), np.inf))),
+        "^content_mf: features has NaN or infinite entries",
+    ),
+    "features-of-others": (
+        lambda: fit(model=models.content_mf(2, FEATURES[:12])),
+        r"features has 12 rows, the ratings have 13 items\. Expected one row per item in the order of Dataset\.item_id",
+    ),
+    "features-for-als": (
+        lambda: fit(model=models.content_mf(2, np.eye(13, 300)), solver=ALS),
+        r"at most 256, and there are 300 features\. Reduce them by truncated SVD, .*or use solvers\.sgd",
+    ),
+    "features-for-als-sparse": (
+        lambda: fit(model=models.content_mf(2, sparse.csr_array(np.eye(13, 300))), solver=ALS),
+        r"at most 256, and there are 300 features\. Reduce them by truncated SVD",
+    ),
+    "init-dict": (
+        lambda: fit(model=OWN._replace(init=lambda key, ratings, hyper: {"factors": jnp.ones(3)})),
+        r"what init of the model 'mine' returns must be a Params, not dict: Params\(Rows\(user=",
+    ),
+    "init-rows": (
+        lambda: fit(model=OWN._replace(init=only_users)),
+        r"init of the model 'mine' makes trained\.user\['factors'\] of shape \(19, 3\); expected a leading axis of 17, "
+        r"one row per user. What belongs to no row goes to `shared`",
+    ),
+    "loss-summed": (
+        lambda: fit(model=OWN._replace(loss=lambda params, ratings: jnp.sum(ratings.value))),
+        r"loss of the model 'mine' returns .*shape=\(\).*; expected one number per rating, shape \(90,\): do not sum",
+    ),
+    "predict-table": (
+        lambda: fit(model=OWN._replace(predict=lambda params, users, items: params.trained.user["factors"][users])),
+        r"predict of the model 'mine' returns .*shape=\(90, 3\).*; expected one number per rating, shape \(90,\)",
+    ),
+}
