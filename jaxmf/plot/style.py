@@ -23,6 +23,8 @@ WORDS = {
     "valid_loss": "validation loss",
     "valid_rmse": "validation RMSE",
     "valid_mae": "validation MAE",
+    "train_rmse": "training RMSE",
+    "test_rmse": "test RMSE",
     "train_mse": "training MSE",
     "train_mae": "training MAE",
     "test_mse": "test MSE",

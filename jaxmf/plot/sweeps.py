@@ -98,9 +98,10 @@ def landscape(planes: Mapping[str, pd.DataFrame], paths: pd.DataFrame) -> Figure
         axes.plot(0, 0, "r*", markersize=12, label="solution of ALS")
         axes.set(xlabel=f"{name} direction 1", ylabel=f"{name} direction 2", xlim=(-2, 2), ylim=(-2, 2))
         figure.colorbar(drawn, label="objective above its lowest value here", format="{x:.3g}")
+    shades = iter(["white", "#E69F00", "black", "#CC79A7", "#D55E00", "#56B4E9"])  # what viridis does not have
     for (solver, path), style in zip(by(paths, "solver"), styles(), strict=False):
-        axes.plot(path["a"], path["b"], label=solver, **style | {"color": "white", "markersize": 5})
-    axes.legend(fontsize=8, facecolor="gray", labelcolor="white")
+        axes.plot(path["a"], path["b"], label=solver, **style | {"color": next(shades), "markersize": 5})
+    axes.legend(fontsize=8, loc="lower right")
     return figure
 
 

@@ -243,6 +243,10 @@ CASES = {
     ),
     "id-list": (lambda: SMALL.user_index([[1]]), "user ids must be hashable, as those of user_ids: numbers, strings"),
     "align-frame": (lambda: SMALL.align(FRAME), "align: other must be a Dataset, not DataFrame: Dataset.from_frame"),
+    "align-on-unknown": (
+        lambda: SMALL.align(SMALL, on_unknown="bias"),
+        "^align: on_unknown must be 'error' or 'drop', not 'bias'",
+    ),
     "align-unknown": (lambda: SMALL.align(Dataset.from_arrays([7], ["a"], [4.0])), r"1 unknown user id\(s\): 7; known"),
     "split-frame": (lambda: splits.random(FRAME), "splits: data must be a Dataset, not DataFrame: Dataset.from_frame"),
     "split-ratings": (lambda: splits.temporal(RATINGS), "splits: data must be a Dataset, not Ratings"),
