@@ -283,7 +283,7 @@ def against_document(
             rate, l2, size, epochs, bias = ways[table["figure"][row]]
             own = [loop(train, test, seed, rate, l2, size, max(1, int(share * epochs)), bias) for seed in range(5)]
             table.loc[row, "why"] = (
-                f"the document's own loop, in NumPy, gives {min(own):.4f} to {max(own):.4f} over 5 seeds: one run by chance"
+                f"one run by chance: the document's own loop, in NumPy, gives {min(own):.4f} to {max(own):.4f} in 5"
             )
     return table
 
@@ -319,8 +319,8 @@ def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
         "## 2. A fair comparison",
         "The document compares SGD on λ·|Ω| with ALS on λ. Both objectives, by every solver:",
         markdown(fair),
-        "Each with its own λ and early stopping after ten epochs without improvement, both by validation. Without biases "
-        "gradient descent leaves the saddle at 0 so slowly that this rule stops it there:",
+        "Each with its own λ and early stopping after ten epochs without improvement, both by validation. Without "
+        "biases gradient descent leaves the saddle at 0 so slowly that this rule stops it there:",
         markdown(chosen),
         "## 3. The challenges",
         "Rank, by Adam; the planted rank is 4:",

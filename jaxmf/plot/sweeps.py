@@ -53,6 +53,9 @@ def panel(table: pd.DataFrame, metrics: Sequence[str], x: str, lines: str | None
             label = f"{WORDS.get(lines, lines)} = {name}" if lines else None
             axes.errorbar(found.index, found["mean"], found["sem"].fillna(0), label=label, capsize=3, **style)
         axes.set(xlabel=WORDS.get(x, x), ylabel=WORDS.get(metric, metric))
+        if x.startswith(("l2", "learning_rate")) and table[x].min() > 0:
+            axes.set_xscale("log")
+            axes.minorticks_off()
         axes.set_xticks(ticks := sorted(table[x].unique()), [f"{tick:g}" for tick in ticks])
     for axes in figure.axes[len(metrics) :]:
         axes.set_visible(False)
