@@ -14,13 +14,14 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pandas as pd
+from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jaxmf
@@ -29,7 +30,6 @@ from jaxmf import Hyper, Model, jobs, models, plot, solvers, verify
 from jaxmf.data import Dataset, content, splits
 from jaxmf.data.ratings import to_float64
 from jaxmf.output import markdown
-from jaxmf.verify.case import jit
 
 HYPER = Hyper(l2=0.05, l2_bias=0.02, reg_exponent=0.5, init_scale=0.5)
 RANK = 4
@@ -37,6 +37,13 @@ SEED = 0
 # Where solvers meet: few factors and enough penalty, so that there is one minimum to be found.
 MEET = {"rank": 2, "hyper": Hyper(l2=0.1, init_scale=0.3)}
 CHECKS = (verify.gradients, verify.hessian, verify.taylor, verify.complex_step)
+
+
+class Found(NamedTuple):
+    """What a part found: tables, and what draws each figure, by the names of their files."""
+
+    tables: dict[str, pd.DataFrame]
+    figures: dict[str, Callable[[], Figure]]
 
 
 def small_data() -> Dataset:
@@ -62,7 +69,7 @@ def on_random_problems(name: str, number: int) -> pd.DataFrame:
     """
     data, rows = small_data(), []
     model = built_in(data)[name]
-    start = jit(model.init)
+    start = jax.jit(model.init)
     for problem in range(number):
         random = np.random.default_rng(problem)
         # The pairs stay, and a random half of them counts: all problems share their programs.
@@ -90,17 +97,43 @@ def spread(errors: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return table.assign(limit=groups["limit"].first(), dtype="float64").reset_index()
 
 
-def steps(data: Dataset, candidates: dict[str, Model]) -> dict[str, verify.Differences]:
-    """Errors of finite differences against their steps."""
+def agreement(errors: pd.DataFrame) -> Found:
+    """The spread of all errors on random problems."""
+    limits = errors.dropna(subset="limit").groupby("comparison", sort=False)["limit"].first()
+    table = spread(errors, ["comparison", "model", "leaf"])
+    return Found({"random_problems": table}, {"agreement": partial(plot.agreement, errors, limits.to_dict())})
+
+
+def checks(data: Dataset, candidates: dict[str, Model]) -> Found:
+    """Every check of every model on the data, a table per check."""
+    return Found(jobs.verify_models(data, candidates, HYPER, SEED)[0], {})
+
+
+def remainders(*given: Any) -> Found:
+    """Taylor remainders of one model."""
+    return Found({}, {"remainders": partial(plot.remainders, verify.remainders(*given, seed=SEED))})
+
+
+def step_sizes(data: Dataset, candidates: dict[str, Model]) -> Found:
+    """Errors of finite differences against their steps; the curves of the first model, the slopes of all."""
     given = {name: (model, model.init(jax.random.key(SEED), data.ratings, HYPER)) for name, model in candidates.items()}
-    return {name: verify.differences(*own, data, HYPER, seed=SEED) for name, own in given.items()}
+    found = {name: verify.differences(*own, data, HYPER, seed=SEED) for name, own in given.items()}
+    slopes = [each.slopes.merge(each.line, on="place").assign(model=name) for name, each in found.items()]
+    first = next(iter(found.values()))
+    tables = {"step_sizes": first.curves, "slopes": pd.concat(slopes, ignore_index=True)}
+    return Found(tables, {"step_sizes": partial(plot.step_sizes, first.curves, first.slopes)})
 
 
-def where_solvers_end(share: float) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """One objective, four solvers, each with a schedule that lets it come to rest."""
+def half_steps(*given: Any, num_sweeps: int) -> Found:
+    """ALS by half-steps."""
+    table = verify.half_steps(*given, num_sweeps=num_sweeps).to_frame()
+    return Found({"half_steps": table}, {"half_steps": partial(plot.half_steps, table)})
+
+
+def where_solvers_end(smoke: bool) -> Found:
+    """One objective, four solvers, each with a schedule that lets it come to rest; or two that do not."""
     data = small_data()
     epochs = {"als": 200, "sgd": 4000, "momentum": 2000, "adam": 1500}
-    epochs = {name: max(4, int(share * number)) for name, number in epochs.items()}
     fading = optax.cosine_decay_schedule(1.0, epochs["adam"])
 
     def adam(hyper: Hyper) -> optax.GradientTransformation:
@@ -119,27 +152,28 @@ def where_solvers_end(share: float) -> tuple[pd.DataFrame, dict[str, pd.DataFram
     model = models.biased_mf(MEET["rank"])
     with jax.enable_x64(True):
         ratings, fits = to_float64(data.ratings), {}
-        for name, (solver, numbers) in ways.items():
+        for name, number in ({"als": 4, "adam": 4} if smoke else epochs).items():
+            solver, numbers = ways[name]
             hyper = MEET["hyper"]._replace(**numbers)
-            fits[name] = jaxmf.fit(jax.random.key(SEED), model, solver, ratings, hyper=hyper, epochs=epochs[name])
+            fits[name] = jaxmf.fit(jax.random.key(SEED), model, solver, ratings, hyper=hyper, epochs=number)
+    histories = {name: fit.to_frame() for name, fit in fits.items()}
     table = verify.stationarity(fits, ratings).to_frame()
-    return table, {name: fit.to_frame() for name, fit in fits.items()}
+    return Found({"stationarity": table}, {"descents": partial(plot.descents, histories)})
 
 
-def planted() -> pd.DataFrame:
+def planted() -> Found:
     """Ten mistakes in biased factorization, where some ratings have weight 0."""
     data = small_data()
     ratings = replace(data.ratings, weight=splits.k_fold(data, 3)[0])
     model = models.biased_mf(RANK)
-    return verify.mutants(model, model.init(jax.random.key(SEED), ratings, HYPER), ratings, HYPER).to_frame()
+    table = verify.mutants(model, model.init(jax.random.key(SEED), ratings, HYPER), ratings, HYPER).to_frame()
+    return Found({"mutants": table}, {"mutants": partial(plot.mutants, table)})
 
 
-def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
+def in_words(here: Setting, tables: dict[str, pd.DataFrame], random: pd.DataFrame) -> list[str]:
     """The paragraphs of summary.md; every number in them is in a table beside it."""
-    checks, random, slopes = found["checks"], found["random problems"], found["step sizes"]
-    halves, (ends, _), mistakes = found["half-steps"], found["where solvers end"], found["planted mistakes"]
-    rows = sum(map(len, checks.values()))
-    wrong = sum(int((~table["passed"]).sum()) for table in checks.values())
+    slopes, halves, ends, mistakes = (tables[name] for name in ("slopes", "half_steps", "stationarity", "mutants"))
+    passed = pd.concat([tables[check.__name__]["passed"] for check in CHECKS])
     in_all = spread(random, ["comparison"])
     hand = in_all.loc[in_all["comparison"] == "gradients: hand_vs_autodiff", "median"].iloc[0]
     central = slopes[(slopes["scheme"] == "central") & (slopes["dtype"] == "float64")]["best_error"].max()
@@ -152,8 +186,8 @@ def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
         f"Questions 1 and 2 are asked of {here.data.describe()['name']}, {len(here.data):,} ratings; random problems, "
         f"solvers and mistakes have {len(small_data()):,} synthetic ones. λ = {HYPER.l2}, λ_b = {HYPER.l2_bias}, "
         f"ν = {HYPER.reg_exponent} in question 2.",  # noqa: RUF001
-        f"- Of {rows} rows of the checks on the data, {wrong} fail. On {random['problem'].nunique()} random "
-        f"problems with each of {random['model'].nunique()} models: {in_all['alarms'].sum()} false alarms.\n"
+        f"- Of {len(passed)} rows of the checks on the data, {(~passed).sum()} fail. On {random['problem'].nunique()} "
+        f"random problems with each of {random['model'].nunique()} models: {in_all['alarms'].sum()} false alarms.\n"
         f"- Autodiff and the hand-derived gradient differ by {hand:.1e} in the median, relative to the summed "
         f"magnitude of the terms. Central differences at their best step miss by {central:.1e} at most.\n"
         f"- ALS: the block just solved has a relative gradient of {halves['solved_gradient'].max():.1e} at most, and "
@@ -192,65 +226,46 @@ def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
     ]
 
 
-def write(here: Setting, name: str, result: Any) -> Any:
-    """The tables and figures of a part, as soon as it is done; returns what the summary needs of it."""
-    if name == "random problems":
-        here.table("random_problems", spread(result, ["comparison", "model", "leaf"]))
-        limits = result.dropna(subset="limit").groupby("comparison", sort=False)["limit"].first()
-        here.figure("agreement", plot.agreement(result, limits.to_dict()))
-    if name == "checks":
-        for check, table in result.items():
-            here.table(check, table)
-    if name == "step sizes":
-        curves, slopes = result["biased_mf"].curves, result["biased_mf"].slopes
-        here.table("step_sizes", curves)
-        here.figure("step_sizes", plot.step_sizes(curves, slopes))
-        each = [found.slopes.merge(found.line, on="place").assign(model=model) for model, found in result.items()]
-        result = pd.concat(each, ignore_index=True)
-        here.table("slopes", result)
-    if name == "remainders":
-        here.figure("remainders", plot.remainders(result))
-    if name == "half-steps":
-        here.table("half_steps", result)
-        here.figure("half_steps", plot.half_steps(result))
-    if name == "where solvers end":
-        here.table("stationarity", result[0])
-        here.figure("descents", plot.descents(result[1]))
-    if name == "planted mistakes":
-        here.table("mutants", result)
-        here.figure("mutants", plot.mutants(result))
-    return result
-
-
 def main() -> None:
     """Run the study."""
     here = setting("gradient_study", __doc__ or "", small_data)
     manifest = here.begin({"rank": RANK, "hyper": HYPER._asdict()}, SEED)
-    candidates = built_in(here.data)
+    names = ("biased_mf",) if here.smoke else ("biased_mf", "content_mf")
+    candidates = {name: model for name, model in built_in(here.data).items() if name in names or not here.smoke}
     model = candidates["biased_mf"]
     given = (model, model.init(jax.random.key(SEED), here.data.ratings, HYPER), here.data, HYPER)
-    parts: dict[str, Callable[[], Any]] = {
-        name: partial(on_random_problems, name, 6 if here.smoke else 200) for name in candidates
-    }
-    parts |= {
-        "where solvers end": lambda: where_solvers_end(0.01 if here.smoke else 1.0),
-        "step sizes": lambda: steps(here.data, {name: candidates[name] for name in ("biased_mf", "content_mf")}),
-        "half-steps": lambda: verify.half_steps(*given, num_sweeps=4 if here.smoke else 60).to_frame(),
-        "planted mistakes": planted,
-        "remainders": lambda: verify.remainders(*given, seed=SEED),
-        "checks": lambda: jobs.verify_models(here.data, candidates, HYPER, SEED)[0],
-    }
-    found: dict[str, Any] = {}
+    parts: list[Callable[[], Found]] = [
+        partial(where_solvers_end, here.smoke),
+        partial(step_sizes, here.data, {name: candidates[name] for name in names}),
+        partial(half_steps, *given, num_sweeps=4 if here.smoke else 60),
+        planted,
+        partial(remainders, *given),
+        partial(checks, here.data, candidates),
+    ]
+    problems: list[Callable[[], pd.DataFrame]] = [
+        partial(on_random_problems, name, 6 if here.smoke else 200) for name in candidates
+    ]
+    tables: dict[str, pd.DataFrame] = {}
+
+    def write(found: Found) -> None:
+        tables.update(found.tables)
+        for name, table in found.tables.items():
+            here.table(name, table)
+        for name, draw in found.figures.items():
+            here.figure(name, draw())
+
     # Two at a time, since most of the work is compilation; the last ones by programs that are there by then.
-    with ThreadPoolExecutor(2) as pool, tqdm(total=len(parts)) as bar:
-        running = {pool.submit(part): name for name, part in parts.items()}
-        for done in as_completed(running):
-            name = running[done]
-            found[name] = done.result() if name in candidates else write(here, name, done.result())
+    with ThreadPoolExecutor(2) as pool, tqdm(total=len(parts) + len(problems)) as bar:
+        errors = [pool.submit(part) for part in problems]
+        running = [pool.submit(part) for part in parts]
+        for done in as_completed([*errors, *running]):
+            found = done.result()
+            if done in running:
+                write(found)
             bar.update()
-    random = pd.concat([found[name] for name in candidates], ignore_index=True)
-    found["random problems"] = write(here, "random problems", random)
-    here.finish(manifest, in_words(here, found))
+    random = pd.concat([done.result() for done in errors], ignore_index=True)
+    write(agreement(random))
+    here.finish(manifest, in_words(here, tables, random))
 
 
 if __name__ == "__main__":

@@ -143,7 +143,7 @@ def test_biased_factorization_on_latest_small(latest_small, optimized):
     batch = jaxmf.prepare(solver, train, valid)
     hyper = Hyper(l2=3.677000997278053e-05, reg_exponent=1.0, learning_rate=0.012376565252378615 / 2, init_scale=0.01)
     errors = []
-    for seed in range(5):
+    for seed in range(3):
         key = jax.random.key(seed)
         fit = jaxmf.fit(key, models.biased_mf(42), solver, batch, hyper=hyper, epochs=50, patience=5)
         assert fit.params.trained.user["factors"].dtype == jnp.float32

@@ -31,20 +31,18 @@ def batches(num_ratings, batch_size) -> np.ndarray:
     return np.concatenate(orders)
 
 
-PLAIN, HEAVY_BALL, NESTEROV = (optax.sgd, 0.0, False), (heavy_ball, 0.9, False), (nesterov, 0.9, True)
+HEAVY_BALL, NESTEROV = (heavy_ball, 0.9, False), (nesterov, 0.9, True)
 
 
 @pytest.mark.parametrize(
     ("optimizer", "name", "nu", "folds", "batch_size"),
     [
-        (PLAIN, "biased", 0.5, True, 32),
-        (HEAVY_BALL, "biased", 0.5, True, 32),
         (NESTEROV, "biased", 0.5, True, 32),
         (HEAVY_BALL, "mf", 0.0, False, 30),
         (HEAVY_BALL, "mf-user-mean", 1.0, True, 200),
         (HEAVY_BALL, "content", 0.5, True, 32),
     ],
-    ids=["plain-ragged", "heavy-ball-ragged", "nesterov-ragged", "whole-batches", "one-batch", "content"],
+    ids=["nesterov-ragged", "whole-batches", "one-batch", "content"],
 )
 def test_epochs_equal_the_loop(optimizer, name, nu, folds, batch_size):
     factory, momentum, lookahead = optimizer

@@ -1,0 +1,94 @@
+"""Experiments run, and their tables hold what their summaries say."""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxmf import verify
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The folder of `python -m experiments.gradient_study --smoke`, run in this process."""
+    out = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        patch.setattr(sys, "argv", ["gradient_study", "--smoke", "--out", str(out)])
+        from experiments import gradient_study
+
+        gradient_study.main()
+    return out
+
+
+def test_every_experiment_is_run(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    from experiments.__main__ import NAMES
+
+    scripts = {path.stem for path in (ROOT / "experiments").glob("*.py") if "def main()" in path.read_text("utf-8")}
+    assert set(NAMES) == scripts
+
+
+def test_every_file_is_there(smoke):
+    found = {str(path.relative_to(smoke)) for path in smoke.rglob("*") if path.is_file()}
+    tables = ("gradients", "hessian", "taylor", "complex_step", "random_problems", "step_sizes", "slopes")
+    tables += ("half_steps", "stationarity", "mutants")
+    figures = ("agreement", "remainders", "step_sizes", "descents", "half_steps", "mutants")
+    expected = {f"{name}.csv" for name in tables} | {f"figures/{name}.png" for name in figures}
+    assert found == expected | {"config.json", "summary.md"}
+    summary = (smoke / "summary.md").read_text("utf-8")
+    assert all(f"(figures/{name}.png)" in summary for name in figures)
+    assert not {"nan", "inf", "None", "np"} & set(re.findall(r"\w+", summary))
+
+
+def test_manifest(smoke):
+    config = json.loads((smoke / "config.json").read_text("utf-8"))
+    assert config["finished"] is True
+    assert config["wall_seconds"] > 0
+    assert config["configuration"]["job"] == "gradient_study"
+    assert config["configuration"]["smoke"] is True
+    assert config["configuration"]["hyper"]["l2"] == 0.05
+    assert {"command", "data", "versions", "device", "dtype", "seed", "git_commit"} <= set(config)
+    assert config["data"]["num_ratings"] == 700
+
+
+@pytest.mark.parametrize("name", ["gradients", "hessian", "taylor", "complex_step", "slopes", "half_steps"])
+def test_no_row_fails(smoke, name):
+    table = pd.read_csv(smoke / f"{name}.csv")
+    assert len(table) >= 4
+    assert table["passed"].all()
+
+
+def test_no_false_alarm(smoke):
+    table = pd.read_csv(smoke / "random_problems.csv")
+    assert (table["alarms"] == 0).all()
+    judged = table.dropna(subset="limit")
+    assert (judged["largest"] < judged["limit"]).all()
+    assert set(table["comparison"].str.split(":").str[0]) == {"gradients", "hessian", "taylor", "complex_step"}
+    assert table.loc[table["comparison"] == "gradients: hand_vs_autodiff", "problems"].eq(6).all()
+    assert "0 false alarms" in (smoke / "summary.md").read_text("utf-8")
+
+
+def test_every_planted_mistake_is_caught_and_localized(smoke):
+    table = pd.read_csv(smoke / "mutants.csv", keep_default_na=False)
+    assert len(table) == 10
+    for method in ("elements", "differences", "complex_step"):
+        assert (table[method] == table["leaves"]).all()
+    assert set(verify.METHODS) <= set(table.columns)
+    summary = (smoke / "summary.md").read_text("utf-8")
+    assert "Of 10 planted mistakes, 10 are caught and every wrong leaf is named" in summary
+    assert "elements 10 and 10, differences 10 and 10" in summary
+
+
+def test_solvers_of_one_objective_are_compared(smoke):
+    """A smoke run leaves them where they are after a few epochs."""
+    table = pd.read_csv(smoke / "stationarity.csv").set_index("solver")
+    assert table.index.tolist() == ["als", "adam"]
+    assert np.isfinite(table["objective"]).all()
+    assert table["excess"].min() == 0

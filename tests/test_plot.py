@@ -1,0 +1,141 @@
+"""Figures of verifications: what they draw is what the tables hold, and every axis and line has its name."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from jaxmf import plot
+
+STEP = np.array([1e-6, 1e-4, 1e-2])
+
+
+def lines(axes) -> dict[str, np.ndarray]:
+    """The named lines of one panel, (n, 2)."""
+    return {line.get_label(): line.get_xydata() for line in axes.lines if not line.get_label().startswith("_")}
+
+
+def words(legend) -> list[str]:
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def labelled(figure) -> list:
+    """The panels that are seen, after a look at what each figure must have."""
+    assert isinstance(figure, Figure)
+    seen = [axes for axes in figure.axes if axes.get_visible()]
+    assert all(axes.get_xlabel() for axes in seen)
+    assert seen[0].get_ylabel()
+    return seen
+
+
+def test_step_sizes():
+    """Lines of errors, dashed ones of what is predicted, stars at the predicted optimum; an error of 0 is not drawn."""
+    panels = [(dtype, place) for dtype in ("float32", "float64") for place in ("all", "user")]
+    known = pd.DataFrame([(*own, scheme) for own in panels for scheme in ("forward", "central")])
+    known.columns = ["dtype", "place", "scheme"]
+    slopes = known.assign(predicted_step=10.0 ** -np.arange(8), predicted_error=0.25)
+    curves = known.assign(size=range(8)).merge(pd.DataFrame({"step": STEP}), how="cross")
+    curves = curves.assign(error=curves["size"] * curves["step"], truncation=curves["step"], rounding=1e-9)
+    figure = plot.step_sizes(curves, slopes)
+    titles = [f"{d}, in {p}" for d in ("float32", "float64") for p in ("all parameters", "the users' block")]
+    assert [axes.get_title() for axes in labelled(figure)] == titles
+    assert words(figure.legends[0]) == ["forward", "central", "predicted", "predicted optimum"]
+    for number, axes in enumerate(figure.axes):
+        drawn, shown = lines(axes), [line for line in axes.lines if len(line.get_xdata())]
+        forward = 2 * number * STEP
+        np.testing.assert_allclose(drawn["forward"], np.stack([STEP, np.where(forward > 0, forward, np.nan)], axis=1))
+        np.testing.assert_allclose(drawn["central"], np.stack([STEP, (2 * number + 1) * STEP], axis=1))
+        dashed = [line.get_ydata() for line in shown if line.get_linestyle() == "--"]
+        np.testing.assert_allclose(dashed, [STEP + 1e-9] * 2)
+        stars = [line.get_xydata()[0].tolist() for line in shown if line.get_marker() == "*"]
+        assert stars == [[10.0**-n, 0.25] for n in (2 * number, 2 * number + 1)]
+
+
+def test_remainders():
+    """The k-th of them falls as h^(k+1): so does its guide, through the smallest above rounding."""
+    leaves = ["user.bias", "user.factors", "item.bias", "all"]
+    table = pd.DataFrame(
+        [
+            {"leaf": leaf, "order": order, "step": h, "remainder": 2 * h ** (order + 1), "rounding": 1e-12}
+            for leaf in leaves
+            for order in range(3)
+            for h in STEP
+        ]
+    )
+    figure = plot.remainders(table)
+    panels = labelled(figure)
+    assert [axes.get_title() for axes in panels] == [*leaves[:3], "all parameters"]
+    orders = ["without gradient", "with gradient", "with gradient and Hessian"]
+    assert words(figure.legends[0]) == [*orders, "rounding"]
+    drawn = lines(panels[-1])
+    for order, name in enumerate(orders):
+        np.testing.assert_allclose(drawn[name], np.stack([STEP, 2 * STEP ** (order + 1)], axis=1))
+        guides = [line.get_ydata() for line in panels[-1].lines if line.get_label().startswith("_")]
+        np.testing.assert_allclose(guides[order], 2 * STEP ** (order + 1))
+
+
+def test_half_steps():
+    table = pd.DataFrame(
+        {
+            "side": ["user", "item"] * 2,
+            "objective": [8.0, 4.0, 3.0, 2.0],
+            "solved_gradient": [1e-15, 2e-15, 3e-15, 4e-15],
+            "gradient": [0.5, 0.25, 0.125, 0.0625],
+        }
+    )
+    figure = plot.half_steps(table)
+    objective, gradient = labelled(figure)
+    assert (objective.get_ylabel(), gradient.get_ylabel()) == ("L above its lowest", "relative norm")
+    assert words(objective.get_legend()) == ["users solved", "items solved"]
+    np.testing.assert_array_equal(lines(objective)["users solved"], [(0.5, 6.0), (1.5, 1.0)])
+    np.testing.assert_array_equal(lines(objective)["items solved"], [(1.0, 2.0), (2.0, np.nan)])
+    drawn = lines(gradient)
+    assert list(drawn) == ["users' gradient, solved", "items' gradient, solved", "whole gradient"]
+    np.testing.assert_array_equal(drawn["items' gradient, solved"], [(1.0, 2e-15), (2.0, 4e-15)])
+    np.testing.assert_array_equal(drawn["whole gradient"][:, 1], table["gradient"])
+
+
+def test_descents():
+    """Above the lowest of all, which is on no logarithmic axis."""
+    histories = {
+        "als": pd.DataFrame({"epoch": [1, 2], "objective": [4.0, 2.0]}),
+        "sgd": pd.DataFrame({"epoch": [1, 2, 3], "objective": [8.0, 6.0, 3.0]}),
+    }
+    (axes,) = labelled(plot.descents(histories))
+    assert words(axes.get_legend()) == ["als", "sgd"]
+    np.testing.assert_array_equal(lines(axes)["als"], [(1, 1.0), (2, np.nan)])
+    np.testing.assert_array_equal(lines(axes)["sgd"], [(1, 3.0), (2, 2.0), (3, 0.5)])
+
+
+def test_mutants():
+    table = pd.DataFrame(
+        {
+            "mutant": ["wrong sign", "missing 2"],
+            "leaves": ["user.bias", "item.factors"],
+            "elements": ["user.bias", "item.factors"],
+            "complex_step": [None, "item.bias"],
+            "check_grads": ["?", ""],
+            "dtype": "float64",
+            "passed": True,
+        }
+    )
+    figure = plot.mutants(table)
+    (axes,) = figure.axes
+    assert words(figure.legends[0]) == ["missed", "noticed", "leaves named"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["elements", "complex step", "check grads"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["wrong sign", "missing 2"]
+    assert axes.images[0].get_array().tolist() == [[2, 0, 1], [2, 1, 0]]
+    assert [text.get_text() for text in axes.texts] == [
+        *("leaves named", "missed", "noticed"),
+        *("leaves named", "noticed", "missed"),
+    ]
+
+
+def test_agreement():
+    errors = pd.DataFrame({"comparison": ["hand"] * 3 + ["other"], "error": [1e-16, 0.0, 4e-16, 1e-9]})
+    figure = plot.agreement(errors, {"hand": 1e-10, "other": 1e-6})
+    (axes,) = figure.axes
+    assert axes.get_xlabel()
+    assert words(figure.legends[0]) == ["median", "limit"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["hand", "other"]
+    drawn = [line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata())]
+    assert drawn == [[1e-16, 1e-19, 4e-16], [1e-16] * 2, [1e-10] * 2, [1e-9], [1e-9] * 2, [1e-6] * 2]
