@@ -1,4 +1,4 @@
-"""Plant mistakes in models, solvers, metrics and training, one at a time, and report which the tests notice.
+"""Plant mistakes in the package, one at a time, and report which the tests notice.
 
     python tests/mutate.py [NAME ...]
 
@@ -22,15 +22,21 @@ TESTS = ("models", "solvers", "training", "data", "evaluate", "verify", "test_co
 
 
 class Mutant(NamedTuple):
-    """A mistake: in a file of the package, the first text, which is there once, becomes the second."""
+    """A mistake: in a file of the package, the first text, which is there once, becomes the second.
+
+    `tests` is the file that should notice it; without it those of `TESTS` are asked, the file's own first.
+    """
 
     file: str
     right: str
     wrong: str
+    tests: str = ""
 
 
 BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/features.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
+BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
+RANKINGS, WITNESSES = "evaluate/test_rankings.py", "verify/test_witnesses.py"
 MUTANTS = {
     "loss: not squared": Mutant(BILINEAR, "ratings.user, ratings.item)) ** 2", "ratings.user, ratings.item))"),
     "predict: item bias twice": Mutant(
@@ -54,7 +60,7 @@ MUTANTS = {
         BILINEAR, 'change += moved_user["bias"][ratings.user]', 'change += 2 * moved_user["bias"][ratings.user]'
     ),
     "scores: biases of the first users": Mutant(
-        BILINEAR, 'user["bias"][users][:, None]', 'user["bias"][:len(users), None]'
+        BILINEAR, 'own = own + user["bias"][users]', 'own = own + user["bias"][: len(users)]'
     ),
     "penalty: content free": Mutant(BILINEAR, 'for name in ("factors", "content"):', 'for name in ("factors",):'),
     "design: bias left in the target": Mutant(BILINEAR, '        target = target - others["bias"][index]\n', ""),
@@ -118,13 +124,66 @@ MUTANTS = {
     "loop: one key for all epochs": Mutant(LOOP, "jax.random.fold_in(key, epoch), model", "key, model"),
     "loop: divergence kept": Mutant(LOOP, "return _where(finite, after, halted)", "return _where(True, after, halted)"),
     "loop: min_delta ignored": Mutant(LOOP, "(score < best.score - min_delta)", "(score < best.score)"),
+    "top_n: groups as they come": Mutant(BEST, "chosen = jnp.sort(chosen, axis=-1)", "pass", TOP),
+    "top_n: padding is an item": Mutant(BEST, "jnp.where(inside, scores[:, tail:], -jnp.inf)", "scores[:, tail:]", TOP),
+    "top_n: ratings taken as sorted": Mutant(
+        "recommend/top.py", 'own = own[np.argsort(train.user, kind="stable")]', "pass", TOP
+    ),
+    "top_n: no mean for an unknown user": Mutant(
+        "recommend/top.py", "own, own.dtype.type(mean))}", "own, own.dtype.type(0))}", TOP
+    ),
+    "fold_in: new items known at once": Mutant(
+        "recommend/fold.py", "early = observed.item < first_new_item", "early = observed.item >= 0", FOLD
+    ),
+    "fold_in: a user's sum for their mean": Mutant("recommend/grow.py", "(total / count)", "total", FOLD),
+    "similar: products for cosines": Mutant(
+        "recommend/similar.py", "rows[directed] / length[directed]", "rows[directed]", "recommend/test_similar.py"
+    ),
+    "extend: ratings taken as sorted": Mutant(
+        "data/extension.py", "earlier = np.sort(numbered(", "earlier = (numbered(", "recommend/test_extend.py"
+    ),
+    "leakage: equal times are before": Mutant(
+        "evaluate/audit.py", "future < last[test_user]", "future <= last[test_user]", "evaluate/test_audit.py"
+    ),
+    "leakage: pairs taken as sorted": Mutant("evaluate/audit.py", "np.sort(pair)", "pair", "evaluate/test_audit.py"),
+    "rankings: seen pairs stay": Mutant(
+        "evaluate/rankings.py", "unseen = ~among(pair, hidden)", "unseen = pair >= 0", RANKINGS
+    ),
+    "rankings: ties in full": Mutant(
+        "evaluate/measures.py", "hits = total((high - low) / tied)", "hits = total(above < k)", RANKINGS
+    ),
+    "rankings: ties of auc in full": Mutant(
+        "evaluate/measures.py", "(tied - relevant_tied) / 2", "(tied - relevant_tied)", RANKINGS
+    ),
+    "rankings: map over all relevant": Mutant(
+        "evaluate/measures.py", "total(precisions / tied), np.minimum(R, k)", "total(precisions / tied), R", RANKINGS
+    ),
+    "rankings: padding covers items": Mutant(
+        "evaluate/positions.py", "hidden[num_users - begin :] = True", "pass", RANKINGS
+    ),
+    "hessian: target in the curvature": Mutant(
+        "verify/curvature.py", "slope(v, jnp.zeros_like(target))", "slope(v, target)", WITNESSES
+    ),
+    "complex step: another direction": Mutant(
+        "verify/taylor.py", "jax.lax.complex(x, _IMAGINARY * v)", "jax.lax.complex(x, _IMAGINARY * x)", WITNESSES
+    ),
+    "differences: a wrong weight": Mutant(
+        "verify/differences.py", "{-1: -1 / 2, 1: 1 / 2}", "{-1: -1 / 2, 1: 1 / 3}", WITNESSES
+    ),
+    "stationarity: above the highest": Mutant(
+        "verify/stationarity.py", 'table["objective"].min() - 1', 'table["objective"].max() - 1', WITNESSES
+    ),
+    "mutants: any leaf will do": Mutant(
+        "verify/mutants.py", '_named(table["hand_vs_autodiff"] <= LIMITS["hand_vs_autodiff"])', "leaves", WITNESSES
+    ),
 }
 
 
 def noticed(mutant: Mutant) -> bool:
     """Whether a test fails on a copy with this mistake; its own tests run first."""
     own = [f"{Path(mutant.file).parent}/test_{Path(mutant.file).name}"]
-    tests = [f"tests/{test}" for test in dict.fromkeys(own + list(TESTS)) if (ROOT / "tests" / test).exists()]
+    asked = [mutant.tests] if mutant.tests else dict.fromkeys(own + list(TESTS))
+    tests = [f"tests/{test}" for test in asked if (ROOT / "tests" / test).exists()]
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch)
         for part in ("jaxmf", "tests"):

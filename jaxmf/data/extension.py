@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxmf.data.checks import listed, observations, refuse_rows, source_columns
+from jaxmf.data.pairs import among, numbered
 
 if TYPE_CHECKING:
     from jaxmf.data.dataset import Dataset
@@ -60,8 +61,8 @@ def _rated(data: "Dataset", user: np.ndarray, item: np.ndarray) -> np.ndarray:
     asked = np.zeros(data.num_users, bool)
     asked[user] = True
     own = asked[data.user]
-    earlier = data.user[own].astype(np.int64) * data.num_items + data.item[own]
-    return np.isin(user.astype(np.int64) * data.num_items + item, earlier)
+    earlier = np.sort(numbered(data.user[own], data.item[own], data.num_items))
+    return among(numbered(user, item, data.num_items), earlier)
 
 
 def _metadata(data: "Dataset", item_ids: pd.Index) -> pd.DataFrame | None:

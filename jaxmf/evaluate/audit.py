@@ -5,6 +5,7 @@ import pandas as pd
 
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
+from jaxmf.data.pairs import among, numbered
 from jaxmf.data.ratings import Ratings
 
 
@@ -47,9 +48,9 @@ def leakage(train: Dataset | Ratings, test: Dataset | Ratings) -> pd.DataFrame:
     known, asked = np.asarray(seen.weight) > 0, np.asarray(held_out.weight) > 0
     user, item = np.asarray(seen.user)[known], np.asarray(seen.item)[known]
     test_user, test_item = np.asarray(held_out.user)[asked], np.asarray(held_out.item)[asked]
-    width = np.int64(seen.num_items)
+    pair, test_pair = (numbered(*own, seen.num_items) for own in ((user, item), (test_user, test_item)))
     rows: list[tuple[str, float, int, float, str]]
-    rows = [_row("test pairs in train", np.isin(test_user * width + test_item, user * width + item), "leak")]
+    rows = [_row("test pairs in train", among(test_pair, np.sort(pair)), "leak")]
 
     past, future = (part.timestamp if isinstance(part, Dataset) else None for part in (train, test))
     names = ("test ratings before the user's last training rating", "training ratings after the first test rating")

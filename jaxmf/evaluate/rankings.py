@@ -10,6 +10,7 @@ import pandas as pd
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
+from jaxmf.data.pairs import among, numbered
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.evaluate.baselines import NAMES
 from jaxmf.evaluate.baselines import baselines as all_baselines
@@ -229,10 +230,9 @@ def _trial(
         )
     rows = None
     if protocol == "catalog":
-        # By sorting: recent NumPy's unique and isin hash integers, which is slower by far.
         hidden = np.sort(np.concatenate([_pairs(part) for part in (seen, *further)]))
-        hidden = hidden[np.diff(hidden, prepend=-1) > 0]
-        unseen = hidden[np.minimum(np.searchsorted(hidden, pair), len(hidden) - 1)] != pair
+        hidden = hidden[np.diff(hidden, prepend=-1) > 0]  # each once; np.unique would hash them
+        unseen = ~among(pair, hidden)
         pair, value = pair[unseen], value[unseen]
         if not len(pair):
             raise ValueError(
@@ -255,7 +255,7 @@ def _trial(
 def _pairs(ratings: Ratings) -> np.ndarray:
     """The observed pairs of user and item, each as one number."""
     observed = np.asarray(ratings.weight) > 0
-    return np.asarray(ratings.user)[observed].astype(np.int64) * ratings.num_items + np.asarray(ratings.item)[observed]
+    return numbered(np.asarray(ratings.user)[observed], np.asarray(ratings.item)[observed], ratings.num_items)
 
 
 def _check(k: Any, protocol: Any, threshold: Any, empty: Any, exclude: Any) -> None:

@@ -153,13 +153,19 @@ def predict(params: Params, users: jax.Array, items: jax.Array) -> jax.Array:
 
 
 def scores(params: Params, users: jax.Array) -> jax.Array:
-    """r̂ (m, num_items) for users (m,) and every item, by one matrix product per term."""
+    """r̂ (m, num_items) for users (m,) and every item, by a matrix product, and one more for content.
+
+    Means and biases are columns of the product, beside ones: added to it, each would be a pass over all scores.
+    """
     user, item = params.trained.user, params.trained.item
-    rating = _mean_term(params, users)[:, None]
-    if "bias" in user:
-        rating = rating + user["bias"][users][:, None] + item["bias"][None]
+    own, left, right = _mean_term(params, users), [], []
     if "factors" in user:
-        rating = rating + jnp.matmul(user["factors"][users], item["factors"].T, precision="highest")
+        left, right = [user["factors"][users]], [item["factors"]]
+    if "bias" in user:
+        own = own + user["bias"][users]
+        left, right = [*left, jnp.ones_like(own)[:, None]], [*right, item["bias"][:, None]]
+    left, right = [*left, own[:, None]], [*right, jnp.ones_like(right[0][:, :1])]
+    rating = jnp.matmul(jnp.concatenate(left, axis=1), jnp.concatenate(right, axis=1).T, precision="highest")
     if "content" in user:
         rating = rating + project_all(user["content"][users], params.fixed.item["content"])
     return rating

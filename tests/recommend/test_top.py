@@ -33,9 +33,9 @@ def whole(tree, seed=0):
 
 
 def params_of(model, data):
-    """Parameters of the model with many ties."""
-    params = init(model, data.ratings, HYPER)
-    return params._replace(trained=whole(params.trained))
+    """Parameters of the model with many ties, whatever the order of summing."""
+    trained, fixed = init(model, data.ratings, HYPER)
+    return Params(whole(trained), fixed._replace(user=whole(fixed.user), shared=whole(fixed.shared)))
 
 
 def loop(score, users, items, seen, n):
