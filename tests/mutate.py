@@ -173,8 +173,8 @@ MUTANTS = {
     "stationarity: above the highest": Mutant(
         "verify/stationarity.py", 'table["objective"].min() - 1', 'table["objective"].max() - 1', WITNESSES
     ),
-    "mutants: any leaf will do": Mutant(
-        "verify/mutants.py", '_named(table["hand_vs_autodiff"] <= LIMITS["hand_vs_autodiff"])', "leaves", WITNESSES
+    "mutants: nothing planted": Mutant(
+        "verify/mutants.py", "_one_leaf, 0, lambda leaf: -leaf", "_one_leaf, 0, lambda leaf: leaf", WITNESSES
     ),
 }
 

@@ -27,7 +27,7 @@ def parts(seed):
     whole = Dataset.from_arrays(np.repeat(range(12), 10), np.tile(range(10), 12), np.zeros(120))
     time = rng.integers(0, 30, (2, 40))
     for pair, times in zip(pairs, time, strict=True):
-        unique = np.unique(pair)
+        unique = rng.permutation(np.unique(pair))
         yield replace(whole.take(unique), timestamp=times[: len(unique)])
 
 

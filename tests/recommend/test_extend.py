@@ -65,6 +65,7 @@ def test_ids_of_any_type():
     [
         (NEW.drop(columns="timestamp"), "have no column timestamp, and those of frame do: add it, or drop"),
         (FRAME[1:2], r"a pair that frame has a rating of in 1 row\(s\), at index 1; drop these rows"),
+        (FRAME, r"a pair that frame has a rating of in 3 row\(s\)"),
         (pd.concat([NEW, NEW]), r"3 row\(s\) repeat a \(user, item\) pair"),
         (NEW.drop(columns="rating"), "missing column rating"),
         (
@@ -73,7 +74,7 @@ def test_ids_of_any_type():
         ),
         ([1, 2], "frame must be a DataFrame"),
     ],
-    ids=["time", "again", "twice", "column", "type", "list"],
+    ids=["time", "again", "all again", "twice", "column", "type", "list"],
 )
 def test_refused(frame, message):
     with pytest.raises(ValueError, match=message):
