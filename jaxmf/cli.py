@@ -141,7 +141,7 @@ def study(
 
     Gradients are verified first, then plain and biased factorization are fitted by every solver.
     λ and the number of epochs are chosen on validation; test is read once per model and solver. A run that was cut off
-    continues where it stopped. About a minute on the embedded data.
+    continues where it stopped. A minute or two on the embedded data.
     """
     from jaxmf import study as job
 
