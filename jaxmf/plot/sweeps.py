@@ -120,7 +120,8 @@ def curves(history: pd.DataFrame, metric: str, settings: Sequence[str]) -> Figur
     axes = figure.axes[0]
     words = [WORDS.get(name, name) for name in settings]
     rows = history[list(settings)].itertuples(index=False)
-    names = [", ".join(f"{word} = {value:g}" for word, value in zip(words, row, strict=True)) for row in rows]
+    rows = ([value if isinstance(value, str) else f"{value:g}" for value in row] for row in rows)
+    names = [", ".join(f"{word} = {value}" for word, value in zip(words, row, strict=True)) for row in rows]
     means = history.assign(setting=names).pivot_table(metric, "epoch", "setting", aggfunc="mean", dropna=False)
     order = means.min().sort_values().index
     for name in order[len(COLORS) :]:
