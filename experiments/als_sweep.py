@@ -65,9 +65,13 @@ def cells(train: Dataset, test: Dataset, ranks: tuple[int, ...], epochs: int) ->
     rows = []
     for member, row in table.iterrows():
         fitted = runs.model(member), runs.params(member)
-        errors = {part: evaluate.rating(*fitted, ratings) for part, ratings in (("train", train), ("test", test))}
+        errors = {
+            f"{part}_{metric}": value
+            for part, ratings in (("train", train), ("test", test))
+            for metric, value in evaluate.rating(*fitted, ratings).items()
+        }
         known = {"d": row["rank"], "lambda_reg": row["l2"], "status": row["status"], "sweeps": row["epochs"]}
-        rows.append(known | {name: errors[name[: name.index("_")]][name[name.index("_") + 1 :]] for name in METRICS})
+        rows.append(known | {name: errors[name] for name in METRICS})
     return pd.DataFrame(rows).assign(dtype=table["dtype"]), time.perf_counter() - clock
 
 

@@ -89,7 +89,7 @@ def variants(train: Dataset, test: Dataset, num_seeds: int, share: float) -> pd.
     found = []
     for name, (model, solver, hyper, epochs) in tqdm(ways.items(), desc="the document's fits"):
         sweep = runs(model, solver, train, test, max(2, int(share * epochs)), hyper, {"seed": range(num_seeds)})
-        found.append(sweep.history.assign(variant=name, model=model.name, dtype="float32"))
+        found.append(sweep.history.assign(variant=name, model=model.name, dtype=sweep.to_frame()["dtype"][0]))
     return pd.concat(found, ignore_index=True)
 
 
@@ -179,7 +179,9 @@ def validated(train: Dataset, test: Dataset, num_seeds: int, epochs: int) -> tup
                 fixed = sweep.history[sweep.history["member"] == member]
                 row = {"model": model.name, "solver": name, "l2": best, "seed": table["seed"][member]}
                 row |= {"best_epoch": table["epoch"][member], "epochs": len(fixed), "seconds": table["seconds"][member]}
-                rows.append(row | {"valid_rmse": table["monitor"][member], "test_rmse": error, "dtype": "float32"})
+                rows.append(
+                    row | {"valid_rmse": table["monitor"][member], "test_rmse": error, "dtype": table["dtype"][member]}
+                )
     return pd.concat(searched, ignore_index=True), pd.DataFrame(rows)
 
 

@@ -2,7 +2,7 @@
 
     python -m experiments.sgd_movielens [--data NAME] [--out FOLDER] [--smoke]
 
-1. What does its model give when it is centered and aligned as it says, over ten seeds, and what with each bug?
+1. What does its model give when it is centered and aligned as it says, over 20 seeds, and what with each bug?
 2. Its grid of 27 cells, which it gave up, and its Optuna search: what do they find?
 3. What is recommended to a user?
 
@@ -20,21 +20,19 @@ import pandas as pd
 
 import jaxmf
 from experiments.setting import Setting, compared, default_data, setting
-from jaxmf import Hyper, evaluate, models, plot, recommend, search, solvers, splits
+from jaxmf import Hyper, Model, evaluate, models, plot, recommend, search, solvers, splits
 from jaxmf.data import Dataset
 from jaxmf.output import markdown
+from jaxmf.training import Sweep
 
 RANK, RATE, L2, EPOCHS, PATIENCE = 27, 0.004099151484173524, 0.00010453688227089353, 50, 5
 GRID = {"learning_rate": (0.001, 0.01, 0.1), "l2": (0.01, 0.1, 1.0), "rank": (10, 20, 50)}
 SPACE = {"learning_rate": (0.5e-5, 0.5e-2, "log"), "l2": (1e-4, 1e-1, "log"), "rank": (10, 50)}
+# The document's update lr·(e·q − λ·p) is half of a gradient, and its factors start with 1/rank.
+HYPER = Hyper(L2, reg_exponent=1.0, learning_rate=RATE / 2, init_scale=1 / RANK)
 SOLVER = solvers.sgd(clip_value=10.0)
 SEED, TRIALS, SEARCH_EPOCHS = 0, 50, 20
 USER = 1
-
-
-def hyper(l2: float = L2, rate: float = RATE, rank: int = RANK) -> Hyper:
-    """The document's numbers: its update lr·(e·q − λ·p) is half of a gradient, and its factors start with 1/rank."""
-    return Hyper(l2, reg_exponent=1.0, learning_rate=rate / 2, init_scale=1 / rank)
 
 
 def uncentered(parts: tuple[Dataset, ...]) -> tuple[Dataset, ...]:
@@ -61,27 +59,36 @@ def by_time(data: Dataset) -> tuple[Dataset, Dataset, Dataset]:
     return train, valid, test
 
 
+def over_seeds(
+    model: Model, parts: tuple[Dataset, ...], hyper: Hyper, num_seeds: int, epochs: int
+) -> tuple[pd.DataFrame, Sweep]:
+    """One setting from several starts, a row each, with its validation and test errors."""
+    train, valid, test = parts
+    given = jax.random.key(SEED), model, SOLVER, train, valid
+    grid = {"seed": range(num_seeds)}
+    runs = jaxmf.sweep(*given, grid=grid, hyper=hyper, epochs=epochs, patience=PATIENCE, keep="all")
+    table = runs.to_frame()
+    errors = pd.DataFrame([evaluate.rating(model, runs.params(member), test) for member in table.index])
+    table = table[["rank", "l2", "learning_rate", "seed", "epoch", "valid_loss", "dtype"]]
+    table = table.rename(columns={"epoch": "best_epoch", "valid_loss": "valid_mse"})
+    return table.assign(test_mse=errors["mse"], test_rmse=errors["rmse"]), runs
+
+
 def with_bugs(parts: tuple[Dataset, ...], num_seeds: int, epochs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Test errors with the document's settings for every combination of its bugs, and the history of one seed."""
-    rows, histories = [], []
-    for centered in (True, False):
-        for aligned in (True, False):
-            own = parts if centered else uncentered(parts)
-            own = own if aligned else misaligned(own)
-            model = models.mf(RANK, "user" if centered else None)
-            given = jax.random.key(SEED), model, SOLVER, *own[:2]
-            runs = jaxmf.sweep(
-                *given, grid={"seed": range(num_seeds)}, hyper=hyper(), epochs=epochs, patience=PATIENCE, keep="all"
-            )
-            name = {(1, 1): "none", (0, 1): "mean over all columns", (1, 0): "own columns", (0, 0): "both"}[
-                centered, aligned
-            ]
-            histories.append(runs.history[runs.history["seed"] == 0].assign(bugs=name))
-            for member, row in runs.to_frame().iterrows():
-                errors = evaluate.rating(model, runs.params(member), own[2])
-                known = {"bugs": name, "seed": row["seed"], "best_epoch": row["epoch"], "valid_mse": row["valid_loss"]}
-                rows.append(known | {"test_mse": errors["mse"], "test_rmse": errors["rmse"], "dtype": row["dtype"]})
-    return pd.DataFrame(rows), pd.concat(histories, ignore_index=True)
+    centered, plain = models.mf(RANK, "user"), models.mf(RANK, None)
+    ways = {
+        "none": (centered, parts),
+        "own columns": (centered, misaligned(parts)),
+        "mean over all columns": (plain, uncentered(parts)),
+        "both": (plain, misaligned(uncentered(parts))),
+    }
+    tables, histories = [], []
+    for name, (model, own) in ways.items():
+        table, runs = over_seeds(model, own, HYPER, num_seeds, epochs)
+        tables.append(table.assign(bugs=name))
+        histories.append(runs.history[runs.history["seed"] == 0].assign(bugs=name))
+    return pd.concat(tables, ignore_index=True), pd.concat(histories, ignore_index=True)
 
 
 def grid_search(parts: tuple[Dataset, ...], ranks: tuple[int, ...], epochs: int) -> pd.DataFrame:
@@ -105,21 +112,6 @@ def optuna_search(parts: tuple[Dataset, ...], trials: int, epochs: int) -> pd.Da
         *given, space=SPACE, trials=trials, epochs=epochs, hyper=start, patience=PATIENCE, keep="none"
     )
     return found.runs.to_frame().assign(document_rate=lambda table: 2 * table["learning_rate"])
-
-
-def chosen(parts: tuple[Dataset, ...], best: Any, num_seeds: int, epochs: int) -> tuple[pd.DataFrame, Any]:
-    """The best setting of both searches over seeds, on test, and the fit of the first seed."""
-    train, valid, test = parts
-    model = models.mf(int(best["rank"]), "user")
-    own = Hyper(best["l2"], learning_rate=best["learning_rate"], init_scale=best["init_scale"])
-    given = jax.random.key(SEED), model, SOLVER, train, valid
-    runs = jaxmf.sweep(*given, grid={"seed": range(num_seeds)}, hyper=own, epochs=epochs, patience=PATIENCE, keep="all")
-    rows = []
-    for member, row in runs.to_frame().iterrows():
-        errors = evaluate.rating(model, runs.params(member), test)
-        known = {"rank": row["rank"], "l2": row["l2"], "learning_rate": row["learning_rate"], "seed": row["seed"]}
-        rows.append(known | {"valid_mse": row["valid_loss"], "test_mse": errors["mse"], "test_rmse": errors["rmse"]})
-    return pd.DataFrame(rows), (model, runs.params(0))
 
 
 def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
@@ -172,8 +164,11 @@ def main() -> None:
     found["optuna"] = optuna_search(parts, trials, searched)
     tried = pd.concat([found["grid"], found["optuna"]], ignore_index=True)
     found["best"] = tried.loc[tried["valid_loss"].idxmin()]
-    found["chosen"], fitted = chosen(parts, found["best"], num_seeds, epochs)
-    found["top"] = recommend.top_n(*fitted, parts[0], users=[parts[0].user_ids[USER - 1]], n=10)
+    best = found["best"]
+    model = models.mf(int(best["rank"]), "user")
+    own = Hyper(best["l2"], learning_rate=best["learning_rate"], init_scale=best["init_scale"])
+    found["chosen"], runs = over_seeds(model, parts, own, num_seeds, epochs)
+    found["top"] = recommend.top_n(model, runs.params(0), parts[0], users=[parts[0].user_ids[USER - 1]], n=10)
     both = found["bugs"][found["bugs"]["bugs"] == "both"]
     order = (
         "it visits ratings user by user, in one order, updates V by the new U and counts the penalty at early stopping"

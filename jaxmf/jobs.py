@@ -1,6 +1,6 @@
 """What the command line does: a fit or a sweep, from the split to tables and figures, and what a kept fit is for."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import pandas as pd
 from jaxmf import evaluate, models, output, recommend, verify
 from jaxmf.data import Dataset, splits
 from jaxmf.data.checks import check_clip
+from jaxmf.evaluate.rankings import Protocol
 from jaxmf.models import Hyper, Model
 from jaxmf.persist import save
 from jaxmf.solvers import Solver
@@ -249,9 +250,12 @@ def evaluate_fit(
     """
     threshold = relevance(train, test) if threshold is None else threshold
     leakage = evaluate.leakage(train, test)
+    unseen = leakage.set_index("check").loc["test pairs in train", "share"] < 1
+    options: dict[str, Any] = {"k": k, "threshold": threshold, "seed": seed}
+    options["protocols"] = ("catalog", "rated") if unseen else ("rated",)
     tables = {
         "errors": evaluate.against_baselines(fit.model, fit.params, train, test, clip),
-        "ranking": rankings(fit.model, fit.params, train, test, k=k, threshold=threshold, seed=seed),
+        "ranking": rankings(fit.model, fit.params, train, test, **options),
         "leakage": leakage,
     }
     if out is not None:
@@ -264,15 +268,22 @@ def evaluate_fit(
 
 
 def rankings(
-    model: Model, params: models.Params, train: Dataset, test: Dataset, exclude: Dataset | None = None, **options: Any
+    model: Model,
+    params: models.Params,
+    train: Dataset,
+    test: Dataset,
+    exclude: Dataset | None = None,
+    protocols: Sequence[Protocol] = ("catalog", "rated"),
+    **options: Any,
 ) -> pd.DataFrame:
-    """`jaxmf.evaluate.ranking` by both protocols, "catalog" only where test has pairs that are not in train."""
-    rated = evaluate.ranking(model, params, train, test, protocol="rated", **options)
-    overlap = evaluate.leakage(train, test).set_index("check").loc["test pairs in train", "share"]
-    if overlap == 1:
-        return rated
-    catalog = evaluate.ranking(model, params, train, test, protocol="catalog", exclude=exclude, **options)
-    return pd.concat([catalog, rated], ignore_index=True)
+    """`jaxmf.evaluate.ranking` by each of the protocols; `exclude` is for "catalog"."""
+    found = [
+        evaluate.ranking(
+            model, params, train, test, protocol=name, exclude=exclude if name == "catalog" else None, **options
+        )
+        for name in protocols
+    ]
+    return pd.concat(found, ignore_index=True)
 
 
 def relevance(train: Dataset, test: Dataset) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import pytest
 
-# JAX keeps millions of objects for the next trace; looking through them as often as Python does is a sixth of the time.
+# JAX keeps millions of objects for the next trace; Python's default looks through them far too often.
 gc.set_threshold(200_000, 50, 1000)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -234,6 +234,11 @@ def unpack(table: jax.Array, like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), pieces)
 
 
+def within_rank(table: jax.Array, rank: jax.typing.ArrayLike) -> jax.Array:
+    """The table with 0 in the columns (last axis) beyond the active rank."""
+    return jnp.where(jnp.broadcast_to(jnp.arange(table.shape[-1]) < rank, table.shape), table, 0)
+
+
 def update_scale(trained: Rows, hyper: Hyper) -> Rows:
     """What each update is multiplied by: for each leaf one row, (1, …), broadcastable to `trained`.
 
@@ -247,7 +252,7 @@ def update_scale(trained: Rows, hyper: Hyper) -> Rows:
         if name == "bias" and hyper.learning_rate_bias is not None:
             return one * (hyper.learning_rate_bias / hyper.learning_rate)
         if name == "factors" and hyper.rank is not None:
-            return jnp.where(jnp.broadcast_to(jnp.arange(leaf.shape[-1]) < hyper.rank, one.shape), one, 0)
+            return within_rank(one, hyper.rank)
         return one
 
     return jax.tree_util.tree_map_with_path(scale, trained)

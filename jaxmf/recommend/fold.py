@@ -1,7 +1,5 @@
 """New users, new items and new ratings in a model that is fitted, without fitting it anew."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,11 +66,7 @@ def fold_in(
     >>> jaxmf.recommend.top_n(fit.model, params, data, users=[77], n=3)["rank"].tolist()
     [1, 2, 3]
     """
-    check_fitted("fold_in", model, params, data, "data")
-    check_solvable("fold_in", model, params, hyper)
-    check_sweeps("fold_in", sweeps)
-    extended = data.extend(new_frame, _ids("fold_in", features))
-    new = extended.take(np.arange(len(data), len(extended)))
+    extended, new = _extended("fold_in", model, params, hyper, data, new_frame, features, sweeps)
     known = (new.user < data.num_users) & (new.item < data.num_items)
     if new_frame is not None:
         remedy = "these add to rows that fold_in must not change: use update, or drop them"
@@ -112,11 +106,7 @@ def update(
 
     Cost: as a half-step of `als` over the touched rows, and a sweep of it for each of `sweeps`.
     """
-    check_fitted("update", model, params, data, "data")
-    check_solvable("update", model, params, hyper)
-    check_sweeps("update", sweeps)
-    extended = data.extend(new_frame, _ids("update", features))
-    new = extended.take(np.arange(len(data), len(extended)))
+    extended, new = _extended("update", model, params, hyper, data, new_frame, features, sweeps)
     host = grown("update", params, data, new, features)
     users, items = np.unique(new.user), np.unique(new.item)
     host = _solved(model, host, extended, hyper, users, items, data.num_items, 1)
@@ -125,6 +115,26 @@ def update(
         host = solved(model, host, observed, numbers, "user", np.arange(extended.num_users))
         host = solved(model, host, observed, numbers, "item", np.arange(extended.num_items))
     return _on_device(host), extended
+
+
+def _extended(
+    who: str,
+    model: Model,
+    params: Params,
+    hyper: Hyper,
+    data: Dataset,
+    new_frame: pd.DataFrame | None,
+    features: pd.DataFrame | None,
+    sweeps: int,
+) -> tuple[Dataset, Dataset]:
+    """All ratings, and the new ones alone, over the same users and items, after the checks."""
+    check_fitted(who, model, params, data, "data")
+    check_solvable(who, model, params, hyper)
+    check_sweeps(who, sweeps)
+    if features is not None:
+        expect(features, pd.DataFrame, f"{who}: features", "expected one row per new item, indexed by item id")
+    extended = data.extend(new_frame, () if features is None else features.index)
+    return extended, extended.take(np.arange(len(data), len(extended)))
 
 
 def _solved(
@@ -162,10 +172,3 @@ def _numbers(params: Params, hyper: Hyper) -> Hyper:
 
 def _on_device(params: Params) -> Params:
     return jax.tree.map(jnp.asarray, params)
-
-
-def _ids(who: str, features: pd.DataFrame | None) -> Any:
-    if features is None:
-        return ()
-    expect(features, pd.DataFrame, f"{who}: features", "expected one row per new item, indexed by item id")
-    return features.index

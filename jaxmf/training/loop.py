@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxmf import metrics
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, check_model, mean_loss, objective, row_weights
+from jaxmf.models.model import Hyper, Model, Params, check_model, mean_loss, objective, row_weights, within_rank
 from jaxmf.solvers.solver import Problem, Solver
 
 RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
@@ -172,9 +172,7 @@ def initialize(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> 
         return params
 
     def cut(path: tuple[Any, ...], leaf: Any) -> Any:
-        if getattr(path[-1], "key", None) != "factors":
-            return leaf
-        return jnp.where(jnp.broadcast_to(jnp.arange(leaf.shape[-1]) < hyper.rank, leaf.shape), leaf, 0)
+        return within_rank(leaf, hyper.rank) if getattr(path[-1], "key", None) == "factors" else leaf
 
     return params._replace(trained=jax.tree_util.tree_map_with_path(cut, params.trained))
 
