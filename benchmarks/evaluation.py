@@ -2,13 +2,10 @@
 
     python benchmarks/evaluation.py coverage     how often 95 % intervals contain the truth, in 2,000 repeats each, by
                                                  percentiles (as the library has them) and by BCa
-    python benchmarks/evaluation.py document     precision@10 and recall@10 of each user's own test items on MovieLens
-                                                 latest-small, as a document measured 0.5636 and 0.6994 for its content
-                                                 model and 0.0016 for "popularity", and where the 0.0016 comes from
     python benchmarks/evaluation.py seconds      rankings among all items beside an epoch of sgd, on the same data and
                                                  in the shape of MovieLens 1M
 
-`document` needs MovieLens latest-small, through JAXMF_DATA; `seconds` takes embedded data without it. Medians of 5
+`seconds` reads MovieLens latest-small where JAXMF_DATA has it, else the embedded data. Medians of 5
 rounds, compilation apart. Writes results/benchmarks/evaluation/.
 """
 
@@ -32,10 +29,7 @@ from jaxmf import evaluate, output
 OUT = Path("results/benchmarks/evaluation")
 REPEATS, RESAMPLES, CHUNK = 2000, 1000, 50
 ROUNDS = 5
-K, THRESHOLD = 10, 3.5
-PRECISION, RECALL, POPULARITY = 0.5636, 0.6994, 0.0016  # what the document prints
-# Its learning rate and penalty for 28 factors, in our convention.
-HYPER = jaxmf.Hyper(l2=1.6073221934120177e-05, learning_rate=0.008089574860460297 / 2, init_scale=0.01)
+K = 10
 
 
 def coverage() -> None:
@@ -80,65 +74,6 @@ def interval(values: np.ndarray, method: str, seed: int) -> Any:
     ).confidence_interval
 
 
-def document() -> None:
-    """Write and print the protocol's two metrics with intervals, every model against the damped bias, and the audit."""
-    data = jaxmf.datasets.movielens("ml-latest-small")
-    train, valid, test = jaxmf.splits.temporal_per_user(data)
-    key, sgd, als = jax.random.key(0), jaxmf.solvers.sgd(), jaxmf.solvers.als()
-    ridge = jaxmf.Hyper(l2=9.0, l2_bias=4.0, reg_exponent=0.0)
-    fits = {
-        "biased_mf(28), sgd": (jaxmf.models.biased_mf(28), sgd, HYPER),
-        "content_mf(28), sgd": (jaxmf.models.content_mf(28, jaxmf.content.tfidf(train)), sgd, HYPER),
-        "biased_mf(8), als": (jaxmf.models.biased_mf(8), als, ridge),
-    }
-    tables: list[pd.DataFrame] = []
-    for name, (model, solver, hyper) in tqdm(fits.items(), desc="fits"):
-        fit = jaxmf.fit(key, model, solver, train, valid, hyper, epochs=50, patience=5)
-        given = (model, fit.params, train, test, K, "rated", THRESHOLD, "zero")
-        tables.append(evaluate.ranking_by_user(*given, baselines=not tables, name=name))
-        print(f"{name}: test RMSE {evaluate.rating(model, fit.params, test)['rmse']:.4f}, {fit.status}")
-    by_user = pd.concat(tables)
-    found = evaluate.summarize(by_user)
-    found = found[found["metric"].isin(["precision", "recall"])]
-    printed = pd.DataFrame({"model": "the document's content model", "metric": ["precision", "recall"]})
-    found = pd.concat([found, printed.assign(value=[PRECISION, RECALL])], ignore_index=True)
-    configuration = {"protocol": "rated", "k": K, "threshold": THRESHOLD, "empty": "zero"}
-    write("document", found, configuration, train)
-    differences = evaluate.compare(by_user, "damped_bias", ("precision", "recall"))
-    write("document_compared", differences, configuration, train)
-    write("document_leakage", evaluate.leakage(train, test), configuration, train)
-
-    shuffles = [precision_of(test, np.random.default_rng(seed).random(len(test))) for seed in range(200)]
-    print(
-        f"200 random orders: precision@10 {np.mean(shuffles):.4f}, standard deviation {np.std(shuffles):.4f}, from "
-        f"{min(shuffles):.4f} to {max(shuffles):.4f}"
-    )
-    explain(test)
-
-
-def precision_of(test: jaxmf.Dataset, score: np.ndarray) -> float:
-    """Precision@10 of each user's own test items in this order."""
-    order = np.lexsort((-score, test.user))
-    user = test.user[order]
-    place = np.arange(len(user)) - np.searchsorted(user, user)
-    return float(np.sum((place < K) & (test.rating[order] >= THRESHOLD)) / K / len(np.unique(user)))
-
-
-def explain(test: jaxmf.Dataset) -> None:
-    """The document's "popularity": the ten items of the highest *test* mean, of all items, the same for every user."""
-    frame = test.to_frame()
-    items = frame.groupby("item_id")["rating"].agg(["mean", "size"])
-    top = items["mean"].sort_values(ascending=False).index[:K]  # its own line, ties in the order of an unstable sort
-    users, hits = frame["user_id"].nunique(), int((frame["item_id"].isin(top) & (frame["rating"] >= THRESHOLD)).sum())
-    best = items[items["mean"] == items["mean"].max()]
-    print(
-        f"The document's popularity baseline: {hits} hits / ({K} x {users} users) = {hits / K / users:.4f}; it prints "
-        f"{POPULARITY}. Its ten items have {items.loc[top, 'size'].tolist()} test ratings: {len(best)} items share the "
-        f"highest test mean, {best['mean'].iloc[0]:g}, {np.sum(best['size'] == 1)} of them with one rating, so that a "
-        f"top ten of means is ten items that one user each has rated, ranked by the test ratings themselves."
-    )
-
-
 def seconds() -> None:
     """Write and print seconds of an epoch, of a ranking of all items, and of the parts around it."""
     real = bool(os.environ.get("JAXMF_DATA"))
@@ -173,14 +108,13 @@ def seconds() -> None:
     write("seconds", pd.DataFrame(rows), {"rounds": ROUNDS, "k": K})
 
 
-def write(name: str, table: pd.DataFrame, configuration: dict[str, Any], data: jaxmf.Dataset | None = None) -> None:
+def write(name: str, table: pd.DataFrame, configuration: dict[str, Any]) -> None:
     """The table and its manifest on disk, and the table in print."""
     output.write_table(OUT / f"{name}.csv", table)
-    about = {} if data is None else data.describe()
-    manifest = output.manifest(about, {"job": f"benchmarks/evaluation.py {name.split('_')[0]}"} | configuration, 0)
+    manifest = output.manifest({}, {"job": f"benchmarks/evaluation.py {name}"} | configuration, 0)
     output.write_json(OUT / f"{name}.json", manifest)
     print(table.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
 
 
 if __name__ == "__main__":
-    {"coverage": coverage, "document": document, "seconds": seconds}[sys.argv[1]]()
+    {"coverage": coverage, "seconds": seconds}[sys.argv[1]]()

@@ -7,11 +7,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxmf import named, output, plot
+import jaxmf
+from jaxmf import Hyper, Model, evaluate, named, output, plot, splits
 from jaxmf.data import Dataset
+from jaxmf.solvers import Solver
+from jaxmf.training import Sweep
+
+RESULTS = Path("results")
 
 
 class Setting(NamedTuple):
@@ -60,23 +67,83 @@ def setting(name: str, about: str, default: Callable[[], Dataset]) -> Setting:
     clock = time.perf_counter()
     parser = argparse.ArgumentParser(f"python -m experiments.{name}", description=about.splitlines()[0])
     parser.add_argument("--data", help="synthetic, a MovieLens release, or a CSV or Parquet file")
-    parser.add_argument("--out", type=Path, default=Path("results") / name, help="folder for the results")
+    parser.add_argument("--out", type=Path, help=f"folder for the results: results/{name}, or results/smoke/{name}")
     parser.add_argument("--smoke", action="store_true", help="little of everything, to see that the script works")
     asked = parser.parse_args()
     data = default() if asked.data is None else named.dataset(asked.data)
-    return Setting(name, data, asked.out, asked.smoke, clock)
+    results = RESULTS / "smoke" if asked.smoke else RESULTS
+    return Setting(name, data, asked.out or results / name, asked.smoke, clock)
 
 
-def compared(rows: Sequence[tuple[str, float, pd.Series]], why: dict[str, str] | None = None) -> pd.DataFrame:
-    """Figures of a document beside ours over seeds: mean, least and largest, and whether its own lies between those.
+def by_time(data: Dataset) -> tuple[Dataset, Dataset, Dataset]:
+    """The documents' split, each part in the order of its users and times, in which they number items."""
+    parts = splits.temporal_per_user(data) if data.timestamp is not None else splits.random(data, (0.7, 0.15, 0.15))
+    train, valid, test = (part.take(user_then_time(part)) for part in parts)
+    return train, valid, test
+
+
+def user_then_time(data: Dataset) -> np.ndarray:
+    """The rows in the order of their users and, for each, of time, where it is known."""
+    return np.lexsort((data.item if data.timestamp is None else data.timestamp, data.user))
+
+
+def over_seeds(
+    model: Model,
+    solver: Solver,
+    parts: Sequence[Dataset],
+    hyper: Hyper,
+    num_seeds: int,
+    epochs: int,
+    patience: int | None = 5,
+) -> tuple[pd.DataFrame, Sweep]:
+    """One setting from several starts, a row each, with its validation and test errors."""
+    train, valid, test = parts
+    given = jax.random.key(0), model, solver, train, valid
+    grid = {"seed": range(num_seeds)}
+    runs = jaxmf.sweep(*given, grid=grid, hyper=hyper, epochs=epochs, patience=patience, keep="all", progress=True)
+    table = runs.to_frame()
+    errors = pd.DataFrame([evaluate.rating(model, runs.params(member), test) for member in table.index])
+    table = table[["rank", "l2", "learning_rate", "seed", "epoch", "valid_loss", "seconds", "dtype"]]
+    table = table.rename(columns={"epoch": "best_epoch", "valid_loss": "valid_mse"})
+    return table.assign(test_mse=errors["mse"], test_rmse=errors["rmse"]), runs
+
+
+def compared(rows: Sequence[tuple[str, Any, Any]], why: dict[str, str] | None = None) -> pd.DataFrame:
+    """Figures of a document beside ours: mean, least and largest over seeds, and whether its own lies between those.
 
     Args:
-      rows: for each figure its name, what the document prints, and ours, one per seed.
+      rows: for each figure its name, what the document prints, and ours: a Series with one number per seed, or a value
+        that no seed changes, of which `within` says whether it is the printed one to the printed digits.
       why: name -> why they differ, where they do.
     """
-    table = pd.DataFrame(
-        [(name, printed, own.mean(), own.min(), own.max(), len(own)) for name, printed, own in rows],
-        columns=["figure", "document", "ours", "least", "largest", "seeds"],
-    )
-    within = table["document"].between(table["least"], table["largest"])
-    return table.assign(within=within.map({True: "yes", False: "no"}), why=table["figure"].map(why or {}).fillna(""))
+    found = []
+    for name, printed, own in rows:
+        if isinstance(own, pd.Series):
+            low, high = own.min(), own.max()
+            known = {"ours": own.mean(), "least": low, "largest": high, "seeds": len(own)}
+            within = low <= printed <= high
+        else:
+            digits = len(str(printed).partition(".")[2]) if isinstance(printed, float) else 0
+            known = {"ours": own}
+            within = own == printed if isinstance(own, str) else round(float(own), digits) == printed
+        found.append({"figure": name, "document": str(printed)} | known | {"within": "yes" if within else "no"})
+    table = pd.DataFrame(found, columns=["figure", "document", "ours", "least", "largest", "seeds", "within"])
+    return table.assign(seeds=table["seeds"].astype("Int64"), why=table["figure"].map(why or {}).fillna(""))
+
+
+def shown(document: pd.DataFrame) -> pd.DataFrame:
+    """What `compared` returned, in text: numbers of ours to one digit more than the document prints."""
+
+    def cell(value: Any, printed: str) -> str:
+        if pd.isna(value) or value == "":
+            return ""
+        try:
+            number = float(value)
+        except ValueError:
+            return str(value)
+        return f"{number:.{len(printed.partition('.')[2]) + ('.' in printed or number % 1 > 0)}f}"
+
+    text = document.astype(object)
+    for name in ("ours", "least", "largest"):
+        text[name] = [cell(*pair) for pair in zip(document[name], text["document"], strict=True)]
+    return text.assign(seeds=["" if pd.isna(n) else str(n) for n in document["seeds"]])

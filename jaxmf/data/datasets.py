@@ -28,7 +28,7 @@ def planted(seed: int = 42) -> tuple[Dataset, Dataset]:
     >>> len(train), len(test), train.num_users, test.num_items
     (952, 238, 100, 60)
     """
-    noisy, train_pairs, test_pairs, _ = _planted_draws(seed)
+    noisy, train_pairs, test_pairs, _ = planted_draws(seed)
     num_users, num_items = noisy.shape
 
     def as_dataset(pairs: np.ndarray, name: str) -> Dataset:
@@ -45,7 +45,7 @@ def planted(seed: int = 42) -> tuple[Dataset, Dataset]:
     return as_dataset(train_pairs, "planted-train"), as_dataset(test_pairs, "planted-test")
 
 
-def _planted_draws(
+def planted_draws(
     seed: int, num_users: int = 100, num_items: int = 60, rank: int = 4, observed: float = 0.2
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.random.Generator]:
     """The noisy matrix, train and test pairs (n, 2), and the generator; the order of the draws is part of the data."""

@@ -19,6 +19,7 @@ WORDS = {
     "l2_bias": "λ of biases",
     "reg_exponent": "ν",  # noqa: RUF001
     "learning_rate": "learning rate",
+    "rmse": "RMSE",
     "train_loss": "training loss",
     "valid_loss": "validation loss",
     "valid_rmse": "validation RMSE",

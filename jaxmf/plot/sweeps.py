@@ -42,24 +42,29 @@ def panel(table: pd.DataFrame, metrics: Sequence[str], x: str, lines: str | None
     Args:
       table: one row per member, as `Sweep.to_frame` gives it.
       metrics: columns of it; those that it lacks are left out.
-      x, lines: the two numbers, such as "rank" and "l2".
+      x, lines: the two numbers, such as "rank" and "l2"; x may also be a column of ordered categories.
     """
+    numeric, numbered = (name is None or pd.api.types.is_numeric_dtype(table[name]) for name in (x, lines))
     metrics = [metric for metric in metrics if metric in table]
     figure = panels(-(-len(metrics) // 2), min(2, len(metrics)))
     for axes, metric in zip(figure.axes, metrics, strict=False):
         groups = [("", table)] if lines is None else by(table.sort_values(lines), lines)
         for (name, runs), style in zip(groups, styles(), strict=False):
-            found = runs.groupby(x)[metric].agg(["mean", "sem"])
-            label = f"{WORDS.get(lines, lines)} = {name}" if lines else None
-            axes.errorbar(found.index, found["mean"], found["sem"].fillna(0), label=label, capsize=3, **style)
+            found = runs.groupby(x, observed=True)[metric].agg(["mean", "sem"])
+            places = found.index if numeric else found.index.astype(str)
+            label = (f"{WORDS.get(lines, lines)} = {name}" if numbered else name) if lines else None
+            axes.errorbar(places, found["mean"], found["sem"].fillna(0), label=label, capsize=3, **style)
         axes.set(xlabel=WORDS.get(x, x), ylabel=WORDS.get(metric, metric))
         if x.startswith(("l2", "learning_rate")) and table[x].min() > 0:
             axes.set_xscale("log")
             axes.minorticks_off()
-        axes.set_xticks(ticks := sorted(table[x].unique()), [f"{tick:g}" for tick in ticks])
+        if numeric:
+            axes.set_xticks(ticks := sorted(table[x].unique()), [f"{tick:g}" for tick in ticks])
     for axes in figure.axes[len(metrics) :]:
         axes.set_visible(False)
-    if lines is not None:
+    if lines is not None and len(metrics) == 1:
+        figure.axes[0].legend()
+    elif lines is not None:
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 

@@ -20,7 +20,7 @@ def test_planted_matches_the_lecture():
 
 
 def test_planted_stream_reaches_the_printed_gradient():
-    noisy, train_pairs, _, rng = datasets._planted_draws(42)
+    noisy, train_pairs, _, rng = datasets.planted_draws(42)
     train, _ = datasets.planted(42)
     assert np.array_equal(np.c_[train.user, train.item], train_pairs)
     R, mask = np.zeros((5, 5)), np.zeros((5, 5))
@@ -34,10 +34,10 @@ def test_planted_stream_reaches_the_printed_gradient():
 
 
 def test_planted_matrix_has_rank_four_around_a_constant():
-    noisy = datasets._planted_draws(0)[0]
+    noisy = datasets.planted_draws(0)[0]
     values = np.linalg.svd(noisy - noisy.mean(), compute_uv=False)
     assert values[3] > 2 * values[4]
-    assert not np.array_equal(noisy, datasets._planted_draws(42)[0])
+    assert not np.array_equal(noisy, datasets.planted_draws(42)[0])
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,7 @@ def test_a_stationary_point_passes(model, ratings):
 
 def test_the_lecture_s_gradient():
     """∂L/∂U[0,0] of the first 5 × 5 block, whose arrays continue the data's generator."""
-    _, _, _, rng = datasets._planted_draws(42)
+    _, _, _, rng = datasets.planted_draws(42)
     train, _ = datasets.planted(42)
     U, V = rng.normal(0, 0.5, (5, 3)), rng.normal(0, 0.5, (5, 3))
     block = train.take((train.user < 5) & (train.item < 5)).ratings
