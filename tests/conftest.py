@@ -17,6 +17,14 @@ if jax.__version_info__ < (0, 10):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
 
 
+@pytest.fixture(autouse=True, scope="session")
+def programs(tmp_path_factory):
+    """The command line, run as a process, keeps its programs here and not in the user's folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder := tmp_path_factory.mktemp("programs")))
+        yield folder
+
+
 @pytest.fixture(scope="session")
 def latest_small():
     """MovieLens latest-small, from the folder that JAXMF_DATA names."""

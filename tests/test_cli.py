@@ -99,6 +99,21 @@ def test_version(jaxmf):
     assert jaxmf("--version") == Ended(0, f"jaxmf {version('jaxmf')}\n", "")
 
 
+def test_programs_are_compiled_once(table, tmp_path, programs, monkeypatch):
+    """The second process finds those of the first, without a word, and fits to the same bits."""
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # JAX has set it in this process
+    fits = []
+    for out in ("first", "second"):
+        line = ["fit", "--data", str(table), *SMALL_FIT, "--quiet", "--out", str(tmp_path / out)]
+        done = subprocess.run([sys.executable, "-m", "jaxmf", *line], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        kept = {path.name for path in programs.iterdir() if path.name.endswith("-cache")}
+        fits.append((kept, pd.read_csv(tmp_path / out / "history.csv").drop(columns="seconds")))
+    assert fits[0][0]
+    assert fits[1][0] == fits[0][0]
+    pd.testing.assert_frame_equal(fits[0][1], fits[1][1], check_exact=True)
+
+
 HEAVY = "print([name for name in ('jax', 'pandas', 'matplotlib', 'sklearn') if name in sys.modules], file=sys.stderr)"
 
 
