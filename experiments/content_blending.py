@@ -93,7 +93,7 @@ def squared_errors(fits: dict[str, Fitted], parts: Sequence[Dataset]) -> pd.Data
     """Squared error of every test rating, model and seed, with the user and the number of the item's ratings."""
     train, _, test = parts
     seen = np.bincount(train.item, minlength=train.num_items)[test.item]
-    labels = [*(f"{a}" if b == a + 1 else f"{a} to {b - 1}" for a, b in pairwise(EDGES)), f"{EDGES[-1]} and more"]
+    labels = [*(f"{a}" if b == a + 1 else f"{a} to {b - 1}" for a, b in pairwise(EDGES)), f"{EDGES[-1]}+"]
     about = pd.DataFrame({"user": test.user, SEEN: pd.cut(seen, [*EDGES, np.inf], right=False, labels=labels)})
     runs = [(name, seed, fit.runs) for name, fit in fits.items() for seed in fit.table.index]
     ways = [(name, seed, own.model(seed), own.params(seed)) for name, seed, own in runs]

@@ -125,8 +125,8 @@ def curves(history: pd.DataFrame, metric: str, settings: Sequence[str]) -> Figur
     axes = figure.axes[0]
     words = [WORDS.get(name, name) for name in settings]
     rows = history[list(settings)].itertuples(index=False)
-    rows = ([value if isinstance(value, str) else f"{value:g}" for value in row] for row in rows)
-    names = [", ".join(f"{word} = {value}" for word, value in zip(words, row, strict=True)) for row in rows]
+    parts = ([v if isinstance(v, str) else f"{w} = {v:g}" for w, v in zip(words, row, strict=True)] for row in rows)
+    names = [", ".join(part) for part in parts]
     means = history.assign(setting=names).pivot_table(metric, "epoch", "setting", aggfunc="mean", dropna=False)
     order = means.min().sort_values().index
     for name in order[len(COLORS) :]:
