@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy import stats
 
 from jaxmf import named, output, plot
 from jaxmf.data import Dataset
@@ -80,3 +81,13 @@ def compared(rows: Sequence[tuple[str, float, pd.Series]], why: dict[str, str] |
     )
     within = table["document"].between(table["least"], table["largest"])
     return table.assign(within=within.map({True: "yes", False: "no"}), why=table["figure"].map(why or {}).fillna(""))
+
+
+def spread(table: pd.DataFrame, by: list[str], columns: list[str]) -> pd.DataFrame:
+    """Mean of columns over seeds with a 95 % t interval, `low` and `high`, of the last of them."""
+    groups = table.groupby(by, sort=False)
+    found = groups[columns].mean()
+    error, count = groups[columns[-1]].sem(), groups.size()
+    reach = stats.t.ppf(0.975, count - 1) * error
+    found["low"], found["high"] = found[columns[-1]] - reach, found[columns[-1]] + reach
+    return found.reset_index()

@@ -1,0 +1,179 @@
+"""How time and memory of an epoch grow with the number of ratings, the rank, and the members of a sweep.
+
+    python -m experiments.scaling [--out FOLDER] [--smoke]
+
+1. Does the time of an epoch grow as the count of its operations does?
+2. How many bytes does a compiled epoch need, and where does memory end the growth?
+
+Biased factorization on synthetic ratings by `als`, `sgd` and `minibatch` with Adam. Members run one after another, as
+`jaxmf.sweep` runs them on a core, or at once under `vmap`, as on an accelerator. Writes tables (CSV), a figure and
+summary.md; float32. Nothing is chosen here and no error is judged.
+"""
+
+import time
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+import jaxmf
+from experiments.setting import setting
+from jaxmf import Hyper, models, plot
+from jaxmf.data import Dataset, datasets
+from jaxmf.output import markdown
+from jaxmf.recipes import RECIPES
+from jaxmf.training import start
+
+SEED, GIB = 0, 2**30
+MOST_BYTES = 10 * GIB
+NUM_USERS, NUM_ITEMS = 2000, 3000
+HYPER = Hyper(l2=0.1, learning_rate=0.001)
+SEQUENCE, VMAP = "members in sequence", "members under vmap"
+SIZES = {
+    "ratings": (30_000, 100_000, 300_000, 1_000_000, 3_000_000),
+    "rank": (4, 8, 16, 32, 64, 128, 256, 512),
+    SEQUENCE: (1, 2, 4, 8, 16),
+    VMAP: (1, 4, 16, 64, 256),
+}
+SMALL = {"ratings": (300, 600), "rank": (2, 4), SEQUENCE: (1, 2), VMAP: (1, 2)}
+FIXED = {"ratings": 100_000, "rank": 16}  # where they do not vary
+LAST = 3  # points that a slope is fitted to
+
+
+class Program(NamedTuple):
+    """A compiled epoch `run(keys, state)`, the state that all its members start from, and what is known beforehand."""
+
+    run: Callable[[jax.Array, Any], Any]
+    begin: Callable[[], Any]
+    known: dict[str, Any]
+
+
+@cache
+def data(num_ratings: int) -> Dataset:
+    """Ratings of any number, by and of the same users and items."""
+    return datasets.synthetic(NUM_USERS, NUM_ITEMS, num_ratings, seed=SEED)
+
+
+@cache
+def compiled(name: str, ratings: int, rank: int, lanes: int) -> Program:
+    """The epoch of so many members at once."""
+    model, (solver, _) = models.biased_mf(rank), RECIPES[name]
+    clock = time.perf_counter()
+    batch = jaxmf.prepare(solver, data(ratings))
+    known: dict[str, Any] = {"prepare_seconds": time.perf_counter() - clock}
+    epoch = jaxmf.make_fit(model, solver, epochs=1, track=False)
+
+    def begin() -> Any:
+        state = start(jax.random.key(SEED), model, solver, batch, HYPER)
+        return state if lanes == 1 else jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (lanes, *leaf.shape)), state)
+
+    def run(keys: jax.Array, state: Any, batch: Any) -> Any:
+        def step(key: jax.Array, state: Any) -> Any:
+            return epoch(key, batch, HYPER, state)[0]
+
+        return step(keys, state) if lanes == 1 else jax.vmap(step)(keys, state)
+
+    keys = jax.random.key(SEED) if lanes == 1 else jax.random.split(jax.random.key(SEED), lanes)
+    clock = time.perf_counter()
+    program = jax.jit(run).lower(keys, jax.eval_shape(begin), batch).compile()
+    known["compile_seconds"] = time.perf_counter() - clock
+    found = program.memory_analysis()
+    sizes = {f"{part}_bytes": getattr(found, f"{part}_size_in_bytes") for part in ("argument", "output", "temp")}
+    layout = sum(leaf.nbytes for leaf in jax.tree.leaves(batch.layout))
+    known |= sizes | {"bytes": sum(sizes.values()), "layout_bytes": layout}
+    return Program(lambda keys, state: jax.block_until_ready(program(keys, state, batch)), begin, known)
+
+
+def operations(name: str, ratings: int, rank: int) -> float:
+    """What the time of an epoch should be proportional to.
+
+    A gradient solver handles the D = rank + 1 numbers of two rows for every rating: n D. ALS makes one system for every
+    row, of order m = min(c, D) for c ratings, and factorizes it: Σ 2 c D m + m³ / 3, which is n k² + (U + I) k³ but for
+    factors where every row has more ratings than unknowns.
+    """
+    D, own = rank + 1.0, data(ratings)
+    if name != "als":
+        return len(own) * D
+    c = np.concatenate([np.bincount(rows) for rows in (own.user, own.item)]).astype(float)
+    m = np.minimum(c, D)
+    return float(np.sum(2 * c * D * m + m**3 / 3))
+
+
+def measure(axis: str, value: int, base: dict[str, int], names: tuple[str, ...], rounds: int) -> pd.DataFrame:
+    """A row for each solver: bytes, and the median seconds of rounds that alternate between those that fit."""
+    size = base | ({axis: value} if axis in base else {})
+    members, lanes = (1 if axis in base else value), (value if axis == VMAP else 1)
+    keys = jax.random.split(jax.random.key(SEED), members)
+    rows, running = [], {}
+    for name in names:
+        program = compiled(name, size["ratings"], size["rank"], lanes)
+        fits = program.known["bytes"] <= MOST_BYTES
+        work = operations(name, size["ratings"], size["rank"]) * members
+        rows.append({"axis": axis, "value": value, "solver": name, **size, "members": members, "operations": work})
+        rows[-1] |= {"seconds": np.nan, **program.known, "dtype": str(data(size["ratings"]).ratings.value.dtype)}
+        if fits:
+            running[name] = program.run, program.begin()
+    seconds: dict[str, list[float]] = {name: [] for name in running}
+    for _ in range(rounds + 1):
+        for name, (run, state) in running.items():
+            clock = time.perf_counter()
+            for own in [keys] if lanes > 1 else keys:
+                run(own, state)
+            seconds[name].append(time.perf_counter() - clock)
+    for row in rows:
+        if row["solver"] in running:
+            row["seconds"] = float(np.median(seconds[row["solver"]][1:]))  # the first one warms up
+    return pd.DataFrame(rows)
+
+
+def slope(x: pd.Series, y: pd.Series) -> float:
+    """Least squares in log-log over the last points."""
+    known = y.notna()
+    return float(np.polyfit(np.log(x[known][-LAST:]), np.log(y[known][-LAST:]), 1)[0])
+
+
+def slopes(table: pd.DataFrame) -> pd.DataFrame:
+    """Fitted exponents beside that of the count of operations at the same points."""
+    rows = []
+    for (axis, solver), own in table.groupby(["axis", "solver"], sort=False):
+        timed = own.dropna(subset="seconds")
+        row = {"axis": axis, "solver": solver, "from": timed["value"].iloc[-LAST:].iloc[0], "to": timed["value"].max()}
+        row |= {"seconds": slope(timed["value"], timed["seconds"])}
+        row |= {"operations": slope(timed["value"], timed["operations"]), "bytes": slope(own["value"], own["bytes"])}
+        rows.append(row | {"dtype": own["dtype"].iloc[0]})
+    return pd.DataFrame(rows)
+
+
+def in_words(found: dict[str, Any]) -> list[str]:
+    """The paragraphs of summary.md; every number in them is in a table beside it."""
+    return ["# Scaling", markdown(found["slopes"]), markdown(found["measurements"])]
+
+
+def main() -> None:
+    """Run the study."""
+    here = setting("scaling", __doc__ or "", lambda: data(300))
+    names, sizes, rounds = (("als",), SMALL, 1) if here.smoke else (("als", "sgd", "adam"), SIZES, 5)
+    base = {axis: SMALL[axis][0] for axis in FIXED} if here.smoke else FIXED
+    about = {"sizes": sizes, "base": base, "solvers": names, "rounds": rounds, "most_bytes": MOST_BYTES}
+    manifest = here._replace(data=data(base["ratings"])).begin(about, SEED)
+    points = [(axis, value) for axis, values in sizes.items() for value in values]
+    rows = [measure(axis, value, base, names, rounds) for axis, value in tqdm(points)]
+    table = pd.concat(rows, ignore_index=True)
+    found = about | {"measurements": table, "slopes": slopes(table)}
+    for name in ("measurements", "slopes"):
+        here.table(name, found[name])
+    # The count of operations, through the last time that was measured.
+    last = table.dropna(subset="seconds").groupby(["axis", "solver"]).last()
+    factor = (last["seconds"] / last["operations"]).rename("factor").reset_index()
+    drawn = table.merge(factor, how="left").assign(seconds_theory=lambda t: t["operations"] * t["factor"])
+    here.figure("scaling", plot.scaling(drawn, ("seconds", "bytes")))
+    here.finish(manifest, in_words(found))
+
+
+if __name__ == "__main__":
+    main()

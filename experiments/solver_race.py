@@ -1,0 +1,232 @@
+"""All solvers on one objective: how near to its minimum, and how good on test, after so many epochs and seconds?
+
+    python -m experiments.solver_race [--data NAME] [--out FOLDER] [--smoke]
+
+1. Which λ, λ_b and ν make the objective? Validation says, by ALS on a small grid.
+2. Which learning rate has each gradient solver? The one with the lowest objective after half of the race's epochs.
+3. How many epochs, and seconds, until a solver is within 1 % and 0.1 % of the lowest objective? What is its test error?
+
+All solvers start from the same parameters, ten seeds of them. `minibatch` steps on the mean objective L / |Ω|, `sgd` on
+one rating's share of L, so that their learning rates differ in size. Writes tables (CSV), figures and summary.md;
+float32. Test errors are drawn for every epoch and choose nothing.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+import pandas as pd
+from tqdm import tqdm
+
+import jaxmf
+from experiments.setting import Setting, default_data, setting, spread
+from jaxmf import Hyper, Model, Params, evaluate, metrics, models, plot
+from jaxmf.data import Dataset, Ratings
+from jaxmf.jobs import split_three
+from jaxmf.output import markdown
+from jaxmf.recipes import BATCH_SIZE, RECIPES, Recipe
+from jaxmf.solvers import Solver, minibatch, sgd
+
+SEED = 0
+GRID = {0.0: (5.0, 9.0, 13.0), 0.5: (1.0, 1.5, 2.0), 1.0: (0.1, 0.15, 0.2)}  # λ by ν
+BIAS_SHARES = (1 / 3, 2 / 3, 1.0)  # λ_b / λ
+FACTORS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # times the learning rate of the recipe
+NEAR = {"1 %": 0.01, "0.1 %": 0.001}
+RESOLUTION = 1e-6  # in float32, sums of this many ratings that are nearer than this are the same
+
+Parts = tuple[Dataset, Dataset, Dataset]
+Ways = dict[str, tuple[Solver, Hyper]]
+
+
+def decay(epochs: jax.Array) -> jax.Array:
+    """What a decaying learning rate is multiplied by."""
+    return 1 / (1 + epochs / 10)
+
+
+def entrants(num_ratings: int) -> dict[str, Recipe]:
+    """The solvers of the library's recipes, and two of them with decaying learning rates."""
+    steps = -(-num_ratings // BATCH_SIZE)
+
+    def adam(hyper: Hyper) -> optax.GradientTransformation:
+        return optax.adam(lambda step: hyper.learning_rate * decay(step / steps))
+
+    decaying = {"sgd": sgd(schedule=decay), "adam": minibatch(adam, BATCH_SIZE)}
+    others = {f"{name}, decaying": RECIPES[name]._replace(solver=solver) for name, solver in decaying.items()}
+    return {"als": RECIPES["als"]} | RECIPES | others
+
+
+def choose_objective(model: Model, parts: Parts, epochs: int) -> pd.DataFrame:
+    """Every λ, λ_b and ν of the grid by ALS, the lowest validation RMSE first."""
+    points = [(nu, l2, share * l2) for nu in GRID for l2 in GRID[nu] for share in BIAS_SHARES]
+    grid = [dict(zip(("reg_exponent", "l2", "l2_bias"), point, strict=True)) for point in points]
+    given = jax.random.key(SEED), model, RECIPES["als"].solver, parts[0]
+    runs = jaxmf.sweep(*given, grid=grid, epochs=epochs, track=False, keep="all", progress=True)
+    errors = [evaluate.rating(model, runs.params(member), parts[1])["rmse"] for member in range(len(grid))]
+    table = runs.to_frame()[["reg_exponent", "l2", "l2_bias", "epochs", "dtype"]].assign(valid_rmse=errors)
+    return table.sort_values("valid_rmse", ignore_index=True)
+
+
+def choose_rates(
+    model: Model, train: Dataset, hyper: Hyper, recipes: dict[str, Recipe], epochs: int
+) -> tuple[pd.DataFrame, Ways]:
+    """The objective by every gradient solver at every learning rate, and all solvers with those of the lowest."""
+    value = jax.jit(lambda params: models.objective(model, params, train.ratings, hyper))
+    tables, ways = [], {}
+    for name, (solver, rate) in tqdm(recipes.items(), desc="learning rates"):
+        ways[name] = solver, hyper
+        if rate is not None:
+            grid = [{"learning_rate": factor * rate, "seed": 0} for factor in FACTORS]
+            given = jax.random.key(SEED), model, solver, train
+            runs = jaxmf.sweep(*given, grid=grid, hyper=hyper, epochs=epochs, track=False, keep="all")
+            reached = pd.Series([float(value(runs.params(member))) for member in range(len(grid))])
+            table = runs.to_frame().assign(solver=name, objective=reached)
+            table["objective"] = table["objective"].where(table["status"] == "completed")
+            ways[name] = solver, runs.hyper(int(table["objective"].idxmin()))
+            tables.append(table.assign(chosen=table["objective"] == table["objective"].min()))
+    columns = ["solver", "learning_rate", "status", "epochs", "objective", "chosen", "dtype"]
+    return pd.concat(tables, ignore_index=True)[columns], ways
+
+
+def race(model: Model, parts: Parts, ways: Ways, num_seeds: int, epochs: int) -> pd.DataFrame:
+    """The objective, validation and test RMSE of every solver, seed and epoch."""
+    test = parts[2].ratings
+
+    def test_rmse(params: Params, valid: Ratings) -> jax.Array:
+        return metrics.rmse(test.value, model.predict(params, test.user, test.item), test.weight)
+
+    tables = []
+    for name, (solver, hyper) in tqdm(ways.items(), desc="race"):
+        given = jax.random.key(SEED), model, solver, *parts[:2]
+        options = {"hyper": hyper, "epochs": epochs, "monitor": test_rmse, "keep": "none"}
+        runs = jaxmf.sweep(*given, grid={"seed": range(num_seeds)}, **options)
+        tables.append(runs.history.assign(solver=name, dtype=runs.to_frame()["dtype"][0]))
+    return pd.concat(tables, ignore_index=True).rename(columns={"monitor": "test_rmse"})
+
+
+def clock(model: Model, train: Dataset, ways: Ways, rounds: int, epochs: int) -> pd.DataFrame:
+    """Seconds per epoch of fits that record nothing, one at a time, in rounds that alternate between the solvers."""
+    prepared = {name: jaxmf.prepare(solver, train) for name, (solver, _) in ways.items()}
+    rows = []
+    for number in tqdm(range(rounds + 1), desc="rounds"):  # the first one compiles
+        for name, (solver, hyper) in ways.items():
+            given = jax.random.key(SEED), model, solver, prepared[name]
+            fit = jaxmf.fit(*given, hyper=hyper, epochs=epochs, track=False)
+            row = {"solver": name, "round": number, "seconds": fit.history["seconds"][-1] / epochs}
+            rows.append(row | {"compile_seconds": fit.compile_seconds})
+    return pd.DataFrame(rows).assign(dtype=str(train.ratings.value.dtype))
+
+
+def ends(history: pd.DataFrame, seconds: pd.Series) -> pd.DataFrame:
+    """Of every solver and seed: the gap at the end, when it came near, and the test RMSE at the end and at the epoch
+    that validation prefers; infinite epochs and seconds where it never came near.
+    """
+    rows = []
+    for (solver, seed), run in history.groupby(["solver", "seed"], sort=False):
+        last, best = run.iloc[-1], run.loc[run["valid_rmse"].idxmin()]
+        row = {"solver": solver, "seed": seed, "gap": last["gap"]}
+        for name, share in NEAR.items():
+            epochs = run["epoch"][run["gap"] <= share].min()
+            row[f"epochs to {name}"] = epochs = np.inf if np.isnan(epochs) else float(epochs)
+            row[f"seconds to {name}"] = epochs * seconds[solver]
+        row |= {"best_epoch": best["epoch"], "best_test_rmse": best["test_rmse"], "test_rmse": last["test_rmse"]}
+        rows.append(row | {"dtype": last["dtype"]})
+    return pd.DataFrame(rows)
+
+
+def curves(history: pd.DataFrame, seconds: pd.Series) -> pd.DataFrame:
+    """The median over seeds and their band, by solver and epoch."""
+    groups = history.groupby(["solver", "epoch"], sort=False)[["gap", "test_rmse"]]
+    parts = {"": groups.median(), "_low": groups.min(), "_high": groups.max()}
+    table = pd.concat([part.add_suffix(suffix) for suffix, part in parts.items()], axis=1).reset_index()
+    return table.assign(seconds=table["epoch"] * table["solver"].map(seconds), dtype=history["dtype"].iloc[0])
+
+
+def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
+    """The paragraphs of summary.md; every number in them is in a table beside it."""
+    told, chosen = found["ends"], found["objectives"].iloc[0]
+    near = told.groupby("solver", sort=False)[[f"{what} to {name}" for name in NEAR for what in ("epochs", "seconds")]]
+    near = near.median().replace(np.inf, np.nan)
+    reached = near.assign(
+        **{"seconds per epoch": found["speed"], "gap": told.groupby("solver")["gap"].median()}
+    ).reset_index()
+    last = spread(told, ["solver"], ["test_rmse"])
+    best = spread(told, ["solver"], ["best_epoch", "best_test_rmse"]).sort_values("best_test_rmse")
+    winner = best.iloc[0]
+
+    def first(name: str) -> str:
+        order = near.sort_values(f"seconds to {name}").dropna(subset=f"seconds to {name}")
+        words = [
+            f"{solver} {row[f'seconds to {name}']:.2g} s ({row[f'epochs to {name}']:g} epochs)"
+            for solver, row in order.iterrows()
+        ]
+        return f"within {name}: {', '.join(words) or 'none'}"
+
+    return [
+        "# A race of solvers on one objective",
+        f"{here.data.describe()['name']}, {found['num_ratings']:,} ratings; split {found['split']} into train / "
+        f"valid / test of {' / '.join(f'{size:,}' for size in found['sizes'])}. Biased factorization of rank "
+        f"{found['rank']} with ν = {chosen['reg_exponent']:g}, λ = {chosen['l2']:g}, λ_b = {chosen['l2_bias']:g}, "  # noqa: RUF001
+        f"chosen on validation; {found['epochs']} epochs from the same {found['seeds']} starts, float32.",
+        "- **How long until the objective is near the lowest, medians over starts; who is not named never was:** "
+        + "; ".join(map(first, NEAR))
+        + f".\n- Best on test, each start at the epoch that validation prefers: {winner['solver']}, RMSE "
+        f"{winner['best_test_rmse']:.4f} ({winner['low']:.4f} to {winner['high']:.4f}).\n"
+        f"- From all starts ALS ends in the same place: within {found['ends_apart']:.1e} of the lowest objective.",
+        "![Objective and test RMSE by epoch and second](figures/race.png)",
+        "Lines are medians over starts, bands hold all of them. Seconds are those of the solver alone: medians of "
+        f"{found['rounds']} rounds that alternate between solvers, one fit at a time that records nothing, without "
+        "compilation. Times are of this machine and swing with its load.",
+        "## Epochs and seconds to come near",
+        markdown(reached),
+        f"The lowest objective is the least of all fits and of an ALS of {found['long']} epochs. A gap below "
+        f"{RESOLUTION:g} is counted as that. With a constant learning rate a gradient solver stops falling at a height "
+        "that grows with the rate; decaying rates are lr / (1 + epochs / 10).",
+        "## Test RMSE",
+        "With 95 % t intervals over starts, at the end:",
+        markdown(last),
+        "and at the epoch that validation prefers:",
+        markdown(best),
+        "## Learning rates",
+        f"`rates.csv` has the objective after {found['tried']} epochs; the lowest:",
+        markdown(found["rates"].query("chosen")[["solver", "learning_rate", "objective"]]),
+    ]
+
+
+def main() -> None:
+    """Run the study."""
+    here = setting("solver_race", __doc__ or "", default_data)
+    rank, seeds, epochs, rounds = (2, 2, 4, 1) if here.smoke else (16, 10, 100, 7)
+    sizes = {"rank": rank, "seeds": seeds, "epochs": epochs, "tried": epochs // 2, "long": 5 * epochs, "rounds": rounds}
+    searched = {"grid": list(GRID.items()), "bias_shares": BIAS_SHARES, "factors": FACTORS, "batch_size": BATCH_SIZE}
+    manifest = here.begin(sizes | searched, SEED)
+    data = here.data.take(np.arange(300)) if here.smoke else here.data
+    train, valid, test, split = split_three(data, SEED)
+    parts = train, valid, test
+    model, known = models.biased_mf(rank), entrants(len(train))
+    found: dict[str, Any] = sizes | {"num_ratings": len(data), "sizes": [len(part) for part in parts]}
+
+    found["objectives"] = choose_objective(model, parts, min(epochs, 20))
+    hyper = Hyper(**found["objectives"].loc[0, ["reg_exponent", "l2", "l2_bias"]])
+    recipes = {name: known[name] for name in (("als", "adam") if here.smoke else known)}
+    found["rates"], ways = choose_rates(model, train, hyper, recipes, sizes["tried"])
+    history = race(model, parts, ways, seeds, epochs)
+    given = jax.random.key(SEED), model, known["als"].solver, train
+    exact = jaxmf.fit(*given, hyper=hyper, epochs=sizes["long"], track=False).params
+    least = min(history["objective"].min(), float(models.objective(model, exact, train.ratings, hyper)))
+    history["gap"] = (history["objective"] / least - 1).clip(lower=RESOLUTION)
+    found["seconds"] = clock(model, train, ways, rounds, min(epochs, 20))
+    speed = found["seconds"][found["seconds"]["round"] > 0].groupby("solver", sort=False)["seconds"].median()
+    found["ends"] = ends(history, speed)
+    last = history[history["solver"] == "als"].groupby("seed")["gap"].last()
+    found |= {"speed": speed, "ends_apart": last.max(), "split": split}
+    drawn = curves(history, speed)
+    for name, table in {"curves": drawn, **found}.items():
+        if isinstance(table, pd.DataFrame):
+            here.table(name, table)
+    here.figure("race", plot.bands(drawn, ("gap", "test_rmse"), ("epoch", "seconds"), ("gap", "epoch", "seconds")))
+    here.finish(manifest, in_words(here, found))
+
+
+if __name__ == "__main__":
+    main()
