@@ -151,7 +151,45 @@ def slopes(table: pd.DataFrame) -> pd.DataFrame:
 
 def in_words(found: dict[str, Any]) -> list[str]:
     """The paragraphs of summary.md; every number in them is in a table beside it."""
-    return ["# Scaling", markdown(found["slopes"]), markdown(found["measurements"])]
+    table, fitted = found["measurements"], found["slopes"]
+    grown = [
+        f"- **{axis}: "
+        + ", ".join(f"{row.solver} {row.seconds:.2f} ({row.operations:.2f})" for row in own.itertuples())
+        + "**"
+        for axis, own in fitted.groupby("axis", sort=False)
+    ]
+    left_out = [
+        f"{row.solver} at {row.value:,} ({row.axis}), {row.bytes / GIB:.1f} GiB"
+        for row in table[table["seconds"].isna()].itertuples()
+    ]
+    timed = table.dropna(subset="seconds")
+    last = timed.loc[timed.groupby(["axis", "solver"], sort=False)["value"].idxmax()]
+    last = last.assign(**{"MiB": last["bytes"] / 2**20, "MiB of layout": last["layout_bytes"] / 2**20})
+    most = timed.loc[timed["bytes"].idxmax()]
+    return [
+        "# Scaling of an epoch",
+        f"Biased factorization of synthetic ratings by {NUM_USERS:,} users of {NUM_ITEMS:,} items; "
+        f"{found['base']['ratings']:,} ratings, rank {found['base']['rank']} and one member where they do not vary; "
+        "float32. The exponent of the time of an epoch, fitted to the last "
+        f"{LAST} points of each line, and in brackets that of the count of operations at the same points:",
+        "\n".join(grown),
+        f"- Most that ran: {most['bytes'] / GIB:.1f} GiB, {most['solver']} at {most['value']:,} ({most['axis']}). "
+        f"More than {MOST_BYTES / GIB:g} GiB is compiled but not run: {'; '.join(left_out) or 'none'}.",
+        "![Time and memory of an epoch](figures/scaling.png)",
+        f"Seconds are medians of {found['rounds']} warm rounds that alternate between the solvers, for all members of "
+        "the sweep; they are this machine's, and swing with its load. Dashed is the count of operations, through the "
+        "last point: n (k + 1) for the gradient solvers, as the number of Adam's dense steps grows with n too; for ALS "
+        "the sum of 2 c D m + m³ / 3 over all rows, with c ratings, D = k + 1 unknowns and m = min(c, D), which is of "
+        "the order of n k² + (U + I) k³ at most. Bytes are XLA's account of the compiled epoch: arguments (ratings, "
+        "layout and state), results and temporaries.",
+        "## Exponents",
+        markdown(fitted, "{:.2f}"),
+        "## The last point of every line",
+        markdown(
+            last[["axis", "value", "solver", "seconds", "compile_seconds", "prepare_seconds", "MiB", "MiB of layout"]],
+            "{:.3g}",
+        ),
+    ]
 
 
 def main() -> None:
@@ -171,7 +209,9 @@ def main() -> None:
     last = table.dropna(subset="seconds").groupby(["axis", "solver"]).last()
     factor = (last["seconds"] / last["operations"]).rename("factor").reset_index()
     drawn = table.merge(factor, how="left").assign(seconds_theory=lambda t: t["operations"] * t["factor"])
-    here.figure("scaling", plot.scaling(drawn, ("seconds", "bytes")))
+    label = {"seconds": "seconds per epoch", "bytes": "bytes of the program"}
+    drawn = drawn.rename(columns=label | {"seconds_theory": f"{label['seconds']}_theory"})
+    here.figure("scaling", plot.scaling(drawn, list(label.values())))
     here.finish(manifest, in_words(found))
 
 

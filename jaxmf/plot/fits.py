@@ -53,6 +53,8 @@ def bands(table: pd.DataFrame, metrics: Sequence[str], xs: Sequence[str], log: S
             axes.fill_between(runs[x], *band, color=style["color"], alpha=0.2, linewidth=0)
         axes.set(xlabel=WORDS.get(x, x), xscale="log" if x in log else "linear")
         axes.set_yscale("log" if metric in log else "linear")
+        if x in log:
+            axes.xaxis.set_major_formatter("{x:g}")
         if metric not in log:
             axes.set_ylim(*view(table[metric]))
     for axes, metric in zip(figure.axes[:: len(xs)], metrics, strict=True):
@@ -165,6 +167,7 @@ def scaling(table: pd.DataFrame, metrics: Sequence[str] = ("seconds", "bytes")) 
         axes.set_ylabel(WORDS.get(metric, metric))
     lines, labels = figure.axes[0].get_legend_handles_labels()
     if any(f"{metric}_theory" in table for metric in metrics):
-        lines, labels = lines + figure.axes[0].plot([], [], "k--", linewidth=1), [*labels, "theory"]
+        lines += figure.axes[0].plot([], [], "k--", linewidth=1)
+        labels.append("theory")
     figure.legend(lines, labels, loc="outside upper center", ncols=6)
     return figure
