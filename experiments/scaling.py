@@ -27,10 +27,11 @@ from jaxmf import Hyper, models, plot
 from jaxmf.data import Dataset, datasets
 from jaxmf.output import markdown
 from jaxmf.recipes import RECIPES
+from jaxmf.solvers.als import Layout
 from jaxmf.training import start
 
 SEED, GIB = 0, 2**30
-MOST_BYTES = 10 * GIB
+MOST_BYTES, MOST_SECONDS = 10 * GIB, 5.0  # a program that takes more is not run; rounds end after so long
 NUM_USERS, NUM_ITEMS = 2000, 3000
 HYPER = Hyper(l2=0.1, learning_rate=0.001)
 SEQUENCE, VMAP = "members in sequence", "members under vmap"
@@ -38,7 +39,7 @@ SIZES = {
     "ratings": (30_000, 100_000, 300_000, 1_000_000, 3_000_000),
     "rank": (4, 8, 16, 32, 64, 128, 256, 512),
     SEQUENCE: (1, 2, 4, 8, 16),
-    VMAP: (1, 4, 16, 64, 256),
+    VMAP: (1, 4, 16, 64, 256, 1024),
 }
 SMALL = {"ratings": (300, 600), "rank": (2, 4), SEQUENCE: (1, 2), VMAP: (1, 2)}
 FIXED = {"ratings": 100_000, "rank": 16}  # where they do not vary
@@ -59,12 +60,27 @@ def data(num_ratings: int) -> Dataset:
     return datasets.synthetic(NUM_USERS, NUM_ITEMS, num_ratings, seed=SEED)
 
 
+def operations(layout: Any, num_ratings: int, rank: int) -> float:
+    """What the time of an epoch should be proportional to, with D = rank + 1 numbers in a row.
+
+    A gradient solver handles two rows for every rating: n D. ALS makes one system for every row, of order m = min(c, D)
+    for c ratings, those that pad its bucket included, and factorizes it: Σ 2 c D m + m³ / 3, which is of the order of
+    n k² + (U + I) k³ where all rows have more ratings than unknowns.
+    """
+    D = rank + 1
+    if not isinstance(layout, Layout):
+        return float(num_ratings * D)
+    shapes = [position.shape for side in layout for position in side.position]
+    orders = [(rows, c, min(c, D)) for rows, c in shapes]
+    return float(sum(rows * (2 * c * D * m + m**3 / 3) for rows, c, m in orders))
+
+
 @cache
 def compiled(name: str, ratings: int, rank: int, lanes: int) -> Program:
     """The epoch of so many members at once."""
-    model, (solver, _) = models.biased_mf(rank), RECIPES[name]
+    model, (solver, _), own = models.biased_mf(rank), RECIPES[name], data(ratings)
     clock = time.perf_counter()
-    batch = jaxmf.prepare(solver, data(ratings))
+    batch = jaxmf.prepare(solver, own)
     known: dict[str, Any] = {"prepare_seconds": time.perf_counter() - clock}
     epoch = jaxmf.make_fit(model, solver, epochs=1, track=False)
 
@@ -86,22 +102,8 @@ def compiled(name: str, ratings: int, rank: int, lanes: int) -> Program:
     sizes = {f"{part}_bytes": getattr(found, f"{part}_size_in_bytes") for part in ("argument", "output", "temp")}
     layout = sum(leaf.nbytes for leaf in jax.tree.leaves(batch.layout))
     known |= sizes | {"bytes": sum(sizes.values()), "layout_bytes": layout}
+    known["operations"] = lanes * operations(batch.layout, ratings, rank)
     return Program(lambda keys, state: jax.block_until_ready(program(keys, state, batch)), begin, known)
-
-
-def operations(name: str, ratings: int, rank: int) -> float:
-    """What the time of an epoch should be proportional to.
-
-    A gradient solver handles the D = rank + 1 numbers of two rows for every rating: n D. ALS makes one system for every
-    row, of order m = min(c, D) for c ratings, and factorizes it: Σ 2 c D m + m³ / 3, which is n k² + (U + I) k³ but for
-    factors where every row has more ratings than unknowns.
-    """
-    D, own = rank + 1.0, data(ratings)
-    if name != "als":
-        return len(own) * D
-    c = np.concatenate([np.bincount(rows) for rows in (own.user, own.item)]).astype(float)
-    m = np.minimum(c, D)
-    return float(np.sum(2 * c * D * m + m**3 / 3))
 
 
 def measure(axis: str, value: int, base: dict[str, int], names: tuple[str, ...], rounds: int) -> pd.DataFrame:
@@ -113,21 +115,23 @@ def measure(axis: str, value: int, base: dict[str, int], names: tuple[str, ...],
     for name in names:
         program = compiled(name, size["ratings"], size["rank"], lanes)
         fits = program.known["bytes"] <= MOST_BYTES
-        work = operations(name, size["ratings"], size["rank"]) * members
-        rows.append({"axis": axis, "value": value, "solver": name, **size, "members": members, "operations": work})
-        rows[-1] |= {"seconds": np.nan, **program.known, "dtype": str(data(size["ratings"]).ratings.value.dtype)}
+        row = {"axis": axis, "value": value, "solver": name, **size, "members": members, "seconds": np.nan}
+        row |= program.known | {"operations": program.known["operations"] * members / lanes}
+        rows.append(row | {"dtype": str(data(size["ratings"]).ratings.value.dtype)})
         if fits:
             running[name] = program.run, program.begin()
     seconds: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(rounds + 1):
         for name, (run, state) in running.items():
-            clock = time.perf_counter()
-            for own in [keys] if lanes > 1 else keys:
-                run(own, state)
-            seconds[name].append(time.perf_counter() - clock)
+            if sum(seconds[name]) < MOST_SECONDS:
+                clock = time.perf_counter()
+                for own in [keys] if lanes > 1 else keys:
+                    run(own, state)
+                seconds[name].append(time.perf_counter() - clock)
     for row in rows:
         if row["solver"] in running:
-            row["seconds"] = float(np.median(seconds[row["solver"]][1:]))  # the first one warms up
+            warm = seconds[row["solver"]][1:] or seconds[row["solver"]]
+            row |= {"seconds": float(np.median(warm)), "rounds": len(warm)}
     return pd.DataFrame(rows)
 
 
@@ -176,12 +180,13 @@ def in_words(found: dict[str, Any]) -> list[str]:
         f"- Most that ran: {most['bytes'] / GIB:.1f} GiB, {most['solver']} at {most['value']:,} ({most['axis']}). "
         f"More than {MOST_BYTES / GIB:g} GiB is compiled but not run: {'; '.join(left_out) or 'none'}.",
         "![Time and memory of an epoch](figures/scaling.png)",
-        f"Seconds are medians of {found['rounds']} warm rounds that alternate between the solvers, for all members of "
-        "the sweep; they are this machine's, and swing with its load. Dashed is the count of operations, through the "
-        "last point: n (k + 1) for the gradient solvers, as the number of Adam's dense steps grows with n too; for ALS "
-        "the sum of 2 c D m + m³ / 3 over all rows, with c ratings, D = k + 1 unknowns and m = min(c, D), which is of "
-        "the order of n k² + (U + I) k³ at most. Bytes are XLA's account of the compiled epoch: arguments (ratings, "
-        "layout and state), results and temporaries.",
+        f"Seconds are medians of {found['rounds']} warm rounds that alternate between the solvers, of fewer where they "
+        f"take more than {MOST_SECONDS:g} s, for all members; they are this machine's, and swing with its load. Dashed "
+        "is the count of operations, through the last point: n (k + 1) for the gradient solvers, as the number of "
+        "Adam's dense steps grows with n too; for ALS the sum of 2 c D m + m³ / 3 over all rows of c ratings, those "
+        "that pad its bucket included, D = k + 1 unknowns and m = min(c, D), at most of the order of n k² + "
+        "(U + I) k³. Bytes are XLA's account of the compiled epoch: arguments (ratings, layout and state), results and "
+        "temporaries.",
         "## Exponents",
         markdown(fitted, "{:.2f}"),
         "## The last point of every line",
