@@ -4,12 +4,14 @@
 
 1. Does the time of an epoch grow as the count of its operations does?
 2. How many bytes does a compiled epoch need, and where does memory end the growth?
+3. Do more threads help LAPACK, which solves the systems of ALS?
 
 Biased factorization on synthetic ratings by `als`, `sgd` and `minibatch` with Adam. Members run one after another, as
 `jaxmf.sweep` runs them on a core, or at once under `vmap`, as on an accelerator. Writes tables (CSV), a figure and
 summary.md; float32. Nothing is chosen here and no error is judged.
 """
 
+import os
 import time
 from collections.abc import Callable
 from functools import cache
@@ -19,6 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 import jaxmf
@@ -31,7 +34,8 @@ from jaxmf.solvers.als import Layout
 from jaxmf.training import start
 
 SEED, GIB = 0, 2**30
-MOST_BYTES, MOST_SECONDS = 10 * GIB, 5.0  # a program that takes more is not run; rounds end after so long
+MOST_BYTES, MOST_MEMBERS = 10 * GIB, 256  # programs that are larger are compiled for their bytes, not run
+MOST_SECONDS = 5.0  # after which a program has no further round
 NUM_USERS, NUM_ITEMS = 2000, 3000
 HYPER = Hyper(l2=0.1, learning_rate=0.001)
 SEQUENCE, VMAP = "members in sequence", "members under vmap"
@@ -41,7 +45,7 @@ SIZES = {
     SEQUENCE: (1, 2, 4, 8, 16),
     VMAP: (1, 4, 16, 64, 256, 1024),
 }
-SMALL = {"ratings": (300, 600), "rank": (2, 4), SEQUENCE: (1, 2), VMAP: (1, 2)}
+SMALL = {"ratings": (300, 600), SEQUENCE: (1, 2), VMAP: (1, 2)}
 FIXED = {"ratings": 100_000, "rank": 16}  # where they do not vary
 LAST = 3  # points that a slope is fitted to
 
@@ -114,11 +118,10 @@ def measure(axis: str, value: int, base: dict[str, int], names: tuple[str, ...],
     rows, running = [], {}
     for name in names:
         program = compiled(name, size["ratings"], size["rank"], lanes)
-        fits = program.known["bytes"] <= MOST_BYTES
         row = {"axis": axis, "value": value, "solver": name, **size, "members": members, "seconds": np.nan}
         row |= program.known | {"operations": program.known["operations"] * members / lanes}
         rows.append(row | {"dtype": str(data(size["ratings"]).ratings.value.dtype)})
-        if fits:
+        if program.known["bytes"] <= MOST_BYTES and members <= MOST_MEMBERS:
             running[name] = program.run, program.begin()
     seconds: dict[str, list[float]] = {name: [] for name in running}
     for _ in range(rounds + 1):
@@ -133,6 +136,19 @@ def measure(axis: str, value: int, base: dict[str, int], names: tuple[str, ...],
             warm = seconds[row["solver"]][1:] or seconds[row["solver"]]
             row |= {"seconds": float(np.median(warm)), "rounds": len(warm)}
     return pd.DataFrame(rows)
+
+
+def by_threads(base: dict[str, int], rank: int, rounds: int) -> pd.DataFrame:
+    """Seconds of an ALS epoch by the number of threads that LAPACK may use, in rounds that alternate."""
+    program = compiled("als", base["ratings"], rank, 1)
+    key, state, rows = jax.random.key(SEED), program.begin(), []
+    for number in range(rounds):
+        for threads in (1, os.cpu_count()):
+            with threadpool_limits(threads, "blas"):
+                clock = time.perf_counter()
+                program.run(key, state)
+                rows.append({"rank": rank, "threads": threads, "round": number, "seconds": time.perf_counter() - clock})
+    return pd.DataFrame(rows).assign(dtype=str(data(base["ratings"]).ratings.value.dtype))
 
 
 def slope(x: pd.Series, y: pd.Series) -> float:
@@ -170,6 +186,10 @@ def in_words(found: dict[str, Any]) -> list[str]:
     last = timed.loc[timed.groupby(["axis", "solver"], sort=False)["value"].idxmax()]
     last = last.assign(**{"MiB": last["bytes"] / 2**20, "MiB of layout": last["layout_bytes"] / 2**20})
     most = timed.loc[timed["bytes"].idxmax()]
+    threads = found["threads"].groupby("threads")["seconds"].agg(["median", "min", "max"])
+    spans = ", ".join(
+        f"{row.median:.2g} s with {row.Index} ({row.min:.2g} to {row.max:.2g})" for row in threads.itertuples()
+    )
     return [
         "# Scaling of an epoch",
         f"Biased factorization of synthetic ratings by {NUM_USERS:,} users of {NUM_ITEMS:,} items; "
@@ -178,7 +198,10 @@ def in_words(found: dict[str, Any]) -> list[str]:
         f"{LAST} points of each line, and in brackets that of the count of operations at the same points:",
         "\n".join(grown),
         f"- Most that ran: {most['bytes'] / GIB:.1f} GiB, {most['solver']} at {most['value']:,} ({most['axis']}). "
-        f"More than {MOST_BYTES / GIB:g} GiB is compiled but not run: {'; '.join(left_out) or 'none'}.",
+        f"More than {MOST_BYTES / GIB:g} GiB or {MOST_MEMBERS} members are compiled but not run: "
+        f"{'; '.join(left_out) or 'none'}.\n"
+        f"- LAPACK has one thread here. An ALS epoch at rank {found['threads']['rank'].iloc[0]} by threads, median and "
+        f"span: {spans}. OPENBLAS_NUM_THREADS=1 sets it.",
         "![Time and memory of an epoch](figures/scaling.png)",
         f"Seconds are medians of {found['rounds']} warm rounds that alternate between the solvers, of fewer where they "
         f"take more than {MOST_SECONDS:g} s, for all members; they are this machine's, and swing with its load. Dashed "
@@ -201,14 +224,16 @@ def main() -> None:
     """Run the study."""
     here = setting("scaling", __doc__ or "", lambda: data(300))
     names, sizes, rounds = (("als",), SMALL, 1) if here.smoke else (("als", "sgd", "adam"), SIZES, 5)
-    base = {axis: SMALL[axis][0] for axis in FIXED} if here.smoke else FIXED
+    base = {"ratings": 300, "rank": 2} if here.smoke else FIXED
     about = {"sizes": sizes, "base": base, "solvers": names, "rounds": rounds, "most_bytes": MOST_BYTES}
     manifest = here._replace(data=data(base["ratings"])).begin(about, SEED)
     points = [(axis, value) for axis, values in sizes.items() for value in values]
-    rows = [measure(axis, value, base, names, rounds) for axis, value in tqdm(points)]
+    with threadpool_limits(1, "blas"):
+        rows = [measure(axis, value, base, names, rounds) for axis, value in tqdm(points)]
     table = pd.concat(rows, ignore_index=True)
-    found = about | {"measurements": table, "slopes": slopes(table)}
-    for name in ("measurements", "slopes"):
+    threads = by_threads(base, 2 if here.smoke else 256, rounds)
+    found = about | {"measurements": table, "slopes": slopes(table), "threads": threads}
+    for name in ("measurements", "slopes", "threads"):
         here.table(name, found[name])
     # The count of operations, through the last time that was measured.
     last = table.dropna(subset="seconds").groupby(["axis", "solver"]).last()
