@@ -56,7 +56,7 @@ def entrants(num_ratings: int) -> dict[str, Recipe]:
     for name, recipe in RECIPES.items():
         known[name] = recipe
         if name in decaying:
-            known[f"{name}, decaying"] = recipe._replace(solver=decaying[name])
+            known[f"decaying {name}"] = recipe._replace(solver=decaying[name])
     return known
 
 
