@@ -17,7 +17,7 @@ import pandas as pd
 from experiments.setting import RESULTS, shown
 from jaxmf import output
 
-NAMES = ("gradient_study", "sgd_movielens", "content_blending", "als_sweep", "latent_factors")
+NAMES = ("gradient_study", "sgd_movielens", "content_blending", "als_sweep", "latent_factors", "solver_race", "scaling")
 
 
 def overview(results: Path) -> str:

@@ -21,7 +21,17 @@ import pandas as pd
 from scipy import stats
 
 import jaxmf
-from experiments.setting import Setting, by_time, compared, default_data, over_seeds, setting, shown, user_then_time
+from experiments.setting import (
+    Setting,
+    by_time,
+    compared,
+    default_data,
+    over_seeds,
+    setting,
+    shown,
+    spread,
+    user_then_time,
+)
 from jaxmf import Hyper, Model, Params, Ratings, Rows, content, evaluate, models, plot, search, solvers
 from jaxmf.data import Dataset
 from jaxmf.output import markdown
@@ -225,27 +235,18 @@ def against_document(data: Dataset, parts: Sequence[Dataset], fits: dict[str, Fi
     return table
 
 
-def interval(table: pd.DataFrame) -> pd.DataFrame:
-    """Means over seeds, and the 95 % t interval of the test RMSE."""
-    columns = ["best_epoch", "valid_mse", "test_rmse", "precision", "recall"]
-    groups = table.groupby("variant", sort=False)
-    found = groups[columns].mean()
-    reach = stats.t.ppf(0.975, groups.size() - 1) * groups["test_rmse"].sem()
-    found.insert(3, "test_rmse, low", found["test_rmse"] - reach)
-    found.insert(4, "test_rmse, high", found["test_rmse"] + reach)
-    return found.reset_index()
-
-
 def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
     """The paragraphs of summary.md; every number in them is in a table beside it."""
-    own, chosen = interval(found["settings"]), interval(found["chosen"]).set_index("variant")
+    columns = ["best_epoch", "valid_mse", "precision", "recall", "test_rmse"]
+    own = spread(found["settings"], ["variant"], columns)
+    chosen = spread(found["chosen"], ["variant"], columns).set_index("variant")
     best = chosen["valid_mse"].idxmin()
     pair = found["paired"].set_index("variant").loc[best if best != PLAIN else FULL]
     ranking = found["ranking"].pivot_table("value", "model", "metric")["precision"]
     popularity = found["popularity"].pivot_table("test_rmse", SEEN, "variant", observed=True)
     cold = ", ".join(f"{name} {value:.4f}" for name, value in popularity.loc["0"].items())
     right, wrong = (own.set_index("variant")["test_rmse"][name] for name in (FULL, MISPLACED))
-    columns = ["variant", "rank", "l2", "document_rate", "status", "epoch", "train_loss", "valid_loss"]
+    tried = ["variant", "rank", "l2", "document_rate", "status", "epoch", "train_loss", "valid_loss"]
     best_trials = found["search"].sort_values("valid_loss").groupby("variant", sort=False).head(3)
     return [
         "# Biases, content, and both",
@@ -254,7 +255,7 @@ def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
         f"seeds, float32, predictions not clipped. Precision and recall are of each user's own test items, at {K}, "
         f"relevant from {THRESHOLD}; a user with none relevant counts as 0.",
         f"- **Chosen on validation: {best}, with a test RMSE of {chosen['test_rmse'][best]:.4f} "
-        f"({chosen['test_rmse, low'][best]:.4f} to {chosen['test_rmse, high'][best]:.4f}) and precision@10 "
+        f"({chosen['low'][best]:.4f} to {chosen['high'][best]:.4f}) and precision@10 "
         f"{chosen['precision'][best]:.4f}**; the damped bias has {ranking['damped_bias']:.4f}, random order "
         f"{ranking['random']:.4f}.\n"
         f"- User by user, {pair.name} differs from {pair['reference']} by {pair[DIFFERENCE]:+.4f} of MSE "
@@ -268,7 +269,7 @@ def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
         "![Validation MSE by epoch](figures/settings.png)",
         "## 2. Its search",
         f"The document's ranges, {found['trials']} trials for each model, the three best of each:",
-        markdown(best_trials[columns]),
+        markdown(best_trials[tried]),
         "Those chosen, over seeds:",
         markdown(chosen.reset_index()),
         "Rankings of each user's own test items, with bootstrap intervals over users, and differences from the damped "

@@ -26,7 +26,7 @@ from jax.flatten_util import ravel_pytree
 from tqdm import tqdm
 
 import jaxmf
-from experiments.setting import Setting, compared, setting, shown
+from experiments.setting import Setting, compared, setting, shown, spread
 from jaxmf import Hyper, Model, Params, Rows, evaluate, models, plot, solvers, splits
 from jaxmf.data import Dataset, Ratings, datasets
 from jaxmf.data.ratings import to_float64
@@ -252,18 +252,6 @@ def slices(train: Dataset, sweeps: int, size: int) -> tuple[dict[str, pd.DataFra
                 place = {"solver": name, "epoch": epoch, "a": flat @ plane[0], "b": flat @ plane[1]}
                 paths.append(pd.DataFrame([place]).astype({"a": float, "b": float}))
     return tables, pd.concat(paths, ignore_index=True), np.asarray(eigenvalues)
-
-
-def spread(table: pd.DataFrame, by: list[str], columns: list[str]) -> pd.DataFrame:
-    """Mean of columns over seeds with a 95 % t interval, `low` and `high`, of the last of them."""
-    from scipy import stats
-
-    groups = table.groupby(by, sort=False)
-    found = groups[columns].mean()
-    error, count = groups[columns[-1]].sem(), groups.size()
-    reach = stats.t.ppf(0.975, count - 1) * error
-    found["low"], found["high"] = found[columns[-1]] - reach, found[columns[-1]] + reach
-    return found.reset_index()
 
 
 def checked_gradient() -> tuple[float, float]:

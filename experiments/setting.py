@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from scipy import stats
 
 import jaxmf
 from jaxmf import Hyper, Model, evaluate, named, output, plot, splits
@@ -147,3 +148,13 @@ def shown(document: pd.DataFrame) -> pd.DataFrame:
     for name in ("ours", "least", "largest"):
         text[name] = [cell(*pair) for pair in zip(document[name], text["document"], strict=True)]
     return text.assign(seeds=["" if pd.isna(n) else str(n) for n in document["seeds"]])
+
+
+def spread(table: pd.DataFrame, by: list[str], columns: list[str]) -> pd.DataFrame:
+    """Mean of columns over seeds with a 95 % t interval, `low` and `high`, of the last of them."""
+    groups = table.groupby(by, sort=False)
+    found = groups[columns].mean()
+    error, count = groups[columns[-1]].sem(), groups.size()
+    reach = stats.t.ppf(0.975, count - 1) * error
+    found["low"], found["high"] = found[columns[-1]] - reach, found[columns[-1]] + reach
+    return found.reset_index()

@@ -1,4 +1,4 @@
-"""Figures of verifications: what they draw is what the tables hold, and every axis and line has its name."""
+"""Figures: what they draw is what the tables hold, and every axis and line has its name."""
 
 import numpy as np
 import pandas as pd
@@ -139,3 +139,44 @@ def test_agreement():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["hand", "other"]
     drawn = [line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata())]
     assert drawn == [[1e-16, 1e-19, 4e-16], [1e-16] * 2, [1e-10] * 2, [1e-9], [1e-9] * 2, [1e-6] * 2]
+
+
+def test_bands():
+    """A row per metric, a column per x; the band of a line holds its lowest and highest."""
+    table = pd.DataFrame({"solver": ["als"] * 3 + ["sgd"] * 3, "epoch": [1, 2, 3] * 2, "seconds": np.arange(1.0, 7.0)})
+    for metric, values in (("gap", 10.0 ** -np.arange(6)), ("test_rmse", np.linspace(1.0, 0.9, 6))):
+        table = table.assign(**{metric: values, f"{metric}_low": values / 2, f"{metric}_high": values * 2})
+    figure = plot.bands(table, ("gap", "test_rmse"), ("epoch", "seconds"), log=("gap", "seconds"))
+    panels = labelled(figure)
+    assert words(figure.legends[0]) == ["als", "sgd"]
+    assert [axes.get_xscale() for axes in panels] == ["linear", "log"] * 2
+    assert [axes.get_yscale() for axes in panels] == ["log", "log", "linear", "linear"]
+    assert [axes.get_ylabel() for axes in panels[::2]] == ["objective above the lowest, relative", "test RMSE"]
+    for axes, (metric, x) in zip(
+        panels, [(m, x) for m in ("gap", "test_rmse") for x in ("epoch", "seconds")], strict=True
+    ):
+        own = table[table["solver"] == "sgd"]
+        np.testing.assert_array_equal(lines(axes)["sgd"], own[[x, metric]])
+        edges = axes.collections[1].get_paths()[0].vertices
+        assert {tuple(edge) for edge in own[[x, f"{metric}_low"]].to_numpy()} <= {tuple(edge) for edge in edges}
+        assert edges[:, 1].max() == own[f"{metric}_high"].max()
+
+
+def test_scaling():
+    """A missing time is not drawn; theory is dashed where there is one."""
+    sizes = {"axis": ["ratings"] * 3 + ["rank"] * 3, "value": [10, 100, 1000, 2, 4, 8], "solver": "als"}
+    table = pd.DataFrame(sizes | {"seconds": [1.0, 2.0, np.nan, 3.0, 4.0, 5.0], "bytes": np.arange(1.0, 7.0)})
+    table["seconds_theory"] = 2 * table["value"]
+    figure = plot.scaling(table)
+    panels = labelled(figure)
+    assert [axes.get_xlabel() for axes in panels] == ["ratings", "rank"] * 2
+    assert [axes.get_ylabel() for axes in panels[::2]] == ["seconds, compilation excluded", "bytes"]
+    assert words(figure.legends[0]) == ["als", "theory"]
+    assert {axes.get_xscale() for axes in panels} == {axes.get_yscale() for axes in panels} == {"log"}
+    for axes, (metric, axis) in zip(
+        panels, [(m, a) for m in ("seconds", "bytes") for a in ("ratings", "rank")], strict=True
+    ):
+        own = table[table["axis"] == axis]
+        np.testing.assert_array_equal(lines(axes)["als"], own[["value", metric]])
+        dashed = [line.get_ydata() for line in axes.lines if line.get_linestyle() == "--" and len(line.get_xdata())]
+        np.testing.assert_array_equal(dashed, [own["seconds_theory"]] * (metric == "seconds"))

@@ -1,12 +1,13 @@
 """Figures of studies, sweeps and verifications: labelled, colour-blind safe, drawn without a display."""
 
-from jaxmf.plot.fits import convergence, error_by_solver, generalization, rankings, regularization
+from jaxmf.plot.fits import bands, convergence, error_by_solver, generalization, rankings, regularization, scaling
 from jaxmf.plot.style import save
 from jaxmf.plot.sweeps import curves, facets, heat_map, landscape, panel
 from jaxmf.plot.verification import agreement, descents, half_steps, mutants, remainders, step_sizes
 
 __all__ = [
     "agreement",
+    "bands",
     "convergence",
     "curves",
     "descents",
@@ -22,5 +23,6 @@ __all__ = [
     "regularization",
     "remainders",
     "save",
+    "scaling",
     "step_sizes",
 ]

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from jaxmf.plot.style import COLORS, by, panels, styles, view
+from jaxmf.plot.style import COLORS, WORDS, by, panels, styles, view
 
 
 def convergence(history: pd.DataFrame, baseline: float) -> Figure:
@@ -33,6 +33,33 @@ def convergence(history: pd.DataFrame, baseline: float) -> Figure:
                 axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_ylim(*view(history[history["model"] == model]["valid_rmse"], baseline))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
+    return figure
+
+
+def bands(table: pd.DataFrame, metrics: Sequence[str], xs: Sequence[str], log: Sequence[str] = ()) -> Figure:
+    """Metrics against one number or another, a row of panels per metric, one line per solver in its band.
+
+    Args:
+      table: columns solver, those of `metrics` and `xs`, and for each metric its band, `METRIC_low` and `METRIC_high`.
+      metrics, xs: columns of it, such as "test_rmse" and "epoch".
+      log: those of them that have logarithmic axes.
+    """
+    figure = panels(len(metrics), len(xs), width=5.4, height=3.8, sharey="row")
+    for axes, (metric, x) in zip(figure.axes, [(metric, x) for metric in metrics for x in xs], strict=True):
+        for (solver, runs), style in zip(by(table, "solver"), styles(), strict=False):
+            marked = np.unique(np.geomspace(1, len(runs), 9).astype(int)) - 1
+            axes.plot(runs[x], runs[metric], label=solver, markevery=marked.tolist(), **style)
+            band = runs[f"{metric}_low"], runs[f"{metric}_high"]
+            axes.fill_between(runs[x], *band, color=style["color"], alpha=0.2, linewidth=0)
+        axes.set(xlabel=WORDS.get(x, x), xscale="log" if x in log else "linear")
+        axes.set_yscale("log" if metric in log else "linear")
+        if x in log:
+            axes.xaxis.set_major_formatter("{x:g}")
+        if metric not in log:
+            axes.set_ylim(*view(table[metric]))
+    for axes, metric in zip(figure.axes[:: len(xs)], metrics, strict=True):
+        axes.set_ylabel(WORDS.get(metric, metric))
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=7)
     return figure
 
 
@@ -117,4 +144,30 @@ def regularization(search: pd.DataFrame) -> Figure:
         axes.set_xticks(ticks := sorted(search["l2"].unique()), [f"{tick:g}" for tick in ticks])
         axes.minorticks_off()
     figure.axes[0].legend()
+    return figure
+
+
+def scaling(table: pd.DataFrame, metrics: Sequence[str] = ("seconds", "bytes")) -> Figure:
+    """Costs against sizes in log-log, a row of panels per metric, a column per axis, one line per solver.
+
+    Args:
+      table: columns axis (what varies), value, solver, those of `metrics` and, if theory has something to say about a
+        metric, `METRIC_theory`, which is dashed.
+      metrics: columns of it; what is missing is not drawn.
+    """
+    columns = by(table, "axis")
+    figure = panels(len(metrics), len(columns), width=3.4, height=3, sharey="row")
+    for axes, (metric, (axis, runs)) in zip(figure.axes, [(m, own) for m in metrics for own in columns], strict=True):
+        for (solver, own), style in zip(by(runs, "solver"), styles(), strict=False):
+            axes.plot(own["value"], own[metric], label=solver, **style)
+            if f"{metric}_theory" in own:
+                axes.plot(own["value"], own[f"{metric}_theory"], color=style["color"], linestyle="--", linewidth=1)
+        axes.set(xlabel=axis, xscale="log", yscale="log")
+    for axes, metric in zip(figure.axes[:: len(columns)], metrics, strict=True):
+        axes.set_ylabel(WORDS.get(metric, metric))
+    lines, labels = figure.axes[0].get_legend_handles_labels()
+    if any(f"{metric}_theory" in table for metric in metrics):
+        lines += figure.axes[0].plot([], [], "k--", linewidth=1)
+        labels.append("theory")
+    figure.legend(lines, labels, loc="outside upper center", ncols=6)
     return figure
