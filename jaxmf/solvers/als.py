@@ -1,6 +1,6 @@
 """Alternating least squares: the exact minimizer of the objective in one side's rows at a time."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
@@ -9,13 +9,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve
 
-from jaxmf.data.checks import is_positive
+from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 _BUCKETS = 9
+_CACHED = 1 << 22  # bytes of designs that a CPU works on at once: more would leave its cache
+_AT_ONCE = 1 << 30  # and that other devices do
+_TINY = 1e-30
+
+Block = tuple[jax.Array, jax.Array, jax.Array]
+Solve = Callable[[Sequence[Block], jax.Array, jax.Array], jax.Array]
 
 
 class Buckets(NamedTuple):
@@ -40,38 +46,58 @@ class Layout(NamedTuple):
 
 
 @memoize
-def als(tol: float | None = None, rule: Literal["relative", "difference"] = "relative") -> Solver:
-    """Alternating least squares by Cholesky: users given items, then items given users, one sweep per epoch.
+def als(
+    tol: float | None = None,
+    rule: Literal["relative", "difference"] = "relative",
+    method: Literal["cholesky", "cg"] = "cholesky",
+    steps: int = 3,
+    max_memory: int | None = None,
+) -> Solver:
+    """Alternating least squares: users given items, then items given users, one sweep per epoch.
 
     Each row's block z (factors and bias together) solves its normal equations, with design rows d and targets t from
     `model.design`:
 
         (Σ w d dᵀ + n^ν diag(λ, …, λ_b)) z = Σ w t d
 
-    which is the exact minimum of the objective in that block, so the gradient there is 0 and the objective never rises.
+    "cholesky" solves them: z is the exact minimum of the objective in that block, where the gradient is 0. "cg" takes a
+    few steps of conjugate gradient from where the row is, without forming the matrix: z is nearer to the minimum, and
+    after some sweeps the objective is as low. Under either the objective never rises.
 
     Args:
       tol: stop, with status `converged`, once the rule below holds; None runs all epochs.
       rule: with Δ = ‖change of the user block‖ + ‖change of the item block‖ (Frobenius norms) in a sweep, "relative" is
         Δ < tol · (‖user block‖ + ‖item block‖), and "difference" is |Δ_previous − Δ| < tol.
+      method: "cholesky" or "cg", the faster the more unknowns a row has; `python benchmarks/peers.py cg` measures it.
+      steps: of conjugate gradient per row and half-step.
+      max_memory: bytes of the design rows that are worked on at once, at least those of one row; None is what stays in
+        the cache of a CPU, 4 MiB, and 1 GiB on other devices.
 
     Returns:
       a Solver for models with a `design` and a penalty that is a diagonal quadratic in the rows.
 
     Raises:
-      ValueError: `tol` is not positive, or `rule` unknown; at `check`, the model has no `design`, trains `shared`
-        leaves, or λ or λ_b is not positive.
+      ValueError: `tol`, `steps` or `max_memory` is not positive, or `rule` or `method` unknown; at `check`, the model
+        has no `design`, trains `shared` leaves, or λ or λ_b is not positive.
 
-    Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D); memory for the design rows
-    of all ratings, padded, and one m × m matrix per row. Normal equations are at least float32.
+    Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D), by CG O(c · D · steps);
+    memory beside the ratings: `max_memory`, and an m × m matrix for each row that is worked on. Sums are at least
+    float32.
 
     References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
-    Bell and Volinsky (2009).
+    Bell and Volinsky (2009); Takács, Pilászy and Tikk (2011), Applications of the conjugate gradient method for
+    implicit feedback collaborative filtering.
     """
     if tol is not None and not is_positive(tol):
         raise ValueError(f"als: tol must be positive or None, not {tol!r}")
     if rule not in ("relative", "difference"):
         raise ValueError(f"als: rule must be 'relative' or 'difference', not {rule!r}")
+    if method not in ("cholesky", "cg"):
+        raise ValueError(f"als: method must be 'cholesky' or 'cg', not {method!r}")
+    for name, number in (("steps", steps), ("max_memory", max_memory)):
+        if number is not None and not is_positive_integer(number):
+            raise ValueError(f"als: {name} must be a positive integer, not {number!r}")
+    rows: Solve = solve if method == "cholesky" else partial(descend, steps=steps)
 
     def init(model: Model, params: Params, hyper: Hyper) -> jax.Array:
         return jnp.array(jnp.inf, jax.tree.leaves(params.trained)[0].dtype)
@@ -81,7 +107,7 @@ def als(tol: float | None = None, rule: Literal["relative", "difference"] = "rel
     ) -> tuple[Params, jax.Array, StepInfo]:
         before = params.trained
         for side in ("user", "item"):
-            params = half_step(model, params, problem, hyper, side)
+            params = half_step(model, params, problem, hyper, side, rows, max_memory)
         after = params.trained
         change = _norm(jax.tree.map(jnp.subtract, after, before))
         if tol is None:
@@ -92,7 +118,7 @@ def als(tol: float | None = None, rule: Literal["relative", "difference"] = "rel
             converged = jnp.abs(state - change) < tol
         return params, change, StepInfo(converged)
 
-    return Solver(prepare, init, step, _check, "als")
+    return Solver(prepare, init, step, _check, "als" if method == "cholesky" else "als-cg")
 
 
 def prepare(ratings: Ratings) -> Layout:
@@ -102,30 +128,7 @@ def prepare(ratings: Ratings) -> Layout:
     )
 
 
-def half_step(model: Model, params: Params, problem: Problem, hyper: Hyper, side: Side) -> Params:
-    """All rows of one side at their exact minimum given the other side."""
-    assert model.design is not None
-    like = getattr(params.trained, side)
-    if not jax.tree.leaves(like):
-        return params
-    num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
-    ridge = ridge_of(model, params.trained, problem.weight, hyper, side, num_rows)
-    buckets: Buckets = getattr(problem.layout, side)
-    batch = take(problem.ratings, jnp.concatenate([position.reshape(-1) for position in buckets.position]))
-    blocks, first = [], 0
-    for position in buckets.position:
-        cells, shape = slice(first, first + position.size), position.shape
-        own = jax.tree.map(lambda leaf, cells=cells: leaf[cells], batch)
-        design, target = model.design(params, own, side)
-        design = pack(design, position.size).reshape(*shape, -1)
-        blocks.append((design, target.reshape(shape), own.weight.reshape(shape)))
-        first = cells.stop
-    solved = solve(blocks, ridge[buckets.rows])
-    table = jnp.append(solved, jnp.zeros_like(solved[:1]), axis=0)[buckets.place]
-    return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
-
-
-def solve(blocks: Sequence[tuple[jax.Array, jax.Array, jax.Array]], ridge: jax.Array) -> jax.Array:
+def solve(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array | None = None) -> jax.Array:
     """The minimizer z (D,) of Σ w (t − d·z)² + Σ ridge·z² for each of many rows, at least in float32.
 
     With X and t weighted by √w and R = diag(ridge), z = (XᵀX + R)⁻¹ Xᵀt, or, which is the same vector and cheaper for a
@@ -135,6 +138,7 @@ def solve(blocks: Sequence[tuple[jax.Array, jax.Array, jax.Array]], ridge: jax.A
       blocks: (d, t, w) of rows that are equally long, the shorter ones first: (m, c, D), (m, c) and (m, c), 0 for
         padding.
       ridge: (rows of all blocks, D), positive unless all weights of the row are 0.
+      start: has no say.
 
     Returns:
       (rows of all blocks, D).
@@ -155,10 +159,107 @@ def solve(blocks: Sequence[tuple[jax.Array, jax.Array, jax.Array]], ridge: jax.A
         else:
             systems.append((dot(X.mT, X), dot(t[:, None], X)[:, 0]))
     if systems:
-        # In one call: XLA takes longer to compile several than it saves by running them beside each other.
         A, b = (jnp.concatenate(parts) for parts in zip(*systems, strict=True))
         solved.append(jax.vmap(_solve)(A + jax.vmap(jnp.diag)(R[-len(b) :]), b))
     return jnp.concatenate(solved).astype(ridge.dtype)
+
+
+def descend(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array, steps: int) -> jax.Array:
+    """Steps of conjugate gradient from `start` towards what `solve` returns.
+
+    Args:
+      blocks, ridge: as in `solve`.
+      start: (rows of all blocks, D).
+      steps: how many.
+
+    Returns:
+      (rows of all blocks, D).
+    """
+    dtype = jnp.promote_types(ridge.dtype, jnp.float32)
+    R = jnp.where(ridge == 0, 1, ridge).astype(dtype)
+    dot = partial(jnp.matmul, precision="highest")
+    found, first = [], 0
+    for design, target, weight in blocks:
+        root, rows = jnp.sqrt(weight).astype(dtype), slice(first, first + len(design))
+        X, t, own = root[..., None] * design.astype(dtype), root * target.astype(dtype), R[rows]
+
+        def forward(z: jax.Array, X: jax.Array = X) -> jax.Array:
+            return dot(X, z[..., None])[..., 0]
+
+        def back(e: jax.Array, X: jax.Array = X) -> jax.Array:
+            return dot(e[:, None], X)[:, 0]
+
+        z = start[rows].astype(dtype)
+        direction = residual = back(t - forward(z)) - own * z
+        energy = jnp.sum(residual**2, axis=-1)
+        for _ in range(steps):
+            image = back(forward(direction)) + own * direction
+            length = energy / jnp.maximum(jnp.sum(direction * image, axis=-1), _TINY)
+            z = z + length[:, None] * direction
+            residual = residual - length[:, None] * image
+            before, energy = energy, jnp.sum(residual**2, axis=-1)
+            direction = residual + (energy / jnp.maximum(before, _TINY))[:, None] * direction
+        found.append(z)
+        first = rows.stop
+    return jnp.concatenate(found).astype(ridge.dtype)
+
+
+def half_step(
+    model: Model,
+    params: Params,
+    problem: Problem,
+    hyper: Hyper,
+    side: Side,
+    solve: Solve = solve,
+    max_memory: int | None = None,
+) -> Params:
+    """All rows of one side at their exact minimum given the other side, or as near as `solve` comes."""
+    view = model.design
+    assert view is not None
+    like = getattr(params.trained, side)
+    if not jax.tree.leaves(like):
+        return params
+    num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
+    buckets: Buckets = getattr(problem.layout, side)
+    ridge = ridge_of(model, params.trained, problem.weight, hyper, side, num_rows)[buckets.rows]
+    start = pack(like, num_rows)[buckets.rows]
+
+    def block(position: jax.Array) -> Block:
+        own = take(problem.ratings, position.reshape(-1))
+        design, target = view(params, own, side)
+        cells = pack(design, position.size).reshape(*position.shape, -1)
+        return cells, target.reshape(position.shape), own.weight.reshape(position.shape)
+
+    if max_memory is None:
+        max_memory = _CACHED if jax.default_backend() == "cpu" else _AT_ONCE
+    most = max(1, max_memory // (ridge.shape[1] * max(ridge.dtype.itemsize, 4)))
+    if sum(position.size for position in buckets.position) <= most:
+        # In one call: XLA takes longer to compile several than it saves by running them beside each other.
+        solved = [solve([block(position) for position in buckets.position], ridge, start)]
+    else:
+        solved, first = [], 0
+        for position in buckets.position:
+            own = slice(first, first + len(position))
+            parts = _parts(
+                position, ridge[own], start[own], max(1, most // position.shape[1]), len(problem.ratings.value)
+            )
+            found = jax.lax.map(lambda part: solve([block(part[0])], *part[1:]), parts)
+            solved.append(found.reshape(-1, ridge.shape[1])[: len(position)])
+            first = own.stop
+    table = jnp.concatenate([*solved, jnp.zeros_like(ridge[:1])])[buckets.place]
+    return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
+
+
+def _parts(position: jax.Array, ridge: jax.Array, start: jax.Array, most: int, padding: int) -> Any:
+    """The rows of a bucket in parts of at most `most`, with a leading axis of parts; rows that fill up are empty."""
+    number = -(-len(position) // most)
+    size = -(-len(position) // number)
+    lacking = number * size - len(position)
+
+    def cut(rows: jax.Array, fill: int) -> jax.Array:
+        return jnp.pad(rows, ((0, lacking), (0, 0)), constant_values=fill).reshape(number, size, -1)
+
+    return cut(position, padding), cut(ridge, 0), cut(start, 0)
 
 
 def _solve(A: jax.Array, b: jax.Array) -> jax.Array:

@@ -69,6 +69,9 @@ CASES = {
     "als-tol-0": (lambda: solvers.als(tol=0.0), "^als: tol must be positive or None, not 0.0"),
     "als-tol-negative": (lambda: solvers.als(tol=-1e-3), "^als: tol must be positive or None, not -0.001"),
     "als-tol-nan": (lambda: solvers.als(tol=float("nan")), "^als: tol must be positive or None, not nan"),
+    "als-method": (lambda: solvers.als(method="qr"), "^als: method must be 'cholesky' or 'cg', not 'qr'"),
+    "als-steps": (lambda: solvers.als(method="cg", steps=0), "^als: steps must be a positive integer, not 0"),
+    "als-memory": (lambda: solvers.als(max_memory=0.5), "^als: max_memory must be a positive integer, not 0.5"),
     "als-tol-word": (lambda: solvers.als(tol="small"), "^als: tol must be positive or None, not 'small'"),
     "als-rule": (
         lambda: solvers.als(1e-3, "absolute"),

@@ -141,6 +141,46 @@ def test_converges_at_the_sweep_of_the_loop(rule, tol):
     assert np.isnan(history["objective"][sweeps:]).all()
 
 
+@pytest.mark.parametrize("method", ["cholesky", "cg"])
+@pytest.mark.parametrize("max_memory", [1, 500, 2000])
+def test_rows_in_parts_are_the_same_rows(method, max_memory):
+    ratings, model = random_ratings(folds=True), MODELS["content"]
+    params = init(model, ratings, HYPER)
+    whole, parts = (
+        run(model, solvers.als(method=method, max_memory=memory), ratings, HYPER, 2, params=params)[0]
+        for memory in (None, max_memory)
+    )
+    assert_close(whole.params, parts.params, rtol=1e-9, atol=1e-12)
+
+
+@each_model
+def test_many_steps_of_conjugate_gradient_are_exact(model):
+    ratings = random_ratings(folds=True)
+    params = init(model, ratings, HYPER)
+    exact, near = (
+        run(model, solver, ratings, HYPER, 2, params=params)[0]
+        for solver in (solvers.als(), solvers.als(method="cg", steps=30))
+    )
+    assert_close(exact.params, near.params, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+@each_model
+def test_conjugate_gradient_never_rises(model, steps):
+    """And it keeps inactive columns and rows without weight at 0, and ends near the exact solver."""
+    ratings, hyper = random_ratings(folds=True), HYPER._replace(rank=2)
+    params = init(model, ratings, hyper)
+    state, history = run(model, solvers.als(method="cg", steps=steps), ratings, hyper, 30, params=params)
+    objectives = np.asarray(history["objective"])
+    assert (np.diff(objectives) < 1e-12 * objectives[0]).all()
+    exact = np.asarray(run(model, solvers.als(), ratings, hyper, 30, params=params)[1]["objective"])
+    assert objectives[-1] < exact[-1] * {1: 1.15, 3: 1.02}[steps]
+    trained = state.params.trained
+    for rows, n in zip((trained.user, trained.item), degrees(ratings), strict=True):
+        assert largest(rows["factors"][:, 2:]) == 0
+        assert largest(jax.tree.map(lambda leaf, n=n: leaf[n == 0], rows)) == 0
+
+
 def test_buckets_hold_every_rating_once():
     """Every row with ratings in one bucket, at its own positions; padding at most doubles a row."""
     ratings = random_ratings(num_users=50, num_items=12, num_ratings=400)
