@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-NAMES = ("gradient_study", "sgd_movielens", "als_sweep", "latent_factors", "solver_race")
+NAMES = ("gradient_study", "sgd_movielens", "als_sweep", "latent_factors", "solver_race", "scaling")
 
 if __name__ == "__main__":
     for name in NAMES:
