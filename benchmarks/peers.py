@@ -11,7 +11,7 @@
 Embedded data, 6,040 users, 3,706 items, a million ratings of which 90 % train, float32, two threads each; with --smoke
 everything is tiny and goes to a temporary folder. Medians of rounds that alternate between the ways, after one to warm
 up; compilation, laying out the data and a library's set-up are apart. Every way minimizes the same objective, penalized
-by λ per rating: ALS, exact or by conjugate gradient, and Adam factorize the residuals of damped biases, as LensKit does;
+by λ per rating: ALS, exact or by conjugate gradient, and Adam factorize residuals of damped biases, as LensKit does;
 SGD trains biases too. `pip install -e '.[bench]'` has the peers; one that is absent is skipped by name. Writes
 results/benchmarks/peers/.
 """
