@@ -73,7 +73,7 @@ class Sizes(NamedTuple):
     batch_size: int = 4096
     epochs: int = 10
     sweep_epochs: int = 5
-    rounds: int = 5
+    rounds: int = 3
 
 
 class Data(NamedTuple):
