@@ -1,0 +1,116 @@
+"""What the machine allows: work counted by formula, and the ceilings that the same run measures.
+
+A time is beside the roofline of Williams, Waterman and Patterson (2009): the work takes at least as long as its
+operations at the speed of a matrix product, and as its bytes at the speed of a copy. Bytes are what the algorithm
+touches, every gathered row once per rating, so that tables which stay in a cache may beat the second.
+"""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_FLOAT, _INDEX = 4, 4  # bytes
+_MATRIX, _COPY, _ROUNDS = 2048, 1 << 28, 5  # rows, bytes
+
+
+class Work(NamedTuple):
+    """Operations and bytes of one epoch."""
+
+    flops: float
+    bytes: float
+
+
+class Ceilings(NamedTuple):
+    """Operations per second of a matrix product in float32, and bytes per second of a copy, read and written."""
+
+    flops: float
+    bytes: float
+
+
+def als_work(counts: list[np.ndarray], k: int) -> Work:
+    """One exact sweep, with c ratings of a row (`counts`, an array per side) and k unknowns, m = min(c, k):
+
+        c k (m + 1)       the upper triangle of XᵀX, or for c < k, of XXᵀ with m (m + 1) k
+        2 c k             Xᵀt, or the way back from the dual solution
+        m³/3 + 2 m²       Cholesky, and two triangular solves
+
+    and per rating a row of the other side, its index and the rating; per row the solution.
+    """
+    flops = touched = 0.0
+    for c in (side[side > 0].astype(float) for side in counts):
+        m = np.minimum(c, k)
+        gram = np.where(c < k, m * (m + 1) * k, c * k * (k + 1))
+        flops += float(np.sum(gram + 2 * c * k + m**3 / 3 + 2 * m**2))
+        touched += float(np.sum(c * (_FLOAT * k + _INDEX + _FLOAT) + _FLOAT * k))
+    return Work(flops, touched)
+
+
+def cg_work(counts: list[np.ndarray], k: int, steps: int) -> Work:
+    """One sweep of conjugate gradient without the matrix: per rating and step, and once for the first residual, a dot
+    product and an addition of a row, 4 k operations; per row and step, 10 k for three vectors and two products.
+    """
+    flops = touched = 0.0
+    for c in (side[side > 0].astype(float) for side in counts):
+        flops += float(np.sum((steps + 1) * 4 * c * k + steps * 10 * k))
+        touched += float(np.sum((steps + 1) * c * (_FLOAT * k + _INDEX + _FLOAT) + 2 * _FLOAT * k))
+    return Work(flops, touched)
+
+
+def sgd_work(num_ratings: int, k: int) -> Work:
+    """One epoch of per-sample SGD with biases: a dot product (2 k) and p ← (1 − lr λ) p + (lr e) q for both rows (6 k);
+    both rows are read and written.
+    """
+    row = k + 1
+    return Work(8.0 * num_ratings * row, num_ratings * (4.0 * _FLOAT * row + 2 * _INDEX + _FLOAT))
+
+
+def adam_work(num_ratings: int, num_rows: int, k: int, batch_size: int) -> Work:
+    """One epoch of dense minibatch Adam: per rating 2 k for r̂ and 4 k for the gradient's rows, which are read twice and
+    written once; per step and parameter 2 for the penalty and 12 for Adam, and 8 numbers: gradient, parameter and both
+    moments are read and written.
+    """
+    dense = -(-num_ratings // batch_size) * num_rows * float(k)
+    touched = num_ratings * (6.0 * _FLOAT * k + 2 * _INDEX + _FLOAT) + 8 * _FLOAT * dense
+    return Work(6.0 * num_ratings * k + 14 * dense, touched)
+
+
+def measure(threads: int) -> Ceilings:
+    """The best of five: a product of 2048 × 2048 by NumPy and by JAX, and 256 MiB copied by all threads."""
+    A = np.ones((_MATRIX, _MATRIX), np.float32)
+    B = jnp.asarray(A)
+    product = jax.jit(jnp.matmul)
+    fastest = min(_best(lambda: A @ A), _best(lambda: product(B, B).block_until_ready()))
+    source, target = np.ones(_COPY // _FLOAT, np.float32), np.empty(_COPY // _FLOAT, np.float32)
+    parts = list(zip(np.array_split(target, threads), np.array_split(source, threads), strict=True))
+    with ThreadPoolExecutor(threads) as pool:
+        copied = _best(lambda: list(pool.map(lambda part: np.copyto(*part), parts)))
+    return Ceilings(2.0 * _MATRIX**3 / fastest, 2.0 * _COPY / copied)
+
+
+def beside(work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
+    """Columns: the work, what it reached, the ceilings, and the share of the roofline's speed."""
+    bound = max(work.flops / ceilings.flops, work.bytes / ceilings.bytes)
+    return {
+        "gflop": work.flops / 1e9,
+        "gigabytes": work.bytes / 1e9,
+        "gflops_reached": work.flops / seconds / 1e9,
+        "gflops_ceiling": ceilings.flops / 1e9,
+        "gigabytes_per_second_reached": work.bytes / seconds / 1e9,
+        "gigabytes_per_second_ceiling": ceilings.bytes / 1e9,
+        "share_of_ceiling": bound / seconds,
+    }
+
+
+def _best(call: Callable[[], Any]) -> float:
+    call()
+    seconds = []
+    for _ in range(_ROUNDS):
+        clock = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - clock)
+    return min(seconds)
