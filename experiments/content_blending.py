@@ -307,7 +307,8 @@ def main() -> None:
     found: dict[str, Any] = about | {"num_seeds": num_seeds}
     found["settings"] = pd.concat([fit.table for fit in own.values()], ignore_index=True)
 
-    search_models = {name: ways[name][0].with_rank(SPACE["rank"][1]) for name in (PLAIN, FULL, REDUCED)}
+    searched_names = (PLAIN, FULL) if smoke else (PLAIN, FULL, REDUCED)
+    search_models = {name: ways[name][0].with_rank(SPACE["rank"][1]) for name in searched_names}
     tried = [searched(name, model, parts, trials, steps) for name, model in search_models.items()]
     found["search"] = pd.concat(tried, ignore_index=True)
     best = found["search"].sort_values("valid_loss").groupby("variant", sort=False).first()

@@ -19,7 +19,7 @@ from jaxmf.data import Dataset
 from jaxmf.solvers import Solver
 from jaxmf.training import Sweep
 
-RESULTS = Path("results")
+RESULTS, SMOKE_USERS = Path("results"), 100
 
 
 class Setting(NamedTuple):
@@ -72,6 +72,9 @@ def setting(name: str, about: str, default: Callable[[], Dataset]) -> Setting:
     parser.add_argument("--smoke", action="store_true", help="little of everything, to see that the script works")
     asked = parser.parse_args()
     data = default() if asked.data is None else named.dataset(asked.data)
+    if asked.smoke:
+        jax.config.update("jax_disable_most_optimizations", True)  # compiling is most of the time
+        data = data.take(np.flatnonzero(data.user < SMOKE_USERS))
     results = RESULTS / "smoke" if asked.smoke else RESULTS
     return Setting(name, data, asked.out or results / name, asked.smoke, clock)
 
