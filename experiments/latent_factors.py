@@ -39,6 +39,7 @@ PLAIN, BIASED = models.mf(RANK, None), models.biased_mf(RANK)
 LAMBDA, LAMBDA_BIAS = 0.01, 0.001
 PRINTED = {"SGD, batch 1": 1.0551, "minibatch, 32": 1.3128, "momentum, 32": 1.0588, "ALS": 0.9943, "biased, 32": 0.4592}
 SWEPT = {0.001: 0.4398, 0.005: 0.4419, 0.01: 0.4409, 0.05: 0.4392, 0.1: 0.4409, 0.5: 0.4385, 1.0: 0.4396}
+Ways = dict[str, tuple[Solver, float]]
 GRID = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0)
 RANKS = (1, 2, 4, 8, 16)
 
@@ -50,7 +51,12 @@ def heavy_ball(hyper: Hyper) -> optax.GradientTransformation:
 
 ONE, BATCH = solvers.minibatch(optax.sgd, 1), solvers.minibatch(optax.sgd, 32)
 MOMENTUM, ADAM, ALS = solvers.minibatch(heavy_ball, 32), solvers.minibatch(optax.adam, 32), solvers.als()
-WAYS = {"minibatch, 32": (BATCH, 0.02), "momentum, 32": (MOMENTUM, 0.02), "Adam, 32": (ADAM, 0.02), "ALS": (ALS, 1.0)}
+WAYS: Ways = {
+    "minibatch, 32": (BATCH, 0.02),
+    "momentum, 32": (MOMENTUM, 0.02),
+    "Adam, 32": (ADAM, 0.02),
+    "ALS": (ALS, 1.0),
+}
 
 
 def penalized(ratings: Dataset, learning_rate: float, l2: float = LAMBDA) -> Hyper:
@@ -145,9 +151,9 @@ def lambdas(train: Dataset, test: Dataset, num_seeds: int, epochs: int) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def objectives(train: Dataset, test: Dataset, num_seeds: int, share: float) -> pd.DataFrame:
+def objectives(train: Dataset, test: Dataset, ways: Ways, num_seeds: int, share: float) -> pd.DataFrame:
     """Both objectives of the document by every solver: what is reached, and the test RMSE."""
-    ways = {"SGD, batch 1": (ONE, 0.005)} | WAYS
+    ways = {"SGD, batch 1": (ONE, 0.005)} | ways
     rows = []
     for whose, l2 in (("its SGD's", LAMBDA * len(train)), ("its ALS's", LAMBDA)):
         for name, (solver, rate) in ways.items():
@@ -163,12 +169,14 @@ def objectives(train: Dataset, test: Dataset, num_seeds: int, share: float) -> p
     return pd.concat(rows, ignore_index=True)
 
 
-def validated(train: Dataset, test: Dataset, num_seeds: int, epochs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def validated(
+    train: Dataset, test: Dataset, ways: Ways, num_seeds: int, epochs: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Every solver with λ of its own and early stopping after ten epochs, by validation; test read once per seed."""
     part, valid = splits.random(train, (5 / 6, 1 / 6), SEED)
     searched, rows = [], []
     for model in (PLAIN, BIASED):
-        for name, (solver, rate) in WAYS.items():
+        for name, (solver, rate) in ways.items():
             hyper = Hyper(reg_exponent=0.0, learning_rate=rate, init_scale=0.1)
             grid = {"l2": GRID, "seed": range(num_seeds)}
             sweep = runs(model, solver, part, valid, epochs, hyper, grid, patience=10, keep="all")
@@ -213,7 +221,9 @@ def bias_rates(train: Dataset, test: Dataset, num_seeds: int, epochs: int) -> pd
     return table[["learning_rate_bias", "seed", "status", "train_loss", "monitor", "dtype"]]
 
 
-def slices(train: Dataset, sweeps: int, size: int) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, np.ndarray]:
+def slices(
+    train: Dataset, ways: Ways, sweeps: int, size: int, epochs: int
+) -> tuple[dict[str, pd.DataFrame], pd.DataFrame, np.ndarray]:
     """The objective of the document's ALS in two planes through its solution, the paths of solvers that start in the
     second plane, as coordinates there, and the Hessian's eigenvalues.
 
@@ -241,10 +251,10 @@ def slices(train: Dataset, sweeps: int, size: int) -> tuple[dict[str, pd.DataFra
         plane = planes["hessian"]
         begin = Params(unravel(center + 1.5 * plane[0] + 1.5 * plane[1]))
         away = PLAIN._replace(init=lambda key, ratings, hyper: begin)
-        paths = [pd.DataFrame({"solver": list(WAYS), "epoch": 0, "a": 1.5, "b": 1.5})]
-        for name, (solver, rate) in WAYS.items():
+        paths = [pd.DataFrame({"solver": list(ways), "epoch": 0, "a": 1.5, "b": 1.5})]
+        for name, (solver, rate) in ways.items():
             found, own = None, hyper._replace(learning_rate=rate)
-            for epoch in range(1, 31):
+            for epoch in range(1, epochs + 1):
                 found = jaxmf.fit(
                     jax.random.key(SEED), away, solver, ratings, hyper=own, epochs=1, track=False, resume=found
                 )
@@ -359,11 +369,12 @@ def main() -> None:
     found: dict[str, Any] = {"num_seeds": num_seeds, "few_seeds": few, "num_test": len(test)}
     history = variants(train, test, num_seeds, share)
     found["lambdas"] = lambdas(train, test, num_seeds, int(100 * share))
-    found["objectives"] = objectives(train, test, few, share)
-    found["search"], found["validated"] = validated(train, test, few, int(300 * share))
+    ways = {name: WAYS[name] for name in ("minibatch, 32", "ALS")} if here.smoke else WAYS
+    found["objectives"] = objectives(train, test, ways, few, share)
+    found["search"], found["validated"] = validated(train, test, ways, few, int(300 * share))
     found["ranks"] = ranks(train, test, few, int(150 * share))
     found["bias_rates"] = bias_rates(train, test, few, int(150 * share))
-    planes, paths, found["eigenvalues"] = slices(train, int(50_000 * share), size)
+    planes, paths, found["eigenvalues"] = slices(train, ways, int(50_000 * share), size, max(2, int(30 * share)))
     found["document"] = against_document(train, test, history, found["lambdas"], share)
 
     # One seed of each variant; the rest is in its last epoch.

@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -92,3 +93,36 @@ def test_solvers_of_one_objective_are_compared(smoke):
     assert table.index.tolist() == ["als", "adam"]
     assert np.isfinite(table["objective"]).all()
     assert table["excess"].min() == 0
+
+
+@pytest.mark.parametrize(
+    "name", ["sgd_movielens", "content_blending", "als_sweep", "latent_factors", "solver_race", "scaling"]
+)
+def test_a_little_of_each_experiment(name, tmp_path):
+    """Each runs alone, finishes, shows every figure that it draws, and has a number for every one of its document."""
+    command = [sys.executable, "-m", f"experiments.{name}", "--smoke", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "config.json").read_text("utf-8"))["finished"] is True
+    summary = (tmp_path / "summary.md").read_text("utf-8")
+    figures = {f"figures/{path.name}" for path in (tmp_path / "figures").iterdir()}
+    assert set(re.findall(r"\((figures/\w+\.png)\)", summary)) == figures
+    assert not {"nan", "None", "np"} & set(re.findall(r"\w+", summary))
+    if name not in ("solver_race", "scaling"):
+        document = pd.read_csv(tmp_path / "document.csv", dtype=str)
+        assert len(document) >= 5
+        assert document[["figure", "document", "ours", "within"]].notna().all(axis=None)
+
+
+def test_every_figure_of_the_documents_is_in_the_table(monkeypatch):
+    """results/README.md is what `python -m experiments --table` writes, with every row of the studies."""
+    monkeypatch.syspath_prepend(ROOT)
+    from experiments.__main__ import NAMES, overview
+
+    table = (ROOT / "results" / "README.md").read_text("utf-8")
+    assert table == overview(ROOT / "results")
+    documents = [path for name in NAMES if (path := ROOT / "results" / name / "document.csv").exists()]
+    assert len(documents) == 4
+    assert table.count("\n| [") == sum(len(pd.read_csv(path)) for path in documents)
+    for printed in ("70312", "1.3596", "3.0988", "0.9171", "0.5636", "98.8146", "2.93976684", "0.4592", "378"):
+        assert f"| {printed} |" in table
