@@ -86,7 +86,8 @@ def facets(table: pd.DataFrame, metrics: Sequence[str], x: str, by_panel: str) -
         axes.set(title=f"{WORDS.get(by_panel, by_panel)} = {name}", xlabel=WORDS.get(x, x), ylabel="error")
         axes.set_xticks(ticks := sorted(table[x].unique()), [f"{tick:g}" for tick in ticks])
     figure.axes[0].set_ylim(0, None)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    columns = 4 if len(groups) > 1 else 2
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=columns)
     return figure
 
 
