@@ -45,6 +45,7 @@ import numpy as np  # noqa: E402
 import optax  # noqa: E402
 import pandas as pd  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
+from matplotlib.ticker import NullFormatter  # noqa: E402
 from scipy.sparse import coo_matrix, csr_matrix  # noqa: E402
 from tqdm import tqdm  # noqa: E402
 
@@ -568,6 +569,8 @@ def draw(table: pd.DataFrame) -> Figure:
         axes.scatter(rows[column], place, marker="|", s=200, color=color, zorder=3, label=column.replace("_", " "))
     axes.axvline(1, color="gray", linestyle=":")
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_yticks(place, labels)
     axes.invert_yaxis()
     axes.margins(x=0.15)

@@ -82,7 +82,8 @@ def als(
 
     Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D), by CG O(c · D · steps);
     memory beside the ratings: `max_memory`, and an m × m matrix for each row that is worked on. Sums are at least
-    float32.
+    float32. On a CPU, from about 256 unknowns, one thread of LAPACK is faster than several (results/scaling): set
+    OPENBLAS_NUM_THREADS=1 before Python starts.
 
     References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
     Bell and Volinsky (2009); Takács, Pilászy and Tikk (2011), Applications of the conjugate gradient method for
