@@ -268,10 +268,10 @@ def checked_gradient() -> tuple[float, float]:
     """∂L/∂U[0, 0] that the document checks, of 5 × 5 ratings, and the relative error of its difference quotient."""
     *_, generator = datasets.planted_draws(SEED_DATA)
     train, _ = datasets.planted(SEED_DATA)
-    block = train.take((train.user < 5) & (train.item < 5)).ratings
+    block = train.take((train.user < 5) & (train.item < 5))
     hyper, model = Hyper(0.1, reg_exponent=0.0), models.mf(3, None)
     with jax.enable_x64(True):
-        ratings = replace(to_float64(block), num_users=5, num_items=5)
+        ratings = replace(block.ratings, num_users=5, num_items=5)
         U, V = (jnp.asarray(generator.normal(0, 0.5, (5, 3))) for _ in range(2))
 
         def value(first: jax.Array) -> jax.Array:
