@@ -302,13 +302,18 @@ def main() -> None:
         REDUCED: (models.content_mf(28, reduced), CONTENT, 2 * epochs),
         MISPLACED: (models.content_mf(28, misplaced(here.data, terms)), CONTENT, 2 * epochs),
     }
+    if smoke:
+        del ways[REDUCED]
     own = {name: fitted(name, model, parts, hyper, num_seeds, n) for name, (model, hyper, n) in ways.items()}
-    own[LAST] = fitted(LAST, ways[MISPLACED][0], parts, CONTENT, num_seeds, min(21, epochs), patience=None)
+    own[LAST] = (
+        own[MISPLACED]
+        if smoke
+        else fitted(LAST, ways[MISPLACED][0], parts, CONTENT, num_seeds, min(21, epochs), patience=None)
+    )
     found: dict[str, Any] = about | {"num_seeds": num_seeds}
     found["settings"] = pd.concat([fit.table for fit in own.values()], ignore_index=True)
 
-    searched_names = (PLAIN, FULL) if smoke else (PLAIN, FULL, REDUCED)
-    search_models = {name: ways[name][0].with_rank(SPACE["rank"][1]) for name in searched_names}
+    search_models = {name: way[0].with_rank(SPACE["rank"][1]) for name, way in ways.items() if name != MISPLACED}
     tried = [searched(name, model, parts, trials, steps) for name, model in search_models.items()]
     found["search"] = pd.concat(tried, ignore_index=True)
     best = found["search"].sort_values("valid_loss").groupby("variant", sort=False).first()
