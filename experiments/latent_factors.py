@@ -194,12 +194,14 @@ def validated(
     return pd.concat(searched, ignore_index=True), pd.DataFrame(rows)
 
 
-def ranks(train: Dataset, test: Dataset, num_seeds: int, epochs: int) -> pd.DataFrame:
+def ranks(
+    train: Dataset, test: Dataset, num_seeds: int, epochs: int, patiences: tuple[int | None, ...]
+) -> pd.DataFrame:
     """Biased factorization by Adam, every rank with little and with enough penalty, with and without early stopping."""
     part, valid = splits.random(train, (5 / 6, 1 / 6), SEED)
     wide = models.biased_mf(max(RANKS))
     rows = []
-    for patience in (None, 10):
+    for patience in patiences:
         grid = {"rank": RANKS, "l2": (GRID[0], 3.0), "seed": range(num_seeds)}
         hyper = Hyper(reg_exponent=0.0, learning_rate=0.02, init_scale=0.1)
         sweep = runs(wide, ADAM, part, valid, epochs, hyper, grid, patience=patience, keep="all", pad=True)
@@ -372,7 +374,7 @@ def main() -> None:
     ways = {name: WAYS[name] for name in ("minibatch, 32", "ALS")} if here.smoke else WAYS
     found["objectives"] = objectives(train, test, ways, few, share)
     found["search"], found["validated"] = validated(train, test, ways, few, int(300 * share))
-    found["ranks"] = ranks(train, test, few, int(150 * share))
+    found["ranks"] = ranks(train, test, few, int(150 * share), (10,) if here.smoke else (None, 10))
     found["bias_rates"] = bias_rates(train, test, few, int(150 * share))
     planes, paths, found["eigenvalues"] = slices(train, ways, int(50_000 * share), size, max(2, int(30 * share)))
     found["document"] = against_document(train, test, history, found["lambdas"], share)
