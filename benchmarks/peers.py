@@ -25,7 +25,6 @@ os.environ |= {
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])  # before JAX counts them
 
-import inspect  # noqa: E402
 import statistics  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
@@ -140,11 +139,7 @@ def als(sizes: Sizes) -> pd.DataFrame:
 def cg(sizes: Sizes) -> pd.DataFrame:
     """Seconds of a sweep of ALS by conjugate gradient, and the objective beside that of exact sweeps."""
     data, hyper = load(sizes), jaxmf.Hyper(l2=L2)
-    solvers = {"jaxmf, exact": jaxmf.solvers.als()}
-    if "method" in inspect.signature(jaxmf.solvers.als).parameters:
-        solvers = {"jaxmf": jaxmf.solvers.als(method="cg")} | solvers  # type: ignore[call-arg]
-    else:
-        print("jaxmf is skipped: its als has no method='cg' yet")
+    solvers = {"jaxmf": jaxmf.solvers.als(method="cg", steps=CG_STEPS), "jaxmf, exact": jaxmf.solvers.als()}
     tables = []
     for k in sizes.wide:
         model = jaxmf.models.mf(k, None)

@@ -74,12 +74,13 @@ def fitted(
     num_seeds: int,
     epochs: int,
     patience: int | None = PATIENCE,
+    baselines: bool = False,
 ) -> Fitted:
-    """A model from several seeds, with errors and rankings of each user's own test items."""
+    """A model from several seeds, with errors and rankings of each user's own test items, perhaps beside baselines."""
     table, runs = over_seeds(model, SOLVER, parts, hyper, num_seeds, epochs, patience)
     given = parts[0], parts[2], K, "rated", THRESHOLD, "zero"
     ranked = [
-        evaluate.ranking_by_user(model, runs.params(seed), *given, baselines=seed == 0, name=name)
+        evaluate.ranking_by_user(model, runs.params(seed), *given, baselines=baselines and seed == 0, name=name)
         for seed in range(num_seeds)
     ]
     table = table.assign(variant=name)
@@ -320,9 +321,10 @@ def main() -> None:
     fits = {}
     for name, row in best.iterrows():
         hyper = Hyper(row["l2"], learning_rate=row["learning_rate"], init_scale=0.01)
-        fits[name] = fitted(name, search_models[name].with_rank(int(row["rank"])), parts, hyper, num_seeds, epochs)
+        model = search_models[name].with_rank(int(row["rank"]))
+        fits[name] = fitted(name, model, parts, hyper, num_seeds, epochs, baselines=not fits)
     found["chosen"] = pd.concat([fit.table for fit in fits.values()], ignore_index=True)
-    by_user = pd.concat([fit.by_user for fit in fits.values()]).drop_duplicates(["model", "user_id"])
+    by_user = pd.concat([fit.by_user for fit in fits.values()])
     found["ranking"] = evaluate.summarize(by_user)
     metrics = ("precision", "recall")
     compare = [
