@@ -178,31 +178,34 @@ def descend(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array, steps: 
     """
     dtype = jnp.promote_types(ridge.dtype, jnp.float32)
     R = jnp.where(ridge == 0, 1, ridge).astype(dtype)
-    dot = partial(jnp.matmul, precision="highest")
     found, first = [], 0
     for design, target, weight in blocks:
         root, rows = jnp.sqrt(weight).astype(dtype), slice(first, first + len(design))
-        X, t, own = root[..., None] * design.astype(dtype), root * target.astype(dtype), R[rows]
-
-        def forward(z: jax.Array, X: jax.Array = X) -> jax.Array:
-            return dot(X, z[..., None])[..., 0]
-
-        def back(e: jax.Array, X: jax.Array = X) -> jax.Array:
-            return dot(e[:, None], X)[:, 0]
-
-        z = start[rows].astype(dtype)
-        direction = residual = back(t - forward(z)) - own * z
-        energy = jnp.sum(residual**2, axis=-1)
-        for _ in range(steps):
-            image = back(forward(direction)) + own * direction
-            length = energy / jnp.maximum(jnp.sum(direction * image, axis=-1), _TINY)
-            z = z + length[:, None] * direction
-            residual = residual - length[:, None] * image
-            before, energy = energy, jnp.sum(residual**2, axis=-1)
-            direction = residual + (energy / jnp.maximum(before, _TINY))[:, None] * direction
-        found.append(z)
+        X, t = root[..., None] * design.astype(dtype), root * target.astype(dtype)
+        found.append(_descend(X, t, R[rows], start[rows].astype(dtype), steps))
         first = rows.stop
     return jnp.concatenate(found).astype(ridge.dtype)
+
+
+def _descend(X: jax.Array, t: jax.Array, R: jax.Array, z: jax.Array, steps: int) -> jax.Array:
+    dot = partial(jnp.matmul, precision="highest")
+
+    def forward(z: jax.Array) -> jax.Array:
+        return dot(X, z[..., None])[..., 0]
+
+    def back(e: jax.Array) -> jax.Array:
+        return dot(e[:, None], X)[:, 0]
+
+    direction = residual = back(t - forward(z)) - R * z
+    energy = jnp.sum(residual**2, axis=-1)
+    for _ in range(steps):
+        image = back(forward(direction)) + R * direction
+        length = energy / jnp.maximum(jnp.sum(direction * image, axis=-1), _TINY)
+        z = z + length[:, None] * direction
+        residual = residual - length[:, None] * image
+        before, energy = energy, jnp.sum(residual**2, axis=-1)
+        direction = residual + (energy / jnp.maximum(before, _TINY))[:, None] * direction
+    return z
 
 
 def half_step(
