@@ -291,7 +291,7 @@ def main() -> None:
     """Run the study."""
     here = setting("content_blending", __doc__ or "", default_data)
     smoke = here.smoke
-    num_seeds, trials, epochs, steps = (2, 2, 2, 2) if smoke else (10, 30, 50, 25)
+    num_seeds, trials, epochs, steps = (2, 2, 1, 2) if smoke else (10, 30, 50, 25)
     about = {"seeds": num_seeds, "trials": trials, "epochs": epochs, "space": SPACE, "components": COMPONENTS}
     manifest = here.begin(about | {"k": K, "threshold": THRESHOLD}, SEED)
     parts = by_time(here.data)

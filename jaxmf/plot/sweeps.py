@@ -135,5 +135,6 @@ def curves(history: pd.DataFrame, metric: str, settings: Sequence[str]) -> Figur
     for name, style in zip(order[: len(COLORS)], styles(), strict=False):
         axes.plot(means.index, means[name], label=name or metric, markevery=max(1, len(means) // 8), **style)
     axes.set(xlabel="epoch", ylabel=WORDS.get(metric, metric), ylim=view(history[metric]))
-    axes.legend(fontsize=8)
+    named = len(settings) == 1 and history[settings[0]].map(type).eq(str).all()
+    axes.legend(fontsize=8, title=words[0] if named else None)
     return figure
