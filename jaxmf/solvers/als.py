@@ -15,7 +15,7 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
-_BUCKETS = 9
+_BUCKETS, _WORTH = 16, 1 << 14  # most buckets of a side, and the cells that one more must save: it costs compile time
 _CACHED = 1 << 22  # bytes of designs that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
 _TINY = 1e-30
@@ -196,16 +196,18 @@ def _descend(X: jax.Array, t: jax.Array, R: jax.Array, z: jax.Array, steps: int)
     def back(e: jax.Array) -> jax.Array:
         return dot(e[:, None], X)[:, 0]
 
-    direction = residual = back(t - forward(z)) - R * z
-    energy = jnp.sum(residual**2, axis=-1)
-    for _ in range(steps):
+    def step(_: Any, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        z, residual, direction, energy = state
         image = back(forward(direction)) + R * direction
         length = energy / jnp.maximum(jnp.sum(direction * image, axis=-1), _TINY)
         z = z + length[:, None] * direction
         residual = residual - length[:, None] * image
         before, energy = energy, jnp.sum(residual**2, axis=-1)
-        direction = residual + (energy / jnp.maximum(before, _TINY))[:, None] * direction
-    return z
+        return z, residual, residual + (energy / jnp.maximum(before, _TINY))[:, None] * direction, energy
+
+    residual = back(t - forward(z)) - R * z
+    # A loop compiles twice as fast as its steps one after another, and runs as fast.
+    return jax.lax.fori_loop(0, steps, step, (z, residual, residual, jnp.sum(residual**2, axis=-1)))[0]
 
 
 def half_step(
@@ -351,9 +353,9 @@ def _buckets(row: np.ndarray, num_rows: int) -> Buckets:
 
 
 def _widths(count: np.ndarray) -> list[int]:
-    """At most `_BUCKETS` widths that pad rows of these lengths least in all, by dynamic programming.
+    """The widths that pad rows of these lengths least in all, by dynamic programming: as many as are worth it.
 
-    Candidates are the lengths there are, thinned to steps of 5 %; every bucket costs compile time.
+    Candidates are the lengths there are, thinned to steps of 5 %.
     """
     steps = np.unique(np.round(np.log(count) / np.log(1.05)), return_inverse=True)[1]
     grid = np.array([count[steps == s].max() for s in range(steps.max() + 1)])
@@ -364,6 +366,8 @@ def _widths(count: np.ndarray) -> list[int]:
     best, first = padded[0], [np.zeros(len(grid), int)]
     for _ in range(_BUCKETS - 1):
         total = np.append(0, best[:-1])[:, None] + padded
+        if best[-1] - total[:, -1].min() < _WORTH:
+            break
         best, first = total.min(axis=0), [*first, total.argmin(axis=0)]
     widths, last = [], len(grid) - 1
     for choice in reversed(first):

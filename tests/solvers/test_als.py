@@ -1,5 +1,7 @@
 """Alternating least squares: each half-step is the exact minimum of the objective in its block."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,6 +31,14 @@ from jaxmf.solvers.als import half_step, prepare, solve
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
+
+
+@pytest.fixture(autouse=True, scope="module")
+def many_buckets():
+    """As many buckets for little data as there are for much."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[prepare.__module__], "_WORTH", 1)
+        yield
 
 
 @pytest.mark.parametrize("folds", [False, True], ids=["full", "folds"])

@@ -11,10 +11,13 @@ import pytest
 LIMIT = 180  # seconds, of which a sound version needs about ten on an idle machine; a deadlock needs all
 
 SCRIPT = """
+    import sys
+
     import jax
 
     from jaxmf import Hyper, datasets, fit, models, prepare, solvers, sweep
 
+    sys.modules["jaxmf.solvers.als"]._WORTH = 1  # as many buckets as there are for more data
     model, solver = models.biased_mf(16), solvers.als()
     data = datasets.synthetic(1200, 800, 30_000, seed=0)
     batch = prepare(solver, data)
