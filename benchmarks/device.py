@@ -1,0 +1,249 @@
+"""Solvers, sweeps and recommendations on the device that JAX finds, at the shapes of MovieLens 1M and 20M.
+
+    python benchmarks/device.py [--smoke] [WORK ...]     all works, or those named: als, cg, sgd, adam, sweep, top_n,
+                                                         contention
+
+Embedded data, float32; each work in a process of its own, so that its peak of memory is its own: resident memory, or
+the device's where it counts that. Compilation and the layout of the data are apart; the physical limit of limits.py is
+beside each where its work is counted. Writes results/benchmarks/device/PLATFORM.csv, and a figure of all platforms
+whose tables are there: run it on a CPU and on a GPU to compare the two. With --smoke everything is tiny and goes to a
+temporary folder.
+"""
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import limits
+import numpy as np
+import optax
+import pandas as pd
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import jaxmf
+from jaxmf import output, plot
+
+OUT = Path("results/benchmarks/device")
+KEY = jax.random.key(0)
+HYPER = jaxmf.Hyper(l2=0.05, learning_rate=0.005, init_scale=0.01)
+K, BATCH, N = 64, 4096, 10
+
+
+class Shape(NamedTuple):
+    """How many users, items and ratings, epochs that are timed, members of sweeps and their rank."""
+
+    num_users: int
+    num_items: int
+    num_ratings: int
+    epochs: int
+    members: tuple[int, ...]
+    rank: int
+
+
+SHAPES = {
+    "1M": Shape(6040, 3706, 1_000_000, 4, (64, 1024), 16),
+    "20M": Shape(138_493, 26_744, 20_000_000, 2, (), 16),
+    "smoke": Shape(200, 300, 6000, 2, (2, 4), 4),
+}
+
+
+def solver_row(solver: Any, data: jaxmf.Dataset, shape: Shape, work: limits.Work) -> list[dict[str, Any]]:
+    """Seconds of an epoch of one fit, and the training error that it ends with."""
+    model = jaxmf.models.biased_mf(K)
+    clock = time.perf_counter()
+    batch = jax.block_until_ready(jaxmf.prepare(solver, data))
+    prepare = time.perf_counter() - clock
+    options = {"hyper": HYPER, "track": False}
+    first = jaxmf.fit(KEY, model, solver, batch, epochs=1, **options)
+    fit = jaxmf.fit(KEY, model, solver, batch, epochs=shape.epochs, resume=first, **options)
+    seconds = (fit.history["seconds"][-1] - first.history["seconds"][-1]) / shape.epochs
+    error = float(np.sqrt(jaxmf.models.mean_loss(model, fit.params, batch.train)))
+    known = {"k": K, "prepare_seconds": prepare, "compile_seconds": first.compile_seconds, "train_rmse": error}
+    return [{"seconds": seconds, **known, **limits.beside(work, limits.measure(os.cpu_count() or 1), seconds)}]
+
+
+def counts(data: jaxmf.Dataset) -> list[np.ndarray]:
+    """Ratings of every user, and of every item."""
+    return [np.bincount(data.user, minlength=data.num_users), np.bincount(data.item, minlength=data.num_items)]
+
+
+def als(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
+    """Exact ALS."""
+    return solver_row(jaxmf.solvers.als(), data, shape, limits.als_work(counts(data), K))
+
+
+def cg(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
+    """ALS by conjugate gradient."""
+    return solver_row(jaxmf.solvers.als(method="cg"), data, shape, limits.cg_work(counts(data), K, 3))
+
+
+def sgd(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
+    """Per-sample SGD, in matchings of 256 and, where kernels cost more to start, of 4,096."""
+    rows = []
+    for size in (256, BATCH):
+        found = solver_row(jaxmf.solvers.sgd(size), data, shape, limits.sgd_work(len(data), K))
+        rows += [row | {"batch_size": size} for row in found]
+    return rows
+
+
+def adam(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
+    """Minibatch Adam."""
+    work = limits.adam_work(len(data), data.num_users + data.num_items, K, BATCH)
+    return [
+        row | {"batch_size": BATCH} for row in solver_row(jaxmf.solvers.minibatch(optax.adam, BATCH), data, shape, work)
+    ]
+
+
+def sweep(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
+    """Seconds of an epoch of all members of a sweep by each solver, as `jaxmf.sweep` runs them here."""
+    solvers = {
+        "als": jaxmf.solvers.als(),
+        "sgd": jaxmf.solvers.sgd(256),
+        "adam": jaxmf.solvers.minibatch(optax.adam, BATCH),
+    }
+    rows = []
+    for members in shape.members:
+        for name, solver in solvers.items():
+            grid = {"l2": np.geomspace(0.01, 1.0, members)}
+            options = {"grid": grid, "hyper": HYPER, "track": False, "keep": "none", "progress": True}
+            runs = jaxmf.sweep(KEY, jaxmf.models.biased_mf(shape.rank), solver, data, epochs=1, **options)
+            known = {"k": shape.rank, "solver": name, "members": members, "batch": runs.batch}
+            rows.append(
+                {"seconds": runs.seconds - runs.compile_seconds, **known, "compile_seconds": runs.compile_seconds}
+            )
+    return rows
+
+
+def top_n(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
+    """Seconds of the ten best unseen items for every user, as a table in the caller's ids."""
+    model = jaxmf.models.biased_mf(K)
+    params = model.init(KEY, data.ratings, HYPER)
+
+    def run() -> float:
+        clock = time.perf_counter()
+        jaxmf.recommend.top_n(model, params, data, n=N)
+        return time.perf_counter() - clock
+
+    first = run()
+    seconds = statistics.median(run() for _ in range(3))
+    return [{"seconds": seconds, "k": K, "compile_seconds": first - seconds}]
+
+
+def contention(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
+    """Seconds of adding a row of k numbers for every rating to its item: where items are as popular as they are, where
+    they are equally popular, and where the ratings are sorted by item, as ALS has them.
+    """
+    random = np.random.default_rng(0)
+    ways = {
+        "by user": data.item,
+        "by user, equally popular items": random.integers(data.num_items, size=len(data)),
+        "sorted by item": np.sort(data.item),
+    }
+    rows = []
+    for name, item in ways.items():
+        ordered = name == "sorted by item"
+
+        @jax.jit
+        def add(values: jax.Array, item: jax.Array, ordered: bool = ordered) -> jax.Array:
+            rows = jnp.broadcast_to(values[:, None], (len(values), K)) * jnp.arange(1.0, K + 1)[None]
+            return jax.ops.segment_sum(rows, item, data.num_items, indices_are_sorted=ordered)
+
+        arguments = jnp.asarray(data.rating, jnp.float32), jnp.asarray(item, jnp.int32)
+        seconds = []
+        for _ in range(4):
+            clock = time.perf_counter()
+            jax.block_until_ready(add(*arguments))
+            seconds.append(time.perf_counter() - clock)
+        rows.append({"seconds": min(seconds), "k": K, "order": name, "compile_seconds": seconds[0] - min(seconds)})
+    return rows
+
+
+WORKS: dict[str, Callable[[jaxmf.Dataset, Shape], list[dict[str, Any]]]] = {
+    work.__name__: work for work in (als, cg, sgd, adam, sweep, top_n, contention)
+}
+
+
+def one(work: str, size: str, path: str) -> None:
+    """Run one work in this process and print its rows as JSON."""
+    with np.load(path) as saved:
+        data = jaxmf.Dataset.from_arrays(saved["user"], saved["item"], saved["rating"])
+    rows = WORKS[work](data, SHAPES[size])
+    peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    if peak is None:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(
+        json.dumps([{"work": work, "size": size, "num_ratings": len(data), **row, "peak_bytes": peak} for row in rows])
+    )
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Seconds of each work on each platform."""
+    parts = [table["work"], table["size"], table["solver"].fillna(""), table["order"].fillna("")]
+    parts += [table[name].map(f"{{:.0f}} {word}".format, na_action="ignore").fillna("") for name, word in WORDS.items()]
+    labels = pd.Series([", ".join(filter(None, row)) for row in zip(*parts, strict=True)])
+    order = list(dict.fromkeys(labels))
+    figure = Figure(figsize=(8, 1 + 0.28 * len(order)), layout="constrained")
+    axes = figure.subplots()
+    for platform, color in zip(table["platform"].unique(), plot.style.COLORS, strict=False):
+        own = (table["platform"] == platform).to_numpy()
+        axes.plot(
+            table["seconds"][own], [order.index(label) for label in labels[own]], "o", color=color, label=platform
+        )
+    axes.set_yticks(range(len(order)), order)
+    axes.invert_yaxis()
+    axes.set(xscale="log", xlabel="seconds of an epoch, or of the whole call")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend()
+    return figure
+
+
+WORDS = {"batch_size": "at once", "members": "members"}
+
+
+def main() -> None:
+    """Run the works one after another, each in a process, and write what is there after each."""
+    smoke = "--smoke" in sys.argv
+    names = [name for name in sys.argv[1:] if name != "--smoke"] or list(WORKS)
+    out = Path(tempfile.mkdtemp(prefix="jaxmf-device-")) if smoke else OUT
+    print(f"writes to {out}")
+    platform, rows = jax.devices()[0].platform, []
+    sizes = ["smoke"] if smoke else ["1M", "20M"]
+    with tempfile.TemporaryDirectory() as folder:
+        for size in sizes:
+            path = str(Path(folder) / f"{size}.npz")
+            data = jaxmf.datasets.synthetic(*SHAPES[size][:3], seed=0)
+            np.savez(path, user=data.user, item=data.item, rating=data.rating.astype(np.float32))
+            described = data.describe()
+            del data
+            for work in tqdm(names, desc=size):
+                command = [sys.executable, __file__, "--one", work, size, path]
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+                if done.returncode:
+                    rows.append({"work": work, "size": size, "error": f"ended with {done.returncode}"})
+                else:
+                    rows += json.loads(done.stdout.splitlines()[-1])
+                table = pd.DataFrame(rows).assign(
+                    platform=platform, device=jax.devices()[0].device_kind, dtype="float32", jax=jax.__version__
+                )
+                output.write_table(out / f"{platform}.csv", table)
+            manifest = output.manifest(described, {"job": "benchmarks/device.py", "works": names, "size": size}, seed=0)
+            output.write_json(out / f"{platform}_{size}.json", manifest)
+    whole = pd.concat([pd.read_csv(path) for path in sorted(out.glob("*.csv"))], ignore_index=True)
+    for name in ("solver", "order", *WORDS):
+        whole[name] = whole.get(name, np.nan)
+    plot.save(draw(whole.dropna(subset="seconds").reset_index(drop=True)), out / "figures" / "device.png")
+
+
+if __name__ == "__main__":
+    one(*sys.argv[2:]) if sys.argv[1:2] == ["--one"] else main()
