@@ -90,6 +90,7 @@ def test_epoch(timed: Any, model: jaxmf.Model, name: str) -> None:
 
     def epoch(params: jaxmf.Params, ratings: jaxmf.Ratings, layout: Any, state: Any) -> Any:
         problem = Problem(ratings, row_weights(ratings, HYPER.reg_exponent), layout)
+        problem = problem._replace(layout=solver.arrange(problem, HYPER))
         return solver.step(KEY, model, params, state, problem, HYPER)[0]
 
     timed(epoch, layout(solver.prepare), state)

@@ -17,6 +17,9 @@ from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 _SAFE = "promise_in_bounds"
+# XLA takes a gather of few rows for work on the whole table, and handing half to a thread costs more than it saves.
+_ONE_THREAD = (("xla_disable_hlo_passes", "cpu-parallel-task-assigner"),)
+_BLOCK = 4
 _FEW = 100_000  # ratings that are quickly put into matchings one by one
 
 
@@ -30,7 +33,7 @@ class Options(NamedTuple):
 
 @memoize
 def sgd(
-    batch_size: int = 32,
+    batch_size: int | None = None,
     schedule: Callable[[jax.Array], jax.Array] | None = None,
     clip_update: float | None = None,
     clip_value: float | None = None,
@@ -47,8 +50,9 @@ def sgd(
     serial order (`visiting_order`), drawn from fewer orders than a full shuffle has; it is not i.i.d. sampling.
 
     Args:
-      batch_size: most ratings per matching. The number of matchings is at least the largest number of ratings of a user
-        or an item, so more than num_ratings / that number buys little: see `fill`.
+      batch_size: most ratings per matching. There are at least as many matchings as the largest number of ratings of a
+        user or an item, so more than num_ratings / that number leaves lanes empty: see `fill`. None is the power of two
+        nearest to it, between 32 and 256.
       schedule: factor on the learning rates as a function of the epochs done, such as
         `optax.exponential_decay(1.0, transition_steps=1, decay_rate=0.95)`; None keeps them.
       clip_update: clip every number of an update, learning rate included, to ± this; None does not.
@@ -66,8 +70,8 @@ def sgd(
     Reference: Gemulla et al. (2011), Large-scale matrix factorization with distributed SGD, for the interchangeability
     of ratings without a common row; Funk (2006) for the algorithm.
     """
-    if not is_positive_integer(batch_size):
-        raise ValueError(f"sgd: batch_size must be a positive integer, not {batch_size!r}")
+    if batch_size is not None and not is_positive_integer(batch_size):
+        raise ValueError(f"sgd: batch_size must be a positive integer or None, not {batch_size!r}")
     if schedule is not None and not callable(schedule):
         raise ValueError(f"sgd: schedule must be a function of the epochs done, or None, not {schedule!r}")
     for name, bound in (("clip_update", clip_update), ("clip_value", clip_value)):
@@ -78,13 +82,22 @@ def sgd(
         return () if schedule is None else (jnp.zeros((), jnp.int32),)
 
     options = Options(schedule, clip_update, clip_value)
-    return Solver(_prepare(batch_size), init, partial(_step, options=options), _check, "sgd")
+    return Solver(_prepare(batch_size), init, partial(_step, options=options), _check, "sgd", _arrange, _ONE_THREAD)
 
 
 @memoize
-def _prepare(batch_size: int) -> Callable[[Ratings], jax.Array]:
+def _prepare(batch_size: int | None) -> Callable[[Ratings], jax.Array]:
     # One function per batch size, whatever the other options are, so that these solvers share their layouts.
-    return lambda ratings: jnp.asarray(matchings(np.asarray(ratings.user), np.asarray(ratings.item), batch_size))
+    def prepare(ratings: Ratings) -> jax.Array:
+        user, item = np.asarray(ratings.user), np.asarray(ratings.item)
+        return jnp.asarray(matchings(user, item, batch_size or _batch_size(user, item)))
+
+    return prepare
+
+
+def _batch_size(user: np.ndarray, item: np.ndarray) -> int:
+    largest = max(np.bincount(user).max(initial=1), np.bincount(item).max(initial=1))
+    return 1 << int(np.clip(np.round(np.log2(max(len(user), 1) / largest)), 5, 8))
 
 
 def matchings(user: np.ndarray, item: np.ndarray, batch_size: int) -> np.ndarray:
@@ -178,9 +191,9 @@ def fill(layout: jax.Array | np.ndarray, num_ratings: int) -> tuple[int, float]:
     return len(layout), float((np.asarray(layout) < num_ratings).mean())
 
 
-def visiting_order(key: jax.Array, layout: jax.Array) -> jax.Array:
-    """The order in which one epoch visits the matchings: (num_matchings,), rows of `layout`."""
-    return shuffle(key, layout.shape[0])
+def visiting_order(key: jax.Array, num_matchings: int) -> jax.Array:
+    """The order in which one epoch visits the matchings: (num_matchings,)."""
+    return shuffle(key, num_matchings)
 
 
 def _check(model: Model, params: Params, hyper: Hyper) -> None:
@@ -189,6 +202,33 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
             f"sgd: the model {model.name!r} trains `shared` leaves, which every rating touches, so no two ratings "
             "commute. Use solvers.minibatch, or move those leaves to `fixed`."
         )
+
+
+class Matchings(NamedTuple):
+    """The ratings in matchings, each array (num_matchings, batch_size); `share` is w n^(ν−1) of the user and the item.
+
+    Padding lanes have weight 0 and rows of their own below the tables, since updates of equal rows would be undefined.
+    """
+
+    user: jax.Array
+    item: jax.Array
+    value: jax.Array
+    weight: jax.Array
+    share: Rows
+
+
+def _arrange(problem: Problem, hyper: Hyper) -> Matchings:
+    ratings, position = problem.ratings, problem.layout
+    own = take(ratings, position)
+    lane, inside = jnp.arange(position.shape[1], dtype=position.dtype), position < ratings.value.shape[0]
+    share = row_weights(ratings, hyper.reg_exponent - 1)
+    return Matchings(
+        jnp.where(inside, own.user, ratings.num_users + lane),
+        jnp.where(inside, own.item, ratings.num_items + lane),
+        own.value,
+        own.weight,
+        Rows(own.weight * share.user[own.user], own.weight * share.item[own.item]),
+    )
 
 
 def _step(
@@ -200,47 +240,56 @@ def _step(
     hyper: Hyper,
     options: Options,
 ) -> tuple[Params, tuple[jax.Array, ...], StepInfo]:
-    ratings, layout = problem.ratings, problem.layout
-    batch_size = layout.shape[1]
+    matchings: Matchings = problem.layout
+    num_matchings, batch_size = matchings.user.shape
     trained, fixed = params
-    share = row_weights(ratings, hyper.reg_exponent - 1)
     rate = jnp.asarray(hyper.learning_rate)
     if options.schedule is not None:
         rate = rate * jnp.asarray(options.schedule(state[0]), rate.dtype)
     rates = jax.tree.map(lambda scale: -rate * scale, update_scale(trained, hyper))
-    # Padding lanes write to scratch rows of their own below the tables: duplicate indices would be undefined.
-    tables = jax.tree.map(lambda table: jnp.pad(table, [(0, batch_size)] + [(0, 0)] * (table.ndim - 1)), trained)
+    tables = jax.tree.map(
+        lambda rows: _in_blocks(jnp.pad(rows, [(0, batch_size)] + [(0, 0)] * (rows.ndim - 1))), trained
+    )
 
-    ordered = layout[visiting_order(key, layout)]
-    steps = take(ratings, ordered)
-    lane, padding = jnp.arange(batch_size, dtype=layout.dtype), ordered == ratings.value.shape[0]
-    user = jnp.where(padding, ratings.num_users + lane, steps.user)
-    item = jnp.where(padding, ratings.num_items + lane, steps.item)
-    weight = Rows(steps.weight * share.user[steps.user], steps.weight * share.item[steps.item])
-
-    def loss(own: Rows, own_fixed: Rows, value: jax.Array, w: jax.Array, weight: Rows) -> jax.Array:
+    def loss(own: Rows, own_fixed: Rows, value: jax.Array, w: jax.Array, share: Rows) -> jax.Array:
         # A rating is the same model on its own two rows.
-        own, own_fixed, weight = jax.tree.map(lambda leaf: leaf[None], (own, own_fixed, weight))
-        first = jnp.zeros(1, layout.dtype)
+        own, own_fixed, share = jax.tree.map(lambda leaf: leaf[None], (own, own_fixed, share))
+        first = jnp.zeros(1, jnp.int32)
         alone = Ratings(first, first, value[None], w[None], num_users=1, num_items=1)
-        return objective(model, Params(own, own_fixed._replace(shared=fixed.shared)), alone, hyper, weight)
+        return objective(model, Params(own, own_fixed._replace(shared=fixed.shared)), alone, hyper, share)
 
-    def apply(tables: Rows, step: Any) -> tuple[Rows, None]:
-        user, item, value, w, weight = step
-        own = _map_sides(lambda index, table: table.at[index].get(unique_indices=True, mode=_SAFE), user, item, tables)
-        own_fixed = _map_sides(lambda index, table: table.at[index].get(mode="clip"), user, item, fixed)
-        pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, weight)
+    def apply(tables: Rows, number: jax.Array) -> tuple[Rows, None]:
+        user, item, value, w, share = jax.tree.map(lambda leaf: leaf.at[number].get(mode=_SAFE), matchings)
+        blocks = _map_sides(lambda index, rows: rows.at[index].get(unique_indices=True, mode=_SAFE), user, item, tables)
+        own = jax.tree.map(_as_rows, blocks, trained)
+        own_fixed = _map_sides(lambda index, rows: rows.at[index].get(mode="clip"), user, item, fixed)
+        pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, share)
         change = jax.tree.map(lambda rate, p: (rate * p).astype(p.dtype), rates, pull)
         change = _clip(change, options.clip_update)
         if options.clip_value is None:
-            return _map_sides(_add, user, item, tables, change), None
+            return _map_sides(_add, user, item, tables, jax.tree.map(_in_blocks, change)), None
         after = _clip(jax.tree.map(jnp.add, own, change), options.clip_value)
         after = jax.tree.map(lambda new, old: jnp.where(_per_row(w > 0, old), new, old), after, own)
-        return _map_sides(_set, user, item, tables, after), None
+        return _map_sides(_set, user, item, tables, jax.tree.map(_in_blocks, after)), None
 
-    tables, _ = jax.lax.scan(apply, tables, (user, item, steps.value, steps.weight, weight))
-    trained = _map_sides(lambda num_rows, table: table[:num_rows], ratings.num_users, ratings.num_items, tables)
+    tables, _ = jax.lax.scan(apply, tables, visiting_order(key, num_matchings))
+    trained = jax.tree.map(lambda blocks, rows: _as_rows(blocks, rows)[: len(rows)], tables, trained)
     return Params(trained, fixed), jax.tree.map(lambda epochs: epochs + 1, state), StepInfo(jnp.array(False))
+
+
+def _in_blocks(rows: jax.Array) -> jax.Array:
+    """(n, …) as (n, blocks, 4), filled up with 0: XLA gathers such rows twice as fast on a CPU. (n,) stays."""
+    if rows.ndim == 1:
+        return rows
+    flat = rows.reshape(len(rows), -1)
+    return jnp.pad(flat, ((0, 0), (0, -flat.shape[1] % _BLOCK))).reshape(len(rows), -1, _BLOCK)
+
+
+def _as_rows(blocks: jax.Array, like: jax.Array) -> jax.Array:
+    """What was put in blocks, in the shape that `like` has beyond its rows."""
+    if like.ndim == 1:
+        return blocks
+    return blocks.reshape(len(blocks), -1)[:, : like[0].size].reshape(-1, *like.shape[1:])
 
 
 def _map_sides(function: Callable[..., jax.Array], user: Any, item: Any, *rows: Rows) -> Rows:

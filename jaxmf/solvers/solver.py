@@ -23,6 +23,10 @@ class StepInfo(NamedTuple):
     converged: jax.Array
 
 
+def _as_prepared(problem: Problem, hyper: Hyper) -> Any:
+    return problem.layout
+
+
 @jax.tree_util.register_static
 class Solver(NamedTuple):
     """A solver: `prepare` runs once on the host, the rest is pure. A static pytree: `Prepared` says whose it is.
@@ -35,6 +39,9 @@ class Solver(NamedTuple):
       check: `(model, params, hyper) -> None`, on shapes only: raises ValueError before anything compiles where the
         solver needs a part that the model lacks, or a number that `hyper` does not have.
       name: shown in tables.
+      arrange: `(problem, hyper) -> layout`, what `step` finds in `problem.layout`: whatever no epoch changes, made once
+        before the first. Default the layout of `prepare`.
+      compiler_options: names and values of XLA's options for the programs in which `fit` and `sweep` run it.
     """
 
     prepare: Callable[[Ratings], Any]
@@ -42,3 +49,5 @@ class Solver(NamedTuple):
     step: Callable[[jax.Array, Model, Params, Any, Problem, Hyper], tuple[Params, Any, StepInfo]]
     check: Callable[[Model, Params, Hyper], None]
     name: str = "custom"
+    arrange: Callable[[Problem, Hyper], Any] = _as_prepared
+    compiler_options: tuple[tuple[str, Any], ...] = ()

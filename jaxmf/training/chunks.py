@@ -164,7 +164,8 @@ def _together(model: Model, solver: Solver, options: Options) -> tuple[Callable[
         return run(key, _of_fold(*weighted), hyper, state, num_epochs)
 
     axes = (0, (None, 0), 0)
-    return jax.jit(jax.vmap(first, axes)), jax.jit(jax.vmap(program, (*axes, 0, None)))
+    together = jax.vmap(program, (*axes, 0, None))
+    return jax.jit(jax.vmap(first, axes)), jax.jit(together, compiler_options=dict(solver.compiler_options))
 
 
 def memory_limit(max_memory: int | None, device: jax.Device) -> int | None:

@@ -35,7 +35,7 @@ from jaxmf.training.loop import (
 
 _COLUMNS = ("epoch", "train_loss", "objective", "valid_loss", "valid_rmse", "valid_mae", "monitor")
 CHUNK = 32  # epochs per compiled program; how many of them run is traced, so one program serves any number of epochs
-_TICK = 0.25  # seconds between two reports of progress
+_TICK = 1.0  # seconds between two reports of progress
 
 
 class Options(NamedTuple):
@@ -265,7 +265,7 @@ def _compiled_initialize(model: Model) -> Callable[[jax.Array, Ratings, Hyper], 
 
 @lru_cache(maxsize=64)
 def _compiled(model: Model, solver: Solver, options: Options) -> Callable[..., tuple[FitState, dict[str, jax.Array]]]:
-    return jax.jit(make_fit(model, solver, CHUNK, *options))
+    return jax.jit(make_fit(model, solver, CHUNK, *options), compiler_options=dict(solver.compiler_options))
 
 
 def _resumed(resume: Fit, expected: FitState) -> FitState:

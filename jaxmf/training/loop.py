@@ -122,6 +122,7 @@ def make_fit(
         if state is None:
             state = start(key, model, solver, batch, hyper, patience)
         problem = Problem(batch.train, row_weights(batch.train, hyper.reg_exponent), batch.layout)
+        problem = problem._replace(layout=solver.arrange(problem, hyper))
 
         def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
             epoch = state.epoch + 1

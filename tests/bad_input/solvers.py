@@ -22,11 +22,17 @@ SCALED = models.mf(2)._replace(init=with_scale, name="scaled")
 FREE = BIASED._replace(penalty=free_bias)
 
 CASES = {
-    "sgd-batch-0": (lambda: solvers.sgd(0), "^sgd: batch_size must be a positive integer, not 0"),
-    "sgd-batch-negative": (lambda: solvers.sgd(-1), "^sgd: batch_size must be a positive integer, not -1"),
-    "sgd-batch-float": (lambda: (solvers.sgd(2), solvers.sgd(2.0)), "^sgd: batch_size must be .*integer, not 2.0"),
-    "sgd-batch-true": (lambda: (solvers.sgd(1), solvers.sgd(True)), "^sgd: batch_size must be .*integer, not True"),
-    "sgd-batch-string": (lambda: solvers.sgd("8"), "^sgd: batch_size must be a positive integer, not '8'"),
+    "sgd-batch-0": (lambda: solvers.sgd(0), "^sgd: batch_size must be a positive integer or None, not 0"),
+    "sgd-batch-negative": (lambda: solvers.sgd(-1), "^sgd: batch_size must be a positive integer or None, not -1"),
+    "sgd-batch-float": (
+        lambda: (solvers.sgd(2), solvers.sgd(2.0)),
+        "^sgd: batch_size must be .*integer or None, not 2.0",
+    ),
+    "sgd-batch-true": (
+        lambda: (solvers.sgd(1), solvers.sgd(True)),
+        "^sgd: batch_size must be .*integer or None, not True",
+    ),
+    "sgd-batch-string": (lambda: solvers.sgd("8"), "^sgd: batch_size must be a positive integer or None, not '8'"),
     "sgd-schedule": (
         lambda: solvers.sgd(schedule=0.9),
         "^sgd: schedule must be a function of the epochs done, or None, not 0.9",

@@ -18,7 +18,7 @@ from jaxmf.solvers.sgd import fill, matchings, visiting_order
 
 def serial_order(key, ratings, layout, epoch=1) -> np.ndarray:
     """Positions in the order of one epoch, padding left out."""
-    order = np.asarray(layout)[np.asarray(visiting_order(jax.random.fold_in(key, epoch), layout))].ravel()
+    order = np.asarray(layout)[np.asarray(visiting_order(jax.random.fold_in(key, epoch), len(layout)))].ravel()
     return order[order < len(ratings.value)]
 
 
@@ -134,7 +134,7 @@ def test_any_batch_size_is_some_serial_order(batch_size):
 
 def test_epochs_visit_fresh_orders():
     layout = jnp.asarray(solvers.sgd(4).prepare(random_ratings()))
-    first, second = (np.asarray(visiting_order(jax.random.fold_in(KEY, epoch), layout)) for epoch in (1, 2))
+    first, second = (np.asarray(visiting_order(jax.random.fold_in(KEY, epoch), len(layout))) for epoch in (1, 2))
     assert sorted(first) == sorted(second) == list(range(len(layout)))
     assert not np.array_equal(first, second)
 
@@ -186,6 +186,16 @@ def check_matchings(user, item, batch_size, most):
     assert share == pytest.approx(num_ratings / layout.size)
 
 
+@pytest.mark.parametrize(("ratings_of_each", "batch_size"), [(1, 32), (40, 64), (200, 256)])
+def test_batch_size_follows_the_largest_number_of_ratings_of_a_row(ratings_of_each, batch_size):
+    """That of a user; the last case has more users than a batch may hold."""
+    users = {1: 3, 40: 50, 200: 400}[ratings_of_each]
+    user, item = np.repeat(np.arange(users), ratings_of_each), np.tile(np.arange(ratings_of_each), users)
+    item = (item + user) % users
+    ratings = Ratings(jnp.array(user), jnp.array(item), jnp.ones(len(user)), jnp.ones(len(user)), users, users)
+    assert solvers.sgd().prepare(ratings).shape[1] == batch_size
+
+
 def test_layout_holds_positions_only():
     """One layout serves all folds: it does not depend on weights or values."""
     solver = solvers.sgd(8)
@@ -205,5 +215,6 @@ def test_padding_lanes_change_nothing():
 
 
 def test_equal_arguments_give_the_same_solver():
-    assert solvers.sgd() is solvers.sgd(32) is solvers.sgd(batch_size=32)
+    assert solvers.sgd() is solvers.sgd(None) is not solvers.sgd(32)
+    assert solvers.sgd(32) is solvers.sgd(batch_size=32)
     assert solvers.als() is solvers.als(None) is solvers.als(rule="relative")
