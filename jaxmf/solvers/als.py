@@ -15,9 +15,11 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
-_BUCKETS, _WORTH = 16, 1 << 14  # most buckets of a side, and the cells that one more must save: it costs compile time
+_BUCKETS, _WORTH = 16, 1 << 15  # most buckets of a side, and the cells that one more must save: it costs compile time
 _CACHED = 1 << 22  # bytes of designs that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
+_SMALL = 1 << 26  # bytes of designs that are worked on in one go after all, since that compiles twice as fast
+_CHAINS = 2  # independent parts of that work: XLA's CPU code solves systems on one core
 _TINY = 1e-30
 
 Block = tuple[jax.Array, jax.Array, jax.Array]
@@ -30,12 +32,13 @@ class Buckets(NamedTuple):
     Attributes:
       rows: (m,) all rows that have ratings, bucket by bucket.
       place: (num_rows,) where each row stands in `rows`; m for a row without ratings.
-      position: for each bucket the positions of its rows' ratings, (rows of the bucket, width), padded with n.
+      position: for each bucket the positions of its rows' ratings, (rows of the bucket, width), padded with n; or, once
+        they are arranged, the Ratings there, of that shape.
     """
 
     rows: jax.Array
     place: jax.Array
-    position: tuple[jax.Array, ...]
+    position: tuple[Any, ...]
 
 
 class Layout(NamedTuple):
@@ -71,7 +74,7 @@ def als(
       method: "cholesky" or "cg", the faster the more unknowns a row has; `python benchmarks/peers.py cg` measures it.
       steps: of conjugate gradient per row and half-step.
       max_memory: bytes of the design rows that are worked on at once, at least those of one row; None is what stays in
-        the cache of a CPU, 4 MiB, and 1 GiB on other devices.
+        the cache of a CPU, 4 MiB, if there are more than 64 MiB, and 1 GiB on other devices.
 
     Returns:
       a Solver for models with a `design` and a penalty that is a diagonal quadratic in the rows.
@@ -119,7 +122,7 @@ def als(
             converged = jnp.abs(state - change) < tol
         return params, change, StepInfo(converged)
 
-    return Solver(prepare, init, step, _check, "als" if method == "cholesky" else "als-cg")
+    return Solver(prepare, init, step, _check, "als" if method == "cholesky" else "als-cg", arrange)
 
 
 def prepare(ratings: Ratings) -> Layout:
@@ -226,46 +229,65 @@ def half_step(
     if not jax.tree.leaves(like):
         return params
     num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
-    buckets: Buckets = getattr(problem.layout, side)
+    buckets = _arranged(getattr(problem.layout, side), problem.ratings)
     ridge = ridge_of(model, params.trained, problem.weight, hyper, side, num_rows)[buckets.rows]
     start = pack(like, num_rows)[buckets.rows]
 
-    def block(position: jax.Array) -> Block:
-        own = take(problem.ratings, position.reshape(-1))
+    def block(cells: Ratings) -> Block:
+        shape = cells.value.shape
+        own = jax.tree.map(jnp.ravel, cells)
         design, target = view(params, own, side)
-        cells = pack(design, position.size).reshape(*position.shape, -1)
-        return cells, target.reshape(position.shape), own.weight.reshape(position.shape)
+        return pack(design, own.value.size).reshape(*shape, -1), target.reshape(shape), cells.weight
 
+    row_bytes = ridge.shape[1] * max(ridge.dtype.itemsize, 4)
+    total = row_bytes * sum(cells.value.size for cells in buckets.position)
     if max_memory is None:
-        max_memory = _CACHED if jax.default_backend() == "cpu" else _AT_ONCE
-    most = max(1, max_memory // (ridge.shape[1] * max(ridge.dtype.itemsize, 4)))
-    if sum(position.size for position in buckets.position) <= most:
-        # In one call: XLA takes longer to compile several than it saves by running them beside each other.
-        solved = [solve([block(position) for position in buckets.position], ridge, start)]
+        max_memory = _AT_ONCE if jax.default_backend() != "cpu" else total if total <= _SMALL else _CACHED
+    if total <= max_memory:
+        solved = [solve([block(cells) for cells in buckets.position], ridge, start)]
     else:
+        most = max(1, max_memory // row_bytes)
         solved, first = [], 0
-        for position in buckets.position:
-            own = slice(first, first + len(position))
-            parts = _parts(
-                position, ridge[own], start[own], max(1, most // position.shape[1]), len(problem.ratings.value)
-            )
-            found = jax.lax.map(lambda part: solve([block(part[0])], *part[1:]), parts)
-            solved.append(found.reshape(-1, ridge.shape[1])[: len(position)])
+        for cells in buckets.position:
+            own = slice(first, first + len(cells.value))
+            parts = _parts((cells, ridge[own], start[own]), max(1, most // cells.value.shape[1]))
+            found = jax.lax.map(lambda chains: [solve([block(cells)], *rest) for cells, *rest in chains], parts)
+            solved.append(jnp.stack(found, axis=1).reshape(-1, ridge.shape[1])[: len(cells.value)])
             first = own.stop
     table = jnp.concatenate([*solved, jnp.zeros_like(ridge[:1])])[buckets.place]
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 
 
-def _parts(position: jax.Array, ridge: jax.Array, start: jax.Array, most: int, padding: int) -> Any:
-    """The rows of a bucket in parts of at most `most`, with a leading axis of parts; rows that fill up are empty."""
-    number = -(-len(position) // most)
-    size = -(-len(position) // number)
-    lacking = number * size - len(position)
+def arrange(problem: Problem, hyper: Hyper) -> Layout:
+    """The ratings themselves in the buckets."""
+    return Layout(*(_arranged(buckets, problem.ratings) for buckets in problem.layout))
 
-    def cut(rows: jax.Array, fill: int) -> jax.Array:
-        return jnp.pad(rows, ((0, lacking), (0, 0)), constant_values=fill).reshape(number, size, -1)
 
-    return cut(position, padding), cut(ridge, 0), cut(start, 0)
+def _arranged(buckets: Buckets, ratings: Ratings) -> Buckets:
+    if isinstance(buckets.position[0], Ratings):
+        return buckets
+    # All at once, which compiles faster than bucket by bucket.
+    cells = take(ratings, jnp.concatenate([position.reshape(-1) for position in buckets.position]))
+    ends = np.cumsum([position.size for position in buckets.position])
+    parts = [
+        jax.tree.map(lambda leaf, at=slice(end - own.size, end), own=own: leaf[at].reshape(own.shape), cells)
+        for own, end in zip(buckets.position, ends, strict=True)
+    ]
+    return buckets._replace(position=tuple(parts))
+
+
+def _parts(rows: tuple[Ratings, jax.Array, jax.Array], most: int) -> Any:
+    """The rows of a bucket in parts of at most `most` rows, each in chains that are worked on at once: for every chain
+    the arrays of all parts. Rows that fill up are empty.
+    """
+    count = len(rows[0].value)
+    number = -(-count // most)
+    size = -(-count // (_CHAINS * number))
+
+    def cut(leaf: jax.Array) -> jax.Array:
+        return jnp.pad(leaf, ((0, _CHAINS * number * size - count), (0, 0))).reshape(number, _CHAINS, size, -1)
+
+    return [jax.tree.map(lambda leaf, chain=chain: cut(leaf)[:, chain], rows) for chain in range(_CHAINS)]
 
 
 def _solve(A: jax.Array, b: jax.Array) -> jax.Array:

@@ -26,8 +26,14 @@ SCRIPT = """
     print("many sweeps over many buckets", flush=True)
     assert fit(jax.random.key(0), model, solver, batch, epochs=24).status == "completed"
 
+    print("chains of solves at once, in parts", flush=True)
+    parts = solvers.als(max_memory=1 << 17)
+    assert fit(jax.random.key(0), model, parts, data, epochs=24).status == "completed"
+
     print("two fits in two threads", flush=True)
     runs = sweep(jax.random.key(0), model, solver, data, grid={"seed": range(6)}, epochs=24, workers=2)
+    assert set(runs.to_frame()["status"]) == {"completed"}
+    runs = sweep(jax.random.key(0), model, parts, data, grid={"seed": range(6)}, epochs=24, workers=2)
     assert set(runs.to_frame()["status"]) == {"completed"}
 """
 
