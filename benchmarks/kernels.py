@@ -37,7 +37,7 @@ SOLVERS = {
     "als": jaxmf.solvers.als(),
     "als-cg": jaxmf.solvers.als(method="cg"),
     "sgd": jaxmf.solvers.sgd(),
-    "sgd, batches of 256": jaxmf.solvers.sgd(256),
+    "sgd, batches of 32": jaxmf.solvers.sgd(32),
     "minibatch Adam, 4096": jaxmf.solvers.minibatch(optax.adam, 4096),
 }
 

@@ -162,7 +162,7 @@ def sgd(sizes: Sizes) -> pd.DataFrame:
     tables = []
     for k in sizes.narrow:
         model = jaxmf.models.biased_mf(k)
-        solvers = {"jaxmf": jaxmf.solvers.sgd(256), "jaxmf, default batches": jaxmf.solvers.sgd()}
+        solvers = {"jaxmf": jaxmf.solvers.sgd(), "jaxmf, batches of 32": jaxmf.solvers.sgd(32)}
         ways: dict[str, Way] = {way: by_jaxmf(model, own, data.train, hyper) for way, own in solvers.items()}
         if present("cornac"):
             first = start(model, data.train, hyper)
@@ -216,7 +216,7 @@ def sgd_sweep(sizes: Sizes) -> pd.DataFrame:
         return by_cornac(data.train, k, point["l2"], point["learning_rate"], first[k])(epochs)
 
     wide = jaxmf.models.biased_mf(max(sizes.sweep_ranks))
-    found = sweeps(sizes, SGD_SWEEP, wide, jaxmf.solvers.sgd(256), data, False, hyper, grid, "cornac", peer)
+    found = sweeps(sizes, SGD_SWEEP, wide, jaxmf.solvers.sgd(), data, False, hyper, grid, "cornac", peer)
     return write(sizes, "sgd_sweep", found, data.train)
 
 
