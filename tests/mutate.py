@@ -98,6 +98,7 @@ MUTANTS = {
     "sgd: full penalty per rating": Mutant(SGD, "hyper.reg_exponent - 1)", "hyper.reg_exponent)"),
     "sgd: ascent": Mutant(SGD, "lambda scale: -rate * scale", "lambda scale: rate * scale"),
     "sgd: conflicting ratings": Mutant(SGD, "busy = user_busy[u] | item_busy[i] | full", "busy = user_busy[u] | full"),
+    "sgd: blocks of one group of items": Mutant(SGD, "[item] - own) % batch_size", "[item]) % batch_size"),
     "sgd: stale order": Mutant(SGD, "visiting_order(key, num_matchings))", "jnp.arange(num_matchings))"),
     "sgd: value clipping on held-out ratings": Mutant(SGD, "jnp.where(_per_row(w > 0, old), new, old)", "new"),
     "sgd: update clipping at half": Mutant(

@@ -240,8 +240,8 @@ def _step(
     hyper: Hyper,
     options: Options,
 ) -> tuple[Params, tuple[jax.Array, ...], StepInfo]:
-    matchings: Matchings = problem.layout
-    num_matchings, batch_size = matchings.user.shape
+    layout: Matchings = problem.layout
+    num_matchings, batch_size = layout.user.shape
     trained, fixed = params
     rate = jnp.asarray(hyper.learning_rate)
     if options.schedule is not None:
@@ -259,7 +259,7 @@ def _step(
         return objective(model, Params(own, own_fixed._replace(shared=fixed.shared)), alone, hyper, share)
 
     def apply(tables: Rows, number: jax.Array) -> tuple[Rows, None]:
-        user, item, value, w, share = jax.tree.map(lambda leaf: leaf.at[number].get(mode=_SAFE), matchings)
+        user, item, value, w, share = jax.tree.map(lambda leaf: leaf.at[number].get(mode=_SAFE), layout)
         blocks = _map_sides(lambda index, rows: rows.at[index].get(unique_indices=True, mode=_SAFE), user, item, tables)
         own = jax.tree.map(_as_rows, blocks, trained)
         own_fixed = _map_sides(lambda index, rows: rows.at[index].get(mode="clip"), user, item, fixed)
