@@ -185,8 +185,9 @@ def one(work: str, size: str, path: str) -> None:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Seconds of each work on each platform."""
-    parts = [table["work"], table["size"], table["solver"].fillna(""), table["order"].fillna("")]
-    parts += [table[name].map(f"{{:.0f}} {word}".format, na_action="ignore").fillna("") for name, word in WORDS.items()]
+    parts = [table[name].astype(object).fillna("") for name in ("work", "size", "solver", "order")]
+    counts = [table[name].map(f"{{:.0f}} {word}".format, na_action="ignore") for name, word in WORDS.items()]
+    parts += [column.astype(object).fillna("") for column in counts]
     labels = pd.Series([", ".join(filter(None, row)) for row in zip(*parts, strict=True)])
     order = list(dict.fromkeys(labels))
     figure = Figure(figsize=(8, 1 + 0.28 * len(order)), layout="constrained")
