@@ -73,19 +73,14 @@ def solver_row(solver: Any, data: jaxmf.Dataset, shape: Shape, work: limits.Work
     return [{"seconds": seconds, **known, **limits.beside(work, limits.measure(os.cpu_count() or 1), seconds)}]
 
 
-def counts(data: jaxmf.Dataset) -> list[np.ndarray]:
-    """Ratings of every user, and of every item."""
-    return [np.bincount(data.user, minlength=data.num_users), np.bincount(data.item, minlength=data.num_items)]
-
-
 def als(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
     """Exact ALS."""
-    return solver_row(jaxmf.solvers.als(), data, shape, limits.als_work(counts(data), K))
+    return solver_row(jaxmf.solvers.als(), data, shape, limits.als_work(limits.counts(data), K))
 
 
 def cg(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
     """ALS by conjugate gradient."""
-    return solver_row(jaxmf.solvers.als(method="cg"), data, shape, limits.cg_work(counts(data), K, 3))
+    return solver_row(jaxmf.solvers.als(method="cg"), data, shape, limits.cg_work(limits.counts(data), K, 3))
 
 
 def sgd(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmf import Dataset
+
 _FLOAT, _INDEX = 4, 4  # bytes
 _MATRIX, _COPY, _ROUNDS = 2048, 1 << 28, 5  # rows, bytes
 
@@ -31,6 +33,11 @@ class Ceilings(NamedTuple):
 
     flops: float
     bytes: float
+
+
+def counts(data: Dataset) -> list[np.ndarray]:
+    """Ratings of every user, and of every item."""
+    return [np.bincount(data.user, minlength=data.num_users), np.bincount(data.item, minlength=data.num_items)]
 
 
 def als_work(counts: list[np.ndarray], k: int) -> Work:

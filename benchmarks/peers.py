@@ -132,7 +132,7 @@ def als(sizes: Sizes) -> pd.DataFrame:
         ways: dict[str, Way] = {"jaxmf": by_jaxmf(model, jaxmf.solvers.als(), data.train_rest, hyper)}
         if present("lenskit"):
             ways["LensKit"] = by_lenskit(data, k, L2, start(model, data.train_rest, hyper))
-        tables.append(compare(sizes, ALS, k, ways, data, True, L2, limits.als_work(counts(data.train), k)))
+        tables.append(compare(sizes, ALS, k, ways, data, True, L2, limits.als_work(limits.counts(data.train), k)))
     return write(sizes, "als", pd.concat(tables), data.train)
 
 
@@ -149,7 +149,7 @@ def cg(sizes: Sizes) -> pd.DataFrame:
                 "cmfrec": by_cmfrec(data.train_rest, k, True),
                 "cmfrec, exact": by_cmfrec(data.train_rest, k, False),
             }
-        table = compare(sizes, CG, k, ways, data, True, L2, limits.cg_work(counts(data.train), k, CG_STEPS))
+        table = compare(sizes, CG, k, ways, data, True, L2, limits.cg_work(limits.counts(data.train), k, CG_STEPS))
         exact = table.loc[table["way"] == "jaxmf, exact", "objective"].item()
         tables.append(table.assign(objective_over_exact=table["objective"] / exact - 1))
     return write(sizes, "cg", pd.concat(tables), data.train)
@@ -238,11 +238,6 @@ def load(sizes: Sizes) -> Data:
         return replace(part, rating=part.rating - np.asarray(bias.predict(params, part.user, part.item), float))
 
     return Data(train, test, rest(train), rest(test))
-
-
-def counts(train: jaxmf.Dataset) -> list[np.ndarray]:
-    """Ratings of every user, and of every item."""
-    return [np.bincount(train.user, minlength=train.num_users), np.bincount(train.item, minlength=train.num_items)]
 
 
 def start(model: jaxmf.Model, train: jaxmf.Dataset, hyper: jaxmf.Hyper) -> Factors:
@@ -386,7 +381,7 @@ def by_numpy(train: jaxmf.Dataset, batch_size: int, first: Factors) -> Way:
     """
     user, item, rating = train.user, train.item, train.rating.astype(np.float32)
     n, (decay_m, decay_v), eps = len(rating), (0.9, 0.999), 1e-8
-    weights = [np.float32(L2 / n) * own[:, None].astype(np.float32) for own in counts(train)]
+    weights = [np.float32(L2 / n) * own[:, None].astype(np.float32) for own in limits.counts(train)]
 
     def run(epochs: int) -> Run:
         tables = [first.P.copy(), first.Q.copy()]
@@ -494,7 +489,7 @@ def sweeps(
 def judge(fit: Factors, train: jaxmf.Dataset, test: jaxmf.Dataset, l2: float) -> dict[str, float]:
     """The objective with λ per rating in float64, and the root mean squared errors, unclipped."""
     errors = [residual(fit, part) for part in (train, test)]
-    users, items = (own.astype(float) for own in counts(train))
+    users, items = (own.astype(float) for own in limits.counts(train))
     objective = np.sum(errors[0] ** 2)
     for own, table, bias in ((users, fit.P, fit.b), (items, fit.Q, fit.c)):
         objective += l2 * np.sum(own * (np.sum(table.astype(float) ** 2, axis=1) + np.asarray(bias, float) ** 2))

@@ -66,7 +66,7 @@ def sgd(
         `check`, the model trains `shared` leaves, which every rating would touch.
 
     Cost: O(num_ratings · D) per epoch for rows of D numbers; `prepare` O(num_ratings · log(num_ratings)) on the
-    host, and about 5 µs for each of the last max(100,000, batch_size²) ratings.
+    host, the last max(100,000, batch_size²) ratings one by one.
 
     Reference: Gemulla et al. (2011), Large-scale matrix factorization with distributed SGD, for the interchangeability
     of ratings without a common row; Funk (2006) for the algorithm.
