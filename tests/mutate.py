@@ -99,7 +99,11 @@ MUTANTS = {
     "sgd: ascent": Mutant(SGD, "lambda scale: -rate * scale", "lambda scale: rate * scale"),
     "sgd: conflicting ratings": Mutant(SGD, "busy = user_busy[u] | item_busy[i] | full", "busy = user_busy[u] | full"),
     "sgd: blocks of one group of items": Mutant(SGD, "[item] - own) % batch_size", "[item]) % batch_size"),
-    "sgd: stale order": Mutant(SGD, "visiting_order(key, num_matchings))", "jnp.arange(num_matchings))"),
+    "sgd: stale order": Mutant(SGD, "visiting_order(key, layout", "(lambda _, n: jnp.arange(n))(key, layout"),
+    "sgd: items stay on their device": Mutant(SGD, "item=from_next(tables.item, devices)", "item=tables.item"),
+    "als: devices in turn instead of in rows": Mutant(
+        "solvers/devices.py", "AXIS, tiled=True)", "AXIS).swapaxes(0, 1).reshape(-1, *rows.shape[1:])"
+    ),
     "sgd: value clipping on held-out ratings": Mutant(SGD, "jnp.where(_per_row(w > 0, old), new, old)", "new"),
     "sgd: update clipping at half": Mutant(
         SGD, "_clip(change, options.clip_update)", "_clip(change, options.clip_update and options.clip_update / 2)"

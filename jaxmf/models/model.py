@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Ratings, counts
-from jaxmf.metrics import weighted_mean
+from jaxmf.metrics import total, weighted_mean
 
 Side = Literal["user", "item"]
 
@@ -139,7 +139,7 @@ def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weig
     """
     if weight is None:
         weight = row_weights(ratings, hyper.reg_exponent)
-    return jnp.sum(ratings.weight * model.loss(params, ratings)) + model.penalty(params.trained, weight, hyper)
+    return total(ratings.weight * model.loss(params, ratings)) + model.penalty(params.trained, weight, hyper)
 
 
 def mean_loss(model: Model, params: Params, ratings: Ratings) -> jax.Array:

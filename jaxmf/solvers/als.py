@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve
+from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
+from jaxmf.solvers.devices import AXIS, check_devices, of_all, split, spread
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 _BUCKETS, _WORTH = 16, 1 << 15  # most buckets of a side, and the cells that one more must save: it costs compile time
@@ -30,7 +32,7 @@ class Buckets(NamedTuple):
     """The rows of one side, sorted into buckets of similar length.
 
     Attributes:
-      rows: (m,) all rows that have ratings, bucket by bucket.
+      rows: (m,) all rows that have ratings, bucket by bucket; each bucket is filled up to a multiple of the devices.
       place: (num_rows,) where each row stands in `rows`; m for a row without ratings.
       position: for each bucket the positions of its rows' ratings, (rows of the bucket, width), padded with n; or, once
         they are arranged, the Ratings there, of that shape.
@@ -55,6 +57,7 @@ def als(
     method: Literal["cholesky", "cg"] = "cholesky",
     steps: int = 3,
     max_memory: int | None = None,
+    devices: int = 1,
 ) -> Solver:
     """Alternating least squares: users given items, then items given users, one sweep per epoch.
 
@@ -101,6 +104,7 @@ def als(
     for name, number in (("steps", steps), ("max_memory", max_memory)):
         if number is not None and not is_positive_integer(number):
             raise ValueError(f"als: {name} must be a positive integer, not {number!r}")
+    check_devices("als", devices)
     rows: Solve = solve if method == "cholesky" else partial(descend, steps=steps)
 
     def init(model: Model, params: Params, hyper: Hyper) -> jax.Array:
@@ -111,7 +115,7 @@ def als(
     ) -> tuple[Params, jax.Array, StepInfo]:
         before = params.trained
         for side in ("user", "item"):
-            params = half_step(model, params, problem, hyper, side, rows, max_memory)
+            params = half_step(model, params, problem, hyper, side, rows, max_memory, devices)
         after = params.trained
         change = _norm(jax.tree.map(jnp.subtract, after, before))
         if tol is None:
@@ -122,14 +126,22 @@ def als(
             converged = jnp.abs(state - change) < tol
         return params, change, StepInfo(converged)
 
-    return Solver(prepare, init, step, _check, "als" if method == "cholesky" else "als-cg", arrange)
+    name = "als" if method == "cholesky" else "als-cg"
+    return Solver(_prepare(devices), init, step, _check, name, partial(_arrange, devices=devices), devices=devices)
 
 
-def prepare(ratings: Ratings) -> Layout:
+def prepare(ratings: Ratings, devices: int = 1) -> Layout:
     """The ratings of each row, in buckets by length. Host; O(n log n)."""
     return Layout(
-        _buckets(np.asarray(ratings.user), ratings.num_users), _buckets(np.asarray(ratings.item), ratings.num_items)
+        _buckets(np.asarray(ratings.user), ratings.num_users, devices),
+        _buckets(np.asarray(ratings.item), ratings.num_items, devices),
     )
+
+
+@memoize
+def _prepare(devices: int) -> Callable[[Ratings], Layout]:
+    # One function for so many devices, so that solvers share their layouts.
+    return partial(prepare, devices=devices)
 
 
 def solve(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array | None = None) -> jax.Array:
@@ -221,6 +233,7 @@ def half_step(
     side: Side,
     solve: Solve = solve,
     max_memory: int | None = None,
+    devices: int = 1,
 ) -> Params:
     """All rows of one side at their exact minimum given the other side, or as near as `solve` comes."""
     view = model.design
@@ -232,35 +245,53 @@ def half_step(
     buckets = _arranged(getattr(problem.layout, side), problem.ratings)
     ridge = ridge_of(model, params.trained, problem.weight, hyper, side, num_rows)[buckets.rows]
     start = pack(like, num_rows)[buckets.rows]
-
-    def block(cells: Ratings) -> Block:
-        shape = cells.value.shape
-        own = jax.tree.map(jnp.ravel, cells)
-        design, target = view(params, own, side)
-        return pack(design, own.value.size).reshape(*shape, -1), target.reshape(shape), cells.weight
-
+    ends = np.cumsum([len(cells.value) for cells in buckets.position])
+    rows = [
+        (cells, ridge[end - len(cells.value) : end], start[end - len(cells.value) : end])
+        for cells, end in zip(buckets.position, ends, strict=True)
+    ]
     row_bytes = ridge.shape[1] * max(ridge.dtype.itemsize, 4)
     total = row_bytes * sum(cells.value.size for cells in buckets.position)
     if max_memory is None:
         max_memory = _AT_ONCE if jax.default_backend() != "cpu" else total if total <= _SMALL else _CACHED
-    if total <= max_memory:
-        solved = [solve([block(cells) for cells in buckets.position], ridge, start)]
-    else:
-        most = max(1, max_memory // row_bytes)
-        solved, first = [], 0
-        for cells in buckets.position:
-            own = slice(first, first + len(cells.value))
-            parts = _parts((cells, ridge[own], start[own]), max(1, most // cells.value.shape[1]))
-            found = jax.lax.map(lambda chains: [solve([block(cells)], *rest) for cells, *rest in chains], parts)
-            solved.append(jnp.stack(found, axis=1).reshape(-1, ridge.shape[1])[: len(cells.value)])
-            first = own.stop
-    table = jnp.concatenate([*solved, jnp.zeros_like(ridge[:1])])[buckets.place]
+    most = None if total <= max_memory else max(1, max_memory // (devices * row_bytes))
+    work = spread(
+        partial(_solved, design=view, side=side, solve=solve, most=most, devices=devices),
+        devices,
+        (PartitionSpec(AXIS), PartitionSpec()),
+    )
+    table = jnp.concatenate([*work(rows, params), jnp.zeros_like(ridge[:1])])[buckets.place]
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 
 
-def arrange(problem: Problem, hyper: Hyper) -> Layout:
+def _solved(
+    rows: list[Any], params: Params, design: Any, side: Side, solve: Solve, most: int | None, devices: int
+) -> list[jax.Array]:
+    """The new rows of each bucket, (rows, D), of which every device solves its own; at most `most` cells at once."""
+
+    def block(cells: Ratings) -> Block:
+        shape = cells.value.shape
+        own = jax.tree.map(jnp.ravel, cells)
+        view, target = design(params, own, side)
+        return pack(view, own.value.size).reshape(*shape, -1), target.reshape(shape), cells.weight
+
+    if most is None:
+        cells, ridge, start = zip(*rows, strict=True)
+        z = solve([block(own) for own in cells], jnp.concatenate(ridge), jnp.concatenate(start))
+        return of_all(jnp.split(z, np.cumsum([len(own) for own in ridge])[:-1]), devices)
+    chains = max(1, _CHAINS // devices)
+    found = []
+    for cells, *rest in rows:
+        parts = _parts((cells, *rest), max(1, most // cells.value.shape[1]), chains)
+        z = jax.lax.map(lambda chains: [solve([block(cells)], *rest) for cells, *rest in chains], parts)
+        found.append(jnp.stack(z, axis=1).reshape(-1, rest[0].shape[1])[: len(cells.value)])
+    return of_all(found, devices)
+
+
+def _arrange(problem: Problem, hyper: Hyper, devices: int) -> Layout:
     """The ratings themselves in the buckets."""
-    return Layout(*(_arranged(buckets, problem.ratings) for buckets in problem.layout))
+    sides = [_arranged(own, problem.ratings) for own in problem.layout]
+    return Layout(*(own._replace(position=split(own.position, devices, PartitionSpec(AXIS))) for own in sides))
 
 
 def _arranged(buckets: Buckets, ratings: Ratings) -> Buckets:
@@ -276,18 +307,18 @@ def _arranged(buckets: Buckets, ratings: Ratings) -> Buckets:
     return buckets._replace(position=tuple(parts))
 
 
-def _parts(rows: tuple[Ratings, jax.Array, jax.Array], most: int) -> Any:
+def _parts(rows: Any, most: int, chains: int) -> Any:
     """The rows of a bucket in parts of at most `most` rows, each in chains that are worked on at once: for every chain
     the arrays of all parts. Rows that fill up are empty.
     """
     count = len(rows[0].value)
     number = -(-count // most)
-    size = -(-count // (_CHAINS * number))
+    size = -(-count // (chains * number))
 
     def cut(leaf: jax.Array) -> jax.Array:
-        return jnp.pad(leaf, ((0, _CHAINS * number * size - count), (0, 0))).reshape(number, _CHAINS, size, -1)
+        return jnp.pad(leaf, ((0, chains * number * size - count), (0, 0))).reshape(number, chains, size, -1)
 
-    return [jax.tree.map(lambda leaf, chain=chain: cut(leaf)[:, chain], rows) for chain in range(_CHAINS)]
+    return [jax.tree.map(lambda leaf, chain=chain: cut(leaf)[:, chain], rows) for chain in range(chains)]
 
 
 def _solve(A: jax.Array, b: jax.Array) -> jax.Array:
@@ -357,20 +388,23 @@ def check_design(model: Model, params: Params) -> None:
             )
 
 
-def _buckets(row: np.ndarray, num_rows: int) -> Buckets:
+def _buckets(row: np.ndarray, num_rows: int, devices: int) -> Buckets:
     count = np.bincount(row, minlength=num_rows)
     start = np.concatenate([[0], np.cumsum(count)])
     order = np.append(np.argsort(row, kind="stable"), len(row)).astype(np.int32)
-    members, position, below = [], [], 0
+    place = np.full(num_rows, -1)
+    members, position, below, first = [], [], 0, 0
     for width in _widths(count[count > 0]):
         rows = np.flatnonzero((count > below) & (count <= width))
         lane = np.arange(width)
-        members.append(rows)
-        position.append(jnp.asarray(order[np.where(lane < count[rows, None], start[rows, None] + lane, len(row))]))
-        below = width
+        own = order[np.where(lane < count[rows, None], start[rows, None] + lane, len(row))]
+        place[rows] = first + np.arange(len(rows))
+        filled = -len(rows) % devices
+        members.append(np.pad(rows, (0, filled)))
+        position.append(jnp.asarray(np.pad(own, ((0, filled), (0, 0)), constant_values=len(row))))
+        first, below = first + len(members[-1]), width
     rows = np.concatenate(members)
-    place = np.full(num_rows, len(rows))
-    place[rows] = np.arange(len(rows))
+    place[place < 0] = len(rows)
     return Buckets(jnp.asarray(rows, jnp.int32), jnp.asarray(place, jnp.int32), tuple(position))
 
 

@@ -23,7 +23,8 @@ class StepInfo(NamedTuple):
     converged: jax.Array
 
 
-def _as_prepared(problem: Problem, hyper: Hyper) -> Any:
+def as_prepared(problem: Problem, hyper: Hyper) -> Any:
+    """The layout that `prepare` made."""
     return problem.layout
 
 
@@ -42,6 +43,7 @@ class Solver(NamedTuple):
       arrange: `(problem, hyper) -> layout`, what `step` finds in `problem.layout`: whatever no epoch changes, made once
         before the first. Default the layout of `prepare`.
       compiler_options: names and values of XLA's options for the programs in which `fit` and `sweep` run it.
+      devices: how many of this process its steps use at once.
     """
 
     prepare: Callable[[Ratings], Any]
@@ -49,5 +51,6 @@ class Solver(NamedTuple):
     step: Callable[[jax.Array, Model, Params, Any, Problem, Hyper], tuple[Params, Any, StepInfo]]
     check: Callable[[Model, Params, Hyper], None]
     name: str = "custom"
-    arrange: Callable[[Problem, Hyper], Any] = _as_prepared
+    arrange: Callable[[Problem, Hyper], Any] = as_prepared
     compiler_options: tuple[tuple[str, Any], ...] = ()
+    devices: int = 1

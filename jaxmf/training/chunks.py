@@ -85,7 +85,7 @@ def ready(
     if chunk.lanes == 1:
         own = _of_fold(batch, None if weight is None else weight[0])
         state = None if states is None else states[0]
-        program, state, _ = begin(job.keys[lanes[0]], chunk.model, job.solver, own, hyper[0], job.options, state)
+        program, own, state, _ = begin(job.keys[lanes[0]], chunk.model, job.solver, own, hyper[0], job.options, state)
         return program, (job.keys[lanes[0]], own, hyper[0], state)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *hyper)
     key, weighted = jnp.stack([job.keys[m] for m in lanes]), (batch, weight)

@@ -14,6 +14,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.solvers.devices import on_all, on_first
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_rank
 from jaxmf.training.loop import (
@@ -23,6 +24,7 @@ from jaxmf.training.loop import (
     Monitor,
     Prepared,
     Saved,
+    arrange,
     cast_hyper,
     check_batch,
     check_solver,
@@ -162,7 +164,7 @@ def fit(
         earlier = _resumed(resume, jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience)))
 
     options = Options(patience, min_delta, monitor, track)
-    program, state, compile_seconds = begin(key, model, solver, batch, numbers, options, earlier)
+    program, batch, state, compile_seconds = begin(key, model, solver, batch, numbers, options, earlier)
 
     rows: list[pd.DataFrame] = [] if resume is None else [resume.to_frame()]
     elapsed = 0.0 if resume is None or not len(rows[0]) else float(rows[0]["seconds"].iloc[-1])
@@ -175,6 +177,7 @@ def fit(
             bar.update(len(table))
             if "valid_rmse" in table:
                 bar.set_postfix(valid_rmse=f"{table['valid_rmse'].iloc[-1]:.4f}", refresh=False)
+    state = on_first(state, solver.devices)
     params = state.params if state.best is None else state.best.params
     whole = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"epoch": [], "seconds": []})
     columns = {str(name): whole[name].to_numpy() for name in whole}
@@ -222,16 +225,21 @@ def begin(
     numbers: Hyper,
     options: Options,
     state: FitState | None = None,
-) -> tuple[Callable[..., tuple[FitState, dict[str, jax.Array]]], FitState, float]:
-    """The compiled program, the state to start from (`state` if given), and the seconds that compiling took."""
+) -> tuple[Callable[..., tuple[FitState, dict[str, jax.Array]]], Prepared, FitState, float]:
+    """The compiled program, the batch arranged for it, the state to start from (`state` if given), and the seconds that
+    this took.
+    """
     clock = time.perf_counter()
     program = _compiled(model, solver, options)
     if state is None:
         params = _compiled_initialize(model)(key, batch.train, numbers)
         state = first_state(model, solver, params, numbers, options.patience)
+    batch, state = on_all((batch, state), solver.devices)
+    # Once for all chunks of epochs; the program then finds the layout arranged.
+    batch = _arrange(batch, numbers)
     # A run of no epochs compiles the program and changes no bit.
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
-    return program, state, time.perf_counter() - clock
+    return program, batch, state, time.perf_counter() - clock
 
 
 def advance(
@@ -255,6 +263,9 @@ def advance(
         yield state, {name: np.asarray(history[name])[..., :chunk] for name in _COLUMNS if name in history}, seconds
         epochs -= chunk
         chunk = max(1, min(epochs, CHUNK, int(_TICK * chunk / max(seconds, 1e-9))))
+
+
+_arrange = jax.jit(arrange)
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ from jaxmf import metrics
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, check_model, mean_loss, objective, row_weights, within_rank
-from jaxmf.solvers.solver import Problem, Solver
+from jaxmf.solvers.solver import Problem, Solver, as_prepared
 
 RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
 STATUS = ("completed", "converged", "stopped_early", "diverged")
@@ -121,8 +121,8 @@ def make_fit(
         hyper = cast_hyper(hyper, batch.train.value.dtype)
         if state is None:
             state = start(key, model, solver, batch, hyper, patience)
+        batch = arrange(batch, hyper)
         problem = Problem(batch.train, row_weights(batch.train, hyper.reg_exponent), batch.layout)
-        problem = problem._replace(layout=solver.arrange(problem, hyper))
 
         def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
             epoch = state.epoch + 1
@@ -194,6 +194,13 @@ def cast_hyper(hyper: Hyper, dtype: Any) -> Hyper:
 
 def _where(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+
+
+def arrange(batch: Prepared, hyper: Hyper) -> Prepared:
+    """The batch with its layout as the steps read it, which stays as it is when arranged again."""
+    problem = Problem(batch.train, row_weights(batch.train, hyper.reg_exponent), batch.layout)
+    layout = batch.solver.arrange(problem, hyper)
+    return batch._replace(layout=layout, solver=batch.solver._replace(arrange=as_prepared))
 
 
 def check_solver(solver: Solver) -> None:

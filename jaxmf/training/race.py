@@ -103,6 +103,8 @@ def race(
     check_static(model, solver, rungs[-1], patience, min_delta, monitor)
     check_hyper(hyper)
     _check_choices(keep, batch, workers, max_memory)
+    if solver.devices > 1:
+        raise ValueError("sweep: it spreads its members over cores and devices, so the solver must have devices=1")
     if folds is None and valid is None:
         if patience is not None:
             raise ValueError(

@@ -13,12 +13,13 @@ from scipy.sparse import csr_array
 
 from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
 from jaxmf.models.features import to_device
-from jaxmf.solvers.sgd import fill, matchings, visiting_order
+from jaxmf.solvers.sgd import Layout, fill, matchings, visiting_order
 
 
 def serial_order(key, ratings, layout, epoch=1) -> np.ndarray:
     """Positions in the order of one epoch, padding left out."""
-    order = np.asarray(layout)[np.asarray(visiting_order(jax.random.fold_in(key, epoch), len(layout)))].ravel()
+    position = np.asarray(layout.position)
+    order = position[:, :, np.asarray(visiting_order(jax.random.fold_in(key, epoch), position.shape[2]))].ravel()
     return order[order < len(ratings.value)]
 
 
@@ -133,9 +134,9 @@ def test_any_batch_size_is_some_serial_order(batch_size):
 
 
 def test_epochs_visit_fresh_orders():
-    layout = jnp.asarray(solvers.sgd(4).prepare(random_ratings()))
-    first, second = (np.asarray(visiting_order(jax.random.fold_in(KEY, epoch), len(layout))) for epoch in (1, 2))
-    assert sorted(first) == sorted(second) == list(range(len(layout)))
+    num_matchings = solvers.sgd(4).prepare(random_ratings()).position.shape[2]
+    first, second = (np.asarray(visiting_order(jax.random.fold_in(KEY, epoch), num_matchings)) for epoch in (1, 2))
+    assert sorted(first) == sorted(second) == list(range(num_matchings))
     assert not np.array_equal(first, second)
 
 
@@ -181,25 +182,28 @@ def check_matchings(user, item, batch_size, most):
     assert set(layout[layout >= num_ratings]) <= {num_ratings}
     bound = max(np.bincount(user).max(), np.bincount(item).max(), -(-num_ratings // batch_size))
     assert bound <= len(layout) <= most * bound + 1
-    steps, share = fill(layout, num_ratings)
-    assert steps == len(layout)
-    assert share == pytest.approx(num_ratings / layout.size)
 
 
-@pytest.mark.parametrize(("ratings_of_each", "batch_size"), [(1, 32), (40, 64), (200, 256)])
+def test_fill():
+    """Two strata of two devices, each with three matchings of four lanes, of which three are empty in all."""
+    position = np.arange(48).reshape(2, 2, 3, 4)
+    assert fill(Layout(position, Rows()), 45) == (6, 45 / 48)
+
+
+@pytest.mark.parametrize(("ratings_of_each", "batch_size"), [(1, 32), (40, 48), (200, 256)])
 def test_batch_size_follows_the_largest_number_of_ratings_of_a_row(ratings_of_each, batch_size):
     """That of a user; the last case has more users than a batch may hold."""
     users = {1: 3, 40: 50, 200: 400}[ratings_of_each]
     user, item = np.repeat(np.arange(users), ratings_of_each), np.tile(np.arange(ratings_of_each), users)
     item = (item + user) % users
     ratings = Ratings(jnp.array(user), jnp.array(item), jnp.ones(len(user)), jnp.ones(len(user)), users, users)
-    assert solvers.sgd().prepare(ratings).shape[1] == batch_size
+    assert solvers.sgd().prepare(ratings).position.shape[3] == batch_size
 
 
 def test_layout_holds_positions_only():
     """One layout serves all folds: it does not depend on weights or values."""
     solver = solvers.sgd(8)
-    np.testing.assert_array_equal(solver.prepare(random_ratings()), solver.prepare(random_ratings(folds=True)))
+    assert_close(solver.prepare(random_ratings()), solver.prepare(random_ratings(folds=True)), rtol=0)
 
 
 def test_padding_lanes_change_nothing():
@@ -207,8 +211,8 @@ def test_padding_lanes_change_nothing():
     ratings, model = random_ratings(), MODELS["biased"]
     solver = solvers.sgd(8)
     layout = solver.prepare(ratings)
-    wider = jnp.pad(layout, ((0, 0), (0, 8)), constant_values=len(ratings.value))
-    padded = solver._replace(prepare=lambda _: wider)
+    wider = jnp.pad(layout.position, ((0, 0),) * 3 + ((0, 8),), constant_values=len(ratings.value))
+    padded = solver._replace(prepare=lambda _: layout._replace(position=wider))
     params = init(model, ratings, HYPER)
     (plain, _), (wide, _) = (run(model, s, ratings, HYPER, params=params) for s in (solver, padded))
     assert_close(wide.params, plain.params, rtol=1e-14, atol=1e-15)
