@@ -8,8 +8,8 @@
     python benchmarks/peers.py sgd_sweep    64 fits by per-sample SGD, `jaxmf.sweep` beside cornac one after another
     python benchmarks/peers.py all          all of them, and one figure
 
-Embedded data, 6,040 users, 3,706 items, a million ratings of which 90 % train, float32, two threads each; with --smoke
-everything is tiny and goes to a temporary folder. Medians of rounds that alternate between the ways, after one to warm
+Embedded data, 6,040 users, 3,706 items, a million ratings of which 90 % train, float32, two threads each, which for a
+fit of ALS or SGD by jaxmf are two of JAX's host devices, and as "one device" one of them; with --smoke everything is tiny and goes to a temporary folder. Medians of rounds that alternate between the ways, after one to warm
 up; compilation, laying out the data and a library's set-up are apart. Every way minimizes the same objective, penalized
 by λ per rating: ALS, exact or by conjugate gradient, and Adam factorize residuals of damped biases, as LensKit does;
 SGD trains biases too. `pip install -e '.[bench]'` has the peers; one that is absent is skipped by name. Writes
@@ -51,6 +51,8 @@ from tqdm import tqdm  # noqa: E402
 import jaxmf  # noqa: E402
 from jaxmf import output, plot  # noqa: E402
 from jaxmf.solvers.minibatch import visiting_order  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", THREADS)  # before anything else uses JAX
 
 L2, RATE, DAMPING = 0.05, 0.005, 5.0
 _order = jax.jit(visiting_order, static_argnums=(1, 2))
@@ -129,7 +131,8 @@ def als(sizes: Sizes) -> pd.DataFrame:
     tables = []
     for k in sizes.ranks:
         model = jaxmf.models.mf(k, None)
-        ways: dict[str, Way] = {"jaxmf": by_jaxmf(model, jaxmf.solvers.als(), data.train_rest, hyper)}
+        solvers = {"jaxmf": jaxmf.solvers.als(devices=THREADS), "jaxmf, one device": jaxmf.solvers.als()}
+        ways: dict[str, Way] = {way: by_jaxmf(model, own, data.train_rest, hyper) for way, own in solvers.items()}
         if present("lenskit"):
             ways["LensKit"] = by_lenskit(data, k, L2, start(model, data.train_rest, hyper))
         tables.append(compare(sizes, ALS, k, ways, data, True, L2, limits.als_work(limits.counts(data.train), k)))
@@ -139,7 +142,10 @@ def als(sizes: Sizes) -> pd.DataFrame:
 def cg(sizes: Sizes) -> pd.DataFrame:
     """Seconds of a sweep of ALS by conjugate gradient, and the objective beside that of exact sweeps."""
     data, hyper = load(sizes), jaxmf.Hyper(l2=L2)
-    solvers = {"jaxmf": jaxmf.solvers.als(method="cg", steps=CG_STEPS), "jaxmf, exact": jaxmf.solvers.als()}
+    solvers = {
+        "jaxmf": jaxmf.solvers.als(method="cg", steps=CG_STEPS, devices=THREADS),
+        "jaxmf, exact": jaxmf.solvers.als(devices=THREADS),
+    }
     tables = []
     for k in sizes.wide:
         model = jaxmf.models.mf(k, None)
@@ -162,7 +168,7 @@ def sgd(sizes: Sizes) -> pd.DataFrame:
     tables = []
     for k in sizes.narrow:
         model = jaxmf.models.biased_mf(k)
-        solvers = {"jaxmf": jaxmf.solvers.sgd(), "jaxmf, batches of 32": jaxmf.solvers.sgd(32)}
+        solvers = {"jaxmf": jaxmf.solvers.sgd(devices=THREADS), "jaxmf, one device": jaxmf.solvers.sgd()}
         ways: dict[str, Way] = {way: by_jaxmf(model, own, data.train, hyper) for way, own in solvers.items()}
         if present("cornac"):
             first = start(model, data.train, hyper)

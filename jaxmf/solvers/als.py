@@ -78,12 +78,14 @@ def als(
       steps: of conjugate gradient per row and half-step.
       max_memory: bytes of the design rows that are worked on at once, at least those of one row; None is what stays in
         the cache of a CPU, 4 MiB, if there are more than 64 MiB, and 1 GiB on other devices.
+      devices: how many of this process solve at once, each some of the rows of every bucket. On a CPU there is one,
+        unless `jax.config.update("jax_num_cpu_devices", n)`, before anything else uses JAX, makes n of its cores.
 
     Returns:
       a Solver for models with a `design` and a penalty that is a diagonal quadratic in the rows.
 
     Raises:
-      ValueError: `tol`, `steps` or `max_memory` is not positive, or `rule` or `method` unknown; at `check`, the model
+      ValueError: fewer devices than asked; `tol`, `steps` or `max_memory` is not positive, or `rule` or `method` unknown; at `check`, the model
         has no `design`, trains `shared` leaves, or λ or λ_b is not positive.
 
     Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D), by CG O(c · D · steps);

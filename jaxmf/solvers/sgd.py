@@ -32,7 +32,7 @@ class Layout(NamedTuple):
 
     Attributes:
       position: (strata, devices, num_matchings, batch_size) int32; padding lanes hold n.
-      members: of the users and the items, the rows of each device's group, (devices, rows), filled up with their number.
+      members: the users and the items of each device's group, (devices, rows), filled up with their number.
     """
 
     position: Any
@@ -69,18 +69,20 @@ def sgd(
 
     Args:
       batch_size: most ratings per matching. There are at least as many matchings as the largest number of ratings of a
-        user or an item, so more than num_ratings / that number leaves lanes empty: see `fill`. None is the power of two
-        nearest to it, between 32 and 256.
+        user or an item, so more than num_ratings / that number leaves lanes empty: see `fill`. None is as many, down to
+        a multiple of 8, between 32 and 256; on several devices, that divided by their number.
       schedule: factor on the learning rates as a function of the epochs done, such as
         `optax.exponential_decay(1.0, transition_steps=1, decay_rate=0.95)`; None keeps them.
       clip_update: clip every number of an update, learning rate included, to ± this; None does not.
       clip_value: clip every number of the rows that a rating has updated to ± this; None does not.
+      devices: how many of this process work at once, each on users of its own with the items of one group after another
+        (Gemulla's strata, which take turns). On a CPU, a device per core: see `als`.
 
     Returns:
       a Solver for any model without trained `shared` leaves.
 
     Raises:
-      ValueError: `batch_size` is not a positive integer, `schedule` not a function, or a bound not positive; at
+      ValueError: fewer devices than asked, `batch_size` is not a positive integer, `schedule` not a function, or a bound not positive; at
         `check`, the model trains `shared` leaves, which every rating would touch.
 
     Cost: O(num_ratings · D) per epoch for rows of D numbers; `prepare` O(num_ratings · log(num_ratings)) on the

@@ -62,7 +62,7 @@ def fits_resume_and_leave_one_device():
         assert {len(leaf.devices()) for leaf in jax.tree.leaves(both.state)} == {1}
         assert np.isfinite(model.predict(both.params, ratings.user, ratings.item)).all()
         assert both.compile_seconds < whole.compile_seconds
-    with pytest.raises(ValueError, match="sweep: it spreads its members .* must have devices=1"):
+    with pytest.raises(ValueError, match=r"sweep: it spreads its members .* must have devices=1"):
         sweep(KEY, model, solvers.als(devices=2), ratings, grid={"l2": [1.0]}, epochs=1)
 
 
