@@ -8,11 +8,12 @@
     python benchmarks/peers.py sgd_sweep    64 fits by per-sample SGD, `jaxmf.sweep` beside cornac one after another
     python benchmarks/peers.py all          all of them, and one figure
 
-Embedded data, 6,040 users, 3,706 items, a million ratings of which 90 % train, float32, two threads each, which for a
-fit of ALS or SGD by jaxmf are two of JAX's host devices, and as "one device" one of them; with --smoke everything is tiny and goes to a temporary folder. Medians of rounds that alternate between the ways, after one to warm
-up; compilation, laying out the data and a library's set-up are apart. Every way minimizes the same objective, penalized
-by λ per rating: ALS, exact or by conjugate gradient, and Adam factorize residuals of damped biases, as LensKit does;
-SGD trains biases too. `pip install -e '.[bench]'` has the peers; one that is absent is skipped by name. Writes
+Embedded data, 6,040 users, 3,706 items, a million ratings of which 90 % train, float32, two threads each; for a fit of
+ALS or SGD by jaxmf these are two host devices of JAX, and in the ways "one device" one. With --smoke everything is tiny
+and goes to a temporary folder. Medians of rounds that alternate between the ways, after one to warm up; compilation,
+laying out the data and a library's set-up are apart. Every way minimizes the same objective, penalized by λ per rating:
+ALS, exact or by conjugate gradient, and Adam factorize residuals of damped biases, as LensKit does; SGD trains biases
+too. `pip install -e '.[bench]'` has the peers; one that is absent is skipped by name. Writes
 results/benchmarks/peers/.
 """
 

@@ -183,6 +183,9 @@ def fit(
     epochs: Annotated[int, typer.Option(help="Most epochs.", min=1)] = 60,
     patience: Annotated[int, typer.Option(help="Epochs without improvement before it stops; 0 runs all.", min=0)] = 10,
     clip: Clip = None,
+    devices: Annotated[
+        int, typer.Option(help="For sgd and als: devices that work at once, on a CPU its cores.", min=1)
+    ] = 1,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
@@ -195,7 +198,7 @@ def fit(
     from jaxmf import jobs as job
     from jaxmf.report import audited
 
-    recipe, hyper = named.recipe(solver, l2)
+    recipe, hyper = named.recipe(solver, l2, devices)
     hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
     if learning_rate is not None:
         hyper = hyper._replace(learning_rate=learning_rate)

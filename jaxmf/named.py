@@ -85,13 +85,22 @@ def ids(option: str, texts: list[str] | None, known: Any) -> Any:
         raise ValueError(f"--{option}: {error}; expected ids like {known[:3].tolist()}") from error
 
 
-def recipe(solver: str, l2: float) -> Any:
-    """The recipe of that name, and the numbers that it starts from."""
+def recipe(solver: str, l2: float, devices: int = 1) -> Any:
+    """The recipe of that name, its solver on so many devices, and the numbers that it starts from."""
+    import jax
+
+    from jaxmf import solvers
     from jaxmf.recipes import RECIPES, starting_hyper
 
     if solver not in RECIPES:
         raise ValueError(f"--solver must be one of {', '.join(RECIPES)}, not {solver!r}")
-    return RECIPES[solver], starting_hyper(RECIPES[solver], l2)
+    named = RECIPES[solver]
+    if devices > 1:
+        if solver not in ("sgd", "als"):
+            raise ValueError(f"--devices is for the solvers sgd and als, not {solver}")
+        jax.config.update("jax_num_cpu_devices", devices)
+        named = named._replace(solver=getattr(solvers, solver)(devices=devices))
+    return named, starting_hyper(named, l2)
 
 
 def model(

@@ -18,7 +18,7 @@ from jaxmf.jobs import rankings, relevance, split_three
 from jaxmf.models import Hyper, Model, Params
 from jaxmf.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, Recipe, starting_hyper
 from jaxmf.report import summary
-from jaxmf.solvers.sgd import fill
+from jaxmf.solvers.matchings import fill
 from jaxmf.training import Fit, check_hyper, compile_fit, fit, prepare, sweep
 
 K = 10  # positions of a ranking that count

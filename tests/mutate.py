@@ -35,6 +35,7 @@ class Mutant(NamedTuple):
 
 BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/features.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
+MATCHINGS, DEVICES = "solvers/matchings.py", "solvers/devices.py"
 BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
 RANKINGS, WITNESSES = "evaluate/test_rankings.py", "verify/test_witnesses.py"
 MUTANTS = {
@@ -97,12 +98,14 @@ MUTANTS = {
     ),
     "sgd: full penalty per rating": Mutant(SGD, "hyper.reg_exponent - 1)", "hyper.reg_exponent)"),
     "sgd: ascent": Mutant(SGD, "lambda scale: -rate * scale", "lambda scale: rate * scale"),
-    "sgd: conflicting ratings": Mutant(SGD, "busy = user_busy[u] | item_busy[i] | full", "busy = user_busy[u] | full"),
-    "sgd: blocks of one group of items": Mutant(SGD, "[item] - own) % batch_size", "[item]) % batch_size"),
+    "sgd: conflicting ratings": Mutant(
+        MATCHINGS, "busy = user_busy[u] | item_busy[i] | full", "busy = user_busy[u] | full"
+    ),
+    "sgd: blocks of one group of items": Mutant(MATCHINGS, "[item] - own) % batch_size", "[item]) % batch_size"),
     "sgd: stale order": Mutant(SGD, "visiting_order(key, layout", "(lambda _, n: jnp.arange(n))(key, layout"),
     "sgd: items stay on their device": Mutant(SGD, "item=from_next(tables.item, devices)", "item=tables.item"),
     "als: devices in turn instead of in rows": Mutant(
-        "solvers/devices.py", "AXIS, tiled=True)", "AXIS).swapaxes(0, 1).reshape(-1, *rows.shape[1:])"
+        DEVICES, "AXIS, tiled=True)", "AXIS).swapaxes(0, 1).reshape(-1, *rows.shape[1:])"
     ),
     "sgd: value clipping on held-out ratings": Mutant(SGD, "jnp.where(_per_row(w > 0, old), new, old)", "new"),
     "sgd: update clipping at half": Mutant(

@@ -250,6 +250,8 @@ def _checked(
     check_key(key)
     check_static(model, solver, epochs, None, 0.0, "loss")
     check_hyper(hyper)
+    if solver.devices > 1:
+        raise ValueError("hypergradient: it differentiates on one device, so the solver must have devices=1")
     if method not in ("implicit", "unrolled"):
         raise ValueError(f"hypergradient: method must be 'implicit' or 'unrolled', not {method!r}")
     if not is_positive(tol):
@@ -286,11 +288,11 @@ def _evaluate(
         (loss, state), slopes = _unrolled(model, solver, epochs)(values, key, batch, valid, numbers, params)
         checks = (jnp.nan, jnp.nan)
     else:
-        program, state, _ = begin(key, model, solver, batch, numbers, Options(track=False))
+        program, arranged, state, _ = begin(key, model, solver, batch, numbers, Options(track=False))
         initial = state.params.trained
         if params is not None:
             state = first_state(model, solver, params, numbers, None)
-        for after, _, _ in advance(key, program, batch, numbers, state, epochs):
+        for after, _, _ in advance(key, program, arranged, numbers, state, epochs):
             state = after
         with jax.enable_x64(True):
             arguments = to_float64((values, state.params, initial, batch.train, valid, numbers))

@@ -18,10 +18,9 @@ from jaxmf.solvers.devices import AXIS, check_devices, of_all, split, spread
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 _BUCKETS, _WORTH = 16, 1 << 15  # most buckets of a side, and the cells that one more must save: it costs compile time
-_CACHED = 1 << 22  # bytes of designs that a CPU works on at once: more would leave its cache
+_CACHED = 1 << 23  # bytes of designs that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
 _SMALL = 1 << 26  # bytes of designs that are worked on in one go after all, since that compiles twice as fast
-_CHAINS = 2  # independent parts of that work: XLA's CPU code solves systems on one core
 _TINY = 1e-30
 
 Block = tuple[jax.Array, jax.Array, jax.Array]
@@ -77,7 +76,7 @@ def als(
       method: "cholesky" or "cg", the faster the more unknowns a row has; `python benchmarks/peers.py cg` measures it.
       steps: of conjugate gradient per row and half-step.
       max_memory: bytes of the design rows that are worked on at once, at least those of one row; None is what stays in
-        the cache of a CPU, 4 MiB, if there are more than 64 MiB, and 1 GiB on other devices.
+        the cache of a CPU, 8 MiB, if there are more than 64 MiB, and 1 GiB on other devices.
       devices: how many of this process solve at once, each some of the rows of every bucket. On a CPU there is one,
         unless `jax.config.update("jax_num_cpu_devices", n)`, before anything else uses JAX, makes n of its cores.
 
@@ -85,8 +84,8 @@ def als(
       a Solver for models with a `design` and a penalty that is a diagonal quadratic in the rows.
 
     Raises:
-      ValueError: fewer devices than asked; `tol`, `steps` or `max_memory` is not positive, or `rule` or `method` unknown; at `check`, the model
-        has no `design`, trains `shared` leaves, or λ or λ_b is not positive.
+      ValueError: `tol`, `steps`, `max_memory` or `devices` is not positive, there are fewer devices, or `rule` or
+        `method` is unknown; at `check`, the model has no `design`, trains `shared` leaves, or λ or λ_b is not positive.
 
     Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D), by CG O(c · D · steps);
     memory beside the ratings: `max_memory`, and an m × m matrix for each row that is worked on. Sums are at least
@@ -281,12 +280,11 @@ def _solved(
         cells, ridge, start = zip(*rows, strict=True)
         z = solve([block(own) for own in cells], jnp.concatenate(ridge), jnp.concatenate(start))
         return of_all(jnp.split(z, np.cumsum([len(own) for own in ridge])[:-1]), devices)
-    chains = max(1, _CHAINS // devices)
     found = []
     for cells, *rest in rows:
-        parts = _parts((cells, *rest), max(1, most // cells.value.shape[1]), chains)
-        z = jax.lax.map(lambda chains: [solve([block(cells)], *rest) for cells, *rest in chains], parts)
-        found.append(jnp.stack(z, axis=1).reshape(-1, rest[0].shape[1])[: len(cells.value)])
+        parts = _parts((cells, *rest), max(1, most // cells.value.shape[1]))
+        z = jax.lax.map(lambda part: solve([block(part[0])], *part[1:]), parts)
+        found.append(z.reshape(-1, z.shape[-1])[: len(cells.value)])
     return of_all(found, devices)
 
 
@@ -309,18 +307,13 @@ def _arranged(buckets: Buckets, ratings: Ratings) -> Buckets:
     return buckets._replace(position=tuple(parts))
 
 
-def _parts(rows: Any, most: int, chains: int) -> Any:
-    """The rows of a bucket in parts of at most `most` rows, each in chains that are worked on at once: for every chain
-    the arrays of all parts. Rows that fill up are empty.
-    """
+def _parts(rows: Any, most: int) -> Any:
+    """The arrays of a bucket in equal parts of at most `most` rows, filled up with empty rows."""
     count = len(rows[0].value)
     number = -(-count // most)
-    size = -(-count // (chains * number))
-
-    def cut(leaf: jax.Array) -> jax.Array:
-        return jnp.pad(leaf, ((0, chains * number * size - count), (0, 0))).reshape(number, chains, size, -1)
-
-    return [jax.tree.map(lambda leaf, chain=chain: cut(leaf)[:, chain], rows) for chain in range(chains)]
+    size = -(-count // number)
+    padding = ((0, number * size - count), (0, 0))
+    return jax.tree.map(lambda leaf: jnp.pad(leaf, padding).reshape(number, size, -1), rows)
 
 
 def _solve(A: jax.Array, b: jax.Array) -> jax.Array:

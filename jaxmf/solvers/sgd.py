@@ -1,6 +1,5 @@
 """Per-sample stochastic gradient descent, exact and vectorized over conflict-free ratings."""
 
-import heapq
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weights, update_scale
 from jaxmf.solvers.devices import AXIS, check_devices, from_next, of_all, split, spread
+from jaxmf.solvers.matchings import Layout, lay_out
 from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
@@ -23,20 +23,6 @@ _SAFE = "promise_in_bounds"
 # it saves; and it sums more than 32 products in two steps, which takes twice as long.
 _COMPILER_OPTIONS = (("xla_disable_hlo_passes", "cpu-parallel-task-assigner,tree_reduction_rewriter"),)
 _BLOCK = 4
-_FEW = 100_000  # ratings that are quickly put into matchings one by one
-_TRIED = 8  # times as many lanes of earlier matchings are looked at for them
-
-
-class Layout(NamedTuple):
-    """Positions of the ratings in matchings, and who has which rows.
-
-    Attributes:
-      position: (strata, devices, num_matchings, batch_size) int32; padding lanes hold n.
-      members: the users and the items of each device's group, (devices, rows), filled up with their number.
-    """
-
-    position: Any
-    members: Rows
 
 
 class Options(NamedTuple):
@@ -82,8 +68,8 @@ def sgd(
       a Solver for any model without trained `shared` leaves.
 
     Raises:
-      ValueError: fewer devices than asked, `batch_size` is not a positive integer, `schedule` not a function, or a bound not positive; at
-        `check`, the model trains `shared` leaves, which every rating would touch.
+      ValueError: `batch_size` or `devices` is not a positive integer, there are fewer devices, `schedule` is not a
+        function, or a bound not positive; at `check`, the model trains `shared` leaves, which every rating would touch.
 
     Cost: O(num_ratings · D) per epoch for rows of D numbers; `prepare` O(num_ratings · log(num_ratings)) on the
     host, the last max(100,000, batch_size²) ratings one by one.
@@ -113,138 +99,9 @@ def _prepare(batch_size: int | None, devices: int) -> Callable[[Ratings], Layout
     # One function per batch size, whatever the other options are, so that these solvers share their layouts.
     def prepare(ratings: Ratings) -> Layout:
         user, item = np.asarray(ratings.user), np.asarray(ratings.item)
-        users, items = np.bincount(user, minlength=ratings.num_users), np.bincount(item, minlength=ratings.num_items)
-        largest = max(users.max(initial=1), items.max(initial=1))
-        size = batch_size or int(np.clip(len(user) // (largest * devices) // 8 * 8, 32, 256))
-        group = Rows(_balanced(users, devices), _balanced(items, devices))
-        position = _strata(user, item, group.user[user], group.item[item], devices, size)
-        return jax.tree.map(jnp.asarray, Layout(position, Rows(*(_members(own, devices) for own in group[:2]))))
+        return jax.tree.map(jnp.asarray, lay_out(user, item, ratings.num_users, ratings.num_items, batch_size, devices))
 
     return prepare
-
-
-def _strata(
-    user: np.ndarray, item: np.ndarray, user_group: np.ndarray, item_group: np.ndarray, devices: int, batch_size: int
-) -> np.ndarray:
-    """Matchings of every block: in stratum s, device d has users of group d and items of group d + s."""
-    n, parts = len(user), []
-    for stratum in range(devices):
-        for device in range(devices):
-            own = np.flatnonzero((user_group == device) & (item_group == (device + stratum) % devices))
-            parts.append(np.append(own, n)[matchings(user[own], item[own], batch_size)])
-    longest = max(map(len, parts))
-    padded = [np.pad(part, ((0, longest - len(part)), (0, 0)), constant_values=n) for part in parts]
-    return np.stack(padded).reshape(devices, devices, longest, batch_size).astype(np.int32)
-
-
-def _members(group: np.ndarray, devices: int) -> np.ndarray:
-    """The rows of each group, (devices, most in a group), filled up with the number of rows."""
-    rows = [np.flatnonzero(group == own) for own in range(devices)]
-    most = max(map(len, rows))
-    return np.stack([np.pad(own, (0, most - len(own)), constant_values=len(group)) for own in rows]).astype(np.int32)
-
-
-def matchings(user: np.ndarray, item: np.ndarray, batch_size: int) -> np.ndarray:
-    """Split ratings into matchings: no user and no item twice in a row of the result.
-
-    Many ratings are split as Gemulla et al. do: users and items fall into `batch_size` groups with equally many ratings
-    each, and of the blocks (group of users, group of items) those of one diagonal have no row in common, so that one
-    rating of each makes a matching. What longer blocks of a diagonal have left over is split again, into other groups,
-    until it is little: then ratings by decreasing larger degree, each into the first matching that has room and neither
-    its user nor its item, be it an earlier one, which leaves fewest lanes empty.
-
-    Args:
-      user: (n,) int.
-      item: (n,) int.
-      batch_size: most ratings per matching.
-
-    Returns:
-      (num_matchings, batch_size) int32 positions; padding lanes hold n.
-
-    >>> matchings(np.array([0, 0, 1]), np.array([0, 1, 1]), 2).tolist()
-    [[0, 2], [1, 3]]
-    """
-    n = len(user)
-    random, left, parts = np.random.default_rng(0), np.arange(n), [np.empty((0, batch_size), np.int64)]
-    while len(left) > max(_FEW, batch_size**2):
-        layout, over = _diagonals(user[left], item[left], batch_size, random)
-        parts.append(np.append(left, n)[layout])
-        left = left[over]
-    some = _TRIED * len(left) // batch_size
-    parts[-1:] = [parts[-1][some:], _first_fit(user, item, left, parts[-1][:some])]
-    layout = np.concatenate(parts).astype(np.int32)
-    return layout if len(layout) else np.full((1, batch_size), n, np.int32)
-
-
-def _diagonals(
-    user: np.ndarray, item: np.ndarray, batch_size: int, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Matchings of as many ratings of each block as its diagonal's blocks have on average, and what is left over."""
-    own = _balanced(np.bincount(user), batch_size)[user]
-    diagonal = (_balanced(np.bincount(item), batch_size)[item] - own) % batch_size
-    block = diagonal * batch_size + own
-    order = random.permutation(len(user))
-    order = order[np.argsort(block[order], kind="stable")]
-    size = np.bincount(block, minlength=batch_size**2)
-    place = np.arange(len(user)) - (np.cumsum(size) - size)[block[order]]
-    length = size.reshape(batch_size, batch_size).sum(axis=1) // batch_size
-    fits = place < length[diagonal[order]]
-    layout = np.full((length.sum(), batch_size), len(user))
-    layout[((np.cumsum(length) - length)[diagonal[order]] + place)[fits], own[order[fits]]] = order[fits]
-    return layout, order[~fits]
-
-
-def _balanced(degree: np.ndarray, num_groups: int) -> np.ndarray:
-    """The group of each row: by decreasing degree into the group that has the fewest ratings so far."""
-    group = np.empty(len(degree), np.int64)
-    loads = [(0, number) for number in range(num_groups)]
-    for row in np.argsort(-degree, kind="stable").tolist():
-        load, number = loads[0]
-        group[row] = number
-        heapq.heapreplace(loads, (load + int(degree[row]), number))
-    return group
-
-
-def _first_fit(user: np.ndarray, item: np.ndarray, left: np.ndarray, layout: np.ndarray) -> np.ndarray:
-    """The layout with the ratings that are left, in empty lanes or in matchings after it."""
-    n, batch_size = len(user), layout.shape[1]
-    degree = np.maximum(np.bincount(user[left])[user[left]], np.bincount(item[left])[item[left]]) if len(left) else left
-    # One arbitrary-precision integer per row: bit s says that matching s has that row already.
-    user_busy, item_busy = _busy(user, left, layout), _busy(item, left, layout)
-    free = [np.flatnonzero(lanes == n)[::-1].tolist() for lanes in layout]
-    full = sum(1 << s for s, lanes in enumerate(free) if not lanes)
-    found = []
-    for r in left[np.argsort(-degree, kind="stable")].tolist():
-        u, i = user[r], item[r]
-        busy = user_busy[u] | item_busy[i] | full
-        bit = ~busy & (busy + 1)
-        s = bit.bit_length() - 1
-        user_busy[u] |= bit
-        item_busy[i] |= bit
-        if s == len(free):
-            free.append(list(range(batch_size))[::-1])
-        found.append((s, free[s].pop(), r))
-        if not free[s]:
-            full |= bit
-    layout = np.pad(layout, ((0, len(free) - len(layout)), (0, 0)), constant_values=n)
-    matching, lane, rating = np.array(found, int).reshape(-1, 3).T
-    layout[matching, lane] = rating
-    return layout
-
-
-def _busy(row: np.ndarray, left: np.ndarray, layout: np.ndarray) -> dict[int, int]:
-    rows = np.unique(row[left])
-    busy = np.zeros((len(rows), len(layout)), bool)
-    matching, lane = np.nonzero(np.isin(np.append(row, -1)[layout], rows))
-    busy[np.searchsorted(rows, row[layout[matching, lane]]), matching] = True
-    packed = np.packbits(busy, axis=1, bitorder="little")
-    return {int(own): int.from_bytes(bits.tobytes(), "little") for own, bits in zip(rows, packed, strict=True)}
-
-
-def fill(layout: Layout, num_ratings: int) -> tuple[int, float]:
-    """Number of matchings that a device visits in an epoch, and the share of their lanes that hold a rating."""
-    position = np.asarray(layout.position)
-    return position.shape[0] * position.shape[2], float((position < num_ratings).mean())
 
 
 def visiting_order(key: jax.Array, num_matchings: int) -> jax.Array:
@@ -378,13 +235,14 @@ def _epoch(
         tables, _ = jax.lax.scan(partial(apply, stratum=stratum), tables, order)
         return tables._replace(item=from_next(tables.item, devices)), None
 
-    tables = _map_sides(partial(_gathered, batch_size), members.user[0], members.item[0], trained)
+    tables = _map_sides(partial(_table, batch_size), members.user[0], members.item[0], trained)
     tables, _ = jax.lax.scan(visit, tables, jax.tree.map(lambda leaf: leaf[:, 0], matchings))
     own = jax.tree.map(lambda blocks, rows: _as_rows(blocks, rows)[:-batch_size], tables, trained)
     return of_all(own, devices)
 
 
-def _gathered(batch_size: int, members: jax.Array, rows: jax.Array) -> jax.Array:
+def _table(batch_size: int, members: jax.Array, rows: jax.Array) -> jax.Array:
+    """The rows of a group, and below them one for each padding lane, in blocks."""
     own = rows.at[members].get(mode="clip")
     return _in_blocks(jnp.pad(own, [(0, batch_size)] + [(0, 0)] * (rows.ndim - 1)))
 

@@ -127,7 +127,9 @@ def race(
 
     devices = jax.local_devices()
     on_cpu = devices[0].platform == "cpu"
-    workers = workers or (-(-(os.cpu_count() or 1) // len(devices)) if on_cpu else 1)
+    if on_cpu:
+        devices = devices[:1]  # threads share its cores as well as more devices do, each of which would compile
+    workers = workers or ((os.cpu_count() or 1) if on_cpu else 1)
     groups: dict[Model, list[int]] = defaultdict(list)
     for number, each in enumerate(placed):
         groups[each.program].append(number)

@@ -60,8 +60,8 @@ def sweep(
         has the bits of its own `fit`; all that fit into memory elsewhere. benchmarks/sweep.py measures it.
       pad: True fits all ranks at the largest width by one program, False each rank at its own; None does whichever
         costs less by the number of ratings, epochs and members, and never pads a model of a user's own.
-      workers: batches that run at once on each device. Default: one per core on a CPU, 1 elsewhere. All local devices
-        are used; they do not talk to each other.
+      workers: batches that run at once on each device. Default: one per core on a CPU, 1 elsewhere. All local
+        accelerators are used; they do not talk to each other.
       max_memory: most bytes that the programs running at once may take on a device, and that kept parameters may take;
         a batch that needs more is cut, with a warning. Default: no bound on a CPU, 80 % of the memory elsewhere.
       progress: show a progress bar on standard error.

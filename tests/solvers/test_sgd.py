@@ -13,7 +13,8 @@ from scipy.sparse import csr_array
 
 from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
 from jaxmf.models.features import to_device
-from jaxmf.solvers.sgd import Layout, fill, matchings, visiting_order
+from jaxmf.solvers.matchings import Layout, fill, matchings
+from jaxmf.solvers.sgd import visiting_order
 
 
 def serial_order(key, ratings, layout, epoch=1) -> np.ndarray:

@@ -15,6 +15,8 @@ SCRIPT = """
 
     import jax
 
+    jax.config.update("jax_num_cpu_devices", 2)
+
     from jaxmf import Hyper, datasets, fit, models, prepare, solvers, sweep
 
     sys.modules["jaxmf.solvers.als"]._WORTH = 1  # as many buckets as there are for more data
@@ -26,9 +28,14 @@ SCRIPT = """
     print("many sweeps over many buckets", flush=True)
     assert fit(jax.random.key(0), model, solver, batch, epochs=24).status == "completed"
 
-    print("chains of solves at once, in parts", flush=True)
+    print("solves in parts", flush=True)
     parts = solvers.als(max_memory=1 << 17)
     assert fit(jax.random.key(0), model, parts, data, epochs=24).status == "completed"
+
+    print("two devices, in one go and in parts", flush=True)
+    for options in ({}, {"max_memory": 1 << 17}):
+        two = solvers.als(devices=2, **options)
+        assert fit(jax.random.key(0), model, two, data, epochs=100).status == "completed"
 
     print("two fits in two threads", flush=True)
     runs = sweep(jax.random.key(0), model, solver, data, grid={"seed": range(6)}, epochs=24, workers=2)

@@ -304,8 +304,8 @@ def test_memory_is_bounded(ratings, valid):
         sweep(*arguments, **options, keep="all", max_memory=1000)
 
 
-def test_members_spread_over_two_host_devices():
-    """Batched solves on two devices at once: the same bits, and no deadlock (the timeout is the watchdog)."""
+def test_host_devices_change_nothing():
+    """Batched solves in two threads: the same bits by one program, and no deadlock (the timeout is the watchdog)."""
     script = """
         import sys; sys.path[:0] = ["tests"]
         import jax; jax.config.update("jax_num_cpu_devices", 2)
@@ -318,7 +318,7 @@ def test_members_spread_over_two_host_devices():
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=240, env=environment)
     alone = spread()
     assert alone.num_programs == 1
-    assert done.stdout.split(maxsplit=1) == ["2", f"{alone.to_frame()['objective'].map(float.hex).tolist()}\n"]
+    assert done.stdout.split(maxsplit=1) == ["1", f"{alone.to_frame()['objective'].map(float.hex).tolist()}\n"]
 
 
 def spread():
