@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from helpers import Ended, shell
@@ -112,6 +113,15 @@ def test_programs_are_compiled_once(table, tmp_path, programs, monkeypatch):
     assert fits[0][0]
     assert fits[1][0] == fits[0][0]
     pd.testing.assert_frame_equal(fits[0][1], fits[1][1], check_exact=True)
+
+
+def test_a_fit_on_two_devices(table, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # JAX has set it in this process
+    line = ["fit", "--data", str(table), *SMALL_FIT, "--devices", "2", "--quiet", "--out", str(tmp_path)]
+    done = subprocess.run([sys.executable, "-m", "jaxmf", *line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads((tmp_path / "config.json").read_text())["device"].startswith("2 x cpu")
+    assert np.isfinite(pd.read_csv(tmp_path / "metrics.csv")["rmse"]).all()
 
 
 HEAVY = "print([name for name in ('jax', 'pandas', 'matplotlib', 'sklearn') if name in sys.modules], file=sys.stderr)"

@@ -127,6 +127,7 @@ def damped_bias(damping_user: float = 5.0, damping_item: float = 5.0) -> Model:
             f"{damping_item!r}; 5 is the default"
         )
 
+    @jax.jit
     def init(key: jax.Array | None, ratings: Ratings, hyper: Hyper) -> Params:
         fixed = _mean(ratings, "global")
         n_u, n_i = counts(ratings)

@@ -270,8 +270,9 @@ _arrange = jax.jit(arrange)
 
 @lru_cache(maxsize=64)
 def _compiled_initialize(model: Model) -> Callable[[jax.Array, Ratings, Hyper], Params]:
-    # Apart from the epochs, so that all solvers of a model share it.
-    return jax.jit(lambda key, ratings, hyper: initialize(key, model, ratings, hyper))
+    # Apart from the epochs, so that all solvers of a model share it. It runs once, and so has to compile fast.
+    quickly = {"xla_backend_optimization_level": 1}
+    return jax.jit(lambda key, ratings, hyper: initialize(key, model, ratings, hyper), compiler_options=quickly)
 
 
 @lru_cache(maxsize=64)

@@ -79,6 +79,10 @@ CASES = {
         lambda: fitted("--rename", "a=user_id"),
         "--rename is for CSV and Parquet files; synthetic has its own names",
     ),
+    "command-devices": (
+        lambda: on("good.csv", "--solver", "adam", "--devices", "2"),
+        "--devices is for the solvers sgd and als, not adam",
+    ),
     "command-solver": (
         lambda: on("good.csv", "--solver", "lbfgs"),
         "--solver must be one of sgd, .*, als, not 'lbfgs'",
