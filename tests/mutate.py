@@ -83,14 +83,12 @@ MUTANTS = {
     "row weights: exponent ignored": Mutant(MODEL, "jnp.where(n > 0, n, 1) ** exponent", "jnp.where(n > 0, n, 1)"),
     "row weights: 0^0 = 0": Mutant(MODEL, "jnp.where(jnp.equal(exponent, 0), 1, 0)", "jnp.zeros(jnp.shape(exponent))"),
     "objective: mean for sum": Mutant(
-        MODEL, "return jnp.sum(ratings.weight * model.loss", "return jnp.mean(ratings.weight * model.loss"
+        MODEL, "return total(ratings.weight * model.loss", "return jnp.mean(ratings.weight * model.loss"
     ),
-    "objective: held-out counted": Mutant(
-        MODEL, "return jnp.sum(ratings.weight * model.loss", "return jnp.sum(model.loss"
-    ),
+    "objective: held-out counted": Mutant(MODEL, "return total(ratings.weight * model.loss", "return total(model.loss"),
     "update scale: bias rate ignored": Mutant(MODEL, "one * (hyper.learning_rate_bias / hyper.learning_rate)", "one"),
     "update scale: rank not masked": Mutant(MODEL, "jnp.where(jnp.broadcast_to(", "jnp.where(True | jnp.broadcast_to("),
-    "metrics: mean for weighted mean": Mutant("metrics.py", "jnp.sum(weight * values)", "jnp.sum(values)"),
+    "metrics: mean for weighted mean": Mutant("metrics.py", "total(weight * values)", "total(values)"),
     "metrics: no square root": Mutant("metrics.py", "jnp.sqrt(mse(", "(mse("),
     "metrics: no absolute value": Mutant("metrics.py", "jnp.abs(value - prediction)", "(value - prediction)"),
     "take: padding has weight": Mutant(
@@ -103,9 +101,14 @@ MUTANTS = {
     ),
     "sgd: blocks of one group of items": Mutant(MATCHINGS, "[item] - own) % batch_size", "[item]) % batch_size"),
     "sgd: stale order": Mutant(SGD, "visiting_order(key, layout", "(lambda _, n: jnp.arange(n))(key, layout"),
-    "sgd: items stay on their device": Mutant(SGD, "item=from_next(tables.item, devices)", "item=tables.item"),
+    "sgd: items stay on their device": Mutant(
+        SGD, "item=from_next(tables.item, devices)", "item=tables.item", "solvers/test_devices.py"
+    ),
     "als: devices in turn instead of in rows": Mutant(
-        DEVICES, "AXIS, tiled=True)", "AXIS).swapaxes(0, 1).reshape(-1, *rows.shape[1:])"
+        DEVICES,
+        "AXIS, tiled=True)",
+        "AXIS).swapaxes(0, 1).reshape(-1, *rows.shape[1:])",
+        "solvers/test_devices.py",
     ),
     "sgd: value clipping on held-out ratings": Mutant(SGD, "jnp.where(_per_row(w > 0, old), new, old)", "new"),
     "sgd: update clipping at half": Mutant(

@@ -70,10 +70,11 @@ def fits_resume_and_leave_one_device():
     "check", [als_equals_that_of_one_device, sgd_equals_the_serial_loop, fits_resume_and_leave_one_device]
 )
 def test_two_devices(check):
-    folders = os.pathsep.join(str(folder) for folder in Path(__file__).resolve().parents[:2])
+    folders = [str(folder) for folder in Path(__file__).resolve().parents[:2]]
+    path = os.pathsep.join([*folders, os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-c", "\n".join(line.strip() for line in SCRIPT.splitlines()), check.__name__]
     done = subprocess.run(
-        command, capture_output=True, text=True, timeout=280, env=os.environ | {"PYTHONPATH": folders}, check=False
+        command, capture_output=True, text=True, timeout=280, env=os.environ | {"PYTHONPATH": path}, check=False
     )
     assert done.returncode == 0, done.stderr
 
