@@ -94,13 +94,13 @@ def recipe(solver: str, l2: float, devices: int = 1) -> Any:
 
     if solver not in RECIPES:
         raise ValueError(f"--solver must be one of {', '.join(RECIPES)}, not {solver!r}")
-    named = RECIPES[solver]
+    chosen = RECIPES[solver]
     if devices > 1:
         if solver not in ("sgd", "als"):
             raise ValueError(f"--devices is for the solvers sgd and als, not {solver}")
         jax.config.update("jax_num_cpu_devices", devices)
-        named = named._replace(solver=getattr(solvers, solver)(devices=devices))
-    return named, starting_hyper(named, l2)
+        chosen = chosen._replace(solver=getattr(solvers, solver)(devices=devices))
+    return chosen, starting_hyper(chosen, l2)
 
 
 def model(

@@ -20,7 +20,7 @@ from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 _SAFE = "promise_in_bounds"
 # On a CPU, XLA takes a gather of few rows for work on the whole table and hands half to a thread, which costs more than
-# it saves; and it sums more than 32 products in two steps, which takes twice as long.
+# it saves; and it sums more than 32 products in two steps, which takes longer than one.
 _COMPILER_OPTIONS = (("xla_disable_hlo_passes", "cpu-parallel-task-assigner,tree_reduction_rewriter"),)
 _BLOCK = 4
 

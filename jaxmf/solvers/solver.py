@@ -34,7 +34,8 @@ class Solver(NamedTuple):
 
     Attributes:
       prepare: `(ratings) -> layout`, arrays of fixed shape. It holds positions in `ratings`, never weights or values,
-        so that one layout serves every set of weights (folds). Solvers of the same function share their layouts.
+        so that one layout serves every set of weights (folds). Solvers of the same function share their layouts, and
+        so `arrange` them alike.
       init: `(model, params, hyper) -> state`.
       step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
       check: `(model, params, hyper) -> None`, on shapes only: raises ValueError before anything compiles where the
