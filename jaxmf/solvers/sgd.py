@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
@@ -18,7 +19,7 @@ from jaxmf.solvers.matchings import Layout, lay_out
 from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
-_SAFE = "promise_in_bounds"
+_KNOWN: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}  # of positions
 # On a CPU, XLA takes a gather of few rows for work on the whole table and hands half to a thread, which costs more than
 # it saves; and it sums more than 32 products in two steps, which takes longer than one.
 _COMPILER_OPTIONS = (("xla_disable_hlo_passes", "cpu-parallel-task-assigner,tree_reduction_rewriter"),)
@@ -118,22 +119,19 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
 
 
 class Matchings(NamedTuple):
-    """The ratings in matchings, each array (strata, devices, num_matchings, batch_size).
+    """The ratings in matchings, each array (strata, devices, num_matchings, …, batch_size).
 
     Attributes:
       user, item: where the rows stand in the tables of their group. Padding lanes have weight 0 and rows of their own
         below the tables, since updates of equal rows would be undefined.
-      value, weight: of the ratings.
-      share: w n^(ν−1) of the user and the item.
       ids: the rows themselves, any for padding lanes.
+      numbers: value, weight w, and w n^(ν−1) of the user and of the item, one after another on an axis of their own.
     """
 
     user: jax.Array
     item: jax.Array
-    value: jax.Array
-    weight: jax.Array
-    share: Rows
     ids: Rows
+    numbers: jax.Array
 
 
 class Arranged(NamedTuple):
@@ -156,13 +154,12 @@ def _arrange(problem: Problem, hyper: Hyper, devices: int) -> Arranged:
     def local(place: jax.Array, row: jax.Array, size: int) -> jax.Array:
         return jnp.where(inside, place[row] % size, size + lane)
 
+    shares = own.weight * share.user[own.user], own.weight * share.item[own.item]
     cells = Matchings(
         local(place.user, own.user, members.user.shape[1]),
         local(place.item, own.item, members.item.shape[1]),
-        own.value,
-        own.weight,
-        Rows(own.weight * share.user[own.user], own.weight * share.item[own.item]),
         Rows(own.user, own.item),
+        jnp.stack([own.value, own.weight, *shares], axis=-2),
     )
     return Arranged(split(cells, devices, PartitionSpec(None, AXIS)), members, place)
 
@@ -208,7 +205,9 @@ def _epoch(
     options: Options,
 ) -> Rows:
     """The rows of all groups after what each device does: its users with its items, then with the next device's."""
-    (trained, fixed), devices, batch_size = params, options.devices, matchings.user.shape[3]
+    (trained, fixed), devices = params, options.devices
+    strata, _, num_matchings, batch_size = matchings.user.shape
+    matchings = jax.tree.map(lambda leaf: leaf.reshape(strata * num_matchings, *leaf.shape[3:]), matchings)
 
     def loss(own: Rows, own_fixed: Rows, value: jax.Array, w: jax.Array, share: Rows) -> jax.Array:
         # A rating is the same model on its own two rows.
@@ -217,26 +216,39 @@ def _epoch(
         alone = Ratings(first, first, value[None], w[None], num_users=1, num_items=1)
         return objective(model, Params(own, own_fixed._replace(shared=fixed.shared)), alone, hyper, share)
 
-    def apply(tables: Rows, number: jax.Array, stratum: Matchings) -> tuple[Rows, None]:
-        user, item, value, w, share, ids = jax.tree.map(lambda leaf: leaf.at[number].get(mode=_SAFE), stratum)
-        blocks = _map_sides(lambda index, rows: rows.at[index].get(unique_indices=True, mode=_SAFE), user, item, tables)
-        own = jax.tree.map(_as_rows, blocks, trained)
+    @_apart
+    def look(tables: Rows, at: jax.Array) -> tuple[Rows, Rows, Rows, jax.Array]:
+        user, item, ids, numbers = jax.tree.map(lambda leaf: leaf.at[at].get(**_KNOWN), matchings)
+        blocks = _map_sides(lambda index, rows: rows.at[index].get(unique_indices=True, **_KNOWN), user, item, tables)
         own_fixed = _map_sides(lambda index, rows: rows.at[index].get(mode="clip"), ids.user, ids.item, fixed)
-        pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, share)
-        change = jax.tree.map(lambda rate, p: (rate * p).astype(p.dtype), rates, pull)
-        change = _clip(change, options.clip_update)
-        if options.clip_value is None:
-            return _map_sides(_add, user, item, tables, jax.tree.map(_in_blocks, change)), None
-        after = _clip(jax.tree.map(jnp.add, own, change), options.clip_value)
-        after = jax.tree.map(lambda new, old: jnp.where(_per_row(w > 0, old), new, old), after, own)
-        return _map_sides(_set, user, item, tables, jax.tree.map(_in_blocks, after)), None
+        return Rows(user, item), blocks, own_fixed, numbers
 
-    def visit(tables: Rows, stratum: Matchings) -> tuple[Rows, None]:
-        tables, _ = jax.lax.scan(partial(apply, stratum=stratum), tables, order)
+    @_apart
+    def change(blocks: Rows, own_fixed: Rows, numbers: jax.Array) -> Rows:
+        value, w, share_user, share_item = numbers
+        own = jax.tree.map(_as_rows, blocks, trained)
+        pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, Rows(share_user, share_item))
+        step = _clip(jax.tree.map(lambda rate, p: (rate * p).astype(p.dtype), rates, pull), options.clip_update)
+        if options.clip_value is None:
+            return jax.tree.map(_in_blocks, step)
+        after = _clip(jax.tree.map(jnp.add, own, step), options.clip_value)
+        after = jax.tree.map(lambda new, old: jnp.where(_per_row(w > 0, old), new, old), after, own)
+        return jax.tree.map(_in_blocks, after)
+
+    @_apart
+    def write(tables: Rows, at: Rows, new: Rows) -> Rows:
+        return _map_sides(_add if options.clip_value is None else _set, at.user, at.item, tables, new)
+
+    def apply(tables: Rows, at: jax.Array) -> tuple[Rows, None]:
+        rows, *found = look(tables, at)
+        return write(tables, rows, change(*found)), None
+
+    def visit(tables: Rows, first: jax.Array) -> tuple[Rows, None]:
+        tables, _ = jax.lax.scan(apply, tables, first + order)
         return tables._replace(item=from_next(tables.item, devices)), None
 
     tables = _map_sides(partial(_table, batch_size), members.user[0], members.item[0], trained)
-    tables, _ = jax.lax.scan(visit, tables, jax.tree.map(lambda leaf: leaf[:, 0], matchings))
+    tables, _ = jax.lax.scan(visit, tables, num_matchings * jnp.arange(strata, dtype=order.dtype))
     own = jax.tree.map(lambda blocks, rows: _as_rows(blocks, rows)[:-batch_size], tables, trained)
     return of_all(own, devices)
 
@@ -262,6 +274,18 @@ def _as_rows(blocks: jax.Array, like: jax.Array) -> jax.Array:
     return blocks.reshape(len(blocks), -1)[:, : like[0].size].reshape(-1, *like.shape[1:])
 
 
+def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
+    """In a compiled program for the CPU: the function as a call of its own.
+
+    XLA runs up to eight kernels one after another. For more it keeps a queue of those that are ready, which costs more
+    than a kernel of a few hundred rows. So an epoch's step is cut into calls of about that many.
+    """
+    call = jax.jit(function)
+    if jax.default_backend() != "cpu":
+        return call
+    return lambda *given: set_xla_metadata(call(*given), inlineable="false")
+
+
 def _map_sides(function: Callable[..., jax.Array], user: Any, item: Any, *rows: Rows) -> Rows:
     """`function` of each side's argument and of every leaf there, alike in all `rows`; `shared` is left out."""
     sides = ((user, [r.user for r in rows]), (item, [r.item for r in rows]))
@@ -269,11 +293,11 @@ def _map_sides(function: Callable[..., jax.Array], user: Any, item: Any, *rows: 
 
 
 def _add(index: jax.Array, table: jax.Array, rows: jax.Array) -> jax.Array:
-    return table.at[index].add(rows, unique_indices=True, mode=_SAFE)
+    return table.at[index].add(rows, unique_indices=True, **_KNOWN)
 
 
 def _set(index: jax.Array, table: jax.Array, rows: jax.Array) -> jax.Array:
-    return table.at[index].set(rows, unique_indices=True, mode=_SAFE)
+    return table.at[index].set(rows, unique_indices=True, **_KNOWN)
 
 
 def _clip(tree: Any, bound: float | None) -> Any:
