@@ -112,7 +112,7 @@ MUTANTS = {
     ),
     "sgd: value clipping on held-out ratings": Mutant(SGD, "jnp.where(_per_row(w > 0, old), new, old)", "new"),
     "sgd: update clipping at half": Mutant(
-        SGD, "_clip(change, options.clip_update)", "_clip(change, options.clip_update and options.clip_update / 2)"
+        SGD, "rates, pull), options.clip_update)", "rates, pull), options.clip_update and options.clip_update / 2)"
     ),
     "sgd: schedule a step late": Mutant(SGD, "options.schedule(state[0])", "options.schedule(state[0] + 1)"),
     "minibatch: sum for mean": Mutant(MINIBATCH, "fit / jnp.where(size > 0, size, 1)", "fit"),

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from jaxmf.data.checks import expect, generator, is_positive_integer, listed
 from jaxmf.evaluate.measures import METRICS
@@ -156,6 +155,8 @@ def _intervals(
         mean = x.mean(axis=1) if n else np.full(len(x), np.nan)
         low = high = np.full(len(x), np.nan)
         if n > 1:
+            from scipy import stats  # takes a second to import
+
             low, high = stats.bootstrap(
                 (x,),
                 np.mean,
@@ -175,6 +176,8 @@ def _signed_rank(d: np.ndarray) -> float:
     d = d[~np.isnan(d)]
     if not len(d):
         return np.nan
+    from scipy import stats
+
     return float(stats.wilcoxon(d).pvalue) if d.any() else 1.0
 
 

@@ -1,7 +1,7 @@
 """Alternating least squares: the exact minimizer of the objective in one side's rows at a time."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
+from jaxmf.models.once import once
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, split, spread
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
@@ -355,16 +356,26 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
                 f"als: {name} must be positive, not {value}: without a penalty a row with fewer ratings than unknowns "
                 "has no unique minimum. Use a small positive number, or a gradient solver."
             )
-    one_row = jax.tree.map(lambda leaf: jnp.ones((1, *leaf.shape[1:]), leaf.dtype), params.trained)
-    one = jnp.ones(1, jnp.result_type(*jax.tree.leaves(one_row)))
-    ridge = jax.grad(lambda trained: model.penalty(trained, Rows(one, one), hyper) + 0.0)(one_row)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(ridge):
-        if not bool((leaf > 0).all()):
+    one_row = jax.tree.map(lambda leaf: np.ones((1, *leaf.shape[1:]), leaf.dtype), params.trained)
+    for path, held in jax.tree_util.tree_leaves_with_path(_holds(model)(one_row, hyper)):
+        if not held:
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise ValueError(
                 f"als: the penalty of the model {model.name!r} leaves {name} free, so a row with fewer ratings than "
                 "unknowns has no unique minimum. Penalize it, or use a gradient solver."
             )
+
+
+@lru_cache(maxsize=64)
+def _holds(model: Model) -> Callable[[Rows, Hyper], Any]:
+    """Whether the penalty pulls at all numbers of each leaf of rows of ones."""
+
+    def holds(trained: Rows, hyper: Hyper) -> Any:
+        one = jnp.ones(1, jnp.result_type(*jax.tree.leaves(trained)))
+        ridge = jax.grad(lambda trained: model.penalty(trained, Rows(one, one), hyper) + 0.0)(trained)
+        return jax.tree.map(lambda leaf: (leaf > 0).all(), ridge)
+
+    return once(holds)
 
 
 def check_design(model: Model, params: Params) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.once import once
 from jaxmf.solvers.devices import on_all, on_first
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_rank
@@ -230,14 +232,24 @@ def begin(
     this took.
     """
     clock = time.perf_counter()
-    program = _compiled(model, solver, options)
+    program, initialize = _compiled(model, solver, options), _compiled_initialize(model)
+    first = _compiled_first(model, solver, options.patience)
+    # XLA compiles on other threads what Python has traced, while Python traces the next program.
+    with ThreadPoolExecutor() as others:
+        if state is None:
+            shape = jax.eval_shape(initialize, key, batch.train, numbers)
+            others.submit(initialize.lower(key, batch.train, numbers).compile)
+            others.submit(first.lower(shape, numbers).compile)
+        batch, state = on_all((batch, state), solver.devices)
+        others.submit(_arrange.lower(batch, numbers).compile)
+        if not any(leaf.committed for leaf in jax.tree.leaves((batch, state))):  # else the shapes do not say all
+            begun = jax.eval_shape(first, shape, numbers) if state is None else state
+            program.lower(key, jax.eval_shape(_arrange, batch, numbers), numbers, begun, 0).compile()
     if state is None:
-        params = _compiled_initialize(model)(key, batch.train, numbers)
-        state = first_state(model, solver, params, numbers, options.patience)
-    batch, state = on_all((batch, state), solver.devices)
+        state = on_all(first(initialize(key, batch.train, numbers), numbers), solver.devices)
     # Once for all chunks of epochs; the program then finds the layout arranged.
     batch = _arrange(batch, numbers)
-    # A run of no epochs compiles the program and changes no bit.
+    # A run of no epochs compiles the program, unless it is, and changes no bit.
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
     return program, batch, state, time.perf_counter() - clock
 
@@ -265,18 +277,22 @@ def advance(
         chunk = max(1, min(epochs, CHUNK, int(_TICK * chunk / max(seconds, 1e-9))))
 
 
-_arrange = jax.jit(arrange)
+_arrange = once(arrange)
 
 
 @lru_cache(maxsize=64)
-def _compiled_initialize(model: Model) -> Callable[[jax.Array, Ratings, Hyper], Params]:
-    # Apart from the epochs, so that all solvers of a model share it. It runs once, and so has to compile fast.
-    quickly = {"xla_backend_optimization_level": 1}
-    return jax.jit(lambda key, ratings, hyper: initialize(key, model, ratings, hyper), compiler_options=quickly)
+def _compiled_initialize(model: Model) -> jax.stages.Wrapped:
+    # Apart from the epochs, so that all solvers of a model share it.
+    return once(lambda key, ratings, hyper: initialize(key, model, ratings, hyper))
 
 
 @lru_cache(maxsize=64)
-def _compiled(model: Model, solver: Solver, options: Options) -> Callable[..., tuple[FitState, dict[str, jax.Array]]]:
+def _compiled_first(model: Model, solver: Solver, patience: int | None) -> jax.stages.Wrapped:
+    return once(lambda params, hyper: first_state(model, solver, params, hyper, patience))
+
+
+@lru_cache(maxsize=64)
+def _compiled(model: Model, solver: Solver, options: Options) -> jax.stages.Wrapped:
     return jax.jit(make_fit(model, solver, CHUNK, *options), compiler_options=dict(solver.compiler_options))
 
 
