@@ -23,6 +23,8 @@ _CACHED = 1 << 23  # bytes of designs that a CPU works on at once: more would le
 _AT_ONCE = 1 << 30  # and that other devices do
 _SMALL = 1 << 26  # bytes of designs that are worked on in one go after all, since that compiles twice as fast
 _TINY = 1e-30
+# XLA's other way to compile kernels for a CPU is slower, and their time goes to products and solves, which it leaves.
+_COMPILER_OPTIONS = (("xla_cpu_use_fusion_emitters", False),)
 
 Block = tuple[jax.Array, jax.Array, jax.Array]
 Solve = Callable[[Sequence[Block], jax.Array, jax.Array], jax.Array]
@@ -128,8 +130,8 @@ def als(
             converged = jnp.abs(state - change) < tol
         return params, change, StepInfo(converged)
 
-    name = "als" if method == "cholesky" else "als-cg"
-    return Solver(_prepare(devices), init, step, _check, name, partial(_arrange, devices=devices), devices=devices)
+    name, arrange = "als" if method == "cholesky" else "als-cg", partial(_arrange, devices=devices)
+    return Solver(_prepare(devices), init, step, _check, name, arrange, _COMPILER_OPTIONS, devices)
 
 
 def prepare(ratings: Ratings, devices: int = 1) -> Layout:
@@ -178,7 +180,7 @@ def solve(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array | None = N
             systems.append((dot(X.mT, X), dot(t[:, None], X)[:, 0]))
     if systems:
         A, b = (jnp.concatenate(parts) for parts in zip(*systems, strict=True))
-        solved.append(jax.vmap(_solve)(A + jax.vmap(jnp.diag)(R[-len(b) :]), b))
+        solved.append(jax.vmap(_solve)(A + R[-len(b) :, None] * jnp.eye(A.shape[-1], dtype=dtype), b))
     return jnp.concatenate(solved).astype(ridge.dtype)
 
 

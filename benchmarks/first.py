@@ -1,0 +1,100 @@
+"""How long a user waits for a first fit, compilation included, each in a process of its own.
+
+    python benchmarks/first.py
+
+MovieLens latest-small where JAXMF_DATA has it, else the embedded data; `biased_mf(16)`, validation and patience as in
+`jaxmf fit`. For each solver: the seconds of `jaxmf.fit` in a new process, those of `jaxmf fit` without any compiled
+program, from start to exit with its files written, and those of the same command again, which finds its programs.
+Medians of rounds that alternate. Writes results/benchmarks/first/.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+import jaxmf
+from jaxmf import output, plot
+
+ROUNDS = 3
+SOLVERS = ("als", "sgd", "adam")
+OUT = Path("results/benchmarks/first")
+DATA = "ml-latest-small" if "JAXMF_DATA" in os.environ else "synthetic"
+
+_FIT = """
+import json, sys, time
+import jax, jaxmf
+from jaxmf import named
+from jaxmf.jobs import split_three
+data, solver = sys.argv[1:]
+train, valid, *_ = split_three(named.dataset(data), 0)
+recipe, hyper = named.recipe(solver, 0.03, 1)
+model, key = jaxmf.models.biased_mf(16), jax.random.key(0)
+clock = time.perf_counter()
+fit = jaxmf.fit(key, model, recipe.solver, train, valid, hyper, epochs=60, patience=10, monitor="rmse")
+print(json.dumps([time.perf_counter() - clock, fit.compile_seconds]))
+"""
+
+
+def in_python(solver: str) -> tuple[float, float]:
+    """Seconds of `jaxmf.fit` in a new process, and how many of them it compiled."""
+    found = subprocess.run([sys.executable, "-c", _FIT, DATA, solver], capture_output=True, text=True, check=True)
+    seconds, compiling = json.loads(found.stdout)
+    return seconds, compiling
+
+
+def by_command(solver: str, programs: str) -> float:
+    """Seconds of `jaxmf fit`, which keeps its compiled programs in that folder."""
+    command = [sys.executable, "-m", "jaxmf", "fit", "--data", DATA, "--solver", solver, "--quiet", "--out"]
+    with tempfile.TemporaryDirectory() as out:
+        clock = time.perf_counter()
+        subprocess.run([*command, out], env=os.environ | {"JAX_COMPILATION_CACHE_DIR": programs}, check=True)
+        return time.perf_counter() - clock
+
+
+def main() -> None:
+    """Measure, print the table and write it."""
+    seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+    compiling: dict[str, list[float]] = defaultdict(list)
+    for _ in tqdm(range(ROUNDS)):
+        for solver in SOLVERS:
+            whole, compiled = in_python(solver)
+            seconds[solver, "jaxmf.fit"].append(whole)
+            compiling[solver].append(compiled)
+            with tempfile.TemporaryDirectory() as programs:
+                for way in ("jaxmf fit, first", "jaxmf fit, again"):
+                    seconds[solver, way].append(by_command(solver, programs))
+    rows = [
+        {"solver": solver, "way": way, "seconds": statistics.median(own)}
+        | {"min_seconds": min(own), "max_seconds": max(own)}
+        | ({"compile_seconds": statistics.median(compiling[solver])} if way == "jaxmf.fit" else {})
+        | {"data": DATA, "dtype": "float32", "rounds": ROUNDS}
+        for (solver, way), own in seconds.items()
+    ]
+    table = pd.DataFrame(rows)
+    print(table.to_string(index=False, float_format="{:.2f}".format, na_rep=""))
+    output.write_table(OUT / "first.csv", table)
+    data = jaxmf.datasets.movielens() if DATA != "synthetic" else jaxmf.datasets.synthetic()
+    manifest = output.manifest(data.describe(), {"job": "benchmarks/first.py", "rounds": ROUNDS}, seed=0)
+    output.write_json(OUT / "first.json", manifest)
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    bars = axes.barh(table["solver"] + ": " + table["way"], table["seconds"], color=plot.style.COLORS[0])
+    axes.bar_label(bars, fmt="{:.1f}", padding=3)
+    axes.set_xlabel("seconds in all")
+    axes.invert_yaxis()
+    axes.margins(x=0.1)
+    plot.save(figure, OUT / "figures" / "first.png")
+
+
+if __name__ == "__main__":
+    main()
