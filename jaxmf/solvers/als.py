@@ -180,7 +180,7 @@ def solve(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array | None = N
             systems.append((dot(X.mT, X), dot(t[:, None], X)[:, 0]))
     if systems:
         A, b = (jnp.concatenate(parts) for parts in zip(*systems, strict=True))
-        solved.append(jax.vmap(_solve)(A + R[-len(b) :, None] * jnp.eye(A.shape[-1], dtype=dtype), b))
+        solved.append(jax.vmap(_solve)(A + R[-len(b) :, None] * jnp.eye(A.shape[-1], dtype=dtype)[None], b))
     return jnp.concatenate(solved).astype(ridge.dtype)
 
 
