@@ -68,12 +68,12 @@ def model(rank: int) -> jaxmf.Model:
 
 @pytest.fixture
 def timed(benchmark: Any, model: jaxmf.Model, rank: int) -> Any:
-    """`timed(function, *arguments)`: `function(params, ratings, *arguments)`, compiled apart."""
+    """`timed(function, *arguments)`: `function(params, ratings, *arguments)`, compiled apart, with options of XLA's."""
     params = model.init(KEY, data(), HYPER)
 
-    def run(function: Any, *arguments: Any) -> None:
+    def run(function: Any, *arguments: Any, options: Any = ()) -> None:
         clock = time.perf_counter()
-        program = jax.jit(function).lower(params, data(), *arguments).compile()
+        program = jax.jit(function, compiler_options=dict(options)).lower(params, data(), *arguments).compile()
         benchmark.extra_info |= {"k": rank, "compile_seconds": time.perf_counter() - clock}
         benchmark.pedantic(
             lambda: jax.block_until_ready(program(params, data(), *arguments)), rounds=7, warmup_rounds=1
@@ -84,16 +84,18 @@ def timed(benchmark: Any, model: jaxmf.Model, rank: int) -> Any:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_epoch(timed: Any, model: jaxmf.Model, name: str) -> None:
-    """One epoch of a solver."""
+    """One epoch of a solver, of ratings that are arranged."""
     solver = SOLVERS[name]
     state = solver.init(model, model.init(KEY, data(), HYPER), HYPER)
 
-    def epoch(params: jaxmf.Params, ratings: jaxmf.Ratings, layout: Any, state: Any) -> Any:
-        problem = Problem(ratings, row_weights(ratings, HYPER.reg_exponent), layout)
-        problem = problem._replace(layout=solver.arrange(problem, HYPER))
-        return solver.step(KEY, model, params, state, problem, HYPER)[0]
+    def problem(ratings: jaxmf.Ratings, layout: Any) -> Problem:
+        return Problem(ratings, row_weights(ratings, HYPER.reg_exponent), layout)
 
-    timed(epoch, layout(solver.prepare), state)
+    def epoch(params: jaxmf.Params, ratings: jaxmf.Ratings, layout: Any, state: Any) -> Any:
+        return solver.step(KEY, model, params, state, problem(ratings, layout), HYPER)[0]
+
+    arranged = jax.jit(lambda ratings, layout: solver.arrange(problem(ratings, layout), HYPER))
+    timed(epoch, arranged(data(), layout(solver.prepare)), state, options=solver.compiler_options)
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
@@ -106,7 +108,7 @@ def test_half_step(timed: Any, model: jaxmf.Model, side: Any, method: str) -> No
         problem = Problem(ratings, row_weights(ratings, HYPER.reg_exponent), layout)
         return half_step(model, params, problem, HYPER, side, rows)
 
-    timed(half, layout(prepare))
+    timed(half, layout(prepare), options=SOLVERS["als"].compiler_options)
 
 
 def test_objective(timed: Any, model: jaxmf.Model) -> None:
