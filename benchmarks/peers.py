@@ -459,11 +459,10 @@ def sweeps(
     """Seconds of all fits of a grid in all, by `jaxmf.sweep` and by the peer, and how good they are on average."""
     train, test = (data.train_rest, data.test_rest) if rest else (data.train, data.test)
     points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
-    rounds = max(1, sizes.rounds // 2)
     seconds: dict[str, list[float]] = {"jaxmf": []} | ({row.peer: []} if present(package) else {})
     judged: dict[str, pd.DataFrame] = {}
     compile_seconds = np.nan
-    for number in tqdm(range(rounds + 1), desc=row.work):
+    for number in tqdm(range(sizes.rounds + 1), desc=row.work):
         runs = jaxmf.sweep(
             KEY, model, solver, train, grid=grid, hyper=hyper, epochs=sizes.sweep_epochs, track=False, keep="all"
         )
@@ -488,7 +487,7 @@ def sweeps(
         | {"compile_seconds": compile_seconds if way == "jaxmf" else np.nan}
         for way, own in seconds.items()
     ]
-    table = finish(pd.DataFrame(rows), row, len(points), sizes.sweep_epochs, rounds)
+    table = finish(pd.DataFrame(rows), row, len(points), sizes.sweep_epochs, sizes.rounds)
     whole = table["seconds"] + table["compile_seconds"].fillna(0)
     return table.rename(columns={"k": "fits"}).assign(times_with_compiling=whole / whole.iloc[0])
 
