@@ -5,9 +5,7 @@ from typing import Any
 
 import jax
 
-_QUICKLY = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
-
 
 def once(function: Callable[..., Any]) -> jax.stages.Wrapped:
     """`jax.jit` for what runs once: XLA compiles it sooner, and the program takes longer. Not for use under `jit`."""
-    return jax.jit(function, compiler_options=_QUICKLY)
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 1})

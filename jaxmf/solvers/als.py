@@ -23,8 +23,6 @@ _CACHED = 1 << 23  # bytes of designs that a CPU works on at once: more would le
 _AT_ONCE = 1 << 30  # and that other devices do
 _SMALL = 1 << 26  # bytes of designs that are worked on in one go after all, since that compiles twice as fast
 _TINY = 1e-30
-# XLA's other way to compile kernels for a CPU is slower, and their time goes to products and solves, which it leaves.
-_COMPILER_OPTIONS = (("xla_cpu_use_fusion_emitters", False),)
 
 Block = tuple[jax.Array, jax.Array, jax.Array]
 Solve = Callable[[Sequence[Block], jax.Array, jax.Array], jax.Array]
@@ -131,7 +129,7 @@ def als(
         return params, change, StepInfo(converged)
 
     name, arrange = "als" if method == "cholesky" else "als-cg", partial(_arrange, devices=devices)
-    return Solver(_prepare(devices), init, step, _check, name, arrange, _COMPILER_OPTIONS, devices)
+    return Solver(_prepare(devices), init, step, _check, name, arrange, devices=devices)
 
 
 def prepare(ratings: Ratings, devices: int = 1) -> Layout:
