@@ -242,7 +242,8 @@ def begin(
             others.submit(first.lower(shape, numbers).compile)
         batch, state = on_all((batch, state), solver.devices)
         others.submit(_arrange.lower(batch, numbers).compile)
-        if not any(leaf.committed for leaf in jax.tree.leaves((batch, state))):  # else the shapes do not say all
+        # Of arrays that lie on a device of the caller's choice, shapes do not say where.
+        if not any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves((batch, state))):
             begun = jax.eval_shape(first, shape, numbers) if state is None else state
             program.lower(key, jax.eval_shape(_arrange, batch, numbers), numbers, begun, 0).compile()
     if state is None:
