@@ -22,8 +22,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-import jaxmf
-from jaxmf import output, plot
+from jaxmf import named, output, plot
 
 ROUNDS = 3
 SOLVERS = ("als", "sgd", "adam")
@@ -83,8 +82,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format="{:.2f}".format, na_rep=""))
     output.write_table(OUT / "first.csv", table)
-    data = jaxmf.datasets.movielens() if DATA != "synthetic" else jaxmf.datasets.synthetic()
-    manifest = output.manifest(data.describe(), {"job": "benchmarks/first.py", "rounds": ROUNDS}, seed=0)
+    manifest = output.manifest(named.dataset(DATA).describe(), {"job": "benchmarks/first.py", "rounds": ROUNDS}, seed=0)
     output.write_json(OUT / "first.json", manifest)
     figure = Figure(figsize=(7, 3), layout="constrained")
     axes = figure.subplots()

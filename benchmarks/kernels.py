@@ -108,7 +108,7 @@ def test_half_step(timed: Any, model: jaxmf.Model, side: Any, method: str) -> No
         problem = Problem(ratings, row_weights(ratings, HYPER.reg_exponent), layout)
         return half_step(model, params, problem, HYPER, side, rows)
 
-    timed(half, layout(prepare), options=SOLVERS["als"].compiler_options)
+    timed(half, layout(prepare))
 
 
 def test_objective(timed: Any, model: jaxmf.Model) -> None:

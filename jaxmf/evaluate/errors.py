@@ -3,6 +3,7 @@
 from functools import lru_cache
 from typing import Any
 
+import jax
 import numpy as np
 import pandas as pd
 
@@ -12,7 +13,6 @@ from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.bilinear import damped_bias, global_mean
 from jaxmf.models.model import Hyper, Model, Params, check_predicts
-from jaxmf.models.once import once
 
 Clip = tuple[float, float] | None
 
@@ -116,4 +116,4 @@ def predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip
 
 @lru_cache(maxsize=64)
 def _compiled(model: Model) -> Any:
-    return once(model.predict)
+    return jax.jit(model.predict)

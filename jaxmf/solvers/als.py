@@ -128,8 +128,8 @@ def als(
             converged = jnp.abs(state - change) < tol
         return params, change, StepInfo(converged)
 
-    name, arrange = "als" if method == "cholesky" else "als-cg", partial(_arrange, devices=devices)
-    return Solver(_prepare(devices), init, step, _check, name, arrange, devices=devices)
+    name = "als" if method == "cholesky" else "als-cg"
+    return Solver(_prepare(devices), init, step, _check, name, partial(_arrange, devices=devices), devices=devices)
 
 
 def prepare(ratings: Ratings, devices: int = 1) -> Layout:
@@ -367,7 +367,7 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
 
 
 @lru_cache(maxsize=64)
-def _holds(model: Model) -> Callable[[Rows, Hyper], Any]:
+def _holds(model: Model) -> jax.stages.Wrapped:
     """Whether the penalty pulls at all numbers of each leaf of rows of ones."""
 
     def holds(trained: Rows, hyper: Hyper) -> Any:

@@ -280,9 +280,9 @@ def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
     XLA runs up to eight kernels one after another. For more it keeps a queue of those that are ready, which costs more
     than a kernel of a few hundred rows. So an epoch's step is cut into calls of about that many.
     """
-    call = jax.jit(function)
     if jax.default_backend() != "cpu":
-        return call
+        return function
+    call = jax.jit(function)
     return lambda *given: set_xla_metadata(call(*given), inlineable="false")
 
 

@@ -234,11 +234,12 @@ def begin(
     clock = time.perf_counter()
     program, initialize = _compiled(model, solver, options), _compiled_initialize(model)
     first = _compiled_first(model, solver, options.patience)
+    ratings = batch.train
     # XLA compiles on other threads what Python has traced, while Python traces the next program.
     with ThreadPoolExecutor() as others:
         if state is None:
-            shape = jax.eval_shape(initialize, key, batch.train, numbers)
-            others.submit(initialize.lower(key, batch.train, numbers).compile)
+            shape = jax.eval_shape(initialize, key, ratings, numbers)
+            others.submit(initialize.lower(key, ratings, numbers).compile)
             others.submit(first.lower(shape, numbers).compile)
         batch, state = on_all((batch, state), solver.devices)
         others.submit(_arrange.lower(batch, numbers).compile)
@@ -247,7 +248,7 @@ def begin(
             begun = jax.eval_shape(first, shape, numbers) if state is None else state
             program.lower(key, jax.eval_shape(_arrange, batch, numbers), numbers, begun, 0).compile()
     if state is None:
-        state = on_all(first(initialize(key, batch.train, numbers), numbers), solver.devices)
+        state = on_all(first(initialize(key, ratings, numbers), numbers), solver.devices)
     # Once for all chunks of epochs; the program then finds the layout arranged.
     batch = _arrange(batch, numbers)
     # A run of no epochs compiles the program, unless it is, and changes no bit.

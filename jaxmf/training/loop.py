@@ -141,8 +141,8 @@ def make_fit(
             halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
             return _where(finite, after, halted), {"epoch": epoch, **row}
 
-        row = jax.eval_shape(lambda: measure(state.params, problem, batch.valid, hyper))
-        blank = {"epoch": jnp.zeros((), jnp.int32)} | {n: jnp.full(s.shape, jnp.nan, s.dtype) for n, s in row.items()}
+        row = jax.eval_shape(lambda: {"epoch": state.epoch, **measure(state.params, problem, batch.valid, hyper)})
+        blank = jax.tree.map(lambda s: jnp.full(s.shape, 0 if s.dtype == jnp.int32 else jnp.nan, s.dtype), row)
 
         def rest(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
             return state, blank
