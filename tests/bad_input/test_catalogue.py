@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from helpers import COMPILED, HYPER, KEY, RANK, SOLVERS
 
-from bad_input.builders import ADAM, ALS, BIASED, DATA, FIT, NINE, PARAMS, RATINGS, SGD
-from bad_input.recommend import CONTENT, WITH_CONTENT
+from bad_input.builders import ADAM, BIASED, DATA, FIT, NINE, RATINGS, SGD
 from jaxmf import make_fit, models, prepare, save, solvers
 from jaxmf.training.checks import check_key
 
@@ -34,8 +33,6 @@ def files(tmp_path_factory) -> Path:
     (folder / "good.parquet").touch()
     (folder / "bad.parquet").write_text("not Parquet at all")
     (folder / "strange.py").write_text("number = 3\n")
-    for model, params in ((BIASED, PARAMS), (CONTENT, WITH_CONTENT)):
-        ALS.check(model, params, HYPER)  # looks at the penalty of one row, operation by operation
     return folder
 
 
