@@ -16,7 +16,7 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
 from jaxmf.models.once import once
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, split, spread
-from jaxmf.solvers.solver import Problem, Solver, StepInfo
+from jaxmf.solvers.solver import TWO_STEP_SUMS, Problem, Solver, StepInfo, without
 
 _BUCKETS, _WORTH = 16, 1 << 15  # most buckets of a side, and the cells that one more must save: it costs compile time
 _CACHED = 1 << 23  # bytes of designs that a CPU works on at once: more would leave its cache
@@ -128,8 +128,8 @@ def als(
             converged = jnp.abs(state - change) < tol
         return params, change, StepInfo(converged)
 
-    name = "als" if method == "cholesky" else "als-cg"
-    return Solver(_prepare(devices), init, step, _check, name, partial(_arrange, devices=devices), devices=devices)
+    name, arrange = "als" if method == "cholesky" else "als-cg", partial(_arrange, devices=devices)
+    return Solver(_prepare(devices), init, step, _check, name, arrange, without(TWO_STEP_SUMS), devices)
 
 
 def prepare(ratings: Ratings, devices: int = 1) -> Layout:

@@ -10,10 +10,11 @@ import optax
 
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
+from jaxmf.metrics import total
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, update_scale
 from jaxmf.solvers.shuffle import shuffle
-from jaxmf.solvers.solver import Problem, Solver, StepInfo
+from jaxmf.solvers.solver import TWO_STEP_SUMS, Problem, Solver, StepInfo, without
 
 
 @memoize
@@ -62,13 +63,13 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         key: jax.Array, model: Model, params: Params, state: Any, problem: Problem, hyper: Hyper
     ) -> tuple[Params, Any, StepInfo]:
         ratings, fixed, update = problem.ratings, params.fixed, factory(hyper).update
-        total = jnp.maximum(jnp.sum(ratings.weight), jnp.finfo(ratings.weight.dtype).tiny)
+        whole = jnp.maximum(total(ratings.weight), jnp.finfo(ratings.weight.dtype).tiny)
         batches = take(ratings, visiting_order(key, ratings.value.shape[0], batch_size))
 
         def loss(trained: Any, batch: Ratings) -> jax.Array:
             fit = jnp.sum(batch.weight * model.loss(Params(trained, fixed), batch))
             size = jnp.sum(batch.weight)
-            return fit / jnp.where(size > 0, size, 1) + model.penalty(trained, problem.weight, hyper) / total
+            return fit / jnp.where(size > 0, size, 1) + model.penalty(trained, problem.weight, hyper) / whole
 
         def descend(carry: tuple[Any, Any], batch: Ratings) -> tuple[tuple[Any, Any], None]:
             trained, state = carry
@@ -79,7 +80,8 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         (trained, state), _ = jax.lax.scan(descend, (params.trained, state), batches)
         return Params(trained, fixed), state, StepInfo(jnp.array(False))
 
-    return Solver(_prepare, init, step, check, f"minibatch({getattr(optimizer, '__name__', 'custom')})")
+    name = f"minibatch({getattr(optimizer, '__name__', 'custom')})"
+    return Solver(_prepare, init, step, check, name, compiler_options=without(TWO_STEP_SUMS))
 
 
 def visiting_order(key: jax.Array, num_ratings: int, batch_size: int) -> jax.Array:

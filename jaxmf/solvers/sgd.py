@@ -17,12 +17,12 @@ from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weight
 from jaxmf.solvers.devices import AXIS, check_devices, from_next, of_all, split, spread
 from jaxmf.solvers.matchings import Layout, lay_out
 from jaxmf.solvers.shuffle import shuffle
-from jaxmf.solvers.solver import Problem, Solver, StepInfo
+from jaxmf.solvers.solver import TWO_STEP_SUMS, Problem, Solver, StepInfo, without
 
 _KNOWN: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}  # of positions
 # On a CPU, XLA takes a gather of few rows for work on the whole table and hands half to a thread, which costs more than
-# it saves; and it sums more than 32 products in two steps, which takes longer than one.
-_COMPILER_OPTIONS = (("xla_disable_hlo_passes", "cpu-parallel-task-assigner,tree_reduction_rewriter"),)
+# it saves.
+_THREADS = "cpu-parallel-task-assigner"
 _BLOCK = 4
 
 
@@ -92,7 +92,9 @@ def sgd(
     check_devices("sgd", devices)
     step = partial(_step, options=Options(schedule, clip_update, clip_value, devices))
     arrange = partial(_arrange, devices=devices)
-    return Solver(_prepare(batch_size, devices), init, step, _check, "sgd", arrange, _COMPILER_OPTIONS, devices)
+    return Solver(
+        _prepare(batch_size, devices), init, step, _check, "sgd", arrange, without(_THREADS, TWO_STEP_SUMS), devices
+    )
 
 
 @memoize
