@@ -125,7 +125,7 @@ def curves(history: pd.DataFrame, metric: str, settings: Sequence[str]) -> Figur
     figure = panels(1, 1, width=6.5, height=4)
     axes = figure.axes[0]
     words = [WORDS.get(name, name) for name in settings]
-    rows = history[list(settings)].itertuples(index=False)
+    rows = history[list(settings)].to_numpy(object)
     parts = ([v if isinstance(v, str) else f"{w} = {v:g}" for w, v in zip(words, row, strict=True)] for row in rows)
     names = [", ".join(part) for part in parts]
     means = history.assign(setting=names).pivot_table(metric, "epoch", "setting", aggfunc="mean", dropna=False)
