@@ -3,11 +3,13 @@
     python benchmarks/kernels.py [--smoke] [pytest's options, such as -k half_step]
 
 Embedded data, 6,040 users, 3,706 items, 900,000 ratings, float32, ranks 16 and 64; with --smoke everything is tiny and
-goes to a temporary folder. Compiled before it is timed; a round ends when its result is there. Writes the table
-results/benchmarks/kernels/kernels.csv and its figure.
+goes to a temporary folder. Compiled before it is timed; a round ends when its result is there. The machine's limit is
+beside each kernel whose work limits.py counts; the parts of ALS and the rows of ratings say where the rest of a
+solver's time is. Writes the table results/benchmarks/kernels/kernels.csv and its figure.
 """
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -17,6 +19,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import limits
+import numpy as np
 import optax
 import pandas as pd
 import pytest
@@ -24,21 +28,21 @@ from matplotlib.figure import Figure
 
 import jaxmf
 from jaxmf import output, plot
-from jaxmf.models.model import objective, row_weights
-from jaxmf.solvers.als import descend, half_step, prepare, solve
+from jaxmf.models.model import objective, pack, row_weights
+from jaxmf.solvers.als import _solve, descend, half_step, prepare, solve
 from jaxmf.solvers.solver import Problem
 
 SMOKE = "--smoke" in sys.argv
 SHAPE = (200, 300, 6000) if SMOKE else (6040, 3706, 900_000)
 RANKS = (4, 8) if SMOKE else (16, 64)
-USERS = 100 if SMOKE else 1000
+USERS, BATCH, STEPS = 100 if SMOKE else 1000, 4096, 3  # scored, of Adam, of conjugate gradient
 HYPER, KEY = jaxmf.Hyper(l2=0.05, learning_rate=0.005), jax.random.key(0)
 SOLVERS = {
     "als": jaxmf.solvers.als(),
     "als-cg": jaxmf.solvers.als(method="cg"),
     "sgd": jaxmf.solvers.sgd(),
     "sgd, batches of 32": jaxmf.solvers.sgd(32),
-    "minibatch Adam, 4096": jaxmf.solvers.minibatch(optax.adam, 4096),
+    "minibatch Adam, 4096": jaxmf.solvers.minibatch(optax.adam, BATCH),
 }
 
 
@@ -52,6 +56,28 @@ def data() -> jaxmf.Ratings:
 def layout(prepare: Any) -> Any:
     """What a solver makes of them."""
     return prepare(data())
+
+
+@lru_cache
+def counts() -> dict[str, np.ndarray]:
+    """Ratings of each user and of each item."""
+    return {side: np.bincount(getattr(data(), side)) for side in ("user", "item")}
+
+
+@lru_cache
+def ceilings() -> limits.Ceilings:
+    """What the machine allows."""
+    return limits.measure(os.cpu_count() or 1)
+
+
+def work_of_epoch(name: str, k: int) -> limits.Work:
+    """Operations and bytes of one epoch of a solver."""
+    n, rows = SHAPE[2], [*counts().values()]
+    if name.startswith("sgd"):
+        return limits.sgd_work(n, k)
+    if name.startswith("minibatch"):
+        return limits.adam_work(n, SHAPE[0] + SHAPE[1], k, BATCH)
+    return limits.als_work(rows, k) if name == "als" else limits.cg_work(rows, k, STEPS)
 
 
 @pytest.fixture(params=RANKS, ids="k={}".format)
@@ -71,10 +97,10 @@ def timed(benchmark: Any, model: jaxmf.Model, rank: int) -> Any:
     """`timed(function, *arguments)`: `function(params, ratings, *arguments)`, compiled apart, with options of XLA's."""
     params = model.init(KEY, data(), HYPER)
 
-    def run(function: Any, *arguments: Any, options: Any = ()) -> None:
+    def run(function: Any, *arguments: Any, work: limits.Work | None = None, options: Any = ()) -> None:
         clock = time.perf_counter()
         program = jax.jit(function, compiler_options=dict(options)).lower(params, data(), *arguments).compile()
-        benchmark.extra_info |= {"k": rank, "compile_seconds": time.perf_counter() - clock}
+        benchmark.extra_info |= {"k": rank, "compile_seconds": time.perf_counter() - clock, "work": work}
         benchmark.pedantic(
             lambda: jax.block_until_ready(program(params, data(), *arguments)), rounds=7, warmup_rounds=1
         )
@@ -83,7 +109,7 @@ def timed(benchmark: Any, model: jaxmf.Model, rank: int) -> Any:
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_epoch(timed: Any, model: jaxmf.Model, name: str) -> None:
+def test_epoch(timed: Any, model: jaxmf.Model, rank: int, name: str) -> None:
     """One epoch of a solver, of ratings that are arranged."""
     solver = SOLVERS[name]
     state = solver.init(model, model.init(KEY, data(), HYPER), HYPER)
@@ -95,20 +121,75 @@ def test_epoch(timed: Any, model: jaxmf.Model, name: str) -> None:
         return solver.step(KEY, model, params, state, problem(ratings, layout), HYPER)[0]
 
     arranged = jax.jit(lambda ratings, layout: solver.arrange(problem(ratings, layout), HYPER))
-    timed(epoch, arranged(data(), layout(solver.prepare)), state, options=solver.compiler_options)
+    layouts = arranged(data(), layout(solver.prepare))
+    timed(epoch, layouts, state, work=work_of_epoch(name, rank), options=solver.compiler_options)
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
 @pytest.mark.parametrize("method", ["cholesky", "cg"])
-def test_half_step(timed: Any, model: jaxmf.Model, side: Any, method: str) -> None:
+def test_half_step(timed: Any, model: jaxmf.Model, rank: int, side: Any, method: str) -> None:
     """All rows of one side by ALS."""
-    rows: Any = solve if method == "cholesky" else partial(descend, steps=3)
+    rows: Any = solve if method == "cholesky" else partial(descend, steps=STEPS)
+    own = [counts()[side]]
 
     def half(params: jaxmf.Params, ratings: jaxmf.Ratings, layout: Any) -> Any:
         problem = Problem(ratings, row_weights(ratings, HYPER.reg_exponent), layout)
         return half_step(model, params, problem, HYPER, side, rows)
 
-    timed(half, layout(prepare))
+    work = limits.als_work(own, rank) if method == "cholesky" else limits.cg_work(own, rank, STEPS)
+    timed(half, layout(prepare), work=work)
+
+
+@pytest.mark.parametrize("part", ["designs", "products", "solves"])
+def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> None:
+    """A part of exact ALS, for the users: the designs X of each bucket of rows; XᵀX and Xᵀt, or XXᵀ for rows that are
+    shorter than their unknowns; the solutions of these systems.
+    """
+    solver = SOLVERS["als"]
+    problem = Problem(data(), row_weights(data(), HYPER.reg_exponent), layout(prepare))
+    cells = jax.jit(solver.arrange)(problem, HYPER).user.position
+
+    def design(params: jaxmf.Params, own: jaxmf.Ratings) -> jax.Array:
+        view, _ = model.design(params, jax.tree.map(jnp.ravel, own), "user")
+        return pack(view, own.value.size).reshape(*own.value.shape, -1)
+
+    def designs(params: jaxmf.Params, ratings: jaxmf.Ratings, cells: Any) -> Any:
+        return [design(params, own) for own in cells]
+
+    def products(params: jaxmf.Params, ratings: jaxmf.Ratings, designs: Any, cells: Any) -> Any:
+        dot = partial(jnp.matmul, precision="highest")
+        return [
+            (dot(X, X.mT), own.value) if X.shape[1] < X.shape[2] else (dot(X.mT, X), dot(own.value[:, None], X)[:, 0])
+            for X, own in zip(designs, cells, strict=True)
+        ]
+
+    def solves(params: jaxmf.Params, ratings: jaxmf.Ratings, systems: Any) -> Any:
+        return [jax.vmap(_solve)(A + jnp.eye(A.shape[-1])[None], b) for A, b in systems]
+
+    params, work = model.init(KEY, data(), HYPER), limits.als_parts([counts()["user"]], rank)[part]
+    if part == "designs":
+        return timed(designs, cells, work=work)
+    X = jax.jit(designs)(params, data(), cells)
+    if part == "products":
+        return timed(products, X, cells, work=work)
+    timed(solves, jax.jit(products)(params, data(), X, cells), work=work)
+
+
+@pytest.mark.parametrize("way", ["read", "added"])
+def test_rows_of_ratings(timed: Any, rank: int, way: str) -> None:
+    """The item's factors of every rating, read; and rows of that size, added to the items."""
+
+    def read(params: jaxmf.Params, ratings: jaxmf.Ratings) -> jax.Array:
+        return params.trained.item["factors"][ratings.item]
+
+    def added(params: jaxmf.Params, ratings: jaxmf.Ratings, rows: jax.Array) -> jax.Array:
+        return jax.ops.segment_sum(rows, ratings.item, ratings.num_items)
+
+    work = limits.rows_work(SHAPE[2], rank, added=way == "added")
+    if way == "read":
+        timed(read, work=work)
+    else:
+        timed(added, jnp.ones((SHAPE[2], rank)), work=work)
 
 
 def test_objective(timed: Any, model: jaxmf.Model) -> None:
@@ -162,7 +243,9 @@ def table(path: Path) -> pd.DataFrame:
         choices = [str(value) for name, value in (found["params"] or {}).items() if name != "rank"]
         kernel = " ".join([found["name"].partition("[")[0].removeprefix("test_").replace("_", " "), *choices])
         seconds = {"seconds": stats["median"], "min_seconds": stats["min"], "max_seconds": stats["max"]}
-        rows.append({"kernel": kernel, "k": extra["k"]} | seconds | {"compile_seconds": extra["compile_seconds"]})
+        row = {"kernel": kernel, "k": extra["k"]} | seconds | {"compile_seconds": extra["compile_seconds"]}
+        limit = limits.beside(limits.Work(*extra["work"]), ceilings(), stats["median"]) if extra["work"] else {}
+        rows.append(row | limit)
     return pd.DataFrame(rows).assign(num_ratings=SHAPE[2], dtype="float32", device=jax.devices()[0].platform)
 
 

@@ -40,22 +40,34 @@ def counts(data: Dataset) -> list[np.ndarray]:
     return [np.bincount(data.user, minlength=data.num_users), np.bincount(data.item, minlength=data.num_items)]
 
 
-def als_work(counts: list[np.ndarray], k: int) -> Work:
-    """One exact sweep, with c ratings of a row (`counts`, an array per side) and k unknowns, m = min(c, k):
+def als_parts(counts: list[np.ndarray], k: int) -> dict[str, Work]:
+    """The parts of one exact sweep; a row has c ratings (`counts`, an array per side) and k unknowns, m = min(c, k):
 
-        c k (m + 1)       the upper triangle of XᵀX, or for c < k, of XXᵀ with m (m + 1) k
-        2 c k             Xᵀt, or the way back from the dual solution
-        m³/3 + 2 m²       Cholesky, and two triangular solves
-
-    and per rating a row of the other side, its index and the rating; per row the solution.
+    designs     per rating, a row of the other side and its index are read and the row is written
+    products    c k (k + 1), the upper triangle of XᵀX, or for c < k, m (m + 1) k of XXᵀ; 2 c k for Xᵀt, or for the
+                way back from the dual solution; reads X and writes the matrix
+    solves      m³/3 + 2 m², Cholesky and two triangular solves; reads the matrix and writes the solution
     """
-    flops = touched = 0.0
+    parts = dict.fromkeys(("designs", "products", "solves"), Work(0.0, 0.0))
     for c in (side[side > 0].astype(float) for side in counts):
         m = np.minimum(c, k)
-        gram = np.where(c < k, m * (m + 1) * k, c * k * (k + 1))
-        flops += float(np.sum(gram + 2 * c * k + m**3 / 3 + 2 * m**2))
-        touched += float(np.sum(c * (_FLOAT * k + _INDEX + _FLOAT) + _FLOAT * k))
-    return Work(flops, touched)
+        own = {
+            "designs": (0 * c, c * (2 * _FLOAT * k + _INDEX)),
+            "products": (np.where(c < k, m * (m + 1) * k, c * k * (k + 1)) + 2 * c * k, _FLOAT * (c * k + m**2)),
+            "solves": (m**3 / 3 + 2 * m**2, _FLOAT * (m**2 + k)),
+        }
+        for name, (flops, touched) in own.items():
+            parts[name] = Work(parts[name].flops + float(flops.sum()), parts[name].bytes + float(touched.sum()))
+    return parts
+
+
+def als_work(counts: list[np.ndarray], k: int) -> Work:
+    """One exact sweep: the operations of its parts, and the bytes of designs that never leave a cache: per rating a row
+    of the other side, its index and the rating; per row the solution.
+    """
+    flops = sum(part.flops for part in als_parts(counts, k).values())
+    rows = [side[side > 0] for side in counts]
+    return Work(flops, float(sum(np.sum(c * (_FLOAT * k + _INDEX + _FLOAT) + _FLOAT * k) for c in rows)))
 
 
 def cg_work(counts: list[np.ndarray], k: int, steps: int) -> Work:
@@ -75,6 +87,11 @@ def sgd_work(num_ratings: int, k: int) -> Work:
     """
     row = k + 1
     return Work(8.0 * num_ratings * row, num_ratings * (4.0 * _FLOAT * row + 2 * _INDEX + _FLOAT))
+
+
+def rows_work(num_ratings: int, k: int, added: bool = False) -> Work:
+    """A row of k numbers for every rating, read by its index and written; or added to a table, which is also read."""
+    return Work(float(added * num_ratings * k), num_ratings * ((3 if added else 2) * _FLOAT * float(k) + _INDEX))
 
 
 def adam_work(num_ratings: int, num_rows: int, k: int, batch_size: int) -> Work:

@@ -116,7 +116,7 @@ MUTANTS = {
     ),
     "sgd: schedule a step late": Mutant(SGD, "options.schedule(state[0])", "options.schedule(state[0] + 1)"),
     "minibatch: sum for mean": Mutant(MINIBATCH, "fit / jnp.where(size > 0, size, 1)", "fit"),
-    "minibatch: whole penalty per step": Mutant(MINIBATCH, "problem.weight, hyper) / total", "problem.weight, hyper)"),
+    "minibatch: whole penalty per step": Mutant(MINIBATCH, "problem.weight, hyper) / whole", "problem.weight, hyper)"),
     "minibatch: optimizer forgets": Mutant(MINIBATCH, "updates, state = update(", "updates, _ = update("),
     "minibatch: bias rate ignored": Mutant(
         MINIBATCH, "jax.tree.map(jnp.multiply, updates, update_scale(trained, hyper))", "updates"

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 import shutil
-from zipfile import ZipFile
+from zipfile import ZipFile, ZipInfo
 
 import pytest
 import requests
@@ -87,12 +87,12 @@ def unpack(name, folder):
 
 
 def archive(name):
-    """The release as its zip: the files in a folder of its name."""
+    """The release as its zip: the files in a folder of its name; the same bytes whenever it is called."""
     packed = io.BytesIO()
     with ZipFile(packed, "w") as target:
-        target.writestr(f"{name}/", "")
+        target.writestr(ZipInfo(f"{name}/"), "")
         for file, text in FILES[name].items():
-            target.writestr(f"{name}/{file}", encoded(name, text))
+            target.writestr(ZipInfo(f"{name}/{file}"), encoded(name, text))
     return packed.getvalue()
 
 
