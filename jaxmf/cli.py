@@ -1,5 +1,7 @@
 """The command line: argument parsing and printing; the work is in the library."""
 
+import atexit
+import gc
 import itertools
 import os
 import sys
@@ -521,6 +523,9 @@ def _keep_programs() -> None:
 def main() -> None:
     """Run the command line; what the library refuses is one line on standard error and exit code 2."""
     _keep_programs()
+    # Python's collections need not look at what was imported, nor its last ones at what is left.
+    gc.freeze()
+    atexit.register(gc.freeze)
     try:
         app()
     except (ValueError, OSError) as error:
