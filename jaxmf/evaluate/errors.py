@@ -13,6 +13,7 @@ from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.bilinear import damped_bias, global_mean
 from jaxmf.models.model import Hyper, Model, Params, check_predicts
+from jaxmf.models.xla import TWO_STEP_SUMS, without
 
 Clip = tuple[float, float] | None
 
@@ -116,4 +117,4 @@ def predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip
 
 @lru_cache(maxsize=64)
 def _compiled(model: Model) -> Any:
-    return jax.jit(model.predict)
+    return jax.jit(model.predict, compiler_options=dict(without(TWO_STEP_SUMS)))

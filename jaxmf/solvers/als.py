@@ -14,9 +14,9 @@ from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
-from jaxmf.models.once import once
+from jaxmf.models.xla import TWO_STEP_SUMS, once, without
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, split, spread
-from jaxmf.solvers.solver import TWO_STEP_SUMS, Problem, Solver, StepInfo, without
+from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 _BUCKETS, _WORTH = 16, 1 << 15  # most buckets of a side, and the cells that one more must save: it costs compile time
 _CACHED = 1 << 23  # bytes of designs that a CPU works on at once: more would leave its cache

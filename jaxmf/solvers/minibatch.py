@@ -13,8 +13,9 @@ from jaxmf.data.ratings import Ratings, take
 from jaxmf.metrics import total
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, update_scale
+from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers.shuffle import shuffle
-from jaxmf.solvers.solver import TWO_STEP_SUMS, Problem, Solver, StepInfo, without
+from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 
 @memoize

@@ -14,10 +14,11 @@ from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weights, update_scale
+from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers.devices import AXIS, check_devices, from_next, of_all, split, spread
 from jaxmf.solvers.matchings import Layout, lay_out
 from jaxmf.solvers.shuffle import shuffle
-from jaxmf.solvers.solver import TWO_STEP_SUMS, Problem, Solver, StepInfo, without
+from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
 _KNOWN: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}  # of positions
 # On a CPU, XLA takes a gather of few rows for work on the whole table and hands half to a thread, which costs more than

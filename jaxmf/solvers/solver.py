@@ -8,10 +8,6 @@ import jax
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows
 
-# A pass of XLA's makes two kernels of a sum of more than 32 numbers, on a CPU: they take longer to run and to compile
-# than one. Over many millions of float32 numbers they lose less, as `metrics.total` does.
-TWO_STEP_SUMS = "tree_reduction_rewriter"
-
 
 class Problem(NamedTuple):
     """What a step reads: the training ratings, n^ν per row, and the solver's own layout of the ratings."""
@@ -48,7 +44,7 @@ class Solver(NamedTuple):
       arrange: `(problem, hyper) -> layout`, what `step` finds in `problem.layout`: whatever no epoch changes, made once
         before the first. Default the layout of `prepare`.
       compiler_options: names and values of XLA's options for the programs in which `fit` and `sweep` run it, such as
-        `without(TWO_STEP_SUMS)`.
+        `without(TWO_STEP_SUMS)` of `jaxmf.models.xla`.
       devices: how many of this process its steps use at once.
     """
 
@@ -60,8 +56,3 @@ class Solver(NamedTuple):
     arrange: Callable[[Problem, Hyper], Any] = as_prepared
     compiler_options: tuple[tuple[str, Any], ...] = ()
     devices: int = 1
-
-
-def without(*passes: str) -> tuple[tuple[str, Any], ...]:
-    """The options by which XLA compiles without these of its passes."""
-    return (("xla_disable_hlo_passes", ",".join(passes)),)

@@ -15,7 +15,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params
-from jaxmf.models.once import once
+from jaxmf.models.xla import once
 from jaxmf.solvers.devices import on_all, on_first
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_rank
