@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 import jaxmf
 from jaxmf import output, plot
 from jaxmf.models.model import objective, pack, row_weights
+from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers.als import _solve, descend, half_step, prepare, solve
 from jaxmf.solvers.solver import Problem
 
@@ -36,6 +37,7 @@ SMOKE = "--smoke" in sys.argv
 SHAPE = (200, 300, 6000) if SMOKE else (6040, 3706, 900_000)
 RANKS = (4, 8) if SMOKE else (16, 64)
 USERS, BATCH, STEPS = 100 if SMOKE else 1000, 4096, 3  # scored, of Adam, of conjugate gradient
+OPTIONS = without(TWO_STEP_SUMS)
 HYPER, KEY = jaxmf.Hyper(l2=0.05, learning_rate=0.005), jax.random.key(0)
 SOLVERS = {
     "als": jaxmf.solvers.als(),
@@ -94,10 +96,10 @@ def model(rank: int) -> jaxmf.Model:
 
 @pytest.fixture
 def timed(benchmark: Any, model: jaxmf.Model, rank: int) -> Any:
-    """`timed(function, *arguments)`: `function(params, ratings, *arguments)`, compiled apart, with options of XLA's."""
+    """`timed(function, *arguments)`: `function(params, ratings, *arguments)`, compiled apart and as in most solvers."""
     params = model.init(KEY, data(), HYPER)
 
-    def run(function: Any, *arguments: Any, work: limits.Work | None = None, options: Any = ()) -> None:
+    def run(function: Any, *arguments: Any, work: limits.Work | None = None, options: Any = OPTIONS) -> None:
         clock = time.perf_counter()
         program = jax.jit(function, compiler_options=dict(options)).lower(params, data(), *arguments).compile()
         benchmark.extra_info |= {"k": rank, "compile_seconds": time.perf_counter() - clock, "work": work}

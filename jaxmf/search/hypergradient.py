@@ -332,7 +332,7 @@ def _unrolled(model: Model, solver: Solver, epochs: int) -> Callable[..., Any]:
         state, _ = jax.lax.scan(epoch, state, length=epochs)
         return mean_loss(model, state.params, valid), state
 
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+    return jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=dict(solver.compiler_options))
 
 
 @lru_cache(maxsize=16)

@@ -43,7 +43,7 @@ class Solver(NamedTuple):
       name: shown in tables.
       arrange: `(problem, hyper) -> layout`, what `step` finds in `problem.layout`: whatever no epoch changes, made once
         before the first. Default the layout of `prepare`.
-      compiler_options: names and values of XLA's options for the programs in which `fit` and `sweep` run it, such as
+      compiler_options: names and values of XLA's options for the programs in which the library runs it, such as
         `without(TWO_STEP_SUMS)` of `jaxmf.models.xla`.
       devices: how many of this process its steps use at once.
     """
