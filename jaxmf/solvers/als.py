@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_solve
 from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
@@ -23,6 +22,7 @@ _CACHED = 1 << 23  # bytes of designs that a CPU works on at once: more would le
 _AT_ONCE = 1 << 30  # and that other devices do
 _SMALL = 1 << 26  # bytes of designs that are worked on in one go after all, since that compiles twice as fast
 _TINY = 1e-30
+_LARGE = 1e30  # more than Σ w t² of any row
 
 Block = tuple[jax.Array, jax.Array, jax.Array]
 Solve = Callable[[Sequence[Block], jax.Array, jax.Array], jax.Array]
@@ -318,7 +318,12 @@ def _parts(rows: Any, most: int) -> Any:
 
 
 def _solve(A: jax.Array, b: jax.Array) -> jax.Array:
-    return cho_solve((jax.lax.linalg.cholesky(A, symmetrize_input=False), True), b)
+    """A⁻¹b, by the Cholesky factor L of A with b below it: its last row is L⁻¹b, one triangular solve less."""
+    corner = jnp.full((1, 1), _LARGE, A.dtype)
+    L = jax.lax.linalg.cholesky(jnp.block([[A, b[:, None]], [b[None], corner]]), symmetrize_input=False)
+    # Lᵀ times (A⁻¹b, −1) is 0 but for the last number.
+    right = jnp.zeros((len(L), 1), A.dtype).at[-1, 0].set(-L[-1, -1])
+    return jax.lax.linalg.triangular_solve(L, right, left_side=True, lower=True, transpose_a=True)[:-1, 0]
 
 
 def ridge_of(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side, num_rows: int) -> jax.Array:
