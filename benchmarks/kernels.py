@@ -63,7 +63,7 @@ def layout(prepare: Any) -> Any:
 @lru_cache
 def counts() -> dict[str, np.ndarray]:
     """Ratings of each user and of each item."""
-    return {side: np.bincount(getattr(data(), side)) for side in ("user", "item")}
+    return dict(zip(("user", "item"), limits.counts(data()), strict=True))
 
 
 @lru_cache

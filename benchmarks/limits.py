@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf import Dataset
+from jaxmf import Dataset, Ratings
 
 _FLOAT, _INDEX = 4, 4  # bytes
 _MATRIX, _COPY, _ROUNDS = 2048, 1 << 28, 5  # rows, bytes
@@ -35,7 +35,7 @@ class Ceilings(NamedTuple):
     bytes: float
 
 
-def counts(data: Dataset) -> list[np.ndarray]:
+def counts(data: Dataset | Ratings) -> list[np.ndarray]:
     """Ratings of every user, and of every item."""
     return [np.bincount(data.user, minlength=data.num_users), np.bincount(data.item, minlength=data.num_items)]
 
@@ -48,17 +48,14 @@ def als_parts(counts: list[np.ndarray], k: int) -> dict[str, Work]:
                 way back from the dual solution; reads X and writes the matrix
     solves      m³/3 + 2 m², Cholesky and two triangular solves; reads the matrix and writes the solution
     """
-    parts = dict.fromkeys(("designs", "products", "solves"), Work(0.0, 0.0))
-    for c in (side[side > 0].astype(float) for side in counts):
-        m = np.minimum(c, k)
-        own = {
-            "designs": (0 * c, c * (2 * _FLOAT * k + _INDEX)),
-            "products": (np.where(c < k, m * (m + 1) * k, c * k * (k + 1)) + 2 * c * k, _FLOAT * (c * k + m**2)),
-            "solves": (m**3 / 3 + 2 * m**2, _FLOAT * (m**2 + k)),
-        }
-        for name, (flops, touched) in own.items():
-            parts[name] = Work(parts[name].flops + float(flops.sum()), parts[name].bytes + float(touched.sum()))
-    return parts
+    c = _lengths(counts)
+    m = np.minimum(c, k)
+    gram = np.where(c < k, m * (m + 1) * k, c * k * (k + 1))
+    return {
+        "designs": Work(0.0, float(np.sum(c * (2 * _FLOAT * k + _INDEX)))),
+        "products": Work(float(np.sum(gram + 2 * c * k)), _FLOAT * float(np.sum(c * k + m**2))),
+        "solves": Work(float(np.sum(m**3 / 3 + 2 * m**2)), _FLOAT * float(np.sum(m**2 + k))),
+    }
 
 
 def als_work(counts: list[np.ndarray], k: int) -> Work:
@@ -66,19 +63,16 @@ def als_work(counts: list[np.ndarray], k: int) -> Work:
     of the other side, its index and the rating; per row the solution.
     """
     flops = sum(part.flops for part in als_parts(counts, k).values())
-    rows = [side[side > 0] for side in counts]
-    return Work(flops, float(sum(np.sum(c * (_FLOAT * k + _INDEX + _FLOAT) + _FLOAT * k) for c in rows)))
+    return Work(flops, float(np.sum(_lengths(counts) * (_FLOAT * k + _INDEX + _FLOAT) + _FLOAT * k)))
 
 
 def cg_work(counts: list[np.ndarray], k: int, steps: int) -> Work:
     """One sweep of conjugate gradient without the matrix: per rating and step, and once for the first residual, a dot
     product and an addition of a row, 4 k operations; per row and step, 10 k for three vectors and two products.
     """
-    flops = touched = 0.0
-    for c in (side[side > 0].astype(float) for side in counts):
-        flops += float(np.sum((steps + 1) * 4 * c * k + steps * 10 * k))
-        touched += float(np.sum((steps + 1) * c * (_FLOAT * k + _INDEX + _FLOAT) + 2 * _FLOAT * k))
-    return Work(flops, touched)
+    c = _lengths(counts)
+    touched = (steps + 1) * c * (_FLOAT * k + _INDEX + _FLOAT) + 2 * _FLOAT * k
+    return Work(float(np.sum((steps + 1) * 4 * c * k + steps * 10 * k)), float(np.sum(touched)))
 
 
 def sgd_work(num_ratings: int, k: int) -> Work:
@@ -136,6 +130,11 @@ def beside(work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
         "gigabytes_per_second_ceiling": ceilings.bytes / 1e9,
         "share_of_ceiling": bound / seconds,
     }
+
+
+def _lengths(counts: list[np.ndarray]) -> np.ndarray:
+    """How many ratings each row of both sides has, if any."""
+    return np.concatenate([side[side > 0] for side in counts]).astype(float)
 
 
 def _best(call: Callable[[], Any]) -> float:
