@@ -28,6 +28,9 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         Σ_B w ℓ / Σ_B w  +  penalty / Σ_Ω w
 
     The penalty is over *all* rows at every step. The last batch of an epoch is padded with weight 0, never dropped.
+    Optimizers that also read how large the objective is, such as `optax.polyak_sgd` and `optax.contrib.momo`, or
+    `optax.contrib.reduce_on_plateau` in a chain, get this number as `value`, a noisy estimate from one batch:
+    `reduce_on_plateau` averages over an epoch if its `accumulation_size` is the number of steps in one.
 
     Args:
       optimizer: a function of `Hyper` that returns an optax transformation, such as
@@ -43,7 +46,8 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
 
     Raises:
       ValueError: `batch_size` is not a positive integer, or `optimizer` is not a function of one argument; at `check`,
-        it does not return an optax optimizer, or one that needs more than gradients, such as lbfgs.
+        it does not return an optax optimizer, or one that needs more than the gradient and the value of a batch, as
+        lbfgs does: its line search evaluates the objective again, on what would be a batch alone.
 
     Cost: per step O(batch_size · D) for the loss plus O((num_users + num_items) · D) for penalty and optimizer: large
     batches are cheaper per epoch.
@@ -52,18 +56,19 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
     """
     if not is_positive_integer(batch_size):
         raise ValueError(f"minibatch: batch_size must be a positive integer, not {batch_size!r}")
-    factory = _factory(optimizer)
+    factory, name = _factory(optimizer), f"minibatch({getattr(optimizer, '__name__', 'custom')})"
 
     def init(model: Model, params: Params, hyper: Hyper) -> Any:
         return factory(hyper).init(params.trained)
 
     def check(model: Model, params: Params, hyper: Hyper) -> None:
-        _check_optimizer(factory(hyper), params.trained)
+        _check_optimizer(name, factory, hyper, params.trained)
 
     def step(
         key: jax.Array, model: Model, params: Params, state: Any, problem: Problem, hyper: Hyper
     ) -> tuple[Params, Any, StepInfo]:
-        ratings, fixed, update = problem.ratings, params.fixed, factory(hyper).update
+        ratings, fixed = problem.ratings, params.fixed
+        update = _update_by_value(factory(hyper))
         whole = jnp.maximum(total(ratings.weight), jnp.finfo(ratings.weight.dtype).tiny)
         batches = take(ratings, visiting_order(key, ratings.value.shape[0], batch_size))
 
@@ -74,14 +79,14 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
 
         def descend(carry: tuple[Any, Any], batch: Ratings) -> tuple[tuple[Any, Any], None]:
             trained, state = carry
-            updates, state = update(jax.grad(loss)(trained, batch), state, trained)
+            value, slope = jax.value_and_grad(loss)(trained, batch)
+            updates, state = update(slope, state, trained, value)
             updates = jax.tree.map(jnp.multiply, updates, update_scale(trained, hyper))
             return (optax.apply_updates(trained, updates), state), None
 
         (trained, state), _ = jax.lax.scan(descend, (params.trained, state), batches)
         return Params(trained, fixed), state, StepInfo(jnp.array(False))
 
-    name = f"minibatch({getattr(optimizer, '__name__', 'custom')})"
     return Solver(_prepare, init, step, check, name, compiler_options=without(TWO_STEP_SUMS))
 
 
@@ -111,13 +116,29 @@ def _factory(optimizer: Callable[..., Any]) -> Callable[[Hyper], optax.GradientT
     return optimizer
 
 
-def _check_optimizer(optimizer: Any, trained: Rows) -> None:
-    """ValueError unless it is an optax optimizer that steps by gradients alone."""
-    remedy = "return one such as optax.adam(h.learning_rate)"
-    expect(optimizer, optax.GradientTransformation, "minibatch: what optimizer returns", remedy)
+def _update_by_value(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
+    """The optimizer's `update`, with the objective's value as its last argument, which most do not take."""
+    update = optimizer.update
+    takes = inspect.signature(update).parameters.values()
+    if any(parameter.name == "value" or parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
+        return lambda slope, state, trained, value: update(slope, state, trained, value=value)
+    return lambda slope, state, trained, value: update(slope, state, trained)
+
+
+def _check_optimizer(who: str, factory: Callable[[Hyper], Any], hyper: Hyper, trained: Rows) -> None:
+    """ValueError unless it makes an optax optimizer that steps by a gradient and the objective's value alone."""
+    remedy = "pass a function of Hyper that returns one, such as `lambda h: optax.adam(h.learning_rate)`"
+    expect(factory(hyper), optax.GradientTransformation, "minibatch: what optimizer returns", remedy)
+
+    def step(rows: Rows, hyper: Hyper) -> Any:
+        optimizer = factory(hyper)
+        value = jnp.zeros((), jnp.result_type(float, *jax.tree.leaves(rows)))
+        return _update_by_value(optimizer)(rows, optimizer.init(rows), rows, value)
+
     try:
-        jax.eval_shape(lambda rows: optimizer.update(rows, optimizer.init(rows), rows), trained)
+        jax.eval_shape(step, trained, hyper)
     except TypeError as error:
         raise ValueError(
-            f"minibatch: optimizer cannot step by gradients and parameters alone ({error}): {remedy}"
+            f"{who}: the optimizer cannot step by a batch's gradient and value alone, as one with a line search such "
+            f"as lbfgs cannot ({error}): {remedy}"
         ) from error

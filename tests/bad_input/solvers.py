@@ -66,11 +66,15 @@ CASES = {
     ),
     "minibatch-returns": (
         lambda: fit(solver=solvers.minibatch(lambda hyper: hyper.learning_rate)),
-        r"^minibatch: what optimizer returns must be a GradientTransformation, not float: return one such as optax\.ad",
+        r"^minibatch: what optimizer returns must be a GradientTransformation, not float: pass a function of Hype",
     ),
     "minibatch-line-search": (
         lambda: fit(solver=solvers.minibatch(optax.lbfgs)),
-        r"^minibatch: optimizer cannot step by gradients and parameters alone \(.*value_fn.*\): return one such as",
+        r"^minibatch\(lbfgs\): the optimizer cannot step by a batch's gradient and value alone, as one with a line se",
+    ),
+    "minibatch-other-number": (
+        lambda: fit(solver=solvers.minibatch(optax.polyak_sgd)),
+        r"^minibatch\(polyak_sgd\): the optimizer cannot step by .*: pass a function of Hyper that returns",
     ),
     "als-tol-0": (lambda: solvers.als(tol=0.0), "^als: tol must be positive or None, not 0.0"),
     "als-tol-negative": (lambda: solvers.als(tol=-1e-3), "^als: tol must be positive or None, not -0.001"),

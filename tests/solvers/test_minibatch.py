@@ -14,6 +14,9 @@ from helpers import (
     init,
     nesterov,
     numpy_minibatch,
+    numpy_objective,
+    numpy_predict,
+    observations,
     random_ratings,
     run,
     to_numpy,
@@ -85,6 +88,56 @@ def test_a_schedule_counts_steps():
     (one, _), (two, _) = (run(model, solver, ratings, HYPER, epochs) for epochs in (1, 2))
     assert_same_bits(one.params, two.params)
     assert not np.array_equal(one.params.trained.user["factors"], init(model, ratings, HYPER).trained.user["factors"])
+
+
+def by_plateau(value, slope, memory, rate):
+    """`optax.contrib.reduce_on_plateau(0.5, patience=1, rtol=0.01)` in Python: half the rate where nothing falls."""
+    best, scale = memory or (np.inf, 1.0)
+    memory = (value, scale) if value < 0.99 * best else (best, scale / 2)
+    return rate * memory[1], memory
+
+
+def by_polyak(value, slope, memory, rate):
+    """`optax.polyak_sgd`: the rate with which a line of this slope falls to 0, or ten times `rate` if that is less."""
+    return min(10 * rate, value / sum(np.sum(x**2) for x in slope.values())), memory
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "rule"),
+    [
+        (lambda h: optax.chain(optax.sgd(h.learning_rate), optax.contrib.reduce_on_plateau(0.5, 1, 0.01)), by_plateau),
+        (lambda h: optax.polyak_sgd(10 * h.learning_rate), by_polyak),
+    ],
+    ids=["plateau", "polyak"],
+)
+def test_the_value_of_a_batch_is_passed_on(optimizer, rule):
+    """Optimizers that read it step as a loop does by the batch's mean error + penalty / |Ω|, weights included."""
+    ratings, model = random_ratings(folds=True), MODELS["biased"]
+    hyper = HYPER._replace(learning_rate=0.3, learning_rate_bias=0.2)
+    params = init(model, ratings, hyper)
+    state, _ = run(model, solvers.minibatch(optimizer, 32), ratings, hyper, EPOCHS, params=params)
+
+    theta, memory, rates = to_numpy(params), None, []
+    seen, unit = observations(ratings), hyper._replace(learning_rate=1.0, learning_rate_bias=1.0)
+    for batch in batches(len(seen), 32):
+        errors = [(w, w * (r - numpy_predict(theta, u, i)) ** 2) for u, i, r, w in seen]
+        (whole, fit), (size, part) = np.sum(errors, axis=0), np.sum([errors[at] for at in batch if at < 90], axis=0)
+        value = part / size + (numpy_objective(theta, ratings, hyper) - fit) / whole
+        moved = numpy_minibatch(theta, ratings, unit, [batch])
+        slope = {name: theta[name] - moved[name] for name in "PQbc"}
+        rate, memory = rule(value, slope, memory, hyper.learning_rate)
+        rates.append(rate)
+        for name in "PQbc":
+            theta[name] = theta[name] - rate * slope[name] * (2 / 3 if name in "bc" else 1)
+    assert len(set(rates)) > 2
+    assert_close(state.params.trained, to_rows(theta), rtol=1e-9, atol=1e-12)
+
+
+def test_an_optimizer_that_takes_no_value_is_spared_it():
+    """`optax.contrib.sam` takes further arguments, and this is not one."""
+    ratings, model = random_ratings(), MODELS["biased"]
+    solver = solvers.minibatch(lambda h: optax.contrib.sam(optax.sgd(h.learning_rate), optax.sgd(0.1)), 32)
+    solver.check(model, init(model, ratings, HYPER), HYPER)
 
 
 def test_bias_rate_scales_updates_of_adam_too():
