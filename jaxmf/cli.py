@@ -3,7 +3,6 @@
 import atexit
 import gc
 import itertools
-import os
 import sys
 import warnings
 from collections.abc import Iterator
@@ -12,11 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import platformdirs
 import typer
 import typer.core
 
-from jaxmf import named
+from jaxmf import named, programs
 
 
 def _teach(heading: str, *commands: str, codes: str) -> str:
@@ -512,17 +510,9 @@ def predict(
     output.write_table(out, pairs.assign(prediction=job(fitted.model, fitted.params, train, ours, clip)))
 
 
-def _keep_programs() -> None:
-    """Let JAX find compiled programs again in the user's cache folder, unless its own variables say otherwise."""
-    folder = Path(platformdirs.user_cache_dir("jaxmf")) / "programs"
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(folder))
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA warns at every program that it finds
-
-
 def main() -> None:
     """Run the command line; what the library refuses is one line on standard error and exit code 2."""
-    _keep_programs()
+    programs.keep()
     # Python's collections need not look at what was imported, nor its last ones at what is left.
     gc.freeze()
     atexit.register(gc.freeze)

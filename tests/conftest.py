@@ -18,7 +18,7 @@ if jax.__version_info__ < (0, 10):
 
 
 @pytest.fixture(autouse=True, scope="session")
-def programs(tmp_path_factory):
+def folder_of_programs(tmp_path_factory):
     """The command line, run as a process, keeps its programs here and not in the user's folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JAX_COMPILATION_CACHE_DIR", str(folder := tmp_path_factory.mktemp("programs")))

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import Ended, shell
 from typer.testing import CliRunner
 
-from jaxmf import cli, load, predict, recommend, study
+from jaxmf import cli, load, predict, programs, recommend, study
 from jaxmf.data import datasets
 from jaxmf.data.movielens import RELEASES
 from jaxmf.recipes import MODELS, RECIPES
@@ -100,19 +101,45 @@ def test_version(jaxmf):
     assert jaxmf("--version") == Ended(0, f"jaxmf {version('jaxmf')}\n", "")
 
 
-def test_programs_are_compiled_once(table, tmp_path, programs, monkeypatch):
-    """The second process finds those of the first, without a word, and fits to the same bits."""
+def test_programs_are_compiled_once(table, tmp_path, folder_of_programs, monkeypatch):
+    """The second process finds those of the first, if JAX reads them quietly here, and fits to the same bits."""
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # JAX has set it in this process
     fits = []
     for out in ("first", "second"):
         line = ["fit", "--data", str(table), *SMALL_FIT, "--quiet", "--out", str(tmp_path / out)]
         done = subprocess.run([sys.executable, "-m", "jaxmf", *line], capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, "")
-        kept = {path.name for path in programs.iterdir() if path.name.endswith("-cache")}
+        kept = {path.name for path in folder_of_programs.iterdir() if path.name.endswith("-cache")}
         fits.append((kept, pd.read_csv(tmp_path / out / "history.csv").drop(columns="seconds")))
-    assert fits[0][0]
+    assert bool(fits[0][0]) == programs.quiet(jax.__version__, programs.processor())
     assert fits[1][0] == fits[0][0]
     pd.testing.assert_frame_equal(fits[0][1], fits[1][1], check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("jax_version", "features", "kept"),
+    [
+        ("0.9.1", "fpu avx2 avx512f avx512bw", False),
+        ("0.9.2", "fpu avx2", True),
+        ("0.11.2", "fpu avx2 avx512f avx512bw", True),
+        ("0.12.0.1", "fpu avx2 avx512f", True),
+    ],
+)
+def test_where_programs_are_kept(jax_version, features, kept, monkeypatch):
+    """JAX 0.9 prints errors when it reads a program back on a processor with AVX-512: they are not kept there."""
+    monkeypatch.setattr(programs, "version", lambda package: jax_version)
+    monkeypatch.setattr(programs, "processor", lambda: features)
+    environment = {}
+    programs.keep(environment)
+    assert environment.pop("JAX_ENABLE_COMPILATION_CACHE", "true") == str(kept).lower()
+    assert environment["TF_CPP_MIN_LOG_LEVEL"] == "2"  # XLA's errors, which it prints at this level, are shown
+    monkeypatch.setattr(programs, "processor", lambda: "another")
+    other = {}
+    programs.keep(other)
+    assert other["JAX_COMPILATION_CACHE_DIR"] != environment["JAX_COMPILATION_CACHE_DIR"]
+    given = {"JAX_COMPILATION_CACHE_DIR": "mine", "JAX_ENABLE_COMPILATION_CACHE": "true"}
+    programs.keep(given)
+    assert (given["JAX_COMPILATION_CACHE_DIR"], given["JAX_ENABLE_COMPILATION_CACHE"]) == ("mine", "true")
 
 
 def test_a_fit_on_two_devices(table, tmp_path, monkeypatch):
