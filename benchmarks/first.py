@@ -45,7 +45,7 @@ print(json.dumps([time.perf_counter() - clock, fit.compile_seconds]))
 
 
 def in_python(solver: str, programs: str) -> tuple[float, float]:
-    """Seconds of `jaxmf.fit` in a new process that keeps its programs in that folder, and how many of them it compiled."""
+    """Seconds of `jaxmf.fit` in a new process that keeps its programs there, and how many of them it compiled."""
     command = [sys.executable, "-c", _FIT, DATA, solver]
     found = subprocess.run(command, capture_output=True, text=True, check=True, env=keeping(programs))
     seconds, compiling = json.loads(found.stdout)
