@@ -47,7 +47,7 @@ def test_step_sizes():
         dashed = [line.get_ydata() for line in shown if line.get_linestyle() == "--"]
         np.testing.assert_allclose(dashed, [STEP + 1e-9] * 2)
         stars = [line.get_xydata()[0].tolist() for line in shown if line.get_marker() == "*"]
-        assert stars == [[10.0**-n, 0.25] for n in (2 * number, 2 * number + 1)]
+        np.testing.assert_allclose(stars, [[10.0**-n, 0.25] for n in (2 * number, 2 * number + 1)])
 
 
 def test_remainders():
