@@ -1,5 +1,6 @@
 """Results on disk: each file is written whole or not at all, and a manifest says where they came from."""
 
+import csv
 import json
 import os
 import platform
@@ -44,8 +45,12 @@ def write(path: Path, save: Callable[[Path], Any]) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a tidy table as CSV, floats with 9 significant digits: enough to give a float32 back."""
-    write(path, lambda p: table.to_csv(p, index=False, float_format="%.9g"))
+    """Write a tidy table as CSV: a float in the fewest digits that give it back, in its own dtype, text as it is."""
+    # In a field without quotes a carriage return would end the line, and Python's writer puts none for it.
+    text = [table.iloc[:, i] for i in range(table.shape[1]) if pd.api.types.is_string_dtype(table.dtypes.iloc[i])]
+    returns = any(column.astype(str).str.contains("\r", regex=False).any() for column in text)
+    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    write(path, lambda p: table.to_csv(p, index=False, quoting=quoting))
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, give back what was written, and say where they came from."""
 
+import csv
 import json
 import os
 import re
@@ -59,16 +60,32 @@ def test_folders_are_made_and_permissions_are_those_of_any_new_file(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
 
 
-def test_a_table_gives_every_float32_back(tmp_path):
-    bits = np.random.default_rng(0).integers(0, 2**32, 20_000, np.uint32)
-    values = bits.view(np.float32)
-    values = values[np.isfinite(values)]
-    table = pd.DataFrame({"x": values, "number": np.arange(len(values)), "name": "a, b"})
+def test_a_table_gives_back_what_it_holds(tmp_path):
+    """Every float of either width in its fewest digits, and every text, whatever a field may hold."""
+    bits = np.random.default_rng(0).integers(0, 2**64, 20_000, np.uint64)
+    double, single = bits.view(np.float64), bits.astype(np.uint32).view(np.float32)
+    finite = np.isfinite(double) & np.isfinite(single)
+    single, double = single[finite], double[finite]
+    text = np.resize(["007", "a, b", 'say "x"', "two\nlines", "two\rlines", "1e3", " ", "NA"], len(double))
+    table = pd.DataFrame({"x": single, "y": double, "number": np.arange(len(double)), "name": text})
     output.write_table(tmp_path / "table.csv", table)
-    found = pd.read_csv(tmp_path / "table.csv")
-    assert found.columns.tolist() == ["x", "number", "name"]
-    np.testing.assert_array_equal(found["x"].to_numpy().astype(np.float32), values)
-    pd.testing.assert_frame_equal(found[["number"]], table[["number"]])
+    with (tmp_path / "table.csv").open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["x", "y", "number", "name"]
+    columns = dict(zip(header, zip(*rows, strict=True), strict=True))
+    assert [*columns["x"]] == [str(value) for value in single]
+    np.testing.assert_array_equal(np.array(columns["x"]).astype(np.float32), single)
+    assert [float(value) for value in columns["y"]] == double.tolist()
+    assert [int(value) for value in columns["number"]] == table["number"].tolist()
+    assert [*columns["name"]] == text.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_table_is_written_in_the_fewest_digits(tmp_path, dtype):
+    table = pd.DataFrame({"x": np.array([0.1, 1 / 3, 1e-30, 3.0, np.nan], dtype), "id": ["007", "1e3", "x", "y", "z"]})
+    output.write_table(tmp_path / "table.csv", table)
+    third = {"float32": "0.33333334", "float64": "0.3333333333333333"}[dtype]
+    assert (tmp_path / "table.csv").read_text() == f"x,id\n0.1,007\n{third},1e3\n1e-30,x\n3.0,y\n,z\n"
 
 
 def test_json_gives_back_what_was_written(tmp_path):
