@@ -211,7 +211,7 @@ def fit(
         typer.echo("\n" + "\n".join(audited(tables["leakage"])))
         typer.echo(f"\n{result.status} after {len(result.to_frame())} epochs; results in {out}")
     if result.status == "diverged":
-        typer.echo("jaxmf: diverged: try a smaller --learning-rate", err=True)
+        typer.echo(f"jaxmf: diverged: try {named.in_options(recipe.solver.remedy)}", err=True)
         raise typer.Exit(1)
 
 
@@ -291,7 +291,8 @@ def sweep(
             f"included ({runs.compile_seconds:.1f} s); results in {out}"
         )
     if summary["valid_rmse"].isna().all():
-        typer.echo("jaxmf: every setting has a fit that diverged: try a smaller --learning-rate", err=True)
+        advice = named.in_options(recipe.solver.remedy)
+        typer.echo(f"jaxmf: every setting has a fit that diverged: try {advice}", err=True)
         raise typer.Exit(1)
 
 

@@ -4,6 +4,7 @@ Whatever loads JAX is imported by the function that needs it: nobody waits for i
 """
 
 import importlib
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,18 @@ MODELS = ("mf", "biased_mf", "content_mf")
 SOLVERS = ("sgd", "minibatch", "momentum", "adam", "als")
 DATA = ("synthetic", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
 ALS_COMPONENTS = 64
+
+_ARGUMENT = re.compile(r"\b(l2|learning_rate)\b|\b(on_unknown)='(\w+)'")
+
+
+def in_options(remedy: str) -> str:
+    """What the library advises, in the terms of the shell: arguments as options."""
+
+    def option(match: re.Match[str]) -> str:
+        words = [word.replace("_", "-") for word in match.groups() if word]
+        return "--" + " ".join(words)
+
+    return _ARGUMENT.sub(option, remedy)
 
 
 def columns_of(rename: list[str] | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,7 +16,7 @@ import pytest
 from helpers import Ended, shell
 from typer.testing import CliRunner
 
-from jaxmf import cli, load, predict, programs, recommend, study
+from jaxmf import cli, jobs, load, predict, programs, recommend, study
 from jaxmf.data import datasets
 from jaxmf.data.movielens import RELEASES
 from jaxmf.recipes import MODELS, RECIPES
@@ -438,10 +439,14 @@ def test_sweep(jaxmf, table, tmp_path):
     assert len(ended.err) < 400 + len(str(out))
 
 
+SMALLER = "a smaller --learning-rate"
+LARGER = "a larger --l2, ratings on a smaller scale, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
+
+
 def test_a_sweep_that_diverges_everywhere_is_exit_code_1(jaxmf, table, tmp_path):
     options = ("--rank", 1, 2, "--learning-rate", 1e30, "--epochs", 2, "--data", table, "--out", tmp_path / "out", "-q")
     ended = jaxmf("sweep", *options)
-    assert ended == Ended(1, "", "jaxmf: every setting has a fit that diverged: try a smaller --learning-rate\n")
+    assert ended == Ended(1, "", f"jaxmf: every setting has a fit that diverged: try {SMALLER}\n")
 
 
 def test_quiet(jaxmf, table, tmp_path):
@@ -459,9 +464,21 @@ def test_a_divergence_is_exit_code_1(jaxmf, table, tmp_path):
     out = tmp_path / "out"
     ended = jaxmf("fit", "--data", table, "--out", out, *SMALL_FIT[:4], "--solver", "sgd", "--learning-rate", 1e30)
     assert ended.code == 1
-    assert "jaxmf: diverged: try a smaller --learning-rate" in ended.err
+    assert ended.err.endswith(f"jaxmf: diverged: try {SMALLER}\n")
     assert "diverged after 1 epochs" in ended.out
     assert set(pd.read_csv(out / "metrics.csv")["status"]) == {"diverged"}
+
+
+@pytest.mark.parametrize("solver", RECIPES)
+def test_the_advice_after_a_divergence_fits_the_solver(jaxmf, table, monkeypatch, solver):
+    """A fit by als has no learning rate."""
+    advice = LARGER if solver == "als" else SMALLER
+    diverged = SimpleNamespace(status="diverged")
+    monkeypatch.setattr(jobs, "fit_one", lambda *_, **__: (diverged, {}))
+    monkeypatch.setattr(jobs, "sweep_grid", lambda *_, **__: (None, pd.DataFrame({"valid_rmse": [np.nan]})))
+    for command, what in (("fit", "diverged"), ("sweep", "every setting has a fit that diverged")):
+        ended = jaxmf(command, "--data", table, "--solver", solver, "--quiet")
+        assert ended == Ended(1, "", f"jaxmf: {what}: try {advice}\n")
 
 
 def test_verify(jaxmf, table):

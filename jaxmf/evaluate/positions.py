@@ -200,5 +200,6 @@ def _check_finite(model: Model, trial: Trial, finite: np.ndarray) -> None:
     if not finite.all():
         raise ValueError(
             f"evaluate: {model.name!r} predicts numbers that are not finite for {np.sum(~finite)} user(s), the first "
-            f"in row {trial.user[~finite][0]}: see whether its fit has diverged (fit.status), and lower learning_rate"
+            f"in row {trial.user[~finite][0]}: see whether its fit has diverged (fit.status), and use the parameters "
+            "of one that did not"
         )

@@ -216,7 +216,7 @@ def descend(
                 break
             x = found.x
     if not best:
-        raise ValueError(f"descend: every fit diverged: start from other numbers than {first}")
+        raise ValueError(f"descend: every fit diverged, from {first} on: try {solver.remedy}")
     tuned, found = best[0]
     return Descent(tuned, found.params, found.loss, pd.DataFrame(rows))
 

@@ -21,6 +21,7 @@ _BUCKETS, _WORTH = 16, 1 << 15  # most buckets of a side, and the cells that one
 _CACHED = 1 << 23  # bytes of designs that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
 _SMALL = 1 << 26  # bytes of designs that are worked on in one go after all, since that compiles twice as fast
+_REMEDY = "a larger l2, ratings on a smaller scale, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
 _TINY = 1e-30
 _LARGE = 1e30  # more than Σ w t² of any row
 
@@ -129,7 +130,7 @@ def als(
         return params, change, StepInfo(converged)
 
     name, arrange = "als" if method == "cholesky" else "als-cg", partial(_arrange, devices=devices)
-    return Solver(_prepare(devices), init, step, _check, name, arrange, without(TWO_STEP_SUMS), devices)
+    return Solver(_prepare(devices), init, step, _check, name, arrange, without(TWO_STEP_SUMS), devices, _REMEDY)
 
 
 def prepare(ratings: Ratings, devices: int = 1) -> Layout:

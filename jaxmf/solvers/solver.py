@@ -46,6 +46,7 @@ class Solver(NamedTuple):
       compiler_options: names and values of XLA's options for the programs in which the library runs it, such as
         `without(TWO_STEP_SUMS)` of `jaxmf.models.xla`.
       devices: how many of this process its steps use at once.
+      remedy: what to try after a fit has diverged, in the names of `Hyper`, for messages.
     """
 
     prepare: Callable[[Ratings], Any]
@@ -56,3 +57,4 @@ class Solver(NamedTuple):
     arrange: Callable[[Problem, Hyper], Any] = as_prepared
     compiler_options: tuple[tuple[str, Any], ...] = ()
     devices: int = 1
+    remedy: str = "a smaller learning_rate"

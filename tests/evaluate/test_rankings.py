@@ -277,7 +277,7 @@ def test_a_diverged_fit_is_no_ranking():
     tested = replace(TEST, user=jnp.full_like(TEST.user, 3), item=jnp.arange(70, dtype=jnp.int32) % 13)
     tested = replace(tested, weight=(jnp.arange(70) < 13) * 1.0)
     for protocol in ("rated", "catalog"):
-        with pytest.raises(ValueError, match=r"^evaluate: 'table' predicts numbers that are not finite for 1 user"):
+        with pytest.raises(ValueError, match=r"^evaluate: 'table' predicts numbers .* use the parameters of one"):
             evaluate.ranking(TABLE, bad, TRAIN, tested, 3, protocol)
 
 

@@ -81,6 +81,8 @@ def test_divergence_is_a_status(parts):
     wild = HYPER._replace(learning_rate=1e6)
     found = search.hypergradient(KEY, MODELS["biased"], SOLVERS["sgd"], *parts, wild, OF_SGD, epochs=2)
     assert found.status == "diverged"
+    with pytest.raises(ValueError, match=r"^descend: every fit diverged, from .*: try a smaller learning_rate$"):
+        search.descend(KEY, MODELS["biased"], SOLVERS["sgd"], *parts, wild, OF_SGD, epochs=2)
 
 
 @pytest.mark.parametrize("method", ["unrolled", "implicit"])
