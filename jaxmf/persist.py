@@ -17,6 +17,7 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, check_model
 from jaxmf.training import Best, Fit, FitState, Saved
+from jaxmf.training.fingerprints import Fingerprints
 from jaxmf.training.loop import cast_hyper
 
 Packed = dict[str, Any]
@@ -65,6 +66,7 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
         "hyper": {name: archive.pack(value, arrays, f"hyper.{name}") for name, value in fit.hyper._asdict().items()},
         "status": fit.status,
         "compile_seconds": fit.compile_seconds,
+        "fingerprints": fit.fingerprints and fit.fingerprints._asdict(),
         "dtype": _dtype(fit, data),
         "params": leaves(fit.params, "params"),
         "state": {
@@ -147,7 +149,9 @@ def _unpack(header: Packed, arrays: Arrays, model: Model | None) -> tuple[Fit, D
         leaf(packed["status"]),
     )
     history = {name: arrays[member] for name, member in header["history"].items()}
-    fit = Fit(model, params[0], hyper, state, history, header["status"], header["compile_seconds"])
+    fingerprints = header["fingerprints"] and Fingerprints(**header["fingerprints"])
+    seconds = header["compile_seconds"]
+    fit = Fit(model, params[0], hyper, state, history, header["status"], seconds, fingerprints)
     return fit, data
 
 

@@ -16,6 +16,7 @@ from scipy.sparse import csc_matrix, csr_array
 from jaxmf import Dataset, Fit, Hyper, Model, Params, Rows, archive, fit, load, models, persist, predict, prepare, save
 from jaxmf.models.memoize import how_built, memoize
 from jaxmf.training import Saved, start
+from jaxmf.training.fingerprints import fingerprints
 
 BIASED = MODELS["biased"]
 OPTIONS = {"hyper": HYPER, "patience": 8}
@@ -81,6 +82,7 @@ def assert_same_fit(found: Fit, expected: Fit) -> None:
     assert_same_bits(found.params, expected.params)
     assert_same_bits(found.state._replace(solver=None), expected.state._replace(solver=None))
     assert found.status == expected.status
+    assert found.fingerprints == expected.fingerprints
     assert found.history.keys() == expected.history.keys()
     for name in found.history.keys() - {"seconds"}:
         assert found.history[name].dtype == expected.history[name].dtype
@@ -103,6 +105,20 @@ def test_resuming_a_loaded_fit_changes_no_bit(path, solver):
         both = fit(KEY, earlier.model, solver, data, VALID, epochs=5, **OPTIONS, resume=earlier)
         assert_same_fit(both, whole)
         assert_same_bits(both.state, whole.state)
+
+
+def test_a_loaded_fit_is_not_resumed_on_other_ratings(path, fitted):
+    """Of a Dataset, its Ratings or what `prepare` made of them; validation ratings count where a best was chosen."""
+    save(path, fitted, TRAIN)
+    loaded, data = load(path)
+    assert loaded.fingerprints == fingerprints(TRAIN.ratings, VALID.ratings)
+    for train, valid, name in ((VALID, VALID, "training"), (data, TRAIN, "validation")):
+        for resumed in (train.take(np.arange(99)), train.ratings):
+            with pytest.raises(ValueError, match=f"resume: the earlier fit had other {name} ratings"):
+                fit(KEY, BIASED, SOLVERS["als"], resumed, valid, epochs=1, **OPTIONS, resume=loaded)
+    free = fit(KEY, BIASED, SOLVERS["als"], TRAIN, VALID, HYPER, epochs=1)
+    again = fit(KEY, BIASED, SOLVERS["als"], TRAIN, TRAIN, HYPER, epochs=1, resume=free)
+    assert again.fingerprints == fingerprints(TRAIN.ratings, TRAIN.ratings)
 
 
 def test_without_patience_there_is_no_best(path):

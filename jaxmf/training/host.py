@@ -19,6 +19,7 @@ from jaxmf.models.xla import once
 from jaxmf.solvers.devices import on_all, on_first
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_rank
+from jaxmf.training.fingerprints import Fingerprints, check_same, fingerprints
 from jaxmf.training.loop import (
     RUNNING,
     STATUS,
@@ -66,6 +67,7 @@ class Fit(NamedTuple):
       status: "completed" (all epochs ran), "converged" (the solver's own rule), "stopped_early" (no improvement for
         `patience` epochs) or "diverged" (numbers no longer finite; contained, not raised).
       compile_seconds: time spent tracing and compiling in this call; about 0 when the program was there already.
+      fingerprints: of the ratings that it was fitted to and validated on, for `resume`.
     """
 
     model: Model
@@ -75,6 +77,7 @@ class Fit(NamedTuple):
     history: dict[str, np.ndarray]
     status: str
     compile_seconds: float = 0.0
+    fingerprints: Fingerprints | None = None
 
     def to_frame(self) -> pd.DataFrame:
         """The history as a table, one row per epoch."""
@@ -127,7 +130,8 @@ def fit(
       epochs: epochs to run, after those of `resume`.
       patience, min_delta, monitor, track: as in `make_fit`.
       resume: an earlier Fit of the same model, solver and data: 5 epochs resumed for 5 equal 10 to the bit, if the
-        key is the same. A fit that stopped by itself stays as it is.
+        key is the same. A fit that stopped by itself stays as it is. The training ratings must be the same, in the
+        same order; with `patience` the validation ratings too, since the best epoch so far was chosen on them.
       progress: show a progress bar on standard error.
 
     Returns:
@@ -136,7 +140,7 @@ def fit(
     Raises:
       ValueError: an argument of another type, a number out of range, what `prepare` refuses or has made for a solver of
         another layout, a part that the solver needs and the model lacks, a model whose functions return other shapes
-        than they should, `patience` without `valid`, or a `resume` of another shape.
+        than they should, `patience` without `valid`, or a `resume` of another shape or of other ratings.
     """
     hyper = Hyper() if hyper is None else hyper
     check_key(key)
@@ -160,10 +164,14 @@ def fit(
     if callable(monitor):
         check_monitor(monitor, shape, held_out)
     solver.check(model, shape, hyper)
+    other = ThreadPoolExecutor(1)  # hashing lets this thread go on
+    hashed = other.submit(fingerprints, ratings, held_out)
+    other.shutdown(wait=False)
     batch = train if isinstance(train, Prepared) else Prepared(ratings, held_out, solver.prepare(ratings), solver)
     earlier = None
     if resume is not None:
         earlier = _resumed(resume, jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience)))
+        check_same(resume.fingerprints, hashed.result(), patience)
 
     options = Options(patience, min_delta, monitor, track)
     program, batch, state, compile_seconds = begin(key, model, solver, batch, numbers, options, earlier)
@@ -183,7 +191,7 @@ def fit(
     params = state.params if state.best is None else state.best.params
     whole = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"epoch": [], "seconds": []})
     columns = {str(name): whole[name].to_numpy() for name in whole}
-    return Fit(model, params, hyper, state, columns, STATUS[int(state.status)], compile_seconds)
+    return Fit(model, params, hyper, state, columns, STATUS[int(state.status)], compile_seconds, hashed.result())
 
 
 def compile_fit(

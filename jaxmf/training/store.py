@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from jaxmf import archive, output
 from jaxmf.data.ratings import Ratings
 from jaxmf.training.chunks import Chunk, Result
+from jaxmf.training.fingerprints import fingerprint
 from jaxmf.training.loop import FitState
 
 _MANIFEST = "config.json"
@@ -35,11 +35,8 @@ def claim(
     Raises:
       ValueError: the folder holds another sweep; the message says what differs.
     """
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(arrays):
-        digest.update(f"{leaf.dtype}{leaf.shape}".encode() + np.asarray(leaf).tobytes())
     sizes = {"num_users": ratings.num_users, "num_items": ratings.num_items, "num_ratings": len(ratings.value)}
-    data: dict[str, Any] = sizes | {"fingerprint": digest.hexdigest()[:16]}
+    data: dict[str, Any] = sizes | {"fingerprint": fingerprint(arrays)}
     manifest = json.loads(output.to_json(output.manifest(data, configuration, seed=None)))
     manifest["dtype"] = str(ratings.value.dtype)
     path = folder / _MANIFEST

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from helpers import HYPER, KEY, random_ratings
+from helpers import HYPER, KEY, pick, random_ratings
 
 import jaxmf
 from bad_input.builders import (
@@ -23,11 +23,16 @@ from bad_input.builders import (
     SGD,
     STATE,
     fit,
+    zeros,
 )
 from jaxmf import Hyper, Ratings, load, make_fit, models, prepare, solvers
-from jaxmf.training import Saved, compile_fit
+from jaxmf.training import Saved, compile_fit, start
+from jaxmf.training.fingerprints import fingerprints
 
 SINGLE = random_ratings(dtype=jnp.float32)
+BACKWARDS = pick(RATINGS, slice(None, None, -1))
+KNOWN = FIT._replace(fingerprints=fingerprints(RATINGS, RATINGS))
+BEST = KNOWN._replace(state=zeros(lambda: start(KEY, BIASED, ADAM, prepare(ADAM, RATINGS), HYPER, 2)))
 KEYS, NUMBER = jax.random.split(KEY, 3), jnp.array(1.0)
 
 
@@ -280,6 +285,27 @@ CASES = {
             solver=ALS, resume=FIT._replace(state=STATE._replace(solver=Saved({"": np.zeros((), np.float32)})))
         ),
         r"^resume: the earlier fit has solver state float32\[\], this model, solver and data need float64\[\]",
+    ),
+    "resume-values": (
+        lambda: resumed(train=replace(RATINGS, value=np.asarray(RATINGS.value) + 1), resume=KNOWN),
+        r"^resume: the earlier fit had other training ratings: their pairs, values, weights or order differ "
+        r"\(fingerprint [0-9a-f]{16} there, [0-9a-f]{16} here\)\. Resume with the ratings of the earlier fit, or start",
+    ),
+    "resume-weights": (
+        lambda: resumed(train=replace(RATINGS, weight=2 * np.asarray(RATINGS.weight)), resume=KNOWN),
+        "^resume: the earlier fit had other training ratings",
+    ),
+    "resume-order": (
+        lambda: resumed(train=BACKWARDS, resume=KNOWN),
+        "^resume: the earlier fit had other training ratings",
+    ),
+    "resume-prepared": (
+        lambda: resumed(train=prepare(ADAM, BACKWARDS), resume=KNOWN),
+        "^resume: the earlier fit had other training ratings",
+    ),
+    "resume-other-valid": (
+        lambda: resumed(train=RATINGS, valid=BACKWARDS, patience=2, resume=BEST),
+        "^resume: the earlier fit had other validation ratings",
     ),
     "resume-patience": (
         lambda: resumed(valid=RATINGS, patience=2),
