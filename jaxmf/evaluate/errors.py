@@ -1,5 +1,6 @@
 """Predictions in the caller's ids, and errors on held-out ratings."""
 
+import warnings
 from functools import lru_cache
 from typing import Any
 
@@ -11,14 +12,23 @@ from jaxmf.data.checks import check_clip, expect
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
+from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal, unknown_ids
 from jaxmf.models.bilinear import damped_bias, global_mean
-from jaxmf.models.model import Hyper, Model, Params, check_predicts
+from jaxmf.models.model import Hyper, Model, Params, Side, check_predicts
+from jaxmf.models.unknown import check_zeros, mean_of_unknown, predict_unknown
 from jaxmf.models.xla import TWO_STEP_SUMS, without
 
 Clip = tuple[float, float] | None
 
 
-def predict(model: Model, params: Params, data: Dataset, frame: pd.DataFrame, clip: Clip = None) -> pd.Series:
+def predict(
+    model: Model,
+    params: Params,
+    data: Dataset,
+    frame: pd.DataFrame,
+    clip: Clip = None,
+    on_unknown: OnUnknown = "error",
+) -> pd.Series:
     """Predicted ratings for the (user, item) pairs of a table.
 
     Args:
@@ -27,15 +37,29 @@ def predict(model: Model, params: Params, data: Dataset, frame: pd.DataFrame, cl
       data: the Dataset that knows the ids the model was fitted with.
       frame: columns `user_id` and `item_id`, in the ids of `data`; others are ignored.
       clip: (low, high) bounds for the predictions, or None.
+      on_unknown: what to do about pairs of an id that `data` does not know; a missing one is unknown. "error" refuses
+        them; "drop" leaves them out of the answer; "bias" takes the terms that are known, as of a row of zeros: μ, or μ
+        and the known side's bias, what factors and content add being 0, and μ for a user's own mean. A UserWarning then
+        says how many there are. With the model's `design`, `fold_in` does better by their ratings or features.
 
     Returns:
-      a Series `prediction` with the frame's index.
+      a Series `prediction` in the dtype of the parameters, float32 at least, with the frame's index, of which "drop"
+      leaves the rows whose ids are both known.
 
     Raises:
       ValueError: an argument of another type, a missing column, an id that `data` does not know, `data` of another
-        number of users or items than the model has, or bounds in the wrong order.
+        number of users or items than the model has, bounds in the wrong order, or on_unknown="bias" for a model of
+        whose rows it is not known what 0 would say: of leaves other than `factors`, `bias` and `content`.
 
     Cost: O(n · D) for rows of D numbers.
+
+    >>> import jax, jaxmf
+    >>> data = jaxmf.Dataset.from_arrays(["ann", "ann", "bob"], ["x", "y", "x"], [5.0, 3.0, 4.0])
+    >>> model = jaxmf.models.global_mean()
+    >>> params = model.init(None, data.ratings, jaxmf.Hyper())
+    >>> pairs = pd.DataFrame({"user_id": ["bob", "bob"], "item_id": ["y", "x"]}, index=[7, 8])
+    >>> jaxmf.predict(model, params, data, pairs).to_dict()
+    {7: 4.0, 8: 4.0}
     """
     expect(
         data, Dataset, "predict: data", "pass the one whose ids the model was fitted with, such as the training data"
@@ -48,8 +72,49 @@ def predict(model: Model, params: Params, data: Dataset, frame: pd.DataFrame, cl
             f"predict: missing column {missing[0]!r}; the table has {list(frame.columns)}. Rename its columns to "
             "user_id and item_id"
         )
-    users, items = data.user_index(frame["user_id"]), data.item_index(frame["item_id"])
-    return pd.Series(predictions(model, params, users, items, clip), frame.index, name="prediction")
+    check_on_unknown("predict", on_unknown)
+    check_clip(clip)
+    user = positions(data.user_ids, frame["user_id"], "user")
+    item = positions(data.item_ids, frame["item_id"], "item")
+    unknown, index = (user < 0) | (item < 0), frame.index
+    if unknown.any():
+        _tell_of_unknown(model, params, data, frame, user, item, on_unknown)
+    # The unknown ones have numbers of others for the time being, so that the program is that of as many known pairs.
+    values = _predicted(model, params, np.maximum(user, 0), np.maximum(item, 0))
+    if unknown.any() and on_unknown == "drop":
+        values, index = values[~unknown], index[~unknown]
+    elif unknown.any():
+        mean = mean_of_unknown(params, data.user)
+        values = values.copy()
+        values[unknown] = predict_unknown(model, params, user[unknown], item[unknown], mean)
+    if clip is not None:
+        values = np.clip(values, float(clip[0]), float(clip[1]))  # of Python, which leave the dtype alone
+    return pd.Series(values, index, name="prediction")
+
+
+def _tell_of_unknown(
+    model: Model,
+    params: Params,
+    data: Dataset,
+    frame: pd.DataFrame,
+    user: np.ndarray,
+    item: np.ndarray,
+    on_unknown: OnUnknown,
+) -> None:
+    """The refusal of unknown ids, or a warning of what is done about their pairs."""
+    if on_unknown == "error":
+        try:
+            data.user_index(frame["user_id"])
+            data.item_index(frame["item_id"])
+        except ValueError as error:
+            raise refusal("predict", error) from None
+    if on_unknown == "bias":
+        sides: dict[Side, np.ndarray] = {"user": user, "item": item}
+        check_zeros("predict", model, params, [side for side, number in sides.items() if (number < 0).any()])
+    then = "left out" if on_unknown == "drop" else "predicted by the terms that are known"
+    count = ((user < 0) | (item < 0)).sum()
+    which = unknown_ids(user=(frame["user_id"], user < 0), item=(frame["item_id"], item < 0))
+    warnings.warn(f"predict: {count} of {len(frame)} pairs are of unknown ids and {then}: {which}", stacklevel=3)
 
 
 def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = None) -> dict[str, float]:
@@ -111,8 +176,14 @@ def against_baselines(
 def predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip = None) -> np.ndarray:
     """The model's predictions (n,) for index arrays (n,), on the host in float64."""
     check_clip(clip)
-    prediction = np.asarray(_compiled(model)(params, users, items), np.float64)
+    prediction = _predicted(model, params, users, items).astype(np.float64)
     return prediction if clip is None else np.clip(prediction, *clip)
+
+
+def _predicted(model: Model, params: Params, users: Any, items: Any) -> np.ndarray:
+    """Predictions on the host in the model's own dtype, float32 at least."""
+    prediction = np.asarray(_compiled(model)(params, users, items))
+    return prediction.astype(np.promote_types(prediction.dtype, np.float32), copy=False)
 
 
 @lru_cache(maxsize=64)

@@ -21,8 +21,17 @@ def rate(model=BIASED, params=PARAMS, test=RATINGS, clip=None):
     return evaluate.rating(model, params, test, clip)
 
 
-def predict(model=BIASED, params=PARAMS, data=DATA, frame=NINE, clip=None):
-    return jaxmf.predict(model, params, data, frame, clip)
+def predict(model=BIASED, params=PARAMS, data=DATA, frame=NINE, clip=None, on_unknown="error"):
+    return jaxmf.predict(model, params, data, frame, clip, on_unknown)
+
+
+def predict_unknown(**rows):
+    """Of a user or an item that is unknown, by a model whose rows are these."""
+    trained = {side: leaves for side, leaves in rows.items() if side in ("user", "item")}
+    fixed = {side.removeprefix("fixed_"): leaves for side, leaves in rows.items() if side not in trained}
+    params = PARAMS._replace(trained=PARAMS.trained._replace(**trained), fixed=PARAMS.fixed._replace(**fixed))
+    model = BIASED._replace(predict=lambda params, users, items: 0.0 * users, name="mine")
+    return predict(model, params, frame=NINE.replace({"user_id": {2: 99}, "item_id": {100: 7}}), on_unknown="bias")
 
 
 def rank(model=BIASED, params=PARAMS, train=RATINGS, test=TEST, **options):
@@ -97,7 +106,25 @@ CASES = {
     ),
     "predict-unknown-user": (
         lambda: predict(frame=NINE.replace({"user_id": {2: 99}})),
-        r"1 unknown user id\(s\): 99; known ids are like 0, 1, 2 \(user_ids\)\. Drop them, or check their type",
+        r"^predict: 1 unknown user id\(s\): 99; known ids are like 0, 1, 2 \(user_ids\)\. Drop them, or check their type, "
+        r"or pass on_unknown='bias' or on_unknown='drop'$",
+    ),
+    "predict-on-unknown": (
+        lambda: predict(on_unknown="ignore"),
+        r"^predict: on_unknown must be 'error', 'bias' or 'drop', not 'ignore'",
+    ),
+    "predict-bias-of-what": (
+        lambda: predict_unknown(user={"scale": np.ones(17)}),
+        r"^predict: on_unknown='bias' is not for the model 'mine': nothing says what an unknown user has for "
+        r"params\.trained\.user\.scale \(0 stands for nothing only in factors, bias, content\)\. Pass on_unknown='drop'$",
+    ),
+    "predict-bias-of-a-table": (
+        lambda: predict_unknown(item=np.ones((13, 2))),
+        r"^predict: .* an unknown item has for params\.trained\.item \(0 stands",
+    ),
+    "predict-bias-of-fixed": (
+        lambda: predict_unknown(fixed_user={"age": np.ones(17)}),
+        r"^predict: .* an unknown user has for params\.fixed\.user\.age \(0 stands for nothing only in mean\)",
     ),
     "predict-unknown-item": (
         lambda: predict(frame=NINE.assign(item_id=NINE["item_id"].astype(str))),

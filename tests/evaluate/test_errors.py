@@ -103,6 +103,64 @@ def test_predict_clips(named):
     pd.testing.assert_series_equal(clipped, raw.clip(2, 3))
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_predict_of_unknown_ids(name):
+    """A row of zeros, and all ratings' mean in place of a user's own: the loop over the terms that are known."""
+    ratings, model = random_ratings(), MODELS[name]
+    arrays = (np.asarray(column) for column in (ratings.user, ratings.item, ratings.value))
+    ids = (pd.Index([f"u{n}" for n in range(17)], name="user_id"), pd.RangeIndex(100, 113, name="item_id"))
+    data = Dataset(*ids, *arrays)
+    params = init(model, ratings, HYPER)
+    rng = np.random.default_rng(0)
+    trained = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), params.trained)
+    params = params._replace(trained=trained)
+    pairs = [("u3", 104), ("new", 104), ("u3", 7), ("new", 8), (None, 112), ("u16", 112)]
+    frame = pd.DataFrame(pairs, columns=["user_id", "item_id"], index=[*"abcde", "a"])
+    theta, expected = to_numpy(params), []
+    for u, i in [(3, 4), (None, 4), (3, None), (None, None), (None, 12), (16, 12)]:
+        if u is not None and i is not None:
+            expected.append(numpy_predict(theta, u, i))
+        elif u is not None:
+            expected.append(theta["m"][u] + theta["b"][u])
+        else:
+            mean = np.mean(data.rating) if name == "mf-user-mean" else theta["m"][0]
+            expected.append(mean + (0 if i is None else theta["c"][i]))
+    words = "4 of 6 pairs are of unknown ids and {}: user 'new', (None|nan); item 7, 8$"
+    by_terms = "^predict: " + words.format("predicted by the terms that are known")
+    with pytest.warns(UserWarning, match=by_terms) as warned:
+        found = jaxmf.predict(model, params, data, frame, on_unknown="bias")
+    assert warned[0].filename == __file__
+    pd.testing.assert_series_equal(found, pd.Series(expected, frame.index, name="prediction"), rtol=1e-12)
+    with pytest.warns(UserWarning, match="^predict: " + words.format("left out")):
+        dropped = jaxmf.predict(model, params, data, frame, (1, 3), on_unknown="drop")
+    pd.testing.assert_series_equal(dropped, found.iloc[[0, 5]].clip(1, 3))
+    with pytest.warns(UserWarning, match=by_terms):
+        clipped = jaxmf.predict(model, params, data, frame, (1, 3), on_unknown="bias")
+    pd.testing.assert_series_equal(clipped, found.clip(1, 3))
+
+
+def test_predict_of_unknown_ids_only(named):
+    """All of them dropped is an empty answer; without any, on_unknown changes nothing, and nothing is said."""
+    data, params = named
+    frame = pd.DataFrame({"user_id": ["new"], "item_id": [ITEMS[0]]})
+    with pytest.warns(UserWarning, match="^predict: 1 of 1 pairs are of unknown ids and left out: user 'new'$"):
+        assert jaxmf.predict(BIASED, params, data, frame, on_unknown="drop").empty
+    frame = data.to_frame()
+    expected = jaxmf.predict(BIASED, params, data, frame)
+    for choice in ("bias", "drop"):
+        pd.testing.assert_series_equal(jaxmf.predict(BIASED, params, data, frame, on_unknown=choice), expected)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float16])
+def test_predict_answers_in_the_dtype_of_the_parameters(named, dtype):
+    """At least float32, which pandas knows as NumPy does."""
+    data, params = named
+    narrow = jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+    frame = pd.DataFrame({"user_id": ["ann", "new"], "item_id": [ITEMS[0]] * 2})
+    with pytest.warns(UserWarning, match="1 of 2 pairs"):
+        assert jaxmf.predict(BIASED, narrow, data, frame, (1, 5), on_unknown="bias").dtype == np.float32
+
+
 def test_predict_of_an_empty_table(named):
     data, params = named
     found = jaxmf.predict(BIASED, params, data, pd.DataFrame({"user_id": [], "item_id": []}))

@@ -1,0 +1,76 @@
+"""Users and items that a model has not met have a row of zeros, so that the terms that are known remain."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmf.models.model import Model, Params, Rows, Side
+from jaxmf.models.xla import TWO_STEP_SUMS, without
+
+# The leaves of which 0 says that nothing is known; a user's mean gives way to that of all.
+_NOTHING: dict[Side, dict[str, tuple[str, ...]]] = {
+    "user": {"trained": ("factors", "bias", "content"), "fixed": ("mean",)},
+    "item": {"trained": ("factors", "bias"), "fixed": ("content",)},
+}
+
+
+def check_zeros(who: str, model: Model, params: Params, sides: Iterable[Side]) -> None:
+    """ValueError, starting with `who`, if rows of these sides have a leaf of which 0 says something."""
+    for side in sides:
+        for part, names in _NOTHING[side].items():
+            for path, _ in jax.tree_util.tree_leaves_with_path(getattr(getattr(params, part), side)):
+                if not {getattr(key, "key", None) for key in path} & set(names):
+                    leaf = jax.tree_util.keystr(path, simple=True, separator=".")
+                    where = f"params.{part}.{side}.{leaf}".rstrip(".")
+                    raise ValueError(
+                        f"{who}: on_unknown='bias' is not for the model {model.name!r}: nothing says what an unknown "
+                        f"{side} has for {where} (0 stands for nothing only in {', '.join(names)}). Pass "
+                        "on_unknown='drop'"
+                    )
+
+
+def mean_of_unknown(params: Params, users: np.ndarray) -> float:
+    """μ, in place of the mean of an unknown user: that of all ratings, by the means of the `users` of each; else 0."""
+    if not isinstance(params.fixed.user, dict) or "mean" not in params.fixed.user:
+        return 0.0
+    means = np.asarray(params.fixed.user["mean"], np.float64)
+    return float((means[users] if len(users) else means).mean())
+
+
+def predict_unknown(model: Model, params: Params, users: np.ndarray, items: np.ndarray, mean: float) -> np.ndarray:
+    """r̂ (n,) for numbers (n,) of users and of items, of which those below 0 are unknown.
+
+    Rows of zeros stand for these, as `check_zeros` allows, and `mean` for the mean of a user. Pairs are padded to a
+    power of 2, so that calls of similar size share a program. Cost: O(n · D) time and memory for rows of D numbers.
+    """
+    padding = (0, (1 << max(0, len(users) - 1).bit_length()) - len(users))
+    index = (np.pad(number, padding, constant_values=-1).astype(np.int32) for number in (users, items))
+    return np.asarray(_program(model)(params, *index, mean))[: len(users)]
+
+
+@lru_cache(maxsize=64)
+def _program(model: Model) -> Any:
+    def predicted(params: Params, users: jax.Array, items: jax.Array, mean: jax.Array) -> jax.Array:
+        """A batch is the same model on gathered rows: one of each side for each pair."""
+        trained, fixed = (Rows(_rows(t.user, users), _rows(t.item, items), t.shared) for t in params)
+        if isinstance(fixed.user, dict) and "mean" in fixed.user:
+            known = jnp.where(users < 0, mean.astype(fixed.user["mean"].dtype), fixed.user["mean"])
+            fixed = fixed._replace(user=fixed.user | {"mean": known})
+        pair = jnp.arange(len(users))
+        return model.predict(Params(trained, fixed), pair, pair)
+
+    return jax.jit(predicted, compiler_options=dict(without(TWO_STEP_SUMS)))
+
+
+def _rows(tables: Any, index: jax.Array) -> Any:
+    """Rows of each table, zeros for an index below 0."""
+
+    def rows(leaf: jax.Array) -> jax.Array:
+        beyond = jnp.where(index < 0, leaf.shape[0], index)
+        return jnp.take(leaf, beyond, axis=0, mode="fill", fill_value=0)
+
+    return jax.tree.map(rows, tables)
