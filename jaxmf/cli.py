@@ -15,6 +15,7 @@ import typer
 import typer.core
 
 from jaxmf import named, programs
+from jaxmf.locks import claimed
 
 
 def _teach(heading: str, *commands: str, codes: str) -> str:
@@ -148,7 +149,8 @@ def study(
     from jaxmf import study as job
 
     try:
-        metrics = job.run(named.dataset(data, rename), out, rank, l2, epochs, patience, seed, progress=not quiet)
+        with claimed(out, "--out"):
+            metrics = job.run(named.dataset(data, rename), out, rank, l2, epochs, patience, seed, progress=not quiet)
     except job.WrongGradientError as error:
         typer.echo(f"jaxmf: {error}", err=True)
         raise typer.Exit(1) from error
@@ -203,9 +205,10 @@ def fit(
     if learning_rate is not None:
         hyper = hyper._replace(learning_rate=learning_rate)
     chosen, loaded = named.model(model, rank, column, components, solver), named.dataset(data, rename, items)
-    result, tables = job.fit_one(
-        loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
-    )
+    with claimed(out, "--out"):
+        result, tables = job.fit_one(
+            loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
+        )
     if not quiet:
         typer.echo(tables["metrics"].to_string(index=False, float_format="{:.4f}".format))
         typer.echo("\n" + "\n".join(audited(tables["leakage"])))
@@ -268,20 +271,21 @@ def sweep(
     grid |= {"learning_rate": learning_rate} if learning_rate else {}
     grid |= {"seed": range(seeds)} if seeds > 1 else {}
     chosen, loaded = named.model(model, max(rank), column, components, solver), named.dataset(data, rename, items)
-    runs, summary = job.sweep_grid(
-        loaded,
-        out,
-        chosen,
-        recipe.solver,
-        grid,
-        hyper,
-        folds or None,
-        epochs,
-        patience or None,
-        seed,
-        batch,
-        progress=not quiet,
-    )
+    with claimed(out, "--out") as folder:
+        runs, summary = job.sweep_grid(
+            loaded,
+            folder or out,
+            chosen,
+            recipe.solver,
+            grid,
+            hyper,
+            folds or None,
+            epochs,
+            patience or None,
+            seed,
+            batch,
+            progress=not quiet,
+        )
     if not quiet:
         swept = [name for name in grid if name != "seed"]
         columns = [*swept, "num_members", "num_diverged", "valid_rmse", "valid_rmse_se", "valid_mae"]
@@ -335,9 +339,10 @@ def verify(
 
     candidates = {name: named.model(name, rank) for name in model or ["mf", "biased_mf"]}
     hyper = Hyper(l2, l2_bias, reg_exponent)
-    tables, refusals = verify_models(
-        named.dataset(data, rename, items), candidates, hyper, seed, out, progress=not quiet
-    )
+    with claimed(out, "--out"):
+        tables, refusals = verify_models(
+            named.dataset(data, rename, items), candidates, hyper, seed, out, progress=not quiet
+        )
     wrong = []
     for name, (check, table) in itertools.product(candidates, tables.items()):
         own = table[table["model"] == name].drop(columns="model")
@@ -409,7 +414,8 @@ def evaluate(
     fitted, train = named.kept(fit, model, rank)
     with _warnings_as_lines():
         test = train.align(named.dataset(data, rename), on_unknown)
-    tables = evaluate_fit(fitted, train, test, k, threshold, clip, seed, out)
+    with claimed(out, "--out"):
+        tables = evaluate_fit(fitted, train, test, k, threshold, clip, seed, out)
     typer.echo(tables["errors"].to_string(index=False, float_format="{:.4f}".format))
     for protocol, table in ranked(tables["ranking"]).items():
         typer.echo(f"\nRanking, {protocol}:")

@@ -13,6 +13,7 @@ from jaxmf import evaluate, models, output, recommend, verify
 from jaxmf.data import Dataset, splits
 from jaxmf.data.checks import check_clip
 from jaxmf.evaluate.rankings import Protocol
+from jaxmf.locks import Claimed
 from jaxmf.models import Hyper, Model
 from jaxmf.persist import save
 from jaxmf.solvers import Solver
@@ -84,7 +85,7 @@ def fit_one(
 
 def sweep_grid(
     data: Dataset,
-    out: Path,
+    out: Path | Claimed,
     model: Model | Callable[[Dataset], Model],
     solver: Solver,
     grid: Grid,
@@ -142,14 +143,15 @@ def sweep_grid(
         progress=progress,
     )
     summary = runs.summary().sort_values("valid_rmse", ignore_index=True)
-    output.write_table(out / "summary.csv", summary)
+    folder = Path(out)
+    output.write_table(folder / "summary.csv", summary)
     swept = [name for name in runs.members[0].point if name not in ("seed", "fold")]
     if len(swept) == 2:
-        plot.save(plot.heat_map(runs.to_frame(), "valid_rmse", *swept), out / "figures" / "heat_map.png")
+        plot.save(plot.heat_map(runs.to_frame(), "valid_rmse", *swept), folder / "figures" / "heat_map.png")
     metrics = ("train_loss", "valid_loss", "valid_rmse", "valid_mae")
     if swept:
-        plot.save(plot.panel(runs.to_frame(), metrics, *swept[:2]), out / "figures" / "panel.png")
-    plot.save(plot.curves(runs.history, "valid_rmse", swept), out / "figures" / "curves.png")
+        plot.save(plot.panel(runs.to_frame(), metrics, *swept[:2]), folder / "figures" / "panel.png")
+    plot.save(plot.curves(runs.history, "valid_rmse", swept), folder / "figures" / "curves.png")
     return runs, summary
 
 

@@ -1,12 +1,11 @@
 """Results on disk: each file is written whole or not at all, and a manifest says where they came from."""
 
 import csv
+import errno
 import json
 import os
 import platform
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -16,32 +15,41 @@ import jax
 import numpy as np
 import pandas as pd
 
+from jaxmf import locks
+
 _PACKAGES = ("jaxmf", "jax", "jaxlib", "optax", "numpy", "pandas", "scipy", "scikit-learn")
 
 
-def write(path: Path, save: Callable[[Path], Any]) -> None:
+def write(path: Path, save: Callable[[Path], Any], durable: bool = False) -> None:
     """Write a file through a temporary one beside it, renamed at the end: readers see the old file or the new one.
 
     Args:
       path: where to; its folder is made if it is not there.
       save: writes to the path that it is given, which has the suffix of `path`.
+      durable: wait until the disk has it, some milliseconds, so that even a power cut leaves the old file or the new.
 
     Raises:
       OSError: what the file system says.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe, such as /dev/stdout
+        save(path)
+        return
+    if path.parent.exists() and not path.parent.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file; expected a folder", str(path.parent))
+    target = Path(os.path.realpath(path))  # where a link leads, so that the link stays one
     try:
-        save(Path(name))
-        # mkstemp makes files that only their owner may read.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(name, 0o666 & ~umask)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with locks.temporary(target) as unfinished:
+            save(unfinished)
+            if durable:
+                with open(unfinished, "rb+") as file:
+                    os.fsync(file.fileno())
+            os.replace(unfinished, target)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        # Of the file that was asked for, not of a temporary one; of a full disk, Python names none.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
@@ -91,10 +99,9 @@ def manifest(data: dict[str, Any], configuration: dict[str, Any], seed: int | No
     Returns:
       command, configuration, data, versions, device, dtype, seed and git commit (None outside a checkout).
     """
-    device, module = jax.devices()[0], getattr(sys.modules["__main__"], "__spec__", None)
-    program = f"python -m {module.name.removesuffix('.__main__')}" if module else Path(sys.argv[0]).name
+    device = jax.devices()[0]
     return {
-        "command": " ".join([program, *sys.argv[1:]]),
+        "command": locks.command(),
         "configuration": configuration,
         "data": data,
         "versions": {"python": platform.python_version()} | {name: version(name) for name in _PACKAGES},

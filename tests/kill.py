@@ -3,7 +3,7 @@
     python tests/kill.py [TIMES]
 
 Each time a sweep is started in a new folder, killed, and started again; its results must equal those of a sweep that
-ran undisturbed, and what was on disk when it was killed must not be fitted again. Twenty times take some minutes. Exit
+ran undisturbed, what was on disk when it was killed must not be fitted again, and no unfinished file be left. Twenty times take some minutes. Exit
 code 1 if anything differs.
 """
 
@@ -83,10 +83,13 @@ def main(times: int) -> int:
                 name for name in whole if name not in found or not np.array_equal(whole[name], found[name], True)
             ]
             same_table = pd.read_csv(folder / "metrics.csv").drop(columns="seconds").equals(table)
-            failures += bool(again or different or found.keys() != whole.keys() or not same_table)
+            left = [path.name for path in folder.rglob(".*")]
+            failures += bool(again or different or left or found.keys() != whole.keys() or not same_table)
             finished.append(len(before))
     print(f"members on disk when killed: {finished} of {NUM_MEMBERS}")
-    print(f"{times - failures} of {times} went on to the same bits, no member lost and none fitted twice")
+    print(
+        f"{times - failures} of {times} went on to the same bits, no member lost and none fitted twice,\nno unfinished file left"
+    )
     return int(failures > 0)
 
 

@@ -1,12 +1,14 @@
 """Files are written whole or not at all, give back what was written, and say where they came from."""
 
 import csv
+import errno
 import json
 import os
 import re
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -114,6 +116,7 @@ def small() -> Dataset:
 
 def test_manifest(monkeypatch, small):
     monkeypatch.setattr(sys, "argv", ["/somewhere/bin/jaxmf", "study", "--rank", "4"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # that of pytest, if it was started by python -m
     found = output.manifest(small.describe(), {"rank": 4}, seed=7)
     assert json.loads(json.dumps(found)) == found
     assert found["command"] == "jaxmf study --rank 4"
@@ -157,3 +160,49 @@ def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch, small):
 def test_without_git_there_is_no_commit(monkeypatch, small):
     monkeypatch.setenv("PATH", "/nowhere")
     assert output.manifest(small.describe(), {}, seed=0)["git_commit"] is None
+
+
+def test_a_link_stays_one_and_a_device_is_written_to(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "table.csv").write_text("old")
+    (tmp_path / "link.csv").symlink_to(tmp_path / "elsewhere" / "table.csv")
+    output.write_text(tmp_path / "link.csv", "new")
+    assert (tmp_path / "link.csv").is_symlink()
+    assert (tmp_path / "elsewhere" / "table.csv").read_text() == "new"
+    reading, writing = os.pipe()
+    output.write_text(Path(f"/dev/fd/{writing}"), "piped")
+    assert os.read(reading, 9) == b"piped"
+    os.close(reading)
+    os.close(writing)
+    output.write_text(Path("/dev/null"), "lost")
+    assert Path("/dev/null").is_char_device()
+
+
+def test_errors_name_the_file_that_was_asked_for(tmp_path):
+    """Not a temporary one, and of a full disk too, where Python names none."""
+
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    path = tmp_path / "fit.npz"
+    with pytest.raises(OSError, match=re.escape(f"No space left on device: '{path}'")):
+        output.write(path, full)
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match=re.escape(f": '{path}'")):
+        output.write_text(path, "text")
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError, match=re.escape(f"is a file; expected a folder: '{tmp_path / 'file'}'")):
+        output.write_text(tmp_path / "file" / "text.md", "text")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "fit.npz"]
+
+
+def test_many_writers_at_once_change_no_permissions(tmp_path):
+    """The mask of new files is the whole process's, so that nobody may set it, not even for a moment."""
+    mask = os.umask(0o027)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda n: output.write_text(tmp_path / f"{n}.md", "text"), range(200)))
+        assert os.umask(0o027) == 0o027
+    finally:
+        os.umask(mask)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o640}

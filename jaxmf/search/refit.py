@@ -1,5 +1,6 @@
 """Coupled validation: choose on validation ratings or folds, fit once more on all of them, test once."""
 
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +10,7 @@ import pandas as pd
 from jaxmf import evaluate, output
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
+from jaxmf.locks import claims_out
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import Fit, Sweep, fit
 from jaxmf.training.grid import setting
@@ -32,6 +34,7 @@ class Chosen(NamedTuple):
     table: pd.DataFrame
 
 
+@claims_out
 def refit(
     runs: Sweep,
     solver: Solver,
@@ -39,7 +42,7 @@ def refit(
     test: Dataset | Ratings,
     *,
     epochs: int | None = None,
-    out: str | Path | None = None,
+    out: str | PathLike[str] | None = None,
     progress: bool = False,
 ) -> Chosen:
     """Fit the best setting of a search on all ratings, and evaluate that one fit on the test ratings.

@@ -5,9 +5,11 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from functools import partial
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -21,6 +23,7 @@ from jaxmf.data.checks import is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
+from jaxmf.locks import Claimed, claims_out
 from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.solvers.solver import Solver
@@ -46,7 +49,7 @@ class Choices(TypedDict, total=False):
     monitor: Monitor
     track: bool
     keep: Keep
-    out: str | Path | None
+    out: str | PathLike[str] | None
     batch: int | None
     pad: bool | None
     workers: int | None
@@ -54,6 +57,7 @@ class Choices(TypedDict, total=False):
     progress: bool
 
 
+@claims_out
 def race(
     key: jax.Array,
     model: Model,
@@ -73,7 +77,7 @@ def race(
     monitor: Monitor = "loss",
     track: bool = True,
     keep: Keep = "best",
-    out: str | Path | None = None,
+    out: str | PathLike[str] | None = None,
     batch: int | None = None,
     pad: bool | None = None,
     workers: int | None = None,
@@ -150,6 +154,7 @@ def race(
     enters = [0] * len(placed) if entry is None else np.repeat(entry, len(placed) // len(entry)).tolist()
     field = [number for number, first in enumerate(enters) if first == 0]
     if out is not None:
+        assert isinstance(out, Claimed)
         chunks = _cut(job, placed, field, {}, rungs[0], 0)
         facts = {"model": model.name, "solver": solver.name, "hyper": hyper._asdict(), "epochs": rungs[-1]}
         facts |= {"patience": patience, "min_delta": min_delta, "monitor": score, "track": track, "keep": keep}
@@ -157,7 +162,7 @@ def race(
         facts |= {"key": jax.random.key_data(key)}
         if len(rungs) > 1:
             facts |= {"rungs": list(rungs), "entry": enters}
-        store.claim(Path(out), facts, train, (prepared, folds), lambda: program_text(job, chunks[0], prepared))
+        store.claim(out, facts, train, (prepared, folds), lambda: program_text(job, chunks[0], prepared))
     homes = [jax.device_put(prepared, device) if len(devices) > 1 else prepared for device in devices]
     states = {} if out is None else {each: _state(each, job, shape) for each, shape in shapes.items()}
     results: dict[int, Result] = {}
@@ -182,14 +187,16 @@ def race(
                 bar.update(sum(final or each.status != RUNNING for each in found.values()))
                 if not found:
                     todo.append(chunk)
-            for chunk, done in _spread(fit, _ordered(todo, shapes), homes * workers):
-                if final:
-                    done = {number: each._replace(state=None) for number, each in done.items()}
-                _keep(keep, score, kept, results, done)
-                if out is not None:
-                    stored = {number: each._replace(params=kept.get(number)) for number, each in done.items()}
-                    store.write(Path(out), chunk.number, stored)
-                bar.update(sum(final or each.status != RUNNING for each in done.values()))
+            # Whatever ends the sweep, such as a full disk, ends what would still run beside it.
+            with closing(_spread(fit, _ordered(todo, shapes), homes * workers)) as fitted:
+                for chunk, done in fitted:
+                    if final:
+                        done = {number: each._replace(state=None) for number, each in done.items()}
+                    _keep(keep, score, kept, results, done)
+                    if out is not None:
+                        stored = {number: each._replace(params=kept.get(number)) for number, each in done.items()}
+                        store.write(Path(out), chunk.number, stored)
+                    bar.update(sum(final or each.status != RUNNING for each in done.values()))
             scores = {number: results[number].at_epoch(score) for number in field}
             scores = {number: each if np.isfinite(each) else np.inf for number, each in scores.items()}
             chosen = set(field) if final or select is None else set(select(rung, scores))
@@ -338,7 +345,9 @@ def _checked_folds(folds: Any, train: Ratings) -> jax.Array:
     return jnp.asarray(folds, train.value.dtype)
 
 
-def _spread(function: Callable[[Any, Any], Any], tasks: Sequence[Any], homes: Sequence[Any]) -> Iterator[Any]:
+def _spread(
+    function: Callable[[Any, Any], Any], tasks: Sequence[Any], homes: Sequence[Any]
+) -> Generator[Any, None, None]:
     """`function(task, home)` for every task, one task per home at a time, in the order in which they finish."""
     free: queue.SimpleQueue[Any] = queue.SimpleQueue()
     for home in homes:

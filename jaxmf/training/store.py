@@ -10,6 +10,7 @@ import jax
 
 from jaxmf import archive, output
 from jaxmf.data.ratings import Ratings
+from jaxmf.locks import Claimed
 from jaxmf.training.chunks import Chunk, Result
 from jaxmf.training.fingerprints import fingerprint
 from jaxmf.training.loop import FitState
@@ -21,12 +22,12 @@ _SAME = ("configuration", "data", "versions", "device", "dtype")
 
 
 def claim(
-    folder: Path, configuration: dict[str, Any], ratings: Ratings, arrays: Any, program: Callable[[], str]
+    folder: Claimed, configuration: dict[str, Any], ratings: Ratings, arrays: Any, program: Callable[[], str]
 ) -> None:
     """Make the folder that of this sweep, by its config.json, or see that it is.
 
     Args:
-      folder: the folder, which need not be there.
+      folder: the folder, which nobody else has.
       configuration: all choices of the sweep, ready for JSON.
       ratings: training ratings, of which sizes are noted.
       arrays: a pytree of all data, of which a fingerprint is noted.
@@ -39,14 +40,14 @@ def claim(
     data: dict[str, Any] = sizes | {"fingerprint": fingerprint(arrays)}
     manifest = json.loads(output.to_json(output.manifest(data, configuration, seed=None)))
     manifest["dtype"] = str(ratings.value.dtype)
-    path = folder / _MANIFEST
-    for unfinished in (folder / _FOLDER).glob(".chunk-*"):  # what a killed sweep was writing
-        unfinished.unlink()
+    path = folder.path / _MANIFEST
     if path.exists():
-        before = _manifest(path)
+        before = _manifest(path, folder.option)
         _refuse_other(folder, before, manifest, _SAME)
-    elif (folder / _FOLDER).exists():
-        raise ValueError(f"{folder} holds members of a sweep but no {_MANIFEST}: give another out=, or delete it")
+    elif (folder.path / _FOLDER).exists():
+        raise ValueError(
+            f"{folder.path} holds members of a sweep but no {_MANIFEST}: give another {folder.option}, or delete it"
+        )
     manifest["program"] = hashlib.sha256(program().encode()).hexdigest()[:16]
     if path.exists():
         _refuse_other(folder, before, manifest, ("program",))
@@ -54,25 +55,25 @@ def claim(
         output.write_json(path, manifest)
 
 
-def _manifest(path: Path) -> dict[str, Any]:
+def _manifest(path: Path, option: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise ValueError(f"{path} is not the manifest of a sweep: give another out=, or delete it")
+        raise ValueError(f"{path} is not the manifest of a sweep: give another {option}, or delete it")
     return found
 
 
-def _refuse_other(folder: Path, before: dict[str, Any], now: dict[str, Any], names: tuple[str, ...]) -> None:
+def _refuse_other(folder: Claimed, before: dict[str, Any], now: dict[str, Any], names: tuple[str, ...]) -> None:
     old, new = (_flat({name: manifest.get(name) for name in names}) for manifest in (before, now))
     different = [name for name in old | new if old.get(name) != new.get(name)]
     if different:
         name = different[0]
         more = f" (and in {len(different) - 1} more)" if len(different) > 1 else ""
         raise ValueError(
-            f"{folder} holds another sweep: it differs in {name}{more}, which is {_brief(old.get(name))} there and "
-            f"{_brief(new.get(name))} here. Give another out=, or delete the folder"
+            f"{folder.path} holds another sweep: it differs in {name}{more}, which is {_brief(old.get(name))} there "
+            f"and {_brief(new.get(name))} here. Give another {folder.option}, or delete the folder"
         )
 
 

@@ -1,6 +1,6 @@
 """Sweeps: many fits of one model by one solver, one compiled program per width of the factors."""
 
-from pathlib import Path
+from os import PathLike
 
 import jax
 import numpy as np
@@ -31,7 +31,7 @@ def sweep(
     monitor: Monitor = "loss",
     track: bool = True,
     keep: Keep = "best",
-    out: str | Path | None = None,
+    out: str | PathLike[str] | None = None,
     batch: int | None = None,
     pad: bool | None = None,
     workers: int | None = None,
@@ -56,6 +56,7 @@ def sweep(
         loss), of "all", or of "none".
       out: folder on disk for the members that are finished: a sweep that was killed goes on from there, to the same
         bits, when it is called again with the same arguments. It also gets metrics.csv and history.csv at the end.
+        While a sweep runs, it has the folder for itself.
       batch: members at once under `vmap`; their number changes the last bits. Default: 1 on a CPU, where a member then
         has the bits of its own `fit`; all that fit into memory elsewhere. benchmarks/sweep.py measures it.
       pad: True fits all ranks at the largest width by one program, False each rank at its own; None does whichever
@@ -71,9 +72,9 @@ def sweep(
 
     Raises:
       ValueError: an unknown name, an empty list or a value out of range in the grid, `fold` together with `valid`,
-        a number that the solver refuses, or an `out` that holds another sweep; all before anything compiles. One
-        member, or the parameters kept, that need more than `max_memory`; a model to be padded whose `init` starts
-        otherwise in a wider table.
+        a number that the solver refuses, or an `out` that holds another sweep or is in use by another run, which is
+        named; all before anything compiles. One member, or the parameters kept, that need more than `max_memory`; a
+        model to be padded whose `init` starts otherwise in a wider table.
 
     Cost: that of the fits, less what a second core or device takes over; one compilation per width and device.
     """
