@@ -3,8 +3,8 @@
     python tests/kill.py [TIMES]
 
 Each time a sweep is started in a new folder, killed, and started again; its results must equal those of a sweep that
-ran undisturbed, what was on disk when it was killed must not be fitted again, and no unfinished file be left. Twenty times take some minutes. Exit
-code 1 if anything differs.
+ran undisturbed, what was on disk when it was killed must not be fitted again, and no unfinished file may be left.
+Twenty times take some minutes. Exit code 1 if anything differs.
 """
 
 import os
@@ -87,9 +87,7 @@ def main(times: int) -> int:
             failures += bool(again or different or left or found.keys() != whole.keys() or not same_table)
             finished.append(len(before))
     print(f"members on disk when killed: {finished} of {NUM_MEMBERS}")
-    print(
-        f"{times - failures} of {times} went on to the same bits, no member lost and none fitted twice,\nno unfinished file left"
-    )
+    print(f"{times - failures} of {times} went on to the same bits, no member lost, none fitted twice, no file left")
     return int(failures > 0)
 
 
