@@ -135,6 +135,21 @@ MUTANTS = {
     "loop: one key for all epochs": Mutant(LOOP, "jax.random.fold_in(key, epoch), model", "key, model"),
     "loop: divergence kept": Mutant(LOOP, "return _where(finite, after, halted)", "return _where(True, after, halted)"),
     "loop: min_delta ignored": Mutant(LOOP, "(score < best.score - min_delta)", "(score < best.score)"),
+    "sweep: the sweep's own key, whatever the seed": Mutant(
+        "training/race.py",
+        "key if each.own.seed is None else jax.random.fold_in(key, each.own.seed)",
+        "key",
+        "training/test_sweep.py",
+    ),
+    "init: one key for both sides": Mutant(
+        BILINEAR,
+        "user_key, item_key = jax.random.split(key)",
+        "user_key = item_key = key",
+        "models/test_objective.py",
+    ),
+    "shell: the seed of the fit ignored": Mutant(
+        "jobs.py", "key = jax.random.key(seed)", "key = jax.random.key(0)", "test_jobs.py"
+    ),
     "top_n: groups as they come": Mutant(BEST, "chosen = jnp.sort(chosen, axis=-1)", "pass", TOP),
     "top_n: padding is an item": Mutant(BEST, "jnp.where(inside, scores[:, tail:], -jnp.inf)", "scores[:, tail:]", TOP),
     "top_n: ratings taken as sorted": Mutant(

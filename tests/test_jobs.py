@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import assert_same_bits
 from matplotlib.image import imread
 
 import jaxmf
@@ -30,14 +31,19 @@ def test_without_timestamps_the_split_is_random(data):
     assert parts[3] == "random (0.7, 0.15, 0.15), seed 3"
 
 
-FIT = partial(fit_one, model=models.biased_mf(2), solver=solvers.als(), hyper=Hyper(l2=0.1), epochs=3, patience=2)
+NUMBERS = {"hyper": Hyper(l2=0.1), "epochs": 3, "patience": 2}
+FIT = partial(fit_one, model=models.biased_mf(2), solver=solvers.als(), **NUMBERS)
 
 
 @pytest.mark.parametrize("clip", [None, (3.0, 3.5)], ids=str)
 def test_fit_one(data, tmp_path, clip):
-    fit, tables = FIT(data, tmp_path, clip=clip)
+    fit, tables = FIT(data, tmp_path, clip=clip, seed=3)
     metrics = tables["metrics"]
     parts = dict(zip(("train", "valid", "test"), splits.temporal_per_user(data), strict=True))
+    own = jaxmf.fit(
+        jax.random.key(3), fit.model, solvers.als(), parts["train"], parts["valid"], monitor="rmse", **NUMBERS
+    )
+    assert_same_bits(fit.params, own.params)
     written = pd.read_csv(tmp_path / "metrics.csv")
     assert metrics["part"].tolist() == written["part"].tolist() == list(parts)
     for row in written.to_dict("records"):

@@ -8,7 +8,7 @@ import optuna
 import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close
 
-from jaxmf import fit, search, sweep
+from jaxmf import fit, models, search, sweep
 
 BIASED, ADAM, SGD = MODELS["biased"], SOLVERS["adam"], SOLVERS["sgd"]
 SPACE = {"rank": (1, 4), "l2": (0.02, 1.0, "log"), "learning_rate": [0.003, 0.03]}
@@ -37,7 +37,9 @@ def test_every_trial_is_its_own_fit(ratings, valid, done):
     assert {"completed", "pruned"} <= set(table["status"])
     best = runs.best()
     assert study.best_value == table["valid_loss"].min()
-    alone = fit(runs.key(best), runs.model(best), ADAM, ratings, valid, hyper=runs.hyper(best), epochs=9, patience=9)
+    numbers = dict(study.best_params)
+    model = models.biased_mf(numbers.pop("rank"))
+    alone = fit(KEY, model, ADAM, ratings, valid, hyper=HYPER._replace(**numbers), epochs=9, patience=9)
     assert_close(runs.params(best), alone.params, rtol=1e-9)
     assert list(runs.kept) == [best]
 

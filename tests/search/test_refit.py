@@ -2,12 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits, random_ratings
 
-from jaxmf import evaluate, fit, search, sweep
+from jaxmf import evaluate, fit, models, search, sweep
 
 BIASED, SGD = MODELS["biased"], SOLVERS["sgd"]
 
@@ -24,8 +25,8 @@ def test_the_best_setting_is_fitted_on_all_and_tested_once(ratings, valid, tmp_p
     assert chosen.setting == {"rank": rank, "l2": l2}
     assert chosen.score == pytest.approx(means["valid_loss"].min(), rel=1e-12)
     epochs = round(means.loc[(rank, l2), "epoch"])
-    first = int(frame[(frame["rank"] == rank) & (frame["l2"] == l2)].index[0])
-    alone = fit(runs.key(first), runs.model(first), SGD, ratings, hyper=runs.hyper(first), epochs=epochs)
+    model, hyper = models.biased_mf(int(rank)), HYPER._replace(l2=l2)
+    alone = fit(jax.random.fold_in(KEY, 0), model, SGD, ratings, hyper=hyper, epochs=epochs)
     assert_same_bits(chosen.fit.params, alone.params)
     assert chosen.test == evaluate.rating(alone.model, alone.params, valid)
     assert chosen.table["valid_loss"].is_monotonic_increasing

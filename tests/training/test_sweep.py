@@ -23,9 +23,11 @@ GRID = {"rank": [1, 3], "l2": [0.05, 0.2], "seed": [0, 7]}
 OPTIONS = {"hyper": HYPER, "epochs": 6, "patience": 2}
 
 
-def solo(runs, member, solver, train, valid, **options):
-    """The fit that a member is to equal."""
-    return fit(runs.key(member), runs.model(member), solver, train, valid, hyper=runs.hyper(member), **options)
+def solo(point, solver, train, valid, model=models.biased_mf, **options):
+    """The fit that a point of the grid means, put together without the sweep: its key, its model and its numbers."""
+    key = jax.random.fold_in(KEY, point["seed"]) if "seed" in point else KEY
+    hyper = HYPER._replace(**{name: value for name, value in point.items() if name not in ("rank", "seed", "fold")})
+    return fit(key, model(point.get("rank", 3)), solver, train, valid, hyper=hyper, **options)
 
 
 def history(runs, member, name):
@@ -45,15 +47,20 @@ def assert_equals_solo(runs, member, alone, exact=False):
 
 @pytest.mark.parametrize("solver", [SOLVERS["sgd"], ALS], ids=["sgd", "als"])
 def test_each_member_is_its_own_fit(ratings, valid, solver):
-    """To the bit one by one, at its own width; to rounding padded and side by side, in any order."""
+    """To the bit one by one, at its own width; to rounding padded and side by side, in any order. Seeds differ."""
     options = {"keep": "all", "grid": GRID, **OPTIONS}
     runs = sweep(KEY, BIASED, solver, ratings, valid, pad=False, **options)
     assert (runs.num_programs, runs.batch) == (2, 1)
     points = runs.to_frame()[["rank", "l2", "seed"]].to_dict("records")
     assert [member.point for member in runs.members] == points
-    alone = [solo(runs, member, solver, ratings, valid, epochs=6, patience=2) for member in range(8)]
+    alone = [solo(point, solver, ratings, valid, epochs=6, patience=2) for point in points]
     for member in range(8):
         assert_equals_solo(runs, member, alone[member], exact=True)
+        assert_same_bits(*map(jax.random.key_data, (runs.key(member), jax.random.fold_in(KEY, [0, 7][member % 2]))))
+        assert runs.model(member) is models.biased_mf(points[member]["rank"])
+        assert runs.hyper(member) == HYPER._replace(l2=points[member]["l2"])
+    starts = {one.history["train_loss"][0] for one in alone}
+    assert len(starts) == 8
     together = sweep(KEY, BIASED, solver, ratings, valid, pad=True, batch=3, **options)
     assert (together.num_programs, together.batch) == (1, 3)
     backwards = sweep(KEY, BIASED, solver, ratings, valid, pad=True, batch=3, **options | {"grid": points[::-1]})
@@ -72,7 +79,7 @@ def test_folds_are_weights(ratings, batch):
         weight = jnp.asarray(folds[member % 3])
         train = replace(ratings, weight=ratings.weight * weight)
         held_out = replace(ratings, weight=ratings.weight * (1 - weight))
-        alone = solo(runs, member, ALS, train, held_out, epochs=6, patience=2)
+        alone = solo({"l2": [0.05, 0.2][member // 3]}, ALS, train, held_out, epochs=6, patience=2)
         assert_equals_solo(runs, member, alone, exact=batch == 1)
         assert evaluate.rating(runs.model(member), runs.params(member), held_out)["rmse"] == pytest.approx(
             runs.to_frame()["valid_rmse"][member]
@@ -162,7 +169,8 @@ def test_the_table(ratings, valid):
     assert table["valid_loss"][best] == table["valid_loss"].min()
     assert runs.best("mae") == table["valid_mae"].argmin()
     assert runs.best("objective") == table["objective"].argmin()
-    assert_same_bits(runs.params(best), solo(runs, best, ALS, ratings, valid, epochs=6, patience=2).params)
+    point = {"l2": table["l2"][best], "seed": int(table["seed"][best])}
+    assert_same_bits(runs.params(best), solo(point, ALS, ratings, valid, epochs=6, patience=2).params)
 
     summary = runs.summary()
     assert summary["l2"].tolist() == [0.1, 0.3]
@@ -341,7 +349,8 @@ def test_a_model_whose_init_knows_no_rank_is_not_padded_and_masked(ratings, vali
     runs = sweep(KEY, drawn(3), ALS, ratings, valid, **options)
     assert runs.num_programs == 2
     for member in range(2):
-        assert_equals_solo(runs, member, solo(runs, member, ALS, ratings, valid, epochs=6, patience=2), exact=True)
+        alone = solo({"rank": [1, 3][member]}, ALS, ratings, valid, drawn, epochs=6, patience=2)
+        assert_equals_solo(runs, member, alone, exact=True)
     with pytest.raises(ValueError, match=r"rank 1 starts otherwise in a wider table.*fold_in.*pad=False"):
         sweep(KEY, drawn(3), ALS, ratings, valid, pad=True, **options)
     masked = fit(KEY, drawn(3), ALS, ratings, hyper=HYPER._replace(rank=2), epochs=2)
