@@ -321,9 +321,7 @@ def _unrolled(model: Model, solver: Solver, epochs: int) -> Callable[..., Any]:
         params: Params | None,
     ) -> tuple[jax.Array, Any]:
         hyper = with_numbers(hyper, values)
-        state = start(key, model, solver, batch, hyper)
-        if params is not None:
-            state = first_state(model, solver, params, hyper, None)
+        state = start(key, model, solver, batch, hyper, params=params)
 
         @jax.checkpoint
         def epoch(state: Any, _: None) -> tuple[Any, None]:

@@ -26,7 +26,6 @@ from jaxmf.training.loop import (
     FitState,
     Monitor,
     Prepared,
-    Saved,
     arrange,
     cast_hyper,
     check_batch,
@@ -37,6 +36,7 @@ from jaxmf.training.loop import (
     make_fit,
     start,
 )
+from jaxmf.training.origin import given, resumed
 
 _COLUMNS = ("epoch", "train_loss", "objective", "valid_loss", "valid_rmse", "valid_mae", "monitor")
 CHUNK = 32  # epochs per compiled program; how many of them run is traced, so one program serves any number of epochs
@@ -117,6 +117,7 @@ def fit(
     track: bool = True,
     resume: Fit | None = None,
     progress: bool = False,
+    params: Params | None = None,
 ) -> Fit:
     """Fit a model: `make_fit` compiled once, run in chunks of epochs, with checks before anything compiles.
 
@@ -126,13 +127,18 @@ def fit(
       solver: the solver.
       train: training ratings, or what `prepare` made of them (then `valid` is in there).
       valid: validation ratings over the same users and items.
-      hyper: the numbers; `Hyper()` if None. Other values run the program already compiled.
+      hyper: the numbers; if None those of `resume`, or else `Hyper()`. Other values run the program already compiled.
       epochs: epochs to run, after those of `resume`.
       patience, min_delta, monitor, track: as in `make_fit`.
       resume: an earlier Fit of the same model, solver and data: 5 epochs resumed for 5 equal 10 to the bit, if the
         key is the same. A fit that stopped by itself stays as it is. The training ratings must be the same, in the
         same order; with `patience` the validation ratings too, since the best epoch so far was chosen on them.
+        What goes on is `resume.state`: a fit whose params were edited is refused.
       progress: show a progress bar on standard error.
+      params: start a new fit from these instead of what the model's `init` makes: those of another fit, of
+        `recommend.update` or `fold_in`, or your own, with the structure, shapes and dtypes of the model's. Columns
+        beyond `hyper.rank` start at 0 as always. `params.fixed` is taken as it is, the mean μ that the rest was trained
+        beside too: for μ of these ratings, replace it by that of `model.init`.
 
     Returns:
       a Fit. Divergence is a status, not an exception.
@@ -140,14 +146,18 @@ def fit(
     Raises:
       ValueError: an argument of another type, a number out of range, what `prepare` refuses or has made for a solver of
         another layout, a part that the solver needs and the model lacks, a model whose functions return other shapes
-        than they should, `patience` without `valid`, or a `resume` of another shape or of other ratings.
+        than they should, `patience` without `valid`, a `resume` that was edited or is of another shape, of another
+        active rank or of other ratings, or `params` that are of another shape or dtype, or not finite.
     """
-    hyper = Hyper() if hyper is None else hyper
+    if resume is not None:
+        expect(resume, Fit, "resume", "pass what fit returned; load returns (fit, data)")
+    if resume is not None and params is not None:
+        raise ValueError("fit: params start a new fit, and resume goes on with an earlier one: pass one of the two")
+    if hyper is None:
+        hyper = Hyper() if resume is None else resume.hyper
     check_key(key)
     check_static(model, solver, epochs, patience, min_delta, monitor)
     check_hyper(hyper)
-    if resume is not None:
-        expect(resume, Fit, "resume", "pass what fit returned; load returns (fit, data)")
     if isinstance(train, Prepared):
         if valid is not None:
             raise ValueError("fit: valid is already part of what prepare made; pass it to prepare instead")
@@ -164,17 +174,20 @@ def fit(
     if callable(monitor):
         check_monitor(monitor, shape, held_out)
     solver.check(model, shape, hyper)
+    if params is not None:
+        params = given(params, shape)
     other = ThreadPoolExecutor(1)  # hashing lets this thread go on
     hashed = other.submit(fingerprints, ratings, held_out)
     other.shutdown(wait=False)
     batch = train if isinstance(train, Prepared) else Prepared(ratings, held_out, solver.prepare(ratings), solver)
     earlier = None
     if resume is not None:
-        earlier = _resumed(resume, jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience)))
+        needed = jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience))
+        earlier = resumed(resume, hyper, needed)
         check_same(resume.fingerprints, hashed.result(), patience)
 
     options = Options(patience, min_delta, monitor, track)
-    program, batch, state, compile_seconds = begin(key, model, solver, batch, numbers, options, earlier)
+    program, batch, state, compile_seconds = begin(key, model, solver, batch, numbers, options, earlier, params)
 
     rows: list[pd.DataFrame] = [] if resume is None else [resume.to_frame()]
     elapsed = 0.0 if resume is None or not len(rows[0]) else float(rows[0]["seconds"].iloc[-1])
@@ -235,9 +248,10 @@ def begin(
     numbers: Hyper,
     options: Options,
     state: FitState | None = None,
+    params: Params | None = None,
 ) -> tuple[Callable[..., tuple[FitState, dict[str, jax.Array]]], Prepared, FitState, float]:
-    """The compiled program, the batch arranged for it, the state to start from (`state` if given), and the seconds that
-    this took.
+    """The compiled program, the batch arranged for it, the state to start from (`state`, or that of `params`, if
+    given), and the seconds that this took.
     """
     clock = time.perf_counter()
     program, initialize = _compiled(model, solver, options), _compiled_initialize(model)
@@ -246,17 +260,20 @@ def begin(
     # XLA compiles on other threads what Python has traced, while Python traces the next program.
     with ThreadPoolExecutor() as others:
         if state is None:
-            shape = jax.eval_shape(initialize, key, ratings, numbers)
-            others.submit(initialize.lower(key, ratings, numbers).compile)
+            shape = params
+            if params is None:
+                shape = jax.eval_shape(initialize, key, ratings, numbers)
+                others.submit(initialize.lower(key, ratings, numbers).compile)
             others.submit(first.lower(shape, numbers).compile)
         batch, state = on_all((batch, state), solver.devices)
         others.submit(_arrange.lower(batch, numbers).compile)
         # Of arrays that lie on a device of the caller's choice, shapes do not say where.
-        if not any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves((batch, state))):
+        if not any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves((batch, state, params))):
             begun = jax.eval_shape(first, shape, numbers) if state is None else state
             program.lower(key, jax.eval_shape(_arrange, batch, numbers), numbers, begun, 0).compile()
     if state is None:
-        state = on_all(first(initialize(key, ratings, numbers), numbers), solver.devices)
+        params = initialize(key, ratings, numbers) if params is None else params
+        state = on_all(first(params, numbers), solver.devices)
     # Once for all chunks of epochs; the program then finds the layout arranged.
     batch = _arrange(batch, numbers)
     # A run of no epochs compiles the program, unless it is, and changes no bit.
@@ -304,32 +321,6 @@ def _compiled_first(model: Model, solver: Solver, patience: int | None) -> jax.s
 @lru_cache(maxsize=64)
 def _compiled(model: Model, solver: Solver, options: Options) -> jax.stages.Wrapped:
     return jax.jit(make_fit(model, solver, CHUNK, *options), compiler_options=dict(solver.compiler_options))
-
-
-def _resumed(resume: Fit, expected: FitState) -> FitState:
-    """The state to go on from, a loaded solver state in its structure again, if all is as this fit expects it."""
-    state = resume.state
-    if (state.best is None) != (expected.best is None):
-        raise ValueError("resume: patience must be None in both calls or in neither: give it as to the earlier fit")
-    if isinstance(state.solver, Saved):
-        state = state._replace(solver=_restored(state.solver, expected.solver))
-    parts = (("parameters", state.params, expected.params), ("solver state", state.solver, expected.solver))
-    for name, found, needed in parts:
-        shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", part) for part in (found, needed)]
-        if shapes[0] != shapes[1]:
-            raise ValueError(
-                f"resume: the earlier fit has {name} {shapes[0]}, this model, solver and data need {shapes[1]}. "
-                "Resume with the model, solver and data of the earlier fit, or start anew without resume="
-            )
-    return state
-
-
-def _restored(saved: Saved, like: Any) -> Any:
-    """The saved leaves in the structure of `like`, or `saved` itself where the paths are others."""
-    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
-    if saved.leaves.keys() != set(paths):
-        return saved
-    return jax.tree.unflatten(jax.tree.structure(like), [saved.leaves[path] for path in paths])
 
 
 def progress_bar(total: int, progress: bool, unit: str = "epoch") -> Any:

@@ -86,7 +86,8 @@ def make_fit(
 
     Returns:
       `run(key, batch, hyper, state=None, num_epochs=None) -> (FitState, history)`, for `batch` from `prepare`. It can
-      be jitted, vmapped, differentiated, lowered and exported. `state` continues an earlier run under the same key.
+      be jitted, vmapped, differentiated, lowered and exported. `state` continues an earlier run under the same key;
+      `training.start(key, model, solver, batch, hyper, patience, params)` makes one that starts from given parameters.
       `num_epochs` (traced, default all) runs fewer epochs. `history` maps names to arrays (epochs,), NaN (epoch: 0)
       where no epoch ran.
 
@@ -160,26 +161,32 @@ def make_fit(
 
 
 def start(
-    key: jax.Array, model: Model, solver: Solver, batch: Prepared, hyper: Hyper, patience: int | None = None
+    key: jax.Array,
+    model: Model,
+    solver: Solver,
+    batch: Prepared,
+    hyper: Hyper,
+    patience: int | None = None,
+    params: Params | None = None,
 ) -> FitState:
-    """The state before the first epoch. Pure; `fold_in(key, 0)` draws the initial parameters."""
-    return first_state(model, solver, initialize(key, model, batch.train, hyper), hyper, patience)
+    """The state before the first epoch, from `params` if given. Pure; else `fold_in(key, 0)` draws them."""
+    params = initialize(key, model, batch.train, hyper) if params is None else params
+    return first_state(model, solver, params, hyper, patience)
 
 
 def initialize(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Params:
-    """The initial parameters, keyed as epoch 0; 0 beyond the active rank, whatever the model's `init` makes of it."""
-    params = model.init(jax.random.fold_in(key, 0), ratings, cast_hyper(hyper, ratings.value.dtype))
-    if hyper.rank is None:
-        return params
+    """The initial parameters, keyed as epoch 0."""
+    return model.init(jax.random.fold_in(key, 0), ratings, cast_hyper(hyper, ratings.value.dtype))
+
+
+def first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, patience: int | None) -> FitState:
+    """The state before the first epoch, from the initial parameters: 0 beyond the active rank, whoever made them."""
 
     def cut(path: tuple[Any, ...], leaf: Any) -> Any:
         return within_rank(leaf, hyper.rank) if getattr(path[-1], "key", None) == "factors" else leaf
 
-    return params._replace(trained=jax.tree_util.tree_map_with_path(cut, params.trained))
-
-
-def first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, patience: int | None) -> FitState:
-    """The state before the first epoch, from the initial parameters."""
+    if hyper.rank is not None:
+        params = params._replace(trained=jax.tree_util.tree_map_with_path(cut, params.trained))
     dtype = jnp.result_type(*jax.tree.leaves(params))
     zero = jnp.zeros((), jnp.int32)
     best = None if patience is None else Best(params, jnp.array(jnp.inf, dtype), zero)

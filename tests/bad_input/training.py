@@ -22,10 +22,11 @@ from bad_input.builders import (
     RATINGS,
     SGD,
     STATE,
+    UNEVEN,
     fit,
     zeros,
 )
-from jaxmf import Hyper, Ratings, load, make_fit, models, prepare, solvers
+from jaxmf import Hyper, Ratings, Rows, load, make_fit, models, prepare, solvers
 from jaxmf.training import Saved, compile_fit, start
 from jaxmf.training.fingerprints import fingerprints
 
@@ -306,6 +307,59 @@ CASES = {
     "resume-other-valid": (
         lambda: resumed(train=RATINGS, valid=BACKWARDS, patience=2, resume=BEST),
         "^resume: the earlier fit had other validation ratings",
+    ),
+    "resume-edited": (
+        lambda: resumed(resume=FIT._replace(params=jax.tree.map(lambda leaf: leaf + 1, PARAMS))),
+        r"^resume: of this fit, params has been edited, and a fit goes on from its state, .*params=fit\.params in",
+    ),
+    "resume-narrower": (
+        lambda: resumed(resume=FIT._replace(params=UNEVEN)),
+        "^resume: of this fit, params has been edited",
+    ),
+    "resume-status": (
+        lambda: resumed(resume=FIT._replace(status="stopped_early")),
+        "^resume: of this fit, status has been edited",
+    ),
+    "resume-active-rank": (
+        lambda: resumed(hyper=HYPER._replace(rank=2)),
+        "^resume: the earlier fit has the active rank 3, this one 2, .*: give the same, or start a new fit with",
+    ),
+    # Starting from given parameters.
+    "params-and-resume": (
+        lambda: resumed(params=PARAMS),
+        "^fit: params start a new fit, and resume goes on with an earlier one: pass one of the two",
+    ),
+    "params-fit": (
+        lambda: fit(params=FIT),
+        r"^params must be a Params, not Fit: take the fit\.params of a fit, or what",
+    ),
+    "params-rank": (
+        lambda: fit(params=UNEVEN),
+        r"^params: trained\.item\.factors is float64\[13, 2\], for these ratings the model makes it float64\[13, 3\]",
+    ),
+    "params-users": (
+        lambda: fit(train=replace(RATINGS, num_users=20), params=PARAMS),
+        r"^params: trained\.user\.bias is float64\[17\], for these ratings the model makes it float64\[20\]\. .*align",
+    ),
+    "params-dtype": (
+        lambda: fit(train=SINGLE, params=PARAMS),
+        r"^params: fixed\.shared\.mean is float64\[\], for these ratings the model makes it float32\[\]\. .*dtype",
+    ),
+    "params-without-mean": (
+        lambda: fit(params=PARAMS._replace(fixed=Rows())),
+        r"^params: fixed\.shared\.mean is missing, for these ratings the model makes it float64\[\]",
+    ),
+    "params-of-another-model": (
+        lambda: fit(model=models.mf(3), params=PARAMS),
+        r"^params: trained\.item\.bias is float64\[13\], for these ratings the model makes it not at all",
+    ),
+    "params-number": (
+        lambda: fit(params=PARAMS._replace(fixed=Rows(shared={"mean": 3.5}))),
+        r"^params: fixed\.shared\.mean is a float, for these ratings",
+    ),
+    "params-nan": (
+        lambda: fit(params=PARAMS._replace(fixed=Rows(shared={"mean": np.full((), np.nan)}))),
+        r"^fit: fixed\.shared\.mean of params has NaN or infinite numbers",
     ),
     "resume-patience": (
         lambda: resumed(valid=RATINGS, patience=2),

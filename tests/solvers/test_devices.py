@@ -62,7 +62,11 @@ def fits_resume_and_leave_one_device():
         assert_close(both.state, whole.state, rtol=0)
         assert {len(leaf.devices()) for leaf in jax.tree.leaves(both.state)} == {1}
         assert np.isfinite(model.predict(both.params, ratings.user, ratings.item)).all()
-        # All three fits ran one program: where their arrays lie did not make it compile again.
+        again = fit(KEY, model, solver, ratings, ratings, HYPER, epochs=1, patience=6, params=whole.params)
+        free = jax.tree.map(np.asarray, whole.params)  # of any device
+        state, _ = run(model, solver, ratings, HYPER, params=free, valid=ratings, patience=6)
+        assert_close(again.state.params, state.params, rtol=1e-9)
+        # All four fits ran one program: where their arrays lie did not make it compile again.
         assert _compiled(model, solver, Options(patience=6))._cache_size() == 1
     with pytest.raises(ValueError, match=r"sweep: it spreads its members .* must have devices=1"):
         sweep(KEY, model, solvers.als(devices=2), ratings, grid={"l2": [1.0]}, epochs=1)

@@ -15,6 +15,7 @@ from helpers import (
     compiled,
     init,
     planted_ratings,
+    run,
 )
 
 from jaxmf import Hyper, datasets, fit, make_fit, prepare, solvers
@@ -133,6 +134,38 @@ def test_divergence_keeps_the_best_so_far(ratings, valid):
     assert_same_bits(result.params, result.state.best.params)
     score = float(mean_loss(BIASED, result.params, valid))
     assert score == pytest.approx(float(np.nanmin(result.history["valid_loss"])), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["adam", "als"])
+def test_given_parameters_are_where_a_fit_starts(ratings, valid, name):
+    """As `run` from a state of theirs, with columns beyond the active rank at 0; the mean is the one that is given."""
+    solver, hyper = SOLVERS[name], HYPER._replace(rank=2)
+    given = init(BIASED, ratings, HYPER, jax.random.key(5))
+    given = given._replace(fixed=given.fixed._replace(shared={"mean": given.fixed.shared["mean"] + 1}))
+    masked = [side | {"factors": side["factors"].at[:, 2:].set(0)} for side in given.trained[:2]]
+    masked = given._replace(trained=given.trained._replace(user=masked[0], item=masked[1]))
+    expected, _ = run(BIASED, solver, ratings, hyper, 2, params=masked, valid=valid, patience=2)
+    for params in (given, jax.tree.map(np.asarray, given)):
+        result = fit(KEY, BIASED, solver, ratings, valid, hyper, epochs=2, patience=2, params=params)
+        assert_close(result.state, expected, rtol=1e-9, atol=1e-12)
+    assert int(result.state.epoch) == 2
+    assert (result.params.trained.user["factors"][:, 2:] == 0).all()
+    assert result.params.fixed.shared["mean"] == given.fixed.shared["mean"]
+
+
+def test_resuming_takes_the_numbers_of_the_fit(ratings):
+    """Also those that were edited, unless others are given."""
+    part = fit(KEY, BIASED, SOLVERS["adam"], ratings, hyper=HYPER, epochs=1)
+    edited = part._replace(hyper=HYPER._replace(learning_rate=0.5))
+    ways = {"as it was": {"resume": part}, "edited": {"resume": edited}, "given": {"resume": edited, "hyper": HYPER}}
+    bias = {
+        name: fit(KEY, BIASED, SOLVERS["adam"], ratings, epochs=1, **way).params.trained.user["bias"]
+        for name, way in ways.items()
+    }
+    whole = fit(KEY, BIASED, SOLVERS["adam"], ratings, hyper=HYPER, epochs=2).params.trained.user["bias"]
+    np.testing.assert_array_equal(bias["as it was"], whole)
+    np.testing.assert_array_equal(bias["given"], whole)
+    assert np.abs(bias["edited"] - whole).max() > 0.1
 
 
 def test_one_trace_for_every_number(ratings, valid):

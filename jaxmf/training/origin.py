@@ -1,0 +1,106 @@
+"""Where a fit starts if not at what the model's `init` makes: an earlier fit, or parameters that are given."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmf.data.checks import expect
+from jaxmf.models.model import Hyper, Params, check_finite
+from jaxmf.training.loop import STATUS, FitState, Saved
+
+if TYPE_CHECKING:
+    from jaxmf.training.host import Fit
+
+
+def given(params: Params, needed: Params) -> Params:
+    """Parameters to start from, as arrays of the device; ValueError unless they are like those `needed`, and finite."""
+    expect(params, Params, "params", "take the fit.params of a fit, or what update, fold_in or model.init returns")
+    found, expected = _leaves(params), _leaves(needed)
+    for path in sorted(found.keys() | expected.keys()):
+        if found.get(path) != expected.get(path):
+            raise ValueError(
+                f"params: {path} is {found.get(path, 'missing')}, for these ratings the model makes it "
+                f"{expected.get(path, 'not at all')}. Pass parameters of this model over the users and items of these "
+                "ratings (train.align brings ratings to the ids of others), with numbers of their dtype"
+            )
+    structure, other = _structures(params, needed)
+    if structure != other:
+        raise ValueError(f"params: their structure is {structure}; for these ratings the model makes it {other}")
+    check_finite(params, "fit")
+    return jax.tree.map(jnp.asarray, params)
+
+
+def resumed(fit: "Fit", hyper: Hyper, needed: FitState) -> FitState:
+    """The state to go on from, a loaded solver state in its structure again, if all is as this fit needs it."""
+    state = fit.state
+    if (state.best is None) != (needed.best is None):
+        raise ValueError("resume: patience must be None in both calls or in neither: give it as to the earlier fit")
+    _check_unedited(fit)
+    if isinstance(state.solver, Saved):
+        state = state._replace(solver=_restored(state.solver, needed.solver))
+    parts = (("parameters", state.params, needed.params), ("solver state", state.solver, needed.solver))
+    for name, found, expected in parts:
+        shapes = [jax.tree.map(_shape, part) for part in (found, expected)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f"resume: the earlier fit has {name} {shapes[0]}, this model, solver and data need {shapes[1]}. "
+                "Resume with the model, solver and data of the earlier fit, or start anew without resume="
+            )
+    before, now = (_active_rank(numbers, state.params) for numbers in (fit.hyper, hyper))
+    if before != now:
+        raise ValueError(
+            f"resume: the earlier fit has the active rank {before}, this one {now}, and a fit keeps the rank that it "
+            "starts with: give the same, or start a new fit with params="
+        )
+    return state
+
+
+def _check_unedited(fit: "Fit") -> None:
+    """ValueError if the fit says other things than its state, which is what goes on."""
+    status = STATUS[int(fit.state.status)]
+    held = fit.state.params if fit.state.best is None else fit.state.best.params
+    pairs = zip(jax.tree.leaves(fit.params), jax.tree.leaves(held), strict=False)
+    structure, other = _structures(fit.params, held)
+    same = structure == other and all(_same(*pair) for pair in pairs)
+    wrong = ["params" if not same else "", "status" if fit.status != status else ""]
+    if any(wrong):
+        raise ValueError(
+            f"resume: of this fit, {' and '.join(filter(None, wrong))} has been edited, and a fit goes on from its "
+            "state, with the solver's memory of how it came there. Start a new fit with params=fit.params in place of "
+            "resume=, or pass the fit as it was"
+        )
+
+
+def _structures(*trees: Any) -> list[Any]:
+    return [jax.tree.structure(tree) for tree in trees]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return one is other or np.array_equal(np.asarray(one), np.asarray(other), equal_nan=True)
+
+
+def _active_rank(hyper: Hyper, params: Params) -> int | None:
+    if hyper.rank is not None:
+        return int(hyper.rank)
+    factors = params.trained.user.get("factors") if isinstance(params.trained.user, dict) else None
+    return None if factors is None else int(factors.shape[-1])
+
+
+def _restored(saved: Saved, like: Any) -> Any:
+    """The saved leaves in the structure of `like`, or `saved` itself where the paths are others."""
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
+    if saved.leaves.keys() != set(paths):
+        return saved
+    return jax.tree.unflatten(jax.tree.structure(like), [saved.leaves[path] for path in paths])
+
+
+def _leaves(params: Params) -> dict[str, str]:
+    """Shape and dtype of every leaf, by its path."""
+    paths = jax.tree_util.tree_leaves_with_path(params)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): _shape(leaf) for path, leaf in paths}
+
+
+def _shape(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
