@@ -156,7 +156,7 @@ def test_given_parameters_are_where_a_fit_starts(ratings, valid, name):
 def test_resuming_takes_the_numbers_of_the_fit(ratings):
     """Also those that were edited, unless others are given."""
     part = fit(KEY, BIASED, SOLVERS["adam"], ratings, hyper=HYPER, epochs=1)
-    edited = part._replace(hyper=HYPER._replace(learning_rate=0.5))
+    edited = part._replace(hyper=HYPER._replace(learning_rate_bias=0.5))
     ways = {"as it was": {"resume": part}, "edited": {"resume": edited}, "given": {"resume": edited, "hyper": HYPER}}
     bias = {
         name: fit(KEY, BIASED, SOLVERS["adam"], ratings, epochs=1, **way).params.trained.user["bias"]
