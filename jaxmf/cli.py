@@ -476,7 +476,8 @@ def recommend(
     fitted, train = named.kept(fit, model, rank)
     if new is None and rename:
         raise ValueError("--rename is for the columns of a --new file")
-    frame = None if new is None else read_table(new).rename(columns=named.columns_of(rename))
+    columns, known = named.columns_of(rename), {"user_id": train.user_ids, "item_id": train.item_ids}
+    frame = None if new is None else read_table(new, "ratings", columns, ids=known).rename(columns=columns)
     users, candidates = named.ids("user", user, train.user_ids), named.ids("candidate", candidate, train.item_ids)
     with _warnings_as_lines():
         table = recommend_items(fitted, train, users, n, candidates, not seen, on_unknown, frame, column or [])
@@ -512,8 +513,9 @@ def predict(
     from jaxmf.data.tables import read_table
 
     fitted, train = named.kept(fit, model, rank)
-    pairs = read_table(data)
-    ours = pairs.rename(columns=named.columns_of(rename))
+    columns, known = named.columns_of(rename), {"user_id": train.user_ids, "item_id": train.item_ids}
+    pairs = read_table(data, "pairs", columns, ids=known)
+    ours = pairs.rename(columns=columns)
     output.write_table(out, pairs.assign(prediction=job(fitted.model, fitted.params, train, ours, clip)))
 
 

@@ -43,14 +43,15 @@ def dataset(name: str, rename: list[str] | None = None, items: Path | None = Non
     """The Dataset of that name, or of that file."""
     from jaxmf.data import Dataset, datasets
     from jaxmf.data.movielens import RELEASES
+    from jaxmf.data.tables import read_table
 
     columns, path = columns_of(rename), Path(name)
     if path.is_file() or {".csv", ".parquet"} & set(path.suffixes):
         if not path.exists():
             raise ValueError(f"--data {name}: no such file")
         read = Dataset.from_parquet if ".parquet" in path.suffixes else Dataset.from_csv
-        known = None if items is None else _item_table(items, columns)
         try:
+            known = None if items is None else read_table(items, "items", columns)
             data = read(path, columns, known)
         except ImportError as error:
             raise ValueError(str(error)) from error
@@ -70,15 +71,6 @@ def dataset(name: str, rename: list[str] | None = None, items: Path | None = Non
         return datasets.movielens(name)
     known_data = ", ".join(["synthetic", *RELEASES])
     raise ValueError(f"--data must be {known_data} or the path of a CSV or Parquet file, not {name!r}")
-
-
-def _item_table(path: Path, columns: dict[str, str]) -> Any:
-    from jaxmf.data.tables import read_table
-
-    table = read_table(path)
-    if "item_id" not in table.rename(columns=columns):
-        raise ValueError(f"--items {path}: missing column item_id; found {list(table)}: --rename NAME=item_id")
-    return table
 
 
 def kept(path: Path, model: str | None, rank: int) -> Any:

@@ -9,6 +9,7 @@ import pandas as pd
 from scipy import sparse
 
 _SHOWN = 5  # how many offending rows or ids a message lists
+_LONG = 60  # characters of a value that a message shows
 
 
 def expect(value: Any, kind: type, name: str, remedy: str) -> None:
@@ -41,46 +42,27 @@ def generator(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def source_columns(frame: pd.DataFrame, columns: Mapping[str, str] | None) -> dict[str, Any]:
-    """The frame's own name of each column that a Dataset reads."""
-    expect(
-        frame,
-        pd.DataFrame,
-        "from_frame: frame",
-        "pandas.DataFrame(...) makes one; Dataset.from_arrays, from_scipy, from_csv and from_parquet take other things",
-    )
-    if columns is not None:
-        expect(columns, Mapping, "columns", 'expected the table\'s names and ours, as in {"userId": "user_id"}')
-    found: dict[str, list[Any]] = {name: [] for name in ("user_id", "item_id", "rating", "timestamp")}
-    for column in frame.columns:
-        target = (columns or {}).get(column, column)
-        if target in found:
-            found[target].append(column)
-    missing = [name for name in ("user_id", "item_id", "rating") if not found[name]]
-    if missing:
-        remedy = ", ".join(f'"your name": "{name}"' for name in missing)
-        raise ValueError(
-            f"missing column {', '.join(missing)}; found {list(frame.columns)}. "
-            f"Rename with columns={{{remedy}}}, or rename the table's columns"
-        )
-    for name, sources in found.items():
-        if len(sources) > 1:
-            raise ValueError(f"column {name} is there {len(sources)} times, as {sources}; expected it once: drop one")
-    return {name: sources[0] for name, sources in found.items() if sources}
+def short(value: Any) -> str:
+    """A value for a message, which is cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _LONG else f"{text[: _LONG - 3]}..."
 
 
-def listed(labels: Iterable[Any]) -> str:
-    """The first few labels for a message."""
+def listed(labels: Iterable[Any], shown: int = _SHOWN) -> str:
+    """The first few labels for a message, none of them at length."""
     labels = list(labels)
-    return ", ".join(map(repr, labels[:_SHOWN])) + (", ..." if len(labels) > _SHOWN else "")
+    return ", ".join(map(short, labels[:shown])) + (", ..." if len(labels) > shown else "")
 
 
 def refuse_rows(bad: np.ndarray, values: pd.Series, column: str, problem: str, remedy: str) -> None:
     """Raise if any row is bad, naming the column, the first rows by their labels, and how many there are."""
     if bad.any():
-        what = repr(values.name) if values.name == column else f"{values.name!r} ({column})"
+        what = short(values.name) if values.name == column else f"{short(values.name)} ({column})"
         rows = listed(values.index[bad].tolist())
-        raise ValueError(f"column {what}: {problem} in {bad.sum()} row(s), at index {rows}; {remedy}")
+        at = (
+            values.index.name if values.index.name == "line" else "index"
+        )  # files are read with the lines of their rows
+        raise ValueError(f"column {what}: {problem} in {bad.sum()} row(s), at {at} {rows}; {remedy}")
 
 
 def array_column(values: Any, name: str) -> pd.Series:

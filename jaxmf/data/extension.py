@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.checks import listed, observations, refuse_rows, source_columns
+from jaxmf.data.checks import listed, observations, refuse_rows
+from jaxmf.data.columns import source_columns
 from jaxmf.data.pairs import among, numbered
 
 if TYPE_CHECKING:

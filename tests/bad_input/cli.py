@@ -61,10 +61,13 @@ CASES = {
     ),
     "command-nan": (
         lambda: on("nan.csv"),
-        r"nan\.csv: column 'rating': NaN or infinite rating in 1 row\(s\), at index 1; .*drop these rows or correct",
+        r"nan\.csv: column 'rating': NaN or infinite rating in 1 row\(s\), at line 3; .*drop these rows or correct",
     ),
     "command-empty": (lambda: on("empty.csv"), r"empty\.csv: the table has no rows; expected one row per rating"),
-    "command-ragged": (lambda: on("ragged.csv"), r"ragged\.csv: Error tokenizing data"),
+    "command-ragged": (
+        lambda: on("ragged.csv"),
+        r"ragged\.csv: line 3 has 4 fields, '1', '2', '3', '4', and the first line 3\.",
+    ),
     "command-tiny": (lambda: on("tiny.csv"), "no part may be empty: use larger fractions, fewer parts or more data"),
     "command-rename": (lambda: on("tiny.csv", "--rename", "userId"), "--rename must be NAME=OURS .*, not userId"),
     "command-rename-to": (
@@ -130,6 +133,6 @@ CASES = {
     ),
     "command-predict-column": (
         lambda: with_fit("predict", "user_id,movie\n1,2\n"),
-        r"predict: missing column 'item_id'; the table has \['user_id', 'movie'\]\. Rename its columns",
+        r"own\.csv: missing column item_id; found \['user_id', 'movie'\]\. Rename with ",
     ),
 }
