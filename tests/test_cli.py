@@ -394,7 +394,7 @@ def test_content_of_data_that_bring_their_items(jaxmf, monkeypatch, tmp_path):
         (["--data", "good.csv", "--items", "good.csv"], "more than one row for item"),
         (
             ["--data", "good.csv", "--items", "other.csv"],
-            r"--items other.csv: missing column item_id; found \['movie'\]: --rename NAME=item_id",
+            r"other.csv: missing column item_id; found \['movie'\]\. ",
         ),
         (["--items", "items.csv"], "--items is for CSV and Parquet files; synthetic has its own items"),
         (["--model", "mf", "--column", "plot"], "--column and --components are for --model content_mf, not mf"),
