@@ -362,16 +362,25 @@ def verify(
 
 
 @contextmanager
-def _warnings_as_lines() -> Iterator[None]:
-    """What the library warns of is a line on standard error, without the place in its source."""
+def _spoken_in_options() -> Iterator[None]:
+    """What the library refuses or warns of, with options for arguments; a warning is a line on standard error."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        yield
+        try:
+            yield
+        except ValueError as error:
+            raise ValueError(named.in_options(str(error))) from error
     for warning in caught:
-        typer.echo(f"jaxmf: {warning.message}", err=True)
+        typer.echo(f"jaxmf: {named.in_options(str(warning.message))}", err=True)
 
 
 FitFile = Annotated[Path, typer.Option("--fit", help="What `jaxmf fit` wrote: its fit.npz.", dir_okay=False)]
+OnUnknown = Annotated[
+    Literal["error", "bias", "drop"],
+    typer.Option(
+        help="What to do about an id that the fit does not know; bias: take what is known without it; drop: no answer."
+    ),
+]
 OwnModel = Annotated[str | None, typer.Option(help="module:attribute, for a fit of a model of your own.")]
 
 
@@ -412,7 +421,7 @@ def evaluate(
     from jaxmf.report import audited, ranked
 
     fitted, train = named.kept(fit, model, rank)
-    with _warnings_as_lines():
+    with _spoken_in_options():
         test = train.align(named.dataset(data, rename), on_unknown)
     with claimed(out, "--out"):
         tables = evaluate_fit(fitted, train, test, k, threshold, clip, seed, out)
@@ -452,12 +461,7 @@ def recommend(
         list[str] | None, typer.Option(help="Ids of the items to choose from; all if not given.")
     ] = None,
     seen: Annotated[bool, typer.Option("--seen", help="Also recommend what a user has rated.")] = False,
-    on_unknown: Annotated[
-        Literal["error", "bias", "drop"],
-        typer.Option(
-            help="What to do about an id that is not known; bias: take what is known without it.",
-        ),
-    ] = "error",
+    on_unknown: OnUnknown = "error",
     column: Annotated[
         list[str] | None, typer.Option(help="A column of the fit's items to show, such as title. May be repeated.")
     ] = None,
@@ -473,13 +477,15 @@ def recommend(
     from jaxmf.data.tables import read_table
     from jaxmf.jobs import recommend_items
 
+    if out is not None:
+        named.check_out(out, new=new, fit=fit)
     fitted, train = named.kept(fit, model, rank)
     if new is None and rename:
         raise ValueError("--rename is for the columns of a --new file")
     columns, known = named.columns_of(rename), {"user_id": train.user_ids, "item_id": train.item_ids}
     frame = None if new is None else read_table(new, "ratings", columns, ids=known).rename(columns=columns)
     users, candidates = named.ids("user", user, train.user_ids), named.ids("candidate", candidate, train.item_ids)
-    with _warnings_as_lines():
+    with _spoken_in_options():
         table = recommend_items(fitted, train, users, n, candidates, not seen, on_unknown, frame, column or [])
     if out is None:
         typer.echo(table.to_string(index=False, na_rep="", float_format="{:.4f}".format))
@@ -491,7 +497,7 @@ def recommend(
     epilog=_teach(
         "Examples:",
         "jaxmf predict --data pairs.csv --out predictions.csv",
-        "jaxmf predict --fit mine/fit.npz --data pairs.csv --out predictions.csv",
+        "jaxmf predict --data pairs.csv --out new.csv --on-unknown bias",
         codes="0 fine; 2 bad input, such as an id that the fit does not know",
     )
 )
@@ -503,20 +509,25 @@ def predict(
     model: OwnModel = None,
     rank: Rank = 16,
     clip: Clip = None,
+    on_unknown: OnUnknown = "error",
 ) -> None:
     """Predict the ratings of the (user, item) pairs in a file.
 
-    All columns of the file are kept, and a column prediction is added.
+    All columns of the file are kept as they are, and a column prediction is added.
     """
     from jaxmf import output
     from jaxmf import predict as job
     from jaxmf.data.tables import read_table
 
+    named.check_out(out, data=data, fit=fit)
     fitted, train = named.kept(fit, model, rank)
     columns, known = named.columns_of(rename), {"user_id": train.user_ids, "item_id": train.item_ids}
-    pairs = read_table(data, "pairs", columns, ids=known)
-    ours = pairs.rename(columns=columns)
-    output.write_table(out, pairs.assign(prediction=job(fitted.model, fitted.params, train, ours, clip)))
+    pairs = read_table(data, "pairs", columns, ids=known).reset_index(drop=True)
+    if "prediction" in pairs:
+        raise ValueError(f"--data {data} has a column prediction already, which would be lost: rename it in the file")
+    with _spoken_in_options():
+        prediction = job(fitted.model, fitted.params, train, pairs.rename(columns=columns), clip, on_unknown)
+    output.write_table(out, pairs.iloc[prediction.index].assign(prediction=prediction.to_numpy()))
 
 
 def main() -> None:

@@ -28,6 +28,15 @@ def in_options(remedy: str) -> str:
     return _ARGUMENT.sub(option, remedy)
 
 
+def check_out(out: Path, **read: Path | None) -> None:
+    """ValueError if the table in CSV that --out asks for would replace a file that the command reads, or be Parquet."""
+    for option, path in read.items():
+        if path is not None and out.exists() and path.exists() and out.samefile(path):
+            raise ValueError(f"--out {out} is the file of --{option}, which would be lost: name another")
+    if ".parquet" in out.suffixes:
+        raise ValueError(f"--out {out}: the table is written as CSV: name it {out.with_suffix('.csv').name}")
+
+
 def columns_of(rename: list[str] | None) -> dict[str, str]:
     """NAME=OURS pairs as a dict."""
     columns = dict(pair.split("=", 1) for pair in rename or [] if "=" in pair)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import jax
 import numpy as np
@@ -72,7 +73,7 @@ def own_model(tmp_path, monkeypatch) -> str:
         (["verify"], ["--data", "--model", "--l2-bias", "--items", "jaxmf verify --data"]),
         (["evaluate"], ["--data", "--fit", "--rename", "--model", "-k", "--on-unknown", "--clip", "--out"]),
         (["recommend"], ["--user", "--new", "--candidate", "--seen", "--on-unknown", "--column", "--out"]),
-        (["predict"], ["--data", "--fit", "--rename", "--model", "--clip", "--out"]),
+        (["predict"], ["--data", "--fit", "--rename", "--model", "--clip", "--on-unknown", "--out"]),
     ],
     ids=["jaxmf", "study", "fit", "verify", "evaluate", "recommend", "predict"],
 )
@@ -312,6 +313,51 @@ def test_recommend(jaxmf, kept, frame, tmp_path):
     assert (ended.code, len(ended.out.splitlines())) == (0, 2)
     words = "1 of 1 users unknown to train and recommended by the terms that are known: 777"
     assert ended.err == f"jaxmf: top_n: {words}\n"
+
+
+def test_predict_of_unknown_ids(jaxmf, kept, tmp_path):
+    (tmp_path / "pairs.csv").write_text("user_id,item_id\n1,1\n777,1\n2,3\n777,999\n")
+    arguments = ("predict", "--data", tmp_path / "pairs.csv", "--fit", kept, "--out", tmp_path / "answer.csv")
+    ended = jaxmf(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert "1 unknown user id(s): 777;" in ended.err
+    assert ended.err.endswith("check their type, or pass --on-unknown bias or --on-unknown drop\n")
+    assert not (tmp_path / "answer.csv").exists()
+    fit, train = load(kept)
+    pairs = pd.DataFrame({"user_id": [1, 777, 2, 777], "item_id": [1, 1, 3, 999]})
+    for choice, then, rows in (
+        ("bias", "predicted by the terms that are known", [0, 1, 2, 3]),
+        ("drop", "left out", [0, 2]),
+    ):
+        words = f"2 of 4 pairs are of unknown ids and {then}: user 777; item 999"
+        assert jaxmf(*arguments, "--on-unknown", choice) == Ended(0, "", f"jaxmf: predict: {words}\n")
+        found = pd.read_csv(tmp_path / "answer.csv")
+        with pytest.warns(UserWarning, match=words):
+            expected = predict(fit.model, fit.params, train, pairs, on_unknown=choice)
+        pd.testing.assert_frame_equal(found, pairs.iloc[rows].reset_index(drop=True).assign(prediction=[*expected]))
+
+
+def test_a_table_out_replaces_no_file_that_was_read(jaxmf, kept, tmp_path):
+    """Nor a full disk the earlier answer."""
+    path = tmp_path / "pairs.csv"
+    path.write_text("user_id,item_id\n1,1\n")
+    before = {name: name.read_bytes() for name in (path, kept)}
+    ask = ("predict", "--data", path, "--fit", kept, "--out")
+    for out, option in ((path, "data"), (kept, "fit"), (tmp_path / "kept" / ".." / "pairs.csv", "data")):
+        ended = jaxmf(*ask, out)
+        assert ended == Ended(
+            2, "", f"jaxmf: --out {out} is the file of --{option}, which would be lost: name another\n"
+        )
+    ended = jaxmf("recommend", "--new", path, "--fit", kept, "--out", path)
+    assert "is the file of --new" in ended.err
+    assert {name: name.read_bytes() for name in before} == before
+    assert jaxmf(*ask, tmp_path / "answer.csv").code == 0
+    answer = (tmp_path / "answer.csv").read_bytes()
+    with mock.patch.object(pd.DataFrame, "to_csv", side_effect=OSError(28, "No space left on device")):
+        ended = jaxmf(*ask, tmp_path / "answer.csv")
+    assert ended == Ended(2, "", f"jaxmf: [Errno 28] No space left on device: '{tmp_path / 'answer.csv'}'\n")
+    assert (tmp_path / "answer.csv").read_bytes() == answer
+    assert {name.name for name in tmp_path.iterdir()} == {"pairs.csv", "kept", "ratings.csv", "answer.csv"}
 
 
 @pytest.mark.parametrize(

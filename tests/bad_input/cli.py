@@ -127,9 +127,17 @@ CASES = {
         lambda: with_fit("evaluate", "user_id,item_id\n1,102\n"),
         r"own\.csv: missing column rating; .*--rename NAME=OURS",
     ),
+    "command-predict-again": (
+        lambda: with_fit("predict", "user_id,item_id,prediction\n1,102,3\n"),
+        r"--data own\.csv has a column prediction already, which would be lost: rename it in the file",
+    ),
+    "command-predict-parquet": (
+        lambda: command("predict", "--data", "good.csv", "--fit", "fit.npz", "--out", "new.parquet"),
+        r"--out new\.parquet: the table is written as CSV: name it new\.csv",
+    ),
     "command-predict-item": (
         lambda: with_fit("predict", "user_id,item_id\n1,2\n"),
-        r"1 unknown item id\(s\): 2; known ids are like 100, 101, 102",
+        r"1 unknown item id\(s\): 2; known ids are like 100, 101, 102.* pass --on-unknown bias or --on-unknown drop",
     ),
     "command-predict-column": (
         lambda: with_fit("predict", "user_id,movie\n1,2\n"),

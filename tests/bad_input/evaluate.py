@@ -106,8 +106,8 @@ CASES = {
     ),
     "predict-unknown-user": (
         lambda: predict(frame=NINE.replace({"user_id": {2: 99}})),
-        r"^predict: 1 unknown user id\(s\): 99; known ids are like 0, 1, 2 \(user_ids\)\. Drop them, or check their type, "
-        r"or pass on_unknown='bias' or on_unknown='drop'$",
+        r"^predict: 1 unknown user id\(s\): 99; known ids are like 0, 1, 2 \(user_ids\)\. Drop them, or check their "
+        r"type, or pass on_unknown='bias' or on_unknown='drop'$",
     ),
     "predict-on-unknown": (
         lambda: predict(on_unknown="ignore"),
@@ -116,7 +116,7 @@ CASES = {
     "predict-bias-of-what": (
         lambda: predict_unknown(user={"scale": np.ones(17)}),
         r"^predict: on_unknown='bias' is not for the model 'mine': nothing says what an unknown user has for "
-        r"params\.trained\.user\.scale \(0 stands for nothing only in factors, bias, content\)\. Pass on_unknown='drop'$",
+        r"params\.trained\.user\.scale \(0 stands for nothing only in factors, bias, content\)\. Pass on_unknown='dro",
     ),
     "predict-bias-of-a-table": (
         lambda: predict_unknown(item=np.ones((13, 2))),
