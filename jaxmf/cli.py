@@ -422,7 +422,7 @@ def evaluate(
 
     fitted, train = named.kept(fit, model, rank)
     with _spoken_in_options():
-        test = train.align(named.dataset(data, rename), on_unknown)
+        test = train.align(named.dataset(data, rename, known=named.known_ids(train)), on_unknown)
     with claimed(out, "--out"):
         tables = evaluate_fit(fitted, train, test, k, threshold, clip, seed, out)
     typer.echo(tables["errors"].to_string(index=False, float_format="{:.4f}".format))
@@ -482,9 +482,9 @@ def recommend(
     fitted, train = named.kept(fit, model, rank)
     if new is None and rename:
         raise ValueError("--rename is for the columns of a --new file")
-    columns, known = named.columns_of(rename), {"user_id": train.user_ids, "item_id": train.item_ids}
+    columns, known = named.columns_of(rename), named.known_ids(train)
     frame = None if new is None else read_table(new, "ratings", columns, ids=known).rename(columns=columns)
-    users, candidates = named.ids("user", user, train.user_ids), named.ids("candidate", candidate, train.item_ids)
+    users, candidates = named.ids(user, train.user_ids), named.ids(candidate, train.item_ids)
     with _spoken_in_options():
         table = recommend_items(fitted, train, users, n, candidates, not seen, on_unknown, frame, column or [])
     if out is None:
@@ -521,7 +521,7 @@ def predict(
 
     named.check_out(out, data=data, fit=fit)
     fitted, train = named.kept(fit, model, rank)
-    columns, known = named.columns_of(rename), {"user_id": train.user_ids, "item_id": train.item_ids}
+    columns, known = named.columns_of(rename), named.known_ids(train)
     pairs = read_table(data, "pairs", columns, ids=known).reset_index(drop=True)
     if "prediction" in pairs:
         raise ValueError(f"--data {data} has a column prediction already, which would be lost: rename it in the file")

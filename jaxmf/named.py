@@ -48,8 +48,8 @@ def columns_of(rename: list[str] | None) -> dict[str, str]:
     return columns
 
 
-def dataset(name: str, rename: list[str] | None = None, items: Path | None = None) -> Any:
-    """The Dataset of that name, or of that file."""
+def dataset(name: str, rename: list[str] | None = None, items: Path | None = None, known: Any = None) -> Any:
+    """The Dataset of that name, or of that file, whose ids are of the type of those that are `known`."""
     from jaxmf.data import Dataset, datasets
     from jaxmf.data.movielens import RELEASES
     from jaxmf.data.tables import read_table
@@ -60,8 +60,8 @@ def dataset(name: str, rename: list[str] | None = None, items: Path | None = Non
             raise ValueError(f"--data {name}: no such file")
         read = Dataset.from_parquet if ".parquet" in path.suffixes else Dataset.from_csv
         try:
-            known = None if items is None else read_table(items, "items", columns)
-            data = read(path, columns, known)
+            table = None if items is None else read_table(items, "items", columns)
+            data = read(path, columns, table, ids=known)
         except ImportError as error:
             raise ValueError(str(error)) from error
         except ValueError as error:
@@ -89,14 +89,16 @@ def kept(path: Path, model: str | None, rank: int) -> Any:
     return load(path, own_model(model, rank) if model else None)
 
 
-def ids(option: str, texts: list[str] | None, known: Any) -> Any:
-    """Ids as a shell gives them, in the type of those that are known."""
-    if not texts:
-        return None
-    try:
-        return [known.dtype.type(text) for text in texts] if known.dtype.kind in "iuf" else texts
-    except ValueError as error:
-        raise ValueError(f"--{option}: {error}; expected ids like {known[:3].tolist()}") from error
+def known_ids(train: Any) -> dict[str, Any]:
+    """What a file for a fit has ids like, by column."""
+    return {"user_id": train.user_ids, "item_id": train.item_ids}
+
+
+def ids(texts: list[str] | None, known: Any) -> Any:
+    """Ids as a shell gives them, in the type of those that are known; text where that cannot be."""
+    from jaxmf.data.texts import ids_of
+
+    return ids_of(texts, known)[0] if texts else None
 
 
 def recipe(solver: str, l2: float, devices: int = 1) -> Any:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: exit codes, what is printed and where; for bad input see bad_input/cli.py."""
 
+import csv
 import json
 import re
 import subprocess
@@ -360,17 +361,64 @@ def test_a_table_out_replaces_no_file_that_was_read(jaxmf, kept, tmp_path):
     assert {name.name for name in tmp_path.iterdir()} == {"pairs.csv", "kept", "ratings.csv", "answer.csv"}
 
 
+def test_predict_gives_back_every_field(jaxmf, kept, tmp_path):
+    """And the prediction in the fewest digits that give it back, in the dtype of the parameters."""
+    header = ["order", "user_id", "lat", "item_id", "code", "note"]
+    rows = [
+        ["1234567890123.0", "1", "52.123456789012", "1", "007", "NA"],
+        ["", "2", "1e3", "3", "", 'a, "b"'],
+        ["0x10", "1", "-0", "2", "1_000", "two\nlines"],
+    ]
+    with (tmp_path / "pairs.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    arguments = ("predict", "--data", tmp_path / "pairs.csv", "--fit", kept, "--out", tmp_path / "out" / "answer.csv")
+    assert jaxmf(*arguments) == Ended(0, "", "")
+    with (tmp_path / "out" / "answer.csv").open(newline="") as file:
+        answer = list(csv.reader(file))
+    assert [row[:-1] for row in answer] == [header, *rows]
+    fit, train = load(kept)
+    pairs = pd.DataFrame({"user_id": [1, 2, 1], "item_id": [1, 3, 2]})
+    expected = predict(fit.model, fit.params, train, pairs)
+    assert [row[-1] for row in answer] == ["prediction", *map(str, expected.to_numpy())]
+
+
+def test_a_fit_with_ids_of_text_reads_a_file_that_looks_like_numbers(jaxmf, frame, tmp_path):
+    """Of pairs, of ratings, of new ones, and ids on the command line; what comes out is what went in."""
+    texts = frame["item_id"].map(lambda item: "345X" if item == frame["item_id"].iloc[0] else f"345{item}")
+    frame.assign(item_id=texts).to_csv(tmp_path / "books.csv", index=False)
+    assert jaxmf("fit", "--data", tmp_path / "books.csv", "--out", tmp_path, *SMALL_FIT, "-q").code == 0
+    fit = ("--fit", tmp_path / "fit.npz")
+    items = [item for item in load(tmp_path / "fit.npz")[1].item_ids if item != "345X"][:3]
+    rows = "".join(f"{user},{item},{user}\n" for user, item in zip((1, 2, 777), items, strict=True))
+    (tmp_path / "new.csv").write_text("user_id,item_id,rating\n" + rows)
+    answer = ("--out", tmp_path / "answer.csv")
+    ended = jaxmf("predict", "--data", tmp_path / "new.csv", *fit, *answer, "--on-unknown", "bias")
+    assert ended == Ended(0, "", ended.err)
+    assert "1 of 3 pairs are of unknown ids" in ended.err
+    found = pd.read_csv(tmp_path / "answer.csv", dtype=str)
+    assert found["item_id"].tolist() == items
+    ended = jaxmf("evaluate", "--data", tmp_path / "new.csv", *fit, "--on-unknown", "drop")
+    assert (ended.code, "1 of 3 ratings of new are of unknown ids and left out" in ended.err) == (0, True)
+    given = (*fit, *answer, "--candidate", *items, "--seen")
+    assert jaxmf("recommend", "--user", 1, *given) == Ended(0, "", "")
+    assert set(pd.read_csv(tmp_path / "answer.csv", dtype=str)["item_id"]) == set(items)
+    (tmp_path / "new.csv").write_text(f"user_id,item_id,rating\n777,{items[0]},5\n")
+    assert jaxmf("recommend", "--new", tmp_path / "new.csv", *given) == Ended(0, "", "")
+    assert set(pd.read_csv(tmp_path / "answer.csv", dtype=str)["item_id"]) == set(items)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--user", "ann"], r"--user: .*'ann'; expected ids like \[1, 2, 3\]"),
+        (["--user", "ann"], r"1 unknown user id\(s\): 'ann'; known ids are like 1, 2, 3"),
+        (["--user", "1", "007"], r"1 unknown user id\(s\): '007'; known ids are like 1, 2, 3"),
         (["--user", "777"], r"1 unknown user id\(s\): 777; known ids are like 1, 2, 3"),
         (["--candidate", "777"], r"1 unknown item id\(s\): 777; known"),
         (["--rename", "who=user_id"], "--rename is for the columns of a --new file"),
         (["--new", "absent.csv"], "No such file .*absent.csv"),
         (["--column", "title"], "the fit's items have no column 'title'; their columns: none"),
     ],
-    ids=["not-a-number", "user", "candidate", "rename", "no-file", "column"],
+    ids=["not-a-number", "zeros", "user", "candidate", "rename", "no-file", "column"],
 )
 def test_what_recommend_does_not_find(jaxmf, kept, monkeypatch, tmp_path, arguments, message):
     monkeypatch.chdir(tmp_path)

@@ -225,7 +225,12 @@ class Dataset:
 
     @classmethod
     def from_parquet(
-        cls, path: str | Path, columns: Mapping[str, str] | None = None, items: pd.DataFrame | None = None
+        cls,
+        path: str | Path,
+        columns: Mapping[str, str] | None = None,
+        items: pd.DataFrame | None = None,
+        *,
+        ids: Ids = None,
     ) -> "Dataset":
         """A Dataset from a Parquet file, or a folder of them; arguments and errors as in `from_frame`.
 
@@ -233,6 +238,7 @@ class Dataset:
           path: the file, as `pandas.read_parquet` can read it; its stem becomes the name.
           columns: the file's column names, as in `{"userId": "user_id"}`.
           items: item metadata, as in `from_frame`.
+          ids: as in `from_csv`.
 
         Returns:
           The Dataset; rows in messages are those of the table that the file holds.
@@ -244,7 +250,7 @@ class Dataset:
 
         Cost: that of `pandas.read_parquet` and `from_frame`.
         """
-        return _from_file(Path(path), columns, items, read_table(path, "ratings", columns, parquet=True))
+        return _from_file(Path(path), columns, items, read_table(path, "ratings", columns, ids=ids, parquet=True))
 
     def __len__(self) -> int:
         return len(self.rating)
