@@ -6,9 +6,13 @@ import math
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import jax
 import numpy as np
@@ -18,12 +22,26 @@ from jaxmf import output
 
 Arrays = dict[str, np.ndarray]
 
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except ArithmeticError as error:
+        raise ValueError(f"{text!r:.50} is no decimal number: the file was changed") from error
+
+
 FORMAT, VERSION = "jaxmf.fit", 1  # of `save`; other files name their own format
 
 _HEADER = "header.json"
 _LEVEL = 1  # of deflate: faster than the default level, and ids and ratings are hardly larger
 _PLAIN = "biufcMm"  # kinds of dtype that a column stores as they are: numbers, dates, durations
 _SAMPLE = 1 << 16  # bytes; what shrinks them by less than half, as factors do, is stored as it is
+_SPELLED: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {  # what JSON lacks, as text and back
+    bytes: (bytes.hex, bytes.fromhex),
+    Decimal: (str, _decimal),
+    UUID: (str, UUID),
+    date: (date.isoformat, date.fromisoformat),
+}
 
 
 def write(path: Path, header: dict[str, Any], arrays: Arrays, form: str = FORMAT) -> None:
@@ -147,8 +165,8 @@ def pack(value: Any, arrays: Arrays | None, name: str) -> Any:
     """A value as JSON, with its arrays put aside; `unpack` gives the same value of the same types back.
 
     Args:
-      value: None, bools, numbers, strings, NumPy scalars, and lists, tuples and string-keyed dicts of such; with
-        `arrays` also NumPy and JAX arrays and SciPy's CSR and CSC matrices.
+      value: None, bools, numbers, strings, bytes, dates, decimals, UUIDs, NumPy scalars, and lists, tuples and
+        string-keyed dicts of such; with `arrays` also NumPy and JAX arrays and SciPy's CSR and CSC matrices.
       arrays: where arrays go, or None to refuse them.
       name: what messages and members call the value.
 
@@ -164,6 +182,9 @@ def pack(value: Any, arrays: Arrays | None, name: str) -> Any:
         return [pack(x, arrays, name) for x in value]
     if kind is tuple:
         return {"tuple": [pack(x, arrays, name) for x in value]}
+    if kind in _SPELLED:
+        spell, _ = _SPELLED[kind]
+        return {kind.__name__: spell(value)}
     if kind is dict and all(type(key) is str for key in value):
         return {"dict": {key: pack(x, arrays, f"{name}.{key}") for key, x in value.items()}}
     if value is pd.NA:
@@ -190,6 +211,9 @@ def unpack(packed: Any, arrays: Arrays) -> Any:
     if not isinstance(packed, dict):
         return packed
     kind, content = next(iter(packed.items()))
+    for spelled, (_, read_text) in _SPELLED.items():
+        if kind == spelled.__name__:
+            return read_text(content)
     match kind:
         case "float":
             return float(content)
@@ -230,16 +254,23 @@ def pack_column(values: pd.Series | pd.Index, arrays: Arrays, name: str) -> dict
     Raises:
       ValueError: values that would not come back as they are, naming the column and their type.
 
-    Cost: O(n); text costs its encoding, decoding and encoding again, which is how it is known to come back.
+    Cost: O(n); objects cost their encoding, decoding and encoding again, which is how they are known to come back.
     """
     dtype = values.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in _PLAIN:
         return {"dtype": dtype.str, "values": put(arrays, name, values.to_numpy())}
     if isinstance(dtype, pd.DatetimeTZDtype):
+        if _named(str(dtype)) != dtype:
+            raise ValueError(
+                f"{name} has dtype {dtype}, whose time zone no name says: convert it, for example with "
+                "dt.tz_convert('Europe/Berlin') or to UTC"
+            )
         utc = pd.Series(values).dt.tz_convert(None)
         return {"dtype": str(dtype), "values": put(arrays, name, utc.to_numpy())}
     text = _text(values, name)
     packed = {"dtype": str(dtype), "values": put(arrays, name, np.frombuffer(text, np.uint8))}
+    if isinstance(dtype, pd.StringDtype) and _named(str(dtype)) == dtype:
+        return packed
     try:
         found = unpack_column(packed, arrays)
     except TypeError:
@@ -257,6 +288,14 @@ def unpack_column(packed: dict[str, str], arrays: Arrays) -> pd.Series:
     if isinstance(dtype, np.dtype) and dtype.kind in _PLAIN:
         return pd.Series(values)
     return pd.Series(unpack(json.loads(values.tobytes()), {}), dtype=dtype)
+
+
+def _named(name: str) -> Any:
+    """The dtype of that name, None if there is none."""
+    try:
+        return pd.api.types.pandas_dtype(name)
+    except TypeError:
+        return None
 
 
 def _text(values: pd.Series | pd.Index, name: str) -> bytes:

@@ -12,6 +12,7 @@ import pandas as pd
 from jaxmf import evaluate, models, output, recommend, verify
 from jaxmf.data import Dataset, splits
 from jaxmf.data.checks import check_clip
+from jaxmf.data.ids import match
 from jaxmf.evaluate.rankings import Protocol
 from jaxmf.locks import Claimed
 from jaxmf.models import Hyper, Model
@@ -331,7 +332,8 @@ def recommend_items(
     table = recommend.top_n(fit.model, params, data, users, n, candidates, filter_seen, on_unknown)
     for place, name in enumerate(known, 2):
         assert data.items is not None
-        table.insert(place, name, data.items[name].reindex(table["item_id"]).to_numpy())
+        row = match(data.item_ids, table["item_id"])
+        table.insert(place, name, pd.api.extensions.take(data.items[name].array, row, allow_fill=True))
     return table
 
 

@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from jaxmf.data.ids import alike, as_ids, check_storable, distinct, factorize, match, repeated, type_of
+
 _SHOWN = 5  # how many offending rows or ids a message lists
 _LONG = 60  # characters of a value that a message shows
 
@@ -67,6 +69,10 @@ def refuse_rows(bad: np.ndarray, values: pd.Series, column: str, problem: str, r
 
 def array_column(values: Any, name: str) -> pd.Series:
     """One argument of `from_arrays` as a column, numbered from 0."""
+    if name in ("user", "item") and isinstance(values, list | tuple):
+        return pd.Series(values, name=name, dtype=object)  # pandas would make one float of 2**53 and 2**53 + 1
+    if isinstance(values, pd.MultiIndex):
+        values = values.to_flat_index()
     if isinstance(values, (pd.Series, pd.Index)):
         values = values.array  # by position: labels must not align
     elif not isinstance(values, (list, tuple, pd.api.extensions.ExtensionArray)):
@@ -122,12 +128,11 @@ def given_ids(ids: Iterable[Any] | None, count: int, column: str, axis: str) -> 
     """The caller's ids of a matrix' rows or columns, in that order, or 0 .. count - 1."""
     if ids is None:
         return pd.RangeIndex(count, name=column)
-    ids = list(ids)
     try:
-        set(ids)
+        index = as_ids(ids).rename(column).copy(deep=True)  # the caller's array may change later
+        again = repeated(index)
     except TypeError as error:
         raise ValueError(f"{column}s: ids must be hashable, such as numbers, strings or tuples") from error
-    index = pd.Index(ids, name=column, tupleize_cols=False)
     if len(index) != count:
         raise ValueError(f"{column}s: {len(index)} id(s) for {count} {axis}s of the matrix; expected one per {axis}")
     missing = np.flatnonzero(index.isna())
@@ -136,12 +141,12 @@ def given_ids(ids: Iterable[Any] | None, count: int, column: str, axis: str) -> 
             f"{column}s: missing id in {len(missing)} place(s), at index {listed(missing.tolist())}; expected an id "
             f"for every {axis}: fill these or drop the {axis}s"
         )
-    repeated = index[index.duplicated()].unique().tolist()
-    if repeated:
+    if again:
         raise ValueError(
-            f"{column}s: {len(repeated)} id(s) repeated: {listed(repeated)}; expected another for each "
+            f"{column}s: {len(again)} id(s) repeated: {listed(again)}; expected another for each "
             f"{axis}: number them, or merge these {axis}s"
         )
+    check_storable(index, f"{column}s")
     return index
 
 
@@ -149,16 +154,14 @@ def number_ids(ids: pd.Series, column: str) -> tuple[np.ndarray, pd.Index]:
     """Each row's id as a number, and the ids in the order of the numbers."""
     remedy = "every rating needs an id: fill these or drop the rows"
     refuse_rows(ids.isna().to_numpy(), ids, column, "missing id", remedy)
-    if isinstance(ids.dtype, pd.CategoricalDtype):
-        ids = ids.astype(ids.cat.categories.dtype)  # unused categories are not ids
     try:
-        try:
-            codes, unique = pd.factorize(ids, sort=True)
-        except TypeError:  # ids that cannot be compared stay in order of appearance
-            codes, unique = pd.factorize(ids)
+        plain = as_ids(ids)
+        refuse_rows(plain.isna(), ids, column, "missing id", remedy)  # NaN in a column of Arrow is not its gap
+        codes, unique = factorize(plain)
     except TypeError as error:
         raise ValueError(f"column {ids.name!r}: ids must be hashable, such as numbers, strings or tuples") from error
-    return codes.astype(np.int32), pd.Index(unique, name=column, tupleize_cols=False)
+    check_storable(unique, f"column {ids.name!r}")
+    return codes.astype(np.int32), unique.rename(column)
 
 
 def finite_ratings(values: pd.Series) -> np.ndarray:
@@ -233,31 +236,37 @@ def align_items(items: pd.DataFrame, item_ids: pd.Index, columns: Mapping[str, s
     own_name = next((column for column in items.columns if columns.get(column, column) == "item_id"), None)
     if own_name is not None:
         items = items.set_index(own_name)
-    if not items.index.is_unique:
-        repeated = listed(items.index[items.index.duplicated()].unique().tolist())
-        raise ValueError(f"items: more than one row for item {repeated}; expected one: use drop_duplicates")
-    missing = item_ids[items.index.get_indexer(item_ids) < 0]
-    if len(missing):
+    index = as_ids(items.index)
+    if again := repeated(index):
+        raise ValueError(f"items: more than one row for item {listed(again)}; expected one: use drop_duplicates")
+    row = match(index, item_ids)
+    if (row < 0).any():
+        missing = item_ids[row < 0]
         raise ValueError(
-            f"items: no row for {len(missing)} rated item(s): {listed(missing.tolist())}; index the table by "
-            "item id and add these rows, for example with items.reindex(frame[...].unique())"
+            f"items: no row for {len(missing)} rated item(s): {listed(missing.tolist())}{_types(index, missing)}; "
+            "index the table by item id and add these rows, for example with items.reindex(frame[...].unique())"
         )
-    return items.loc[item_ids].rename_axis("item_id")
+    return items.iloc[row].set_axis(item_ids)
 
 
 def lookup(known: pd.Index, ids: Iterable[Any], kind: str) -> np.ndarray:
     """Positions of ids in the index of known ids."""
     if not pd.api.types.is_list_like(ids):
         raise ValueError(f"expected a list of {kind} ids, got {ids!r}; for one {kind} pass [{ids!r}]")
-    wanted = pd.Index(list(ids), tupleize_cols=False)
     try:
-        index = known.get_indexer(wanted)
+        wanted = as_ids(ids)
+        index = match(known, wanted)
+        unknown = distinct(wanted[index < 0])
     except TypeError as error:
         raise ValueError(f"{kind} ids must be hashable, as those of {kind}_ids: numbers, strings or tuples") from error
-    unknown = wanted[index < 0].unique()
     if len(unknown):
         raise ValueError(
             f"{len(unknown)} unknown {kind} id(s): {listed(unknown.tolist())}; known ids are like "
-            f"{listed(known[:3].tolist())} ({kind}_ids). Drop them, or check their type"
+            f"{listed(known[:3].tolist())} ({kind}_ids){_types(known, unknown)}. Drop them, or check their type"
         )
     return index.astype(np.int32)
+
+
+def _types(known: pd.Index, others: pd.Index) -> str:
+    """What to say of two sorts of ids of which none can be the same."""
+    return "" if alike(known, others) else f", of the type {type_of(known)}, and these of the type {type_of(others)}"

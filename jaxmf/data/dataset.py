@@ -25,6 +25,7 @@ from jaxmf.data.checks import (
 )
 from jaxmf.data.columns import source_columns
 from jaxmf.data.extension import extension
+from jaxmf.data.ids import match
 from jaxmf.data.ratings import Ratings
 from jaxmf.data.tables import Ids, read_table
 
@@ -35,6 +36,9 @@ class Dataset:
 
     Rows of models and arrays are numbered 0 .. num_users - 1 and 0 .. num_items - 1. From id to number:
     `data.user_index(ids)`, `data.item_index(ids)`; from number to id: `data.user_ids[index]`, `data.item_ids[index]`.
+
+    An id is found by the same id of any type, and only by it: 7.0 is 7 and numpy.uint8(7), but 2.0**53 is not 2**53 + 1,
+    True is not 1, and "7" is no number.
 
     Attributes:
       user_ids: (num_users,) ids of the users, in the order of their numbers.
@@ -77,8 +81,10 @@ class Dataset:
           A Dataset whose ids are sorted, or in order of appearance where they cannot be compared.
 
         Raises:
-          ValueError: a missing column; an empty table; a missing id; a rating that is not a finite number; a timestamp
-            that is neither a number of seconds nor a date; an item rated twice by one user; an item without metadata.
+          ValueError: a missing column; an empty table; an id that is missing or that `jaxmf.save` could not write (a
+            Period of pandas, or an object of your own: convert it, for example with astype(str)); a rating that is not
+            a finite number; a timestamp that is neither a number of seconds nor a date; an item rated twice by one
+            user; an item without metadata.
 
         Cost: time O(n log n), memory O(n).
 
@@ -320,8 +326,8 @@ class Dataset:
         if on_unknown not in ("error", "drop"):
             raise ValueError(f"align: on_unknown must be 'error' or 'drop', not {on_unknown!r}")
         if on_unknown == "drop":
-            known = self.user_ids.get_indexer(other.user_ids)[other.user] >= 0
-            known &= self.item_ids.get_indexer(other.item_ids)[other.item] >= 0
+            known = match(self.user_ids, other.user_ids)[other.user] >= 0
+            known &= match(self.item_ids, other.item_ids)[other.item] >= 0
             if not known.any():
                 raise ValueError(f"align: all {len(other)} ratings of {other.name} are of ids unknown to {self.name}")
             if not known.all():
@@ -343,7 +349,8 @@ class Dataset:
 
         Raises:
           ValueError: as `from_frame`, but a table without rows will do; no timestamp where this Dataset has them; a
-            pair that is rated already; new ids that are numbers where the known ones are strings, or the reverse.
+            pair that is rated already; new ids that the type of the known ones does not hold exactly, such as text or
+            7.5 among integers, while 7.0 is 7. Integers become wider ones where they must.
 
         Cost: O(n).
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from jaxmf.data.checks import listed, observations, refuse_rows
 from jaxmf.data.columns import source_columns
+from jaxmf.data.ids import as_ids, check_storable, distinct, joined, match, type_of
 from jaxmf.data.pairs import among, numbered
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 def extension(data: "Dataset", frame: pd.DataFrame | None, item_ids: Iterable[Any]) -> dict[str, Any]:
     """The fields of `data` with the ratings of a table, and items without ratings, behind what it has; see `extend`."""
-    unrated = pd.Index(list(item_ids), tupleize_cols=False).unique()
+    unrated = _distinct(item_ids)
     if frame is None:
         items, _ = _joined(data.item_ids, unrated)
         return {"item_ids": items, "items": _metadata(data, items)}
@@ -46,15 +47,32 @@ def extension(data: "Dataset", frame: pd.DataFrame | None, item_ids: Iterable[An
 
 def _joined(known: pd.Index, ids: pd.Index) -> tuple[pd.Index, np.ndarray]:
     """Known ids and the new ones among `ids` behind them; the numbers, int32, of `ids`."""
-    number = known.get_indexer(ids)
+    number = match(known, ids)
     new = ids[number < 0]
-    if len(new) and {pd.api.types.infer_dtype(each) for each in (known, new)} == {"integer", "string"}:
+    both = joined(known, new)
+    if both is None:
         raise ValueError(
             f"column {known.name!r}: new ids are like {listed(new[:3].tolist())}, known ones like "
-            f"{listed(known[:3].tolist())}: convert them to the same type"
+            f"{listed(known[:3].tolist())}, and the type {type_of(known)} does not hold {type_of(new)}: convert them "
+            "to the same type"
         )
-    number[number < 0] = np.arange(len(known), len(known) + len(new))
-    return (known.append(new.rename(known.name)) if len(new) else known), number.astype(np.int32)
+    number[number < 0] = np.arange(len(known), len(both))
+    return both, number.astype(np.int32)
+
+
+def _distinct(item_ids: Iterable[Any]) -> pd.Index:
+    """The ids of items without ratings, each once, in the order given."""
+    if not pd.api.types.is_list_like(item_ids):
+        raise ValueError(f"expected a list of item ids, got {item_ids!r}; for one item pass [{item_ids!r}]")
+    try:
+        ids = as_ids(item_ids)
+        if ids.isna().any():
+            raise ValueError(f"item_ids: missing id at position {listed(np.flatnonzero(ids.isna()).tolist())}: drop it")
+        ids = distinct(ids)
+    except TypeError as error:
+        raise ValueError("item_ids: ids must be hashable, such as numbers, strings or tuples") from error
+    check_storable(ids, "item_ids")
+    return ids
 
 
 def _rated(data: "Dataset", user: np.ndarray, item: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmf.data.checks import is_positive_integer, listed
 from jaxmf.data.dataset import Dataset
+from jaxmf.data.ids import same
 from jaxmf.data.ratings import Ratings
 
 _DTYPES: dict[str, Any] = {"user": jnp.integer, "item": jnp.integer, "value": jnp.floating, "weight": jnp.floating}
@@ -76,7 +77,7 @@ def as_parts(
         raise ValueError(f"{names[0]} has {sizes[0]}, {names[1]} has {sizes[1]}. {remedy}")
     if isinstance(train, Dataset) and isinstance(other, Dataset):
         for column in ("user_ids", "item_ids"):
-            if not getattr(train, column).equals(getattr(other, column)):
+            if not same(getattr(train, column), getattr(other, column)):
                 raise ValueError(f"{names[0]} and {names[1]} have as many {column}, but not the same ones. {remedy}")
     return parts
 

@@ -9,6 +9,7 @@ from scipy.sparse import csr_array
 
 from jaxmf.data.checks import listed
 from jaxmf.data.dataset import Dataset
+from jaxmf.data.ids import as_ids, match, repeated
 from jaxmf.models.features import SparseRows, as_matrix, to_device
 from jaxmf.models.model import Params, Rows
 
@@ -48,10 +49,10 @@ def _content(who: str, ids: pd.Index, features: pd.DataFrame | None, width: int,
             f"{who}: the model weighs features of the items, and there are {len(ids)} new item(s), such as "
             f"{listed(ids[:3].tolist())}: pass features=, a table indexed by item id with {width} columns"
         )
-    if not features.index.is_unique:
-        again = listed(features.index[features.index.duplicated()].unique().tolist())
-        raise ValueError(f"{who}: features has more than one row for item {again}: expected one")
-    place = features.index.get_indexer(ids)
+    index = as_ids(features.index)
+    if again := repeated(index):
+        raise ValueError(f"{who}: features has more than one row for item {listed(again)}: expected one")
+    place = match(index, ids)
     if (place < 0).any():
         raise ValueError(
             f"{who}: features has no row for {(place < 0).sum()} new item(s): {listed(ids[place < 0].tolist())}; "

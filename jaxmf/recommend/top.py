@@ -12,6 +12,7 @@ import pandas as pd
 
 from jaxmf.data.checks import listed
 from jaxmf.data.dataset import Dataset
+from jaxmf.data.ids import as_ids, distinct, factorize, match
 from jaxmf.models.model import Model, Params, Rows, Side, scores
 from jaxmf.recommend.best import Pairs, best, padded
 from jaxmf.recommend.checks import check_fitted, check_sizes
@@ -77,7 +78,7 @@ def top_n(
     item, item_ids, unknown_items = _numbers(train, "item", candidates, on_unknown)
     if candidates is not None:
         # A set, in the order of the items' numbers; unknown ones stand last, in the order of the call.
-        first = np.sort(np.unique(item_ids.factorize()[0], return_index=True)[1])
+        first = np.sort(np.unique(factorize(item_ids)[0], return_index=True)[1])
         first = first[np.argsort(item[first], kind="stable")]
         item, item_ids = item[first], item_ids[first]
     if not len(item):
@@ -123,20 +124,19 @@ def _numbers(
     if on_unknown == "error" or not pd.api.types.is_list_like(ids):
         number = find(ids)
         return number, known[number], 0
-    wanted = pd.Index(list(ids), tupleize_cols=False, name=known.name)
+    wanted = as_ids(ids).rename(known.name)
     try:
-        number = known.get_indexer(wanted)
+        number = match(known, wanted)
+        named = distinct(wanted[number < 0]).tolist()
     except TypeError:
         number = find(wanted)  # says that ids must be hashable
-    unknown = number < 0
-    count = len(wanted[unknown].unique())
+    unknown, count = number < 0, len(named)
     if not count:
         return number, known[number], 0
     what = "user" if side == "user" else "candidate"
     then = "left out" if on_unknown == "drop" else "recommended by the terms that are known"
     warnings.warn(
-        f"top_n: {count} of {len(wanted.unique())} {what}s unknown to train and {then}: "
-        f"{listed(wanted[unknown].unique().tolist())}",
+        f"top_n: {count} of {len(distinct(wanted))} {what}s unknown to train and {then}: {listed(named)}",
         stacklevel=3,
     )
     if on_unknown == "drop":

@@ -1,6 +1,7 @@
 """Tables, arrays, matrices and files on their way in; ids, parts and features of a Dataset."""
 
 from dataclasses import replace
+from datetime import timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
@@ -99,6 +100,23 @@ CASES = {
     "item-lists": (
         lambda: table(item_id=[["a"], ["b"], ["c"], ["d"]]),
         "column 'item_id': ids must be hashable, such as numbers, strings or tuples",
+    ),
+    "user-periods": (
+        lambda: table(user_id=pd.period_range("2024-01", periods=4, freq="M")),
+        r"^column 'user_id' holds a pandas\.\S*Period, which cannot be stored without pickle: convert it",
+    ),
+    "item-zones": (
+        lambda: table(item_id=pd.date_range("2024-01", periods=4, tz=timezone(timedelta(hours=1), "mine"))),
+        r"^column 'item_id' has dtype datetime64\[.*, mine\], whose time zone no name says: convert it",
+    ),
+    "item-surrogates": (
+        lambda: Dataset.from_arrays([1, 2], ["a", "\ud800"], [1, 2]),
+        "^column 'item' holds a string that is not valid Unicode",
+    ),
+    "item-complex": (lambda: table(item_id=[1j, 2, 3, 4]), r"^column 'item_id' holds a builtins\.complex, .*: convert"),
+    "item-arrow-nan": (
+        lambda: table(item_id=pd.array([0.0, 1.0, 2.0, 3.0], "double[pyarrow]") / [0, 1, 1, 1]),
+        r"^column 'item_id': missing id in 1 row\(s\), at index 'r0'; every rating needs an id",
     ),
     "time-words": (
         lambda: table(timestamp=list("abcd")),

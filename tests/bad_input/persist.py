@@ -4,6 +4,7 @@ import io
 import json
 import zipfile
 from dataclasses import replace
+from datetime import timedelta, timezone
 from pathlib import Path
 
 import jax
@@ -89,9 +90,13 @@ CASES = {
         lambda: extra(np.ma.masked_array([1.0], [True])),
         r"mine holds a numpy\.ma\.MaskedArray, .*convert",
     ),
-    "save-dates": (
-        lambda: saved(data=replace(DATA, user_ids=pd.Index([day.date() for day in DAYS]))),
-        r"data\.user_ids holds a datetime\.date, which cannot be stored without pickle: convert it",
+    "save-times": (
+        lambda: saved(data=replace(DATA, user_ids=pd.Index([day.time() for day in DAYS]))),
+        r"data\.user_ids holds a datetime\.time, which cannot be stored without pickle: convert it",
+    ),
+    "save-zone": (
+        lambda: saved(data=replace(DATA, user_ids=DAYS.tz_localize(timezone(timedelta(hours=1), "mine")))),
+        r"data\.user_ids has dtype datetime64\[.*mine\], whose time zone no name says: convert it",
     ),
     "save-periods": (
         lambda: saved(data=replace(DATA, user_ids=pd.period_range("2024-01", periods=17, freq="M"))),

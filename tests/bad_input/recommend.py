@@ -52,6 +52,20 @@ CASES = {
         "^top_n: max_memory must be a positive integer of bytes or None, not -1",
     ),
     "top-user": (partial(top, users=[3, "x"]), r"^1 unknown user id\(s\): 'x'; known ids are like 0, 1, 2"),
+    "top-text": (
+        partial(top, users=["3"]),
+        r"^1 unknown user id\(s\): '3'; known ids are like 0, 1, 2 \(user_ids\), of the type int64, and these of the "
+        r"type str\. Drop them, or check their type",
+    ),
+    "top-truth": (partial(top, candidates=[True]), r"unknown item id\(s\): True; .* int64, and these of the type bool"),
+    "top-half": (
+        partial(top, users=[3.0, 3.5]),
+        r"^1 unknown user id\(s\): 3\.5; known ids .* \(user_ids\)\.",
+    ),
+    "top-table": (
+        partial(top, users=np.zeros((2, 2), int)),
+        r"^the ids have shape \(2, 2\); expected one dimension: use \.ravel\(\)",
+    ),
     "top-one-user": (partial(top, users=3), r"^expected a list of user ids, got 3; for one user pass \[3\]"),
     "top-one-user-drop": (partial(top, users=3, on_unknown="drop"), r"^expected a list of user ids, got 3"),
     "top-unhashable": (partial(top, users=[[1]], on_unknown="drop"), "^user ids must be hashable"),
@@ -95,7 +109,12 @@ CASES = {
     ),
     "fold-type": (
         partial(fold, NEW.assign(user_id="20")),
-        "^column 'user_id': new ids are like '20', known ones like 0, 1, 2",
+        "^column 'user_id': new ids are like '20', known ones like 0, 1, 2, and the type int64 does not hold str: conv",
+    ),
+    "fold-half": (partial(fold, NEW.assign(user_id=[20.0, 20.5])), "and the type int64 does not hold float64: convert"),
+    "fold-features-missing": (
+        partial(fold, None, CONTENT, WITH_CONTENT, features=TABLE.set_axis([99, None])),
+        "^item_ids: missing id at position 1: drop it",
     ),
     "fold-no-features": (
         partial(fold, ITEM, CONTENT, WITH_CONTENT),
