@@ -37,8 +37,8 @@ class Dataset:
     Rows of models and arrays are numbered 0 .. num_users - 1 and 0 .. num_items - 1. From id to number:
     `data.user_index(ids)`, `data.item_index(ids)`; from number to id: `data.user_ids[index]`, `data.item_ids[index]`.
 
-    An id is found by the same id of any type, and only by it: 7.0 is 7 and numpy.uint8(7), but 2.0**53 is not 2**53 + 1,
-    True is not 1, and "7" is no number.
+    An id is found by the same id of any type, and only by it: 7.0 is 7 and numpy.uint8(7), but 2.0**53 is not
+    2**53 + 1, True is not 1, and "7" is no number.
 
     Attributes:
       user_ids: (num_users,) ids of the users, in the order of their numbers.
