@@ -150,9 +150,9 @@ def given_ids(ids: Iterable[Any] | None, count: int, column: str, axis: str) -> 
     return index
 
 
-def number_ids(ids: pd.Series, column: str) -> tuple[np.ndarray, pd.Index]:
-    """Each row's id as a number, and the ids in the order of the numbers."""
-    remedy = "every rating needs an id: fill these or drop the rows"
+def number_ids(ids: pd.Series, column: str, remedy: str) -> tuple[np.ndarray, pd.Index]:
+    """Each row's id as a number, and the ids in the order of the numbers; `remedy` is for rows without an id."""
+    remedy = f"every rating needs an id: {remedy}"
     refuse_rows(ids.isna().to_numpy(), ids, column, "missing id", remedy)
     try:
         plain = as_ids(ids)
@@ -164,70 +164,20 @@ def number_ids(ids: pd.Series, column: str) -> tuple[np.ndarray, pd.Index]:
     return codes.astype(np.int32), unique.rename(column)
 
 
-def finite_ratings(values: pd.Series) -> np.ndarray:
-    """Ratings as float64."""
+def finite_ratings(values: pd.Series, remedy: str = "drop these rows or correct them") -> np.ndarray:
+    """Ratings as float64; `remedy` is for rows without one."""
     inferred = values.infer_objects()
     if not pd.api.types.is_any_real_numeric_dtype(inferred.dtype):
         raise ValueError(
-            f"column {values.name!r} (rating) has dtype {values.dtype}, starting with {listed(values.head(2))}; "
+            f"column {short(values.name)} (rating) has dtype {values.dtype}, starting with {listed(values.head(2))}; "
             "expected numbers: convert it, for example with pandas.to_numeric or astype(float)"
         )
     rating = inferred.to_numpy(dtype=np.float64, na_value=np.nan)
-    remedy = "expected finite numbers (0 is a rating): drop these rows or correct them"
+    if not np.isnan(rating).any():
+        remedy = "correct these rows"  # an infinite rating is not missing
+    remedy = f"expected finite numbers (0 is a rating): {remedy}"
     refuse_rows(~np.isfinite(rating), values, "rating", "NaN or infinite rating", remedy)
     return rating
-
-
-def seconds(values: pd.Series) -> np.ndarray:
-    """Timestamps as whole seconds, int64; dates count from 1970 in UTC."""
-    inferred = values.infer_objects()
-    remedy = "expected seconds or dates in every row: drop these rows, or the column"
-    refuse_rows(inferred.isna().to_numpy(), values, "timestamp", "missing time", remedy)
-    if pd.api.types.is_datetime64_any_dtype(inferred.dtype):
-        return inferred.to_numpy("datetime64[s]").astype(np.int64)
-    if not pd.api.types.is_any_real_numeric_dtype(inferred.dtype):
-        raise ValueError(
-            f"column {values.name!r} (timestamp) has dtype {values.dtype}, starting with {listed(values.head(2))}; "
-            "expected seconds or dates: convert it, for example with pandas.to_datetime, or drop the column"
-        )
-    if pd.api.types.is_float_dtype(inferred.dtype):
-        floats = inferred.to_numpy(np.float64)
-        refuse_rows(~(np.abs(floats) < 2.0**63), values, "timestamp", "infinite time", remedy)
-        return np.floor(floats).astype(np.int64)
-    return inferred.to_numpy(np.int64)
-
-
-def refuse_duplicates(
-    labels: pd.Index, user: np.ndarray, item: np.ndarray, user_ids: pd.Index, item_ids: pd.Index, remedy: str
-) -> None:
-    """Raise if a user rated an item more than once."""
-    pair = pd.Series(user.astype(np.int64) * len(item_ids) + item)
-    repeated = pair.duplicated().to_numpy()
-    if repeated.any():
-        first = int(np.flatnonzero(repeated)[0])
-        rows = listed(labels[(pair == pair[first]).to_numpy()].tolist())
-        user_id, item_id = user_ids[user[[first]]].tolist(), item_ids[item[[first]]].tolist()
-        raise ValueError(
-            f"{repeated.sum()} row(s) repeat a (user, item) pair; the first is user {user_id[0]!r} with item "
-            f"{item_id[0]!r}, at index {rows}. Expected each pair once: {remedy}"
-        )
-
-
-def observations(columns: Mapping[str, pd.Series], remedy: str) -> dict[str, Any]:
-    """The fields of a Dataset that come from its rows, checked; `remedy` is what to do about duplicates."""
-    user, user_ids = number_ids(columns["user_id"], "user_id")
-    item, item_ids = number_ids(columns["item_id"], "item_id")
-    rating = finite_ratings(columns["rating"])
-    timestamp = seconds(columns["timestamp"]) if "timestamp" in columns else None
-    refuse_duplicates(columns["rating"].index, user, item, user_ids, item_ids, remedy)
-    return {
-        "user_ids": user_ids,
-        "item_ids": item_ids,
-        "user": user,
-        "item": item,
-        "rating": rating,
-        "timestamp": timestamp,
-    }
 
 
 def align_items(items: pd.DataFrame, item_ids: pd.Index, columns: Mapping[str, str]) -> pd.DataFrame:

@@ -20,12 +20,11 @@ from jaxmf.data.checks import (
     given_ids,
     lookup,
     matrix_entries,
-    observations,
-    refuse_duplicates,
 )
 from jaxmf.data.columns import source_columns
 from jaxmf.data.extension import extension
 from jaxmf.data.ids import match
+from jaxmf.data.observations import Duplicates, Missing, observations, refuse_duplicates
 from jaxmf.data.ratings import Ratings
 from jaxmf.data.tables import Ids, read_table
 
@@ -46,7 +45,8 @@ class Dataset:
       user: (n,) int32, number of each observation's user.
       item: (n,) int32, number of each observation's item.
       rating: (n,) float64. A rating of 0 is data.
-      timestamp: (n,) int64 seconds, or None.
+      timestamp: (n,) seconds since 1970, or None: int64 where all are whole, float64 where one has a fraction, which
+        tells today's moments apart from 0.24 microseconds on.
       items: item metadata such as title, genres and tags, one row per entry of item_ids in that order, or None.
       name: what figures and manifests call this data.
     """
@@ -67,6 +67,8 @@ class Dataset:
         columns: Mapping[str, str] | None = None,
         items: pd.DataFrame | None = None,
         name: str = "frame",
+        duplicates: Duplicates = "error",
+        missing: Missing = "error",
     ) -> "Dataset":
         """A Dataset from a DataFrame with columns user_id, item_id, rating and, if it has one, timestamp.
 
@@ -76,6 +78,11 @@ class Dataset:
           items: item metadata, with a column item_id (or its name in `columns`) or indexed by item id; rows of items
             without a rating are dropped.
           name: what figures and manifests call this data.
+          duplicates: what to do about rows of the same user and item. "error" refuses them; "last" keeps the rating of
+            the latest time, and of equal or unknown times that of the last row; "mean" and "sum" keep that of all, in
+            the row that "last" would keep. A UserWarning says how many rows went.
+          missing: what to do about rows without an id, a rating or a time. "error" refuses them; "drop" leaves them
+            out, and a UserWarning says how many.
 
         Returns:
           A Dataset whose ids are sorted, or in order of appearance where they cannot be compared.
@@ -83,8 +90,8 @@ class Dataset:
         Raises:
           ValueError: a missing column; an empty table; an id that is missing or that `jaxmf.save` could not write (a
             Period of pandas, or an object of your own: convert it, for example with astype(str)); a rating that is not
-            a finite number; a timestamp that is neither a number of seconds nor a date; an item rated twice by one
-            user; an item without metadata.
+            a finite number; a timestamp that is neither a number of seconds nor a date (also text, as ISO 8601 writes
+            it); an item rated twice by one user; an item without metadata.
 
         Cost: time O(n log n), memory O(n).
 
@@ -97,8 +104,7 @@ class Dataset:
         if len(frame) == 0:
             raise ValueError("the table has no rows; expected one row per rating")
         named = {ours: frame[theirs] for ours, theirs in source.items()}
-        remedy = f'for example frame.drop_duplicates(["{source["user_id"]}", "{source["item_id"]}"], keep="last")'
-        checked = observations(named, remedy)
+        checked = observations(named, duplicates, missing)
         if items is not None:
             items = align_items(items, checked["item_ids"], columns or {})
         return cls(**checked, items=items, name=name)
@@ -111,6 +117,8 @@ class Dataset:
         rating: Iterable[float],
         timestamp: Iterable[Any] | None = None,
         name: str = "arrays",
+        duplicates: Duplicates = "error",
+        missing: Missing = "error",
     ) -> "Dataset":
         """A Dataset from one array, list or Series per column; a Series counts by position, not by its labels.
 
@@ -120,6 +128,7 @@ class Dataset:
           rating: (n,) finite numbers.
           timestamp: (n,) seconds or dates, or None.
           name: what figures and manifests call this data.
+          duplicates, missing: as in `from_frame`.
 
         Returns:
           The Dataset, with ids in the order that `from_frame` gives them; rows in messages count from 0.
@@ -138,7 +147,7 @@ class Dataset:
         named = {
             {"user": "user_id", "item": "item_id"}.get(argument, argument): arrays[argument] for argument in arrays
         }
-        return cls(**observations(named, "keep one rating of each"), name=name)
+        return cls(**observations(named, duplicates, missing), name=name)
 
     @classmethod
     def from_scipy(
@@ -190,6 +199,8 @@ class Dataset:
         sep: str | None = None,
         header: bool = True,
         ids: Ids = None,
+        duplicates: Duplicates = "error",
+        missing: Missing = "error",
     ) -> "Dataset":
         """A Dataset from a file of delimited text; what is not said here is as in `from_frame`.
 
@@ -205,6 +216,7 @@ class Dataset:
             `{"user_id": str}` has one of these for a column. By default a column of ids becomes integers if every one
             of them is written as Python writes an integer, and is text, character by character, if not: 007, 1e3 and NA
             are text.
+          duplicates, missing: as in `from_frame`. An empty field is missing; in numbers NA, NaN, null and None are too.
 
         Returns:
           The Dataset. Messages call rows by their lines in the file, where blank ones are not counted.
@@ -222,12 +234,8 @@ class Dataset:
         ...     Dataset.from_csv(file.name, header=False).item_ids.tolist()
         ['007']
         """
-        return _from_file(
-            Path(path),
-            columns if header else None,
-            items,
-            read_table(path, "ratings", columns, sep=sep, header=header, ids=ids),
-        )
+        frame = read_table(path, "ratings", columns, sep=sep, header=header, ids=ids)
+        return _from_file(path, frame, columns if header else None, items, duplicates, missing)
 
     @classmethod
     def from_parquet(
@@ -237,6 +245,8 @@ class Dataset:
         items: pd.DataFrame | None = None,
         *,
         ids: Ids = None,
+        duplicates: Duplicates = "error",
+        missing: Missing = "error",
     ) -> "Dataset":
         """A Dataset from a Parquet file, or a folder of them; arguments and errors as in `from_frame`.
 
@@ -244,7 +254,8 @@ class Dataset:
           path: the file, as `pandas.read_parquet` can read it; its stem becomes the name.
           columns: the file's column names, as in `{"userId": "user_id"}`.
           items: item metadata, as in `from_frame`.
-          ids: as in `from_csv`.
+          ids: as in `from_csv`, for columns of text or integers; by default they stay what they are.
+          duplicates, missing: as in `from_frame`.
 
         Returns:
           The Dataset; rows in messages are those of the table that the file holds.
@@ -256,7 +267,8 @@ class Dataset:
 
         Cost: that of `pandas.read_parquet` and `from_frame`.
         """
-        return _from_file(Path(path), columns, items, read_table(path, "ratings", columns, ids=ids, parquet=True))
+        frame = read_table(path, "ratings", columns, ids=ids, parquet=True)
+        return _from_file(path, frame, columns, items, duplicates, missing)
 
     def __len__(self) -> int:
         return len(self.rating)
@@ -371,16 +383,15 @@ class Dataset:
         digest = hashlib.sha256()
         for ids in (self.user_ids, self.item_ids):
             digest.update(repr(ids.tolist()).encode())
-        for array, dtype in ((self.user, "<i4"), (self.item, "<i4"), (self.rating, "<f8"), (self.timestamp, "<i8")):
+        time = "<f8" if self.timestamp is not None and self.timestamp.dtype.kind == "f" else "<i8"
+        for array, dtype in ((self.user, "<i4"), (self.item, "<i4"), (self.rating, "<f8"), (self.timestamp, time)):
             digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype).tobytes())
         return digest.hexdigest()[:16]
 
 
-def _from_file(
-    path: Path, columns: Mapping[Any, str] | None, items: pd.DataFrame | None, frame: pd.DataFrame
-) -> Dataset:
+def _from_file(path: str | Path, frame: pd.DataFrame, columns: Any, items: Any, *options: Any) -> Dataset:
     """A Dataset from what a file holds; what is wrong with it is a ValueError that starts with the path."""
     try:
-        return Dataset.from_frame(frame, columns, items, name=path.stem)
+        return Dataset.from_frame(frame, columns, items, Path(path).stem, *options)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.checks import listed, observations, refuse_rows
+from jaxmf.data.checks import listed, refuse_rows
 from jaxmf.data.columns import source_columns
 from jaxmf.data.ids import as_ids, check_storable, distinct, joined, match, type_of
+from jaxmf.data.observations import observations
 from jaxmf.data.pairs import among, numbered
+from jaxmf.data.times import joined_seconds
 
 if TYPE_CHECKING:
     from jaxmf.data.dataset import Dataset
@@ -30,7 +32,8 @@ def extension(data: "Dataset", frame: pd.DataFrame | None, item_ids: Iterable[An
     if len(frame) == 0:
         return extension(data, None, unrated)
     named = {ours: frame[theirs] for ours, theirs in source.items() if getattr(data, ours, "id") is not None}
-    new = observations(named, 'for example frame.drop_duplicates(["user_id", "item_id"], keep="last")')
+    remedies = 'for example frame.drop_duplicates(["user_id", "item_id"], keep="last")', "fill these or drop the rows"
+    new = observations(named, remedies=remedies)
     (users, user), (items, item) = _joined(data.user_ids, new["user_ids"]), _joined(data.item_ids, new["item_ids"])
     items, _ = _joined(items, unrated)
     user, item = user[new["user"]], item[new["item"]]
@@ -39,9 +42,9 @@ def extension(data: "Dataset", frame: pd.DataFrame | None, item_ids: Iterable[An
     problem = f"a pair that {data.name} has a rating of"
     refuse_rows(again, named["rating"], "rating", problem, "drop these rows, or the earlier ones")
     fields = {"user": user, "item": item, "rating": new["rating"]}
-    if data.timestamp is not None:
-        fields["timestamp"] = new["timestamp"]
     fields = {name: np.concatenate([getattr(data, name), column]) for name, column in fields.items()}
+    if data.timestamp is not None:
+        fields["timestamp"] = joined_seconds(data.timestamp, new["timestamp"])
     return fields | {"user_ids": users, "item_ids": items, "items": _metadata(data, items)}
 
 

@@ -58,7 +58,8 @@ def leakage(train: Dataset | Ratings, test: Dataset | Ratings) -> pd.DataFrame:
         totals = (len(test_user), len(user))
         rows += [(name, np.nan, total, np.nan, "unknown") for name, total in zip(names, totals, strict=True)]
     else:
-        last = np.full(seen.num_users, np.iinfo(np.int64).min)
+        least = np.iinfo(np.int64).min if past.dtype.kind == "i" else -np.inf
+        last = np.full(seen.num_users, least, past.dtype)
         np.maximum.at(last, user, past)
         rows += [_row(names[0], future < last[test_user], "leak"), _row(names[1], past > future.min(), "leak")]
 

@@ -73,11 +73,11 @@ CASES = {
     ),
     "rating-missing": (
         lambda: table(rating=pd.array([1, 2, None, 4], dtype="Int64")),
-        r"column 'rating': NaN or infinite rating in 1 row\(s\), at index 'r2'; .*drop these rows or correct them",
+        r"column 'rating': NaN or infinite rating in 1 row\(s\), at index 'r2'; .*: correct these rows, or leav",
     ),
     "rating-renamed": (
         lambda: Dataset.from_frame(FRAME.assign(stars=np.nan).drop(columns="rating"), {"stars": "rating"}),
-        r"column 'stars' \(rating\): NaN or infinite rating in 4 row\(s\), at index 'r0', .*: drop these rows",
+        r"column 'stars' \(rating\): NaN or infinite rating in 4 row\(s\), at index 'r0', .*: correct these rows",
     ),
     "rating-strings": (
         lambda: table(rating=["1", "2", "3", "4"]),
@@ -91,11 +91,11 @@ CASES = {
     "rating-complex": (lambda: table(rating=[1 + 1j, 1, 1, 1]), "dtype complex128, .*expected numbers: convert it"),
     "user-missing": (
         lambda: table(user_id=[1, None, 2, 3]),
-        r"column 'user_id': missing id in 1 row\(s\), at index 'r1'; every rating needs an id: fill these or drop",
+        r"column 'user_id': missing id in 1 row\(s\), at index 'r1'; every rating needs an id: correct these rows",
     ),
     "item-missing": (
         lambda: table(item_id=["a", "b", np.nan, None]),
-        r"column 'item_id': missing id in 2 row\(s\), at index 'r2', 'r3'; every rating needs an id: fill these or dro",
+        r"column 'item_id': missing id in 2 row\(s\), at index 'r2', 'r3'; every rating needs an id: correct",
     ),
     "item-lists": (
         lambda: table(item_id=[["a"], ["b"], ["c"], ["d"]]),
@@ -120,15 +120,35 @@ CASES = {
     ),
     "time-words": (
         lambda: table(timestamp=list("abcd")),
-        r"column 'timestamp' \(timestamp\) has dtype .*; expected seconds or dates: .*pandas\.to_datetime, or drop",
+        r"column 'timestamp': a date that cannot be read \('a', 'b', 'c', 'd'\) in 4 row\(s\), at index 'r0', .*; "
+        r"expected seconds since 1970 or dates such as 2024-01-31 12:00:00\.5 in every row: correct these rows, or",
     ),
     "time-nan": (
         lambda: table(timestamp=[1.0, np.nan, 2.0, 3.0]),
-        r"column 'timestamp': missing time in 1 row\(s\), at index 'r1'; expected seconds or dates in every row: drop",
+        r"column 'timestamp': missing time in 1 row\(s\), at index 'r1'; expected seconds .* with missing=.drop",
     ),
     "time-infinite": (
         lambda: table(timestamp=[1.0, 2.0, -np.inf, 3.0]),
-        r"column 'timestamp': infinite time in 1 row\(s\), at index 'r2'; expected seconds or dates in every row: drop",
+        r"column 'timestamp': infinite time in 1 row\(s\), at index 'r2'; expected seconds .*: correct these rows",
+    ),
+    "time-object": (
+        lambda: table(timestamp=[1, "2024-01-01", 3, 4]),
+        r"column 'timestamp' \(timestamp\) has dtype object, starting with 1, '2024-01-01'; expected seconds or dates: "
+        r"convert it, for example with pandas\.to_datetime, or drop the column",
+    ),
+    "time-unsigned": (
+        lambda: table(timestamp=np.array([1, 2**63, 2, 3], np.uint64)),
+        r"column 'timestamp': time beyond 64-bit integers in 1 row\(s\), at index 'r1'; expected seconds since 1970",
+    ),
+    "time-text": (
+        lambda: table(timestamp=["2024-01-31", "2024-13-01", "2024-01-31T10:00Z", "31.1.2024"]),
+        r"column 'timestamp': a date that cannot be read \('2024-13-01', '31\.1\.2024'\) in 2 row\(s\), at index 'r1'",
+    ),
+    "time-large-beside-fractions": (
+        lambda: Dataset.from_arrays([1], [1], [1], [2**60]).extend(
+            pd.DataFrame({"user_id": [2], "item_id": [1], "rating": [1], "timestamp": [0.5]})
+        ),
+        r"column timestamp: whole numbers beyond 2\*\*53 on one side and fractions on the other.*to the same unit",
     ),
     "date-missing": (
         lambda: table(timestamp=pd.to_datetime(["2020", "2021", "2022", None])),
@@ -137,7 +157,23 @@ CASES = {
     "pair-twice": (
         lambda: table(user_id=[5] * 4, item_id=list("abaa")),
         r"2 row\(s\) repeat a \(user, item\) pair; the first is user 5 with item 'a', at index 'r0', 'r2', 'r3'\. "
-        r'Expected each pair once: .*drop_duplicates\(\["user_id", "item_id"\], keep="last"\)',
+        r'Expected each pair once: keep one of each with duplicates="last"\|"mean"\|"sum"$',
+    ),
+    "duplicates-option": (
+        lambda: Dataset.from_frame(FRAME, duplicates="first"),
+        "duplicates must be one of 'error', 'last', 'mean', 'sum', not 'first'",
+    ),
+    "missing-option": (
+        lambda: Dataset.from_frame(FRAME, missing="fill"),
+        "missing must be one of 'error', 'drop', not 'fill'",
+    ),
+    "missing-everywhere": (
+        lambda: Dataset.from_frame(FRAME.assign(rating=np.nan), missing="drop"),
+        'missing="drop" leaves no row: all 4 lack an id, a rating or a time',
+    ),
+    "missing-infinite": (
+        lambda: Dataset.from_frame(FRAME.assign(rating=[1, 2, np.inf, 4]), missing="drop"),
+        r"NaN or infinite rating in 1 row\(s\), at index 'r2'; .*\(0 is a rating\): correct these rows$",
     ),
     "items-list": (
         lambda: Dataset.from_frame(FRAME, items=["a"]),
@@ -171,7 +207,7 @@ CASES = {
     ),
     "arrays-none": (
         lambda: Dataset.from_arrays([1, None], [1, 2], [1, 2]),
-        r"column 'user' \(user_id\): missing id in 1 row\(s\), at index 1; .*fill these or drop the rows",
+        r"column 'user' \(user_id\): missing id in 1 row\(s\), at index 1; .*: correct these rows, or leave them out",
     ),
     "arrays-series": (
         lambda: Dataset.from_arrays(pd.Series([1, None], index=[8, 9]), [1, 2], [1, 2]),
@@ -189,11 +225,11 @@ CASES = {
     "arrays-bool": (lambda: Dataset.from_arrays([1, 2], [1, 2], [True, False]), r"dtype bool.*astype\(float\)"),
     "arrays-time-words": (
         lambda: Dataset.from_arrays([1, 2], [1, 2], [1, 2], ["a", "b"]),
-        r"column 'timestamp'.*expected seconds or dates: .*pandas\.to_datetime",
+        r"column 'timestamp': a date that cannot be read \('a', 'b'\) in 2 row\(s\), at index 0, 1; ",
     ),
     "arrays-pair-twice": (
         lambda: Dataset.from_arrays([1, 2, 1], [5, 5, 5], [1, 2, 3]),
-        r"the first is user 1 with item 5, at index 0, 2\. Expected each pair once: keep one rating of each",
+        r"the first is user 1 with item 5, at index 0, 2\. Expected each pair once: keep one of each with ",
     ),
     "matrix-dense": (
         lambda: Dataset.from_scipy(np.eye(3)),
@@ -247,6 +283,56 @@ CASES = {
     "csv-ragged": (
         lambda: csv("user_id,item_id,rating\n1,2,3,4\n"),
         r"^mine\.csv: line 2 has 4 fields, .* the first line 3\.",
+    ),
+    "csv-sep": (
+        lambda: csv("user_id;item_id;rating\n1;2;3\n", sep=","),
+        r"^mine\.csv: missing column user_id, item_id, rating; found \['user_id;item_id;rating'\]\. With sep=\";\" the",
+    ),
+    "csv-sep-list": (lambda: csv("", sep=[",", ";"]), r'^sep must be a string such as ";", or None to find it, not '),
+    "csv-more-than-the-header": (
+        lambda: csv("user_id,item_id,rating\n1,2,3\n4,5,6,7\n"),
+        r"^mine\.csv: line 3 has 4 fields, '4', '5', '6', '7', and the first line 3\. A field that holds ',' needs "
+        r'quotes; if something else separates the columns, name it, as in sep=";"$',
+    ),
+    "csv-no-header": (
+        lambda: csv("1;2\n", header=False),
+        r"^mine\.csv: missing column rating: the first line has 2 column\(s\), '1', '2', and no names",
+    ),
+    "csv-positions": (
+        lambda: csv("1,2,3\n", header=False, columns={"userId": "user_id"}),
+        r"^mine\.csv: columns must be positions from 0 and our names where there is no header, as .*, not \{'userId'",
+    ),
+    "csv-ids": (
+        lambda: csv("", ids=float),
+        r"^ids must be str, int, or a mapping of these by user_id and item_id, not",
+    ),
+    "csv-no-integer": (
+        lambda: csv("user_id,item_id,rating\n1,2,3\nX1,2,3\n007,2,3\n", ids=int),
+        r"^mine\.csv: column 'user_id': an id that is no plain integer \('X1', '007'\) in 2 row\(s\), at line 3, 4; "
+        r"correct these rows, or keep all ids as text with ids=str$",
+    ),
+    "csv-no-number": (
+        lambda: csv("user_id;item_id;rating\n1;2;3\n2;2;4,5\n"),
+        r"^mine\.csv: column 'rating': no number \('4,5'\) in 1 row\(s\), at line 3; expected numbers such as 4",
+    ),
+    "csv-date": (
+        lambda: csv("user_id,item_id,rating,timestamp\n1,2,3,2024-01-31\n2,2,4,yesterday\n"),
+        r"^mine\.csv: column 'timestamp': a date that cannot be read \('yesterday'\) in 1 row\(s\), at line 3; ex",
+    ),
+    "csv-encoding": (
+        lambda: (
+            Path("mine.csv").write_bytes("user_id,item_id,rating\nMüller,2,3\n".encode("latin-1"))
+            and Dataset.from_csv("mine.csv")
+        ),
+        r"^mine\.csv: the file is not text in UTF-8 \(.*\): save it as CSV in UTF-8$",
+    ),
+    "csv-long": (
+        lambda: csv(f"user_id,{'x' * 10_000},rating\n{'y' * 10_000},2,3\n"),
+        r"^mine\.csv: missing column item_id; found \['user_id', 'x{56}\.\.\., 'rating'\]\. ",
+    ),
+    "csv-long-id": (
+        lambda: csv(f"user_id,item_id,rating\n{'y' * 10_000},2,3\n{'y' * 10_000},2,3\n"),
+        r"^mine\.csv: 1 row\(s\) repeat a \(user, item\) pair; the first is user 'y{56}\.\.\. with item 2, at line 2,",
     ),
     "csv-absent": (lambda: Dataset.from_csv("absent.csv"), r"absent\.csv"),
     # Ids, parts, features of a Dataset.

@@ -91,18 +91,80 @@ def test_integer_and_object_ratings_become_floats():
     ("times", "seconds"),
     [
         ([4, 3, 2, 1], [4, 3, 2, 1]),
-        ([4.0, 3.9, 2.0, -0.5], [4, 3, 2, -1]),
+        ([4.0, 3.0, 2.0, -1.0], [4, 3, 2, -1]),
+        ([4.0, 3.9, 2.0, -0.5], [4.0, 3.9, 2.0, -0.5]),
+        (np.array([4, 3, 2, 2**63 - 1], np.uint64), [4, 3, 2, 2**63 - 1]),
         (
             pd.to_datetime(["1970-01-02", "1970-01-01 00:01", "1970-01-01", "2001-09-09 01:46:40.5"], format="ISO8601"),
-            [86400, 60, 0, 10**9],
+            [86400.0, 60.0, 0.0, 10**9 + 0.5],
         ),
+        (["1970-01-02", "1970-01-01T00:01Z", "1970-01-01 02:00+02:00", "2001-09-09 01:46:40"], [86400, 60, 0, 10**9]),
+        (np.array([-1, 0, 1500, 2500], "datetime64[ms]"), [-0.001, 0.0, 1.5, 2.5]),
+        (np.array([-1, 0, 1, 10**13], "datetime64[s]"), [-1, 0, 1, 10**13]),
+        (pd.Series(pd.to_datetime([0, 1, 2, 3], unit="us")), [0.0, 1e-6, 2e-6, 3e-6]),
         (pd.to_datetime(["1970-01-01 01:00"] * 4).tz_localize("Europe/Paris"), [0] * 4),
     ],
 )
-def test_timestamps_are_whole_seconds(times, seconds):
+def test_timestamps_are_seconds_with_their_fractions(times, seconds):
     data = Dataset.from_frame(frame(timestamp=times))
-    assert data.timestamp.dtype == np.int64
+    assert data.timestamp.dtype == np.array(seconds).dtype
     assert data.timestamp.tolist() == seconds
+    assert Dataset.from_frame(data.to_frame()).fingerprint() == data.fingerprint()
+
+
+def test_times_that_a_float_cannot_tell_apart_are_counted():
+    now = pd.to_datetime([1_704_103_200_000_000_000 + k for k in (0, 1, 500, 1000)], unit="ns")
+    with pytest.warns(
+        UserWarning, match=r"^timestamp: 1 time\(s\) differ from another by less than a float64 of seconds"
+    ):
+        data = Dataset.from_frame(frame(timestamp=now))
+    assert (np.diff(data.timestamp) > 0).tolist() == [False, True, True]
+
+
+def test_times_of_further_ratings_have_fractions_too():
+    data = Dataset.from_frame(frame(timestamp=[4, 3, 2, 1]))
+    more = pd.DataFrame({"user_id": [40], "item_id": ["a"], "rating": [1.0], "timestamp": [2.5]})
+    assert data.extend(more).timestamp.tolist() == [4, 3, 2, 1, 2.5]
+    assert data.extend(more.assign(timestamp=2)).timestamp.dtype == np.int64
+
+
+REPEATED = {
+    "user_id": [1, 2, 1, 2, 1],
+    "item_id": list("abaca"),
+    "rating": [1.0, 2.0, 4.0, 3.0, 1.5],
+    "timestamp": [7, 1, 9, 1, 8],
+}
+
+
+@pytest.mark.parametrize(
+    ("duplicates", "timed", "rows"),
+    [
+        ("last", True, [(2, "b", 2.0), (1, "a", 4.0), (2, "c", 3.0)]),
+        ("last", False, [(2, "b", 2.0), (2, "c", 3.0), (1, "a", 1.5)]),
+        ("mean", True, [(2, "b", 2.0), (1, "a", 6.5 / 3), (2, "c", 3.0)]),
+        ("sum", False, [(2, "b", 2.0), (2, "c", 3.0), (1, "a", 6.5)]),
+    ],
+)
+def test_one_rating_of_each_pair_is_kept_and_the_others_are_counted(duplicates, timed, rows):
+    own = pd.DataFrame(REPEATED) if timed else pd.DataFrame(REPEATED).drop(columns="timestamp")
+    with pytest.warns(UserWarning, match=rf"^2 of 5 rows repeat a \(user, item\) pair: the .*{duplicates}.*") as said:
+        data = Dataset.from_frame(own, duplicates=duplicates)
+    assert len(said) == 1
+    assert [(u, i, pytest.approx(r)) for u, i, r in observations(data)] == rows
+    assert not timed or data.timestamp.tolist() == [1, 9, 1]
+    assert observations(Dataset.from_frame(own[1:4], duplicates=duplicates)) == observations(
+        Dataset.from_frame(own[1:4])
+    )
+
+
+def test_rows_that_lack_something_are_left_out_and_counted():
+    own = frame(user_id=pd.array([30, None, 30, 20], "Int64"), rating=[4.0, 0.0, np.nan, 5.0])
+    with pytest.warns(UserWarning, match=r"^2 of 4 rows lack an id, a rating or a time, and are left out$"):
+        data = Dataset.from_frame(own, missing="drop")
+    assert observations(data) == [(30, "b", 4.0), (20, "c", 5.0)]
+    assert data.user_ids.dtype == np.int64
+    arrays = Dataset.from_arrays([1, 2], [1, 2], [1.0, 2.0], missing="drop", duplicates="last")
+    assert len(arrays) == 2
 
 
 def test_items_are_aligned_with_item_ids():

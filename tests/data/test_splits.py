@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from jaxmf.data import Dataset, datasets, splits
+from jaxmf.evaluate import leakage
 
 
 def rows_of(data):
@@ -174,3 +175,15 @@ def test_latest_small_in_folds_and_along_time(latest_small: Dataset):
 def test_latest_small_has_the_documents_sizes(latest_small: Dataset):
     train, valid, test = splits.temporal_per_user(latest_small)
     assert (len(train), len(valid), len(test)) == (70_312, 15_102, 15_422)
+
+
+@pytest.mark.parametrize(
+    "times", [pd.to_datetime(["2024-01-01 10:00:00.9", "2024-01-01 10:00:00.1"]), [1704103200.9, 1704103200.1]]
+)
+@pytest.mark.parametrize("split", [splits.temporal, splits.temporal_per_user])
+def test_fractions_of_a_second_order_ratings(split, times):
+    data = Dataset.from_arrays([1, 1], ["late", "early"], [3.0, 4.0], times)
+    early, late = split(data, (0.5, 0.5))
+    assert [part.to_frame()["item_id"].tolist() for part in (early, late)] == [["early"], ["late"]]
+    assert set(leakage(early, late)["verdict"][1:3]) == {"ok"}
+    assert set(leakage(late, early)["verdict"][1:3]) == {"leak"}
