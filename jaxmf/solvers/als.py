@@ -22,8 +22,7 @@ _CACHED = 1 << 23  # bytes of designs that a CPU works on at once: more would le
 _AT_ONCE = 1 << 30  # and that other devices do
 _SMALL = 1 << 26  # bytes of designs that are worked on in one go after all, since that compiles twice as fast
 _REMEDY = "a larger l2, ratings on a smaller scale, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
-_TINY = 1e-30
-_LARGE = 1e30  # more than Σ w t² of any row
+_ROUNDING = 8  # times eps and the size of a system: a ridge below that part of its diagonal is lost in the sums
 
 Block = tuple[jax.Array, jax.Array, jax.Array]
 Solve = Callable[[Sequence[Block], jax.Array, jax.Array], jax.Array]
@@ -87,7 +86,8 @@ def als(
 
     Raises:
       ValueError: `tol`, `steps`, `max_memory` or `devices` is not positive, there are fewer devices, or `rule` or
-        `method` is unknown; at `check`, the model has no `design`, trains `shared` leaves, or λ or λ_b is not positive.
+        `method` is unknown; at `check`, the model has no `design`, trains `shared` leaves, or λ or λ_b is not positive
+        in the dtype of the parameters. Where they are traced, a fit without a penalty has the status `diverged`.
 
     Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D), by CG O(c · D · steps);
     memory beside the ratings: `max_memory`, and an m × m matrix for each row that is worked on. Sums are at least
@@ -111,7 +111,8 @@ def als(
     rows: Solve = solve if method == "cholesky" else partial(descend, steps=steps)
 
     def init(model: Model, params: Params, hyper: Hyper) -> jax.Array:
-        return jnp.array(jnp.inf, jax.tree.leaves(params.trained)[0].dtype)
+        dtype = jax.tree.leaves(params.trained)[0].dtype
+        return jnp.array(jnp.finfo(dtype).max, dtype)
 
     def step(
         key: jax.Array, model: Model, params: Params, state: jax.Array, problem: Problem, hyper: Hyper
@@ -151,40 +152,59 @@ def solve(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array | None = N
     """The minimizer z (D,) of Σ w (t − d·z)² + Σ ridge·z² for each of many rows, at least in float32.
 
     With X and t weighted by √w and R = diag(ridge), z = (XᵀX + R)⁻¹ Xᵀt, or, which is the same vector and cheaper for a
-    row with fewer ratings c than unknowns D, z = R⁻¹Xᵀ (X R⁻¹Xᵀ + I)⁻¹ t. Where a row has no weight, z is 0.
+    row with fewer ratings c than unknowns D, z = R⁻¹Xᵀ (X R⁻¹Xᵀ + I)⁻¹ t.
+
+    A ridge so small that rounding would hide it from the sums, as λ = 1e-6 may be in float32, leaves a matrix that is
+    positive definite on paper only. There z minimizes the same sum plus Σ (S − ridge)·(z − start)², with the least S
+    that the sums can tell from 0: the objective still never rises, and the fixed points are the same. A diagonal scale
+    would not help, as the rounding errors of Cholesky's method scale with the rows and columns. In float64 S is the
+    ridge but for λ near 1e-14 of the other side's squares.
 
     Args:
       blocks: (d, t, w) of rows that are equally long, the shorter ones first: (m, c, D), (m, c) and (m, c), 0 for
         padding.
-      ridge: (rows of all blocks, D), positive unless all weights of the row are 0.
-      start: has no say.
+      ridge: (rows of all blocks, D), positive.
+      start: (rows of all blocks, D), where the rows are; 0 if None.
 
     Returns:
       (rows of all blocks, D).
     """
     dtype = jnp.promote_types(ridge.dtype, jnp.float32)
-    R = jnp.where(ridge == 0, 1, ridge).astype(dtype)
-    dot = partial(jnp.matmul, precision="highest")
+    R, before = ridge.astype(dtype), (jnp.zeros_like(ridge) if start is None else start).astype(dtype)
+    dot, eps = partial(jnp.matmul, precision="highest"), _ROUNDING * jnp.finfo(dtype).eps
     solved: list[jax.Array] = []
     systems = []
     for design, target, weight in blocks:
         root = jnp.sqrt(weight).astype(dtype)
         X, t = root[..., None] * design.astype(dtype), root * target.astype(dtype)
-        if X.shape[1] < X.shape[2]:
+        count, size = X.shape[1:]
+        if count < size:
             first = sum(len(z) for z in solved)
-            scaled = X / R[first : first + len(X), None]
-            z = jax.vmap(_solve)(dot(scaled, X.mT) + jnp.eye(X.shape[1], dtype=dtype)[None], t)
-            solved.append(dot(z[:, None], scaled)[:, 0])
+            rows = slice(first, first + len(X))
+            scaled = X / R[rows, None]
+            K = dot(scaled, X.mT)
+            # S is `grow` times the ridge, alike for all unknowns, so that K / grow + I is the matrix.
+            grow = jnp.maximum(1, eps * count * jnp.diagonal(K, axis1=1, axis2=2).max(axis=1))[:, None]
+            center = (1 - 1 / grow) * before[rows]
+            A = K / grow[..., None] + jnp.eye(count, dtype=dtype)[None]
+            z = jax.vmap(_solve)(A, t - dot(X, center[..., None])[..., 0])
+            solved.append(center + dot(z[:, None], scaled)[:, 0] / grow)
         else:
             systems.append((dot(X.mT, X), dot(t[:, None], X)[:, 0]))
     if systems:
         A, b = (jnp.concatenate(parts) for parts in zip(*systems, strict=True))
-        solved.append(jax.vmap(_solve)(A + R[-len(b) :, None] * jnp.eye(A.shape[-1], dtype=dtype)[None], b))
+        R, before = R[-len(b) :], before[-len(b) :]
+        S = jnp.maximum(R, eps * A.shape[-1] * jnp.diagonal(A, axis1=1, axis2=2))
+        A = A + S[..., None] * jnp.eye(A.shape[-1], dtype=dtype)[None]
+        solved.append(jax.vmap(_solve)(A, b + (S - R) * before))
     return jnp.concatenate(solved).astype(ridge.dtype)
 
 
 def descend(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array, steps: int) -> jax.Array:
     """Steps of conjugate gradient from `start` towards what `solve` returns.
+
+    The unknowns are scaled to a unit diagonal of the matrix, so that the steps do not depend on the units of the
+    ratings, in which factors and biases differ.
 
     Args:
       blocks, ridge: as in `solve`.
@@ -195,7 +215,7 @@ def descend(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array, steps: 
       (rows of all blocks, D).
     """
     dtype = jnp.promote_types(ridge.dtype, jnp.float32)
-    R = jnp.where(ridge == 0, 1, ridge).astype(dtype)
+    R = ridge.astype(dtype)
     found, first = [], 0
     for design, target, weight in blocks:
         root, rows = jnp.sqrt(weight).astype(dtype), slice(first, first + len(design))
@@ -207,6 +227,7 @@ def descend(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array, steps: 
 
 def _descend(X: jax.Array, t: jax.Array, R: jax.Array, z: jax.Array, steps: int) -> jax.Array:
     dot = partial(jnp.matmul, precision="highest")
+    unit = jax.lax.rsqrt(jnp.sum(X**2, axis=1) + R)  # z = unit · y, and the steps are those of y
 
     def forward(z: jax.Array) -> jax.Array:
         return dot(X, z[..., None])[..., 0]
@@ -214,16 +235,19 @@ def _descend(X: jax.Array, t: jax.Array, R: jax.Array, z: jax.Array, steps: int)
     def back(e: jax.Array) -> jax.Array:
         return dot(e[:, None], X)[:, 0]
 
+    def ratio(a: jax.Array, b: jax.Array) -> jax.Array:
+        return (a / jnp.where(b > 0, b, 1))[:, None]
+
     def step(_: Any, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
         z, residual, direction, energy = state
-        image = back(forward(direction)) + R * direction
-        length = energy / jnp.maximum(jnp.sum(direction * image, axis=-1), _TINY)
-        z = z + length[:, None] * direction
-        residual = residual - length[:, None] * image
+        image = unit * (back(forward(unit * direction)) + R * (unit * direction))
+        length = ratio(energy, jnp.sum(direction * image, axis=-1))
+        z = z + length * (unit * direction)
+        residual = residual - length * image
         before, energy = energy, jnp.sum(residual**2, axis=-1)
-        return z, residual, residual + (energy / jnp.maximum(before, _TINY))[:, None] * direction, energy
+        return z, residual, residual + ratio(energy, before) * direction, energy
 
-    residual = back(t - forward(z)) - R * z
+    residual = unit * (back(t - forward(z)) - R * z)
     # A loop compiles twice as fast as its steps one after another, and runs as fast.
     return jax.lax.fori_loop(0, steps, step, (z, residual, residual, jnp.sum(residual**2, axis=-1)))[0]
 
@@ -278,14 +302,20 @@ def _solved(
         view, target = design(params, own, side)
         return pack(view, own.value.size).reshape(*shape, -1), target.reshape(shape), cells.weight
 
+    def minima(cells: Sequence[Ratings], ridge: jax.Array, start: jax.Array) -> jax.Array:
+        # A row is left at 0 because it has no weight, whatever its penalty.
+        weighted = jnp.concatenate([own.weight.sum(axis=1, keepdims=True) > 0 for own in cells])
+        ridge = _positive(jnp.where(weighted, ridge, 1))
+        return jnp.where(weighted, solve([block(own) for own in cells], ridge, start), 0)
+
     if most is None:
         cells, ridge, start = zip(*rows, strict=True)
-        z = solve([block(own) for own in cells], jnp.concatenate(ridge), jnp.concatenate(start))
+        z = minima(cells, jnp.concatenate(ridge), jnp.concatenate(start))
         return of_all(jnp.split(z, np.cumsum([len(own) for own in ridge])[:-1]), devices)
     found = []
     for cells, *rest in rows:
         parts = _parts((cells, *rest), max(1, most // cells.value.shape[1]))
-        z = jax.lax.map(lambda part: solve([block(part[0])], *part[1:]), parts)
+        z = jax.lax.map(lambda part: minima(part[:1], *part[1:]), parts)
         found.append(z.reshape(-1, z.shape[-1])[: len(cells.value)])
     return of_all(found, devices)
 
@@ -318,9 +348,18 @@ def _parts(rows: Any, most: int) -> Any:
     return jax.tree.map(lambda leaf: jnp.pad(leaf, padding).reshape(number, size, -1), rows)
 
 
+def _positive(ridge: jax.Array) -> jax.Array:
+    """The ridge where it is positive, NaN elsewhere, so that a fit without a penalty ends as diverged."""
+    # The root of -1, and no NaN as such: a healthy program has none for JAX_DEBUG_NANS to find.
+    return ridge * jnp.sqrt(jnp.where(ridge > 0, 1, -1).astype(ridge.dtype))
+
+
 def _solve(A: jax.Array, b: jax.Array) -> jax.Array:
-    """A⁻¹b, by the Cholesky factor L of A with b below it: its last row is L⁻¹b, one triangular solve less."""
-    corner = jnp.full((1, 1), _LARGE, A.dtype)
+    """A⁻¹b, by the Cholesky factor L of A with b below it: its last row is L⁻¹b, one triangular solve less.
+
+    The corner has no say as long as it is more than bᵀA⁻¹b, which is at most Σ w t².
+    """
+    corner = jnp.full((1, 1), float(jnp.finfo(A.dtype).max) ** 0.8, A.dtype)
     L = jax.lax.linalg.cholesky(jnp.block([[A, b[:, None]], [b[None], corner]]), symmetrize_input=False)
     # Lᵀ times (A⁻¹b, −1) is 0 but for the last number.
     right = jnp.zeros((len(L), 1), A.dtype).at[-1, 0].set(-L[-1, -1])
@@ -356,11 +395,13 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
             "move those leaves to `fixed`."
         )
     check_design(model, params)
+    dtype = jnp.result_type(*jax.tree.leaves(params.trained))
     for name, value in (("l2", hyper.l2), ("l2_bias", bias_l2(hyper))):
-        if not value > 0:
+        if not np.asarray(value, dtype) >= jnp.finfo(dtype).tiny:
+            where = f" in {dtype}" if value > 0 else ""
             raise ValueError(
-                f"als: {name} must be positive, not {value}: without a penalty a row with fewer ratings than unknowns "
-                "has no unique minimum. Use a small positive number, or a gradient solver."
+                f"als: {name} must be positive{where}, not {value}: without a penalty a row with fewer ratings than "
+                "unknowns has no unique minimum. Use a small positive number, or a gradient solver."
             )
     one_row = jax.tree.map(lambda leaf: np.ones((1, *leaf.shape[1:]), leaf.dtype), params.trained)
     for path, held in jax.tree_util.tree_leaves_with_path(_holds(model)(one_row, hyper)):

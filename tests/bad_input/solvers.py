@@ -91,6 +91,10 @@ CASES = {
         lambda: fit(solver=ALS, hyper=Hyper(l2=0.0)),
         r"^als: l2 must be positive, not 0\.0: without a penalty .*Use a small positive number, or a gradient solver",
     ),
+    "als-l2-underflow": (
+        lambda: fit(solver=ALS, hyper=Hyper(l2=1e-320)),
+        "^als: l2 must be positive in float64, not 1e",
+    ),
     "als-bias-0": (lambda: fit(solver=ALS, hyper=Hyper(l2_bias=0.0)), "^als: l2_bias must be positive, not 0.0: "),
     "als-free-leaf": (
         lambda: fit(solver=ALS, model=FREE),

@@ -222,4 +222,4 @@ def test_rows_are_solved_the_same_from_either_end(widths):
     np.testing.assert_allclose(solve(blocks, ridge), expected, rtol=1e-11)
     np.testing.assert_allclose(solve(padded, ridge), expected, rtol=1e-10)
     without = [(X, t, 0 * w) for X, t, w in blocks]
-    np.testing.assert_array_equal(solve(without, 0 * ridge), np.zeros_like(ridge))
+    np.testing.assert_array_equal(solve(without, ridge), np.zeros_like(ridge))

@@ -1,0 +1,134 @@
+"""Alternating least squares at the edges of its numbers: no penalty, no weight, other units, float32 and small λ."""
+
+from dataclasses import replace
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import HYPER, KEY, MODELS, assert_close, init, random_ratings, run
+
+from jaxmf import Dataset, Hyper, make_fit, models, prepare, solvers
+from jaxmf.recommend import fold_in
+
+METHODS = {method: solvers.als(method=method) for method in ("cholesky", "cg")}
+each_method = pytest.mark.parametrize("method", METHODS)
+
+
+@lru_cache
+def trial(method):
+    """`(λ, λ_b, ν) -> (status, objective of the last epoch, parameters)` of the pure run, which can be transformed."""
+    ratings, solver = random_ratings(folds=True), METHODS[method]
+    fit = make_fit(MODELS["biased"], solver, 2)
+    batch = prepare(solver, ratings)
+
+    def ends(l2, l2_bias, nu):
+        state, history = fit(KEY, batch, HYPER._replace(l2=l2, l2_bias=l2_bias, reg_exponent=nu))
+        return state.status, history["objective"][-1], state.params
+
+    return ends
+
+
+@each_method
+def test_a_fit_without_a_penalty_diverges(method):
+    """A member with λ ≤ 0, or λ_b ≤ 0, and no other; 0 is not taken for the penalty of a row without ratings."""
+    l2 = jnp.array([0.07, 0.0, 0.07, -0.1, 0.0, 1.0])
+    l2_bias = jnp.array([0.03, 0.03, 0.0, 0.03, 0.0, 1.0])
+    together = jax.jit(jax.vmap(trial(method)))
+    for nu in (0.0, 0.5):
+        status, objective, params = together(l2, l2_bias, jnp.full(6, nu))
+        assert status.tolist() == [0, 3, 3, 3, 3, 0]
+        ratings = random_ratings(folds=True)
+        start = init(MODELS["biased"], ratings, HYPER)
+        assert objective[5] > objective[0] * 1.05
+        assert_close(jax.tree.map(lambda leaf: leaf[1], params), start)
+
+
+def test_the_derivative_by_a_small_penalty_equals_differences():
+    value = jax.jit(jax.value_and_grad(lambda l2, l2_bias: trial("cholesky")(l2, l2_bias, 0.5)[1], argnums=(0, 1)))
+    at, step = (1e-3, 2e-3), 1e-6
+    for number, slope in enumerate(value(*at)[1]):
+        moved = [[x + sign * step * (n == number) for n, x in enumerate(at)] for sign in (1, -1)]
+        up, down = (value(*numbers)[0] for numbers in moved)
+        assert float(slope) == pytest.approx(float(up - down) / (2 * step), rel=1e-4)
+        assert abs(slope) > 1
+
+
+def rescaled(params, s):
+    """With r̂ · s: factors · √s, biases and means · s, weights and features of content · √s."""
+    power = {"bias": s, "mean": s}
+
+    def scale(path, leaf):
+        name = next(key.key for key in path if isinstance(key, jax.tree_util.DictKey))
+        return leaf * power.get(name, np.sqrt(s)) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    return jax.tree_util.tree_map_with_path(scale, params)
+
+
+@each_method
+@pytest.mark.parametrize("name", ["mf", "biased", "content"])
+def test_ratings_in_other_units_are_the_same_fit(name, method):
+    """Ratings · s with λ · s, λ_b unchanged and the start · √s: every term of the objective is s² times what it was.
+
+    λ s ‖√s p‖² = s² λ ‖p‖² and λ_b (s b)² = s² λ_b b²; a weight of content goes with λ too, and so by √s, if the
+    features do, a·x by s as all of r̂.
+    """
+    ratings, model = random_ratings(folds=True), MODELS[name]
+    params = init(model, ratings, HYPER)
+    state, history = run(model, METHODS[method], ratings, HYPER, 2, params=params)
+    for s in (1e-6, 1e3, 1e9):
+        other = replace(ratings, value=s * ratings.value)
+        found, scaled = run(
+            model, METHODS[method], other, HYPER._replace(l2=s * HYPER.l2), 2, params=rescaled(params, s)
+        )
+        assert int(found.status) == 0
+        assert_close(found.params, rescaled(state.params, s), rtol=1e-9, atol=1e-300)
+        np.testing.assert_allclose(scaled["objective"], s**2 * history["objective"], rtol=1e-9)
+    if name == "biased":
+        single = jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == float else x, (ratings, params))
+        for s in (1e-6, 1e9):
+            other = replace(single[0], value=s * single[0].value)
+            hyper = HYPER._replace(l2=s * HYPER.l2)
+            found, _ = run(model, METHODS[method], other, hyper, 2, params=rescaled(single[1], np.float32(s)))
+            assert_close(found.params, rescaled(state.params, s), rtol=1e-2, atol=s * 1e-4)
+
+
+def test_the_start_scales_with_the_root_and_new_users_too():
+    """By `init_scale`, as a user says it; and fold_in solves in the same units."""
+    s, ratings = 1e9, random_ratings()
+    columns = (np.asarray(column) for column in (ratings.user, ratings.item, ratings.value))
+    data = Dataset(pd.RangeIndex(17), pd.RangeIndex(13), *columns)
+    new = pd.DataFrame({"user_id": 99, "item_id": [0, 1, 2], "rating": [5.0, 3.0, 1.0]})
+    model = MODELS["content"]
+    params = init(model, ratings, HYPER)
+    other = init(model, replace(ratings, value=s * ratings.value), HYPER._replace(init_scale=np.sqrt(s) * 0.5))
+    item = {"content": rescaled(params.fixed.item, s)["content"]}
+    other = other._replace(fixed=other.fixed._replace(item=item))
+    assert HYPER.init_scale == 0.5
+    assert_close(other, rescaled(params, s), rtol=1e-12)
+    known, _ = fold_in(model, params, HYPER, data, new)
+    scaled = new.assign(rating=s * new["rating"])
+    found, _ = fold_in(model, other, HYPER._replace(l2=s * HYPER.l2), replace(data, rating=s * data.rating), scaled)
+    assert_close(found, rescaled(known, s), rtol=1e-9, atol=1e-300)
+
+
+@pytest.mark.parametrize(
+    ("scale", "l2", "nu"), [(1e3, 0.05, 1.0), (1e6, 0.05, 1.0), (1.0, 1e-6, 1.0), (1.0, 1e-6, 0.0)], ids=str
+)
+def test_float32_has_a_minimum_where_float64_has(scale, l2, nu):
+    """Though λ is so small beside the squares of the factors that float32 loses it in the normal equations."""
+    model, single = models.biased_mf(8), random_ratings(num_users=30, num_items=20, num_ratings=200, dtype=jnp.float32)
+    single = replace(single, value=single.value * jnp.float32(scale))
+    double = jax.tree.map(lambda x: x.astype(float) if x.dtype == jnp.float32 else x, single)
+    hyper = Hyper(l2=l2, reg_exponent=nu)
+    params = init(model, single, hyper)
+    state, history = run(model, solvers.als(), single, hyper, 8, params=params)
+    start = jax.tree.map(lambda x: x.astype(float), params)
+    _, expected = run(model, solvers.als(), double, hyper, 8, params=start)
+    objective = np.asarray(history["objective"], float)
+    assert int(state.status) == 0
+    assert (np.diff(objective) <= 1e-3 * objective[:-1]).all()
+    to_explain = float(jnp.sum((double.value - double.value.mean()) ** 2))
+    assert objective[-1] < float(expected["objective"][-1]) + 0.01 * to_explain
