@@ -287,8 +287,10 @@ def test_evaluate_without_unknown_ids(jaxmf, kept, frame, tmp_path):
     ended = jaxmf(*arguments)
     assert (ended.code, ended.out) == (2, "")
     assert "1 unknown user id(s): 777" in ended.err
+    assert ended.err.endswith(", or pass --on-unknown drop\n")
     ended = jaxmf(*arguments, "--on-unknown", "drop")
-    assert (ended.code, ended.err) == (0, "jaxmf: align: 3 of 23 ratings of other are of unknown ids and left out\n")
+    words = "3 of 23 ratings of other are of unknown ids and left out: user 777"
+    assert (ended.code, ended.err) == (0, f"jaxmf: align: {words}\n")
     assert re.search(r"biased_mf +20 ", ended.out)
 
 

@@ -27,6 +27,7 @@ from jaxmf.data.ids import match
 from jaxmf.data.observations import Duplicates, Missing, observations, refuse_duplicates
 from jaxmf.data.ratings import Ratings
 from jaxmf.data.tables import Ids, read_table
+from jaxmf.data.unknown import check_on_unknown, refusal, unknown_ids
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -335,18 +336,24 @@ class Dataset:
           ValueError: an argument of another type, an unknown id, or no rating that is left.
         """
         expect(other, Dataset, "align: other", "Dataset.from_frame makes one of a table")
-        if on_unknown not in ("error", "drop"):
-            raise ValueError(f"align: on_unknown must be 'error' or 'drop', not {on_unknown!r}")
+        choices = ("error", "drop")
+        check_on_unknown("align", on_unknown, choices)
         if on_unknown == "drop":
-            known = match(self.user_ids, other.user_ids)[other.user] >= 0
-            known &= match(self.item_ids, other.item_ids)[other.item] >= 0
+            user = match(self.user_ids, other.user_ids)[other.user]
+            item = match(self.item_ids, other.item_ids)[other.item]
+            known = (user >= 0) & (item >= 0)
             if not known.any():
                 raise ValueError(f"align: all {len(other)} ratings of {other.name} are of ids unknown to {self.name}")
             if not known.all():
+                ids = other.user_ids[other.user], other.item_ids[other.item]
+                which = unknown_ids(user=(ids[0], user < 0), item=(ids[1], item < 0))
                 dropped = f"{np.sum(~known)} of {len(other)} ratings of {other.name} are of unknown ids and left out"
-                warnings.warn(f"align: {dropped}", stacklevel=2)
+                warnings.warn(f"align: {dropped}: {which}", stacklevel=2)
             other = other.take(known)
-        user, item = self.user_index(other.user_ids[other.user]), self.item_index(other.item_ids[other.item])
+        try:
+            user, item = self.user_index(other.user_ids[other.user]), self.item_index(other.item_ids[other.item])
+        except ValueError as error:
+            raise refusal("align", error, choices) from None
         return replace(self, user=user, item=item, rating=other.rating, timestamp=other.timestamp, name=other.name)
 
     def extend(self, frame: pd.DataFrame | None, item_ids: Iterable[Any] = ()) -> "Dataset":

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxmf.data.checks import listed
+from jaxmf.data.ids import as_ids, distinct, match
 
 OnUnknown = Literal["error", "bias", "drop"]
 ON_UNKNOWN: tuple[str, ...] = get_args(OnUnknown)
@@ -22,7 +23,7 @@ def check_on_unknown(who: str, on_unknown: Any, choices: Sequence[str] = ON_UNKN
 def positions(known: pd.Index, ids: Iterable[Any], kind: str) -> np.ndarray:
     """Positions, int32, of ids in the index of known ids, -1 for those that are unknown."""
     try:
-        return known.get_indexer(pd.Index(list(ids), tupleize_cols=False)).astype(np.int32)
+        return match(known, ids).astype(np.int32)
     except TypeError as error:
         raise ValueError(f"{kind} ids must be hashable, as those of {kind}_ids: numbers, strings or tuples") from error
 
@@ -35,5 +36,5 @@ def refusal(who: str, error: ValueError, choices: Sequence[str] = ON_UNKNOWN) ->
 
 def unknown_ids(**sides: tuple[Any, np.ndarray]) -> str:
     """For a warning: which ids of each side, such as `user`, are unknown, of its ids and whether each one is."""
-    parts = ((side, pd.unique(pd.Series(list(ids), dtype=object)[unknown])) for side, (ids, unknown) in sides.items())
-    return "; ".join(f"{side} {listed(ids)}" for side, ids in parts if len(ids))
+    parts = ((side, distinct(as_ids(ids)[unknown]).tolist()) for side, (ids, unknown) in sides.items())
+    return "; ".join(f"{side} {listed(ids)}" for side, ids in parts if ids)

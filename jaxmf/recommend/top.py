@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,12 @@ import pandas as pd
 
 from jaxmf.data.checks import listed
 from jaxmf.data.dataset import Dataset
-from jaxmf.data.ids import as_ids, distinct, factorize, match
+from jaxmf.data.ids import as_ids, distinct, factorize
+from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
 from jaxmf.models.model import Model, Params, Rows, Side, scores
+from jaxmf.models.unknown import check_zeros, mean_of_unknown
 from jaxmf.recommend.best import Pairs, best, padded
 from jaxmf.recommend.checks import check_fitted, check_sizes
-
-OnUnknown = Literal["error", "bias", "drop"]
 
 
 def top_n(
@@ -55,7 +55,8 @@ def top_n(
 
     Raises:
       ValueError: an argument of another type, an unknown id, `train` over another number of users or items than the
-        model has, parameters that are not finite, or numbers out of range.
+        model has, parameters that are not finite, numbers out of range, or on_unknown="bias" for a model that
+        `jaxmf.predict` refuses for it.
 
     Cost: O(num_items · D) per user for rows of D numbers, by matrix products, and one pass over the scores; `train` is
     sorted by user in O(num_ratings). Programs are compiled by sizes rounded up to a short list, so that calls of
@@ -72,10 +73,9 @@ def top_n(
     """
     check_fitted("top_n", model, params, train)
     check_sizes("top_n", n, max_memory)
-    if on_unknown not in ("error", "bias", "drop"):
-        raise ValueError(f"top_n: on_unknown must be 'error', 'bias' or 'drop', not {on_unknown!r}")
-    user, user_ids, unknown_users = _numbers(train, "user", users, on_unknown)
-    item, item_ids, unknown_items = _numbers(train, "item", candidates, on_unknown)
+    check_on_unknown("top_n", on_unknown)
+    user, user_ids, unknown_users = _numbers(model, params, train, "user", users, on_unknown)
+    item, item_ids, unknown_items = _numbers(model, params, train, "item", candidates, on_unknown)
     if candidates is not None:
         # A set, in the order of the items' numbers; unknown ones stand last, in the order of the call.
         first = np.sort(np.unique(factorize(item_ids)[0], return_index=True)[1])
@@ -90,7 +90,7 @@ def top_n(
     shared = params.trained.shared, params.fixed.shared
     found = best(
         _score(model),
-        _users(params, user, _mean(train, params)),
+        _users(params, user, mean_of_unknown(params, train.user)),
         (catalog, *_gather(params.trained.item, params.fixed.item, catalog), *shared),
         len(user),
         len(item),
@@ -114,25 +114,29 @@ def top_n(
 
 
 def _numbers(
-    train: Dataset, side: Side, ids: Iterable[Any] | None, on_unknown: OnUnknown
+    model: Model, params: Params, train: Dataset, side: Side, ids: Iterable[Any] | None, on_unknown: OnUnknown
 ) -> tuple[np.ndarray, pd.Index, int]:
     """Numbers of ids, unknown ones that are kept being the count of rows, the ids, and how many are unknown."""
     known = train.user_ids if side == "user" else train.item_ids
     if ids is None:
         return np.arange(len(known)), known, 0
     find = train.user_index if side == "user" else train.item_index
-    if on_unknown == "error" or not pd.api.types.is_list_like(ids):
-        number = find(ids)
-        return number, known[number], 0
+    if not pd.api.types.is_list_like(ids):
+        find(ids)  # says that it takes a list
     wanted = as_ids(ids).rename(known.name)
-    try:
-        number = match(known, wanted)
-        named = distinct(wanted[number < 0]).tolist()
-    except TypeError:
-        number = find(wanted)  # says that ids must be hashable
-    unknown, count = number < 0, len(named)
-    if not count:
+    number = positions(known, wanted, side)
+    unknown = number < 0
+    if not unknown.any():
         return number, known[number], 0
+    if on_unknown == "error":
+        try:
+            find(wanted)
+        except ValueError as error:
+            raise refusal("top_n", error) from None
+    if on_unknown == "bias":
+        check_zeros("top_n", model, params, [side])
+    named = distinct(wanted[unknown]).tolist()
+    count = len(named)
     what = "user" if side == "user" else "candidate"
     then = "left out" if on_unknown == "drop" else "recommended by the terms that are known"
     warnings.warn(
@@ -179,11 +183,6 @@ def _users(params: Params, user: np.ndarray, mean: float) -> Callable[[np.ndarra
         return number, trained, fixed
 
     return rows
-
-
-def _mean(train: Dataset, params: Params) -> float:
-    """The mean rating, which stands for the mean of an unknown user."""
-    return float(train.rating.mean()) if "mean" in params.fixed.user else 0.0
 
 
 @jax.jit

@@ -51,16 +51,16 @@ CASES = {
         partial(top, max_memory=-1),
         "^top_n: max_memory must be a positive integer of bytes or None, not -1",
     ),
-    "top-user": (partial(top, users=[3, "x"]), r"^1 unknown user id\(s\): 'x'; known ids are like 0, 1, 2"),
+    "top-user": (partial(top, users=[3, "x"]), r"^top_n: 1 unknown user id\(s\): 'x'; known ids are like 0, 1, 2"),
     "top-text": (
         partial(top, users=["3"]),
-        r"^1 unknown user id\(s\): '3'; known ids are like 0, 1, 2 \(user_ids\), of the type int64, and these of the "
-        r"type str\. Drop them, or check their type",
+        r"^top_n: 1 unknown user id\(s\): '3'; known ids are like 0, 1, 2 \(user_ids\), of the type int64, and these "
+        r"of the type str\. Drop them, or check their type",
     ),
     "top-truth": (partial(top, candidates=[True]), r"unknown item id\(s\): True; .* int64, and these of the type bool"),
     "top-half": (
         partial(top, users=[3.0, 3.5]),
-        r"^1 unknown user id\(s\): 3\.5; known ids .* \(user_ids\)\.",
+        r"^top_n: 1 unknown user id\(s\): 3\.5; known ids .* \(user_ids\)\.",
     ),
     "top-table": (
         partial(top, users=np.zeros((2, 2), int)),
@@ -69,7 +69,11 @@ CASES = {
     "top-one-user": (partial(top, users=3), r"^expected a list of user ids, got 3; for one user pass \[3\]"),
     "top-one-user-drop": (partial(top, users=3, on_unknown="drop"), r"^expected a list of user ids, got 3"),
     "top-unhashable": (partial(top, users=[[1]], on_unknown="drop"), "^user ids must be hashable"),
-    "top-candidate": (partial(top, candidates=[77]), r"^1 unknown item id\(s\): 77"),
+    "top-candidate": (partial(top, candidates=[77]), r"^top_n: 1 unknown item id\(s\): 77.*on_unknown='bias' or"),
+    "top-bias-of-what": (
+        partial(top, params=AGED, users=[1, 99], on_unknown="bias"),
+        r"^top_n: on_unknown='bias' is not for the model 'biased_mf': .* unknown user has for params\.fixed\.user\.age",
+    ),
     "top-no-candidates": (partial(top, candidates=[]), "^top_n: no candidates are left to choose from; name items"),
     "top-on-unknown": (
         partial(top, on_unknown="ignore"),

@@ -252,7 +252,9 @@ def test_align_numbers_as_this_dataset_does():
 def test_align_leaves_unknown_ids_out_if_asked_to():
     own = Dataset.from_arrays(["b", "a", "c"], [3, 1, 2], [1.0, 2.0, 3.0], name="own")
     other = Dataset.from_arrays(["c", "b", "x", "c"], [1, 3, 1, 9], [4.0, 5.0, 1.0, 1.0], name="other")
-    with pytest.warns(UserWarning, match="^align: 2 of 4 ratings of other are of unknown ids and left out$"):
+    with pytest.warns(
+        UserWarning, match="^align: 2 of 4 ratings of other are of unknown ids and left out: user 'x'; item 9$"
+    ):
         found = own.align(other, on_unknown="drop")
     known = own.align(Dataset.from_arrays(["c", "b"], [1, 3], [4.0, 5.0], name="other"))
     assert found.fingerprint() == known.fingerprint()

@@ -196,7 +196,7 @@ def test_unknown_ids(name):
     with pytest.warns(UserWarning, match="by the terms that are known: ('new', 'newer'|'x')"):
         found = top_n(model, params, data, **asked, on_unknown="bias")
     theta = to_numpy(params)
-    mean = np.mean(data.rating) if name == "mf-user-mean" else theta["m"][0]
+    mean = theta["m"][data.user].mean() if name == "mf-user-mean" else theta["m"][0]
     scores = {
         (user, item): (theta["m"][5] if user == "u05" else mean)
         + (theta["b"][5] if user == "u05" else 0)
