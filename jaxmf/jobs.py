@@ -12,7 +12,7 @@ import pandas as pd
 from jaxmf import evaluate, models, output, recommend, verify
 from jaxmf.data import Dataset, splits
 from jaxmf.data.checks import check_clip
-from jaxmf.data.ids import match
+from jaxmf.data.ids import as_ids, distinct, match
 from jaxmf.evaluate.rankings import Protocol
 from jaxmf.locks import Claimed
 from jaxmf.models import Hyper, Model
@@ -328,7 +328,7 @@ def recommend_items(
         if "timestamp" not in new:
             data = replace(data, timestamp=None)
         params, data = recommend.update(fit.model, params, fit.hyper, data, new)
-        users = new["user_id"].unique() if users is None else users
+        users = distinct(as_ids(new["user_id"])) if users is None else users
     table = recommend.top_n(fit.model, params, data, users, n, candidates, filter_seen, on_unknown)
     for place, name in enumerate(known, 2):
         assert data.items is not None
