@@ -1,6 +1,5 @@
 """One file of arrays and a header: a zip of .npy members and a readable header.json, without pickle anywhere."""
 
-import io
 import json
 import math
 import re
@@ -20,7 +19,7 @@ import pandas as pd
 
 from jaxmf import output
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]  # of NumPy, those that were moved to the device of JAX
 
 
 def _decimal(text: str) -> Decimal:
@@ -32,9 +31,12 @@ def _decimal(text: str) -> Decimal:
 
 FORMAT, VERSION = "jaxmf.fit", 1  # of `save`; other files name their own format
 
-_HEADER = "header.json"
+HEADER = "header.json"
 _LEVEL = 1  # of deflate: faster than the default level, and ids and ratings are hardly larger
 _PLAIN = "biufcMm"  # kinds of dtype that a column stores as they are: numbers, dates, durations
+_PLAIN_DTYPE = re.compile(r"[<>|]([biufc][0-9]{1,2}|[mM]8(\[[0-9]{0,6}[a-zA-Z]{1,7}\])?)")
+_NARROW_DTYPE = re.compile(r"(bfloat|float|int|uint)[0-9]{1,2}(_[a-z0-9]{1,12})?")  # those of ml_dtypes
+_SPARSE = ("csr_array", "csr_matrix", "csc_array", "csc_matrix")
 _SAMPLE = 1 << 16  # bytes; what shrinks them by less than half, as factors do, is stored as it is
 _SPELLED: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {  # what JSON lacks, as text and back
     bytes: (bytes.hex, bytes.fromhex),
@@ -44,99 +46,34 @@ _SPELLED: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {  # w
 }
 
 
-def write(path: Path, header: dict[str, Any], arrays: Arrays, form: str = FORMAT) -> None:
-    """Write header and arrays to one file, whole or not at all. `numpy.load(path)` opens it too.
+def write(path: Path, header: dict[str, Any], arrays: Arrays, form: str = FORMAT, durable: bool = False) -> None:
+    """Write header and arrays to one file, whole or not at all, for `members.read`. `numpy.load(path)` opens it too.
 
     Args:
       path: where to; its folder is made if it is not there.
       header: JSON; format, versions, and the dtypes and shapes of the arrays are added to it.
       arrays: by name, as `put` made them.
       form: name of the format, which `read` must be given.
+      durable: as in `output.write`.
 
     Raises:
       OSError: what the file system says.
     """
     versions = {"format": form, "version": VERSION, "jaxmf": metadata.version("jaxmf")}
-    shapes = {name: " ".join(map(str, (_name(array.dtype), *array.shape))) for name, array in arrays.items()}
+    shapes = {name: " ".join(map(str, (dtype_name(array.dtype), *array.shape))) for name, array in arrays.items()}
     header = versions | header | {"arrays": shapes}
-    output.write(path, lambda temporary: _write(temporary, json.dumps(header, indent=2, ensure_ascii=False), arrays))
+    text = json.dumps(header, indent=2, ensure_ascii=False)
+    output.write(path, lambda temporary: _write(temporary, text, arrays), durable)
 
 
 def _write(path: Path, header: str, arrays: Arrays) -> None:
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(_member(_HEADER, compress=True), header.encode(), compresslevel=_LEVEL)
+        archive.writestr(_member(HEADER, compress=True), header.encode(), compresslevel=_LEVEL)
         for name, array in arrays.items():
             member = _member(f"{name}.npy", compress=_shrinks(array))
             with archive.open(member, "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array.view(_stored(array.dtype)), allow_pickle=False)
-
-
-def read(path: Path, form: str = FORMAT) -> tuple[dict[str, Any], Arrays]:
-    """What `write` wrote.
-
-    Raises:
-      FileNotFoundError: no such file.
-      ValueError: not a zip, a truncated one, somebody else's, one of a later version, or a member that is missing,
-        corrupted or of another dtype or shape than the header says.
-    """
-    with open(path, "rb") as file:
-        begins_as_zip = file.read(4) == b"PK\x03\x04"
-    try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        if begins_as_zip:
-            raise ValueError(
-                "it begins as a zip file but has no end: it is truncated. Copy it or save it anew"
-            ) from error
-        raise ValueError("it is not a zip file; expected one that jaxmf.save wrote") from error
-    with archive:
-        header = _header(archive, form)
-        try:
-            shapes = {name: shape.split() for name, shape in header["arrays"].items()}
-            expected = {name: (np.dtype(dtype), tuple(map(int, shape))) for name, (dtype, *shape) in shapes.items()}
-        except (LookupError, TypeError, AttributeError, ValueError) as error:
-            raise ValueError(f"its {_HEADER} does not list its arrays: the file was changed") from error
-        return header, {name: _array(archive, name, *what) for name, what in expected.items()}
-
-
-def _header(archive: zipfile.ZipFile, form: str) -> dict[str, Any]:
-    if _HEADER not in archive.namelist():
-        raise ValueError(f"it is a zip file without {_HEADER}; expected one that jaxmf.save wrote")
-    text = _bytes(archive, _HEADER)
-    try:
-        header = json.loads(text)
-        known, version = header["format"] == form, int(header["version"])
-    except (LookupError, TypeError, ValueError) as error:
-        raise ValueError(f"its {_HEADER} names no format; expected a file that jaxmf.save wrote") from error
-    if not known:
-        raise ValueError(f"its {_HEADER} names the format {header['format']!r}; expected {form!r}")
-    if version > VERSION:
-        raise ValueError(
-            f"it has format version {version}, written by jaxmf {header.get('jaxmf')}; this jaxmf "
-            f"{metadata.version('jaxmf')} reads up to {VERSION}: update jaxmf"
-        )
-    return header
-
-
-def _bytes(archive: zipfile.ZipFile, member: str) -> bytes:
-    try:
-        return archive.read(member)
-    except KeyError as error:
-        raise ValueError(f"its member {member} is missing: the file was changed. Copy it or save it anew") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise ValueError(f"its member {member} is corrupted ({error}). Copy it or save it anew") from error
-
-
-def _array(archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
-    raw = _bytes(archive, f"{name}.npy")
-    try:
-        array = np.lib.format.read_array(io.BytesIO(raw), allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"its member {name}.npy is no array ({error}). Save it anew") from error
-    if (array.dtype, array.shape) != (_stored(dtype), shape):
-        found, expected = f"{array.dtype}{list(array.shape)}", f"{dtype}{list(shape)}"
-        raise ValueError(f"its member {name}.npy is {found}, its header says {expected}: the file was changed")
-    return array.view(dtype)
+                rows = np.asarray(array, order="C").view(stored(array.dtype))  # row by row, whatever its order here
+                np.lib.format.write_array(file, rows, allow_pickle=False)
 
 
 def put(arrays: Arrays | None, name: str, array: Any) -> str:
@@ -145,10 +82,13 @@ def put(arrays: Arrays | None, name: str, array: Any) -> str:
     if isinstance(array, jax.Array) and jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
         raise ValueError(f"{name} has dtype {dtype}, which no file can hold: keep jax.random.key_data of a key instead")
     array = np.asarray(array)
-    if arrays is None or array.dtype.hasobject or array.dtype.names:
+    try:
+        if arrays is None or named_dtype(dtype_name(array.dtype)) != array.dtype:
+            raise ValueError("it would not come back")
+    except ValueError as error:
         raise ValueError(
             f"{name} is an array of {array.dtype}, which cannot be stored without pickle: use plain numbers"
-        )
+        ) from error
     name = re.sub(r"[^\w.-]+", "_", name)
     while name in arrays:
         name += "_"
@@ -215,7 +155,7 @@ def unpack(packed: Any, arrays: Arrays) -> Any:
         if kind == spelled.__name__:
             return read_text(content)
     match kind:
-        case "float":
+        case "float" if content in ("nan", "inf", "-inf"):
             return float(content)
         case "tuple":
             return tuple(unpack(x, arrays) for x in content)
@@ -224,27 +164,39 @@ def unpack(packed: Any, arrays: Arrays) -> Any:
         case "missing":
             return pd.NA
         case "scalar":
-            return np.dtype(packed["dtype"]).type(unpack(content, arrays))
+            return named_dtype(packed["dtype"]).type(unpack(content, arrays))
         case "jax":
-            return to_jax(arrays[content], content)
+            return to_jax(arrays, content)
         case "numpy":
-            return arrays[content]
+            return np.asarray(arrays[content])
         case "sparse":
-            import scipy.sparse
-
-            parts = tuple(arrays[part] for part in packed["parts"])
-            return getattr(scipy.sparse, content)(parts, tuple(packed["shape"]))
+            return _sparse(content, [arrays[part] for part in packed["parts"]], tuple(packed["shape"]))
     raise KeyError(kind)
 
 
-def to_jax(array: np.ndarray, name: str) -> jax.Array:
-    """The array on the default device; a ValueError, naming it, where JAX would narrow it."""
+def _sparse(name: str, parts: list[np.ndarray], shape: tuple[int, ...]) -> Any:
+    import scipy.sparse
+
+    if name not in _SPARSE:
+        raise ValueError(f"{name!r:.40} is none of {', '.join(_SPARSE)}: the file was changed")
+    matrix = getattr(scipy.sparse, name)(tuple(parts), shape)
+    matrix.check_format(full_check=True)  # indices in range, pointers that rise
+    return matrix
+
+
+def to_jax(arrays: Arrays, name: str) -> jax.Array:
+    """An array of a file on the default device; a ValueError, naming it, where JAX would narrow it.
+
+    It takes the place of that of the host, so that what several trees name is held once.
+    """
+    array = arrays[name]
     on_device = jax.numpy.asarray(array)
     if on_device.dtype != array.dtype:
         raise ValueError(
             f"{name} is {array.dtype}, which JAX makes {on_device.dtype} while its 64-bit numbers are off: load it "
             "under `with jax.enable_x64(True):`, or after jax.config.update('jax_enable_x64', True)"
         )
+    arrays[name] = on_device
     return on_device
 
 
@@ -282,12 +234,14 @@ def pack_column(values: pd.Series | pd.Index, arrays: Arrays, name: str) -> dict
 
 def unpack_column(packed: dict[str, str], arrays: Arrays) -> pd.Series:
     """The inverse of `pack_column`."""
-    dtype, values = pd.api.types.pandas_dtype(packed["dtype"]), arrays[packed["values"]]
+    dtype, values = pd.api.types.pandas_dtype(packed["dtype"]), np.asarray(arrays[packed["values"]])
     if isinstance(dtype, pd.DatetimeTZDtype):
         return pd.Series(pd.DatetimeIndex(values).tz_localize("UTC").tz_convert(dtype.tz))
-    if isinstance(dtype, np.dtype) and dtype.kind in _PLAIN:
+    if isinstance(dtype, np.dtype) and dtype.kind != "O":
+        if dtype.kind not in _PLAIN or dtype != values.dtype:
+            raise ValueError(f"a column of {dtype} is stored as {values.dtype}: the file was changed")
         return pd.Series(values)
-    return pd.Series(unpack(json.loads(values.tobytes()), {}), dtype=dtype)
+    return pd.Series(unpack(json.loads(values.tobytes().decode()), {}), dtype=dtype)
 
 
 def _named(name: str) -> Any:
@@ -316,10 +270,23 @@ def _shrinks(array: np.ndarray) -> bool:
     return len(zlib.compress(sample, _LEVEL)) < 0.5 * len(sample)
 
 
-def _stored(dtype: np.dtype) -> np.dtype:
+def stored(dtype: np.dtype) -> np.dtype:
     """What the file holds: NumPy's format has no names for bfloat16 and the like, whose bits are stored as integers."""
     return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
 
 
-def _name(dtype: np.dtype) -> str:
+def dtype_name(dtype: np.dtype) -> str:
+    """The name of a dtype in a header."""
     return dtype.name if dtype.kind == "V" else dtype.str
+
+
+def named_dtype(name: str) -> np.dtype:
+    """The dtype of that name; a ValueError unless it is one of numbers, dates or durations, each in a few bytes."""
+    if _PLAIN_DTYPE.fullmatch(name) or _NARROW_DTYPE.fullmatch(name):
+        try:
+            dtype = np.dtype(name)
+        except TypeError:
+            dtype = None
+        if dtype is not None and (dtype.kind in _PLAIN or (dtype.kind == "V" and dtype.itemsize <= 2)):
+            return dtype
+    raise ValueError(f"{name:.80} is no dtype of plain numbers")

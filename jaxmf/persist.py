@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from scipy.sparse import issparse
 
-from jaxmf import archive, models
+from jaxmf import archive, integrity, members, models
 from jaxmf.archive import Arrays
 from jaxmf.data.checks import expect
 from jaxmf.data.dataset import Dataset
@@ -22,6 +23,7 @@ from jaxmf.training.loop import cast_hyper
 
 Packed = dict[str, Any]
 
+_DTYPES = ("bfloat16", "float16", "float32", "float64")
 _OBSERVATIONS = ("user", "item", "rating", "timestamp")
 
 
@@ -49,12 +51,12 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
     expect(fit, Fit, "save: fit", "pass what fit returned, as in save(path, fit, data)")
     expect(data, Dataset, "save: data", "pass the one that knows the fit's ids, such as its training data")
     arrays: Arrays = {}
-    members: dict[int, str] = {}  # by id of the leaf: the parameters of a fit are also those of its state
+    names: dict[int, str] = {}  # by id of the leaf: the parameters of a fit are also those of its state
 
     def leaf(array: Any, name: str) -> str:
-        if id(array) not in members:
-            members[id(array)] = archive.put(arrays, name, array)
-        return members[id(array)]
+        if id(array) not in names:
+            names[id(array)] = archive.put(arrays, name, array)
+        return names[id(array)]
 
     def leaves(tree: Any, name: str) -> dict[str, str]:
         by_path = tree.leaves if isinstance(tree, Saved) else archive.by_path(tree)
@@ -84,7 +86,12 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
         "history": {name: leaf(column, f"history.{name}") for name, column in fit.history.items()},
         "data": _pack_data(data, arrays),
     }
-    archive.write(Path(path), header, arrays)
+    try:
+        integrity.check_data(data)
+        integrity.check_fit(fit, how_built(fit.model) is not None)
+    except ValueError as error:
+        raise ValueError(f"save: {error}") from error
+    archive.write(Path(path), header, arrays, durable=True)
 
 
 def load(path: str | Path, model: Model | None = None) -> tuple[Fit, Dataset]:
@@ -100,10 +107,13 @@ def load(path: str | Path, model: Model | None = None) -> tuple[Fit, Dataset]:
       solver and ratings. Until then `fit.state.solver` is `training.Saved`: the file does not know the solver.
 
     Raises:
-      FileNotFoundError: no such file.
-      ValueError: the file is truncated, corrupted, somebody else's or of a later version; the model is missing, or its
-        parameters have other names, shapes or dtypes; or there are float64 parameters while JAX's 64-bit numbers are
-        off. The message starts with the path. Nothing is returned by halves.
+      FileNotFoundError, PermissionError, IsADirectoryError: what the file system says.
+      ValueError: the file is truncated, corrupted, changed by whoever, somebody else's or of a later version; the model
+        is missing, or its parameters have other names, shapes or dtypes; or there are float64 parameters while JAX's
+        64-bit numbers are off. The message starts with the path. Nothing is returned by halves.
+
+    A file from a stranger runs no code, and takes no more memory than the arrays that it truly holds, but ids and item
+    metadata as Python objects, which may be twenty times as large as their text.
 
     Cost: O(size), and one abstract trace of the model's `init`.
     """
@@ -111,18 +121,25 @@ def load(path: str | Path, model: Model | None = None) -> tuple[Fit, Dataset]:
     if model is not None:
         check_model(model)
     try:
-        header, arrays = archive.read(path)
+        header, arrays = members.read(path)
         try:
-            return _unpack(header, arrays, model)
-        except (LookupError, TypeError, AttributeError) as error:
-            raise ValueError(f"its header is not as jaxmf.save writes it ({error!r}): the file was changed") from error
+            fit, data = _unpack(header, arrays, model)
+            integrity.check_data(data)
+            integrity.check_fit(fit, model is None)
+            return fit, data
+        except (ValueError, MemoryError):
+            raise
+        except Exception as error:  # whatever a value of another kind than ours leads to, in any library
+            raise ValueError(
+                f"its header is not as jaxmf.save writes it ({error!r:.200}): the file was changed"
+            ) from error
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
 def _unpack(header: Packed, arrays: Arrays, model: Model | None) -> tuple[Fit, Dataset]:
     def leaf(member: str) -> jax.Array:
-        return archive.to_jax(arrays[member], member)
+        return archive.to_jax(arrays, member)
 
     def leaves(packed: dict[str, str]) -> dict[str, jax.Array]:
         return {path: leaf(member) for path, member in packed.items()}
@@ -148,7 +165,7 @@ def _unpack(header: Packed, arrays: Arrays, model: Model | None) -> tuple[Fit, D
         best and Best(params[2], leaf(best["score"]), leaf(best["epoch"])),
         leaf(packed["status"]),
     )
-    history = {name: arrays[member] for name, member in header["history"].items()}
+    history = {name: np.asarray(arrays[member]) for name, member in header["history"].items()}
     fingerprints = header["fingerprints"] and Fingerprints(**header["fingerprints"])
     seconds = header["compile_seconds"]
     fit = Fit(model, params[0], hyper, state, history, header["status"], seconds, fingerprints)
@@ -168,13 +185,18 @@ def _unpack_model(packed: Packed, arrays: Arrays) -> Model:
     name = packed["constructor"]
     if name is None:
         raise ValueError(
-            f"it holds a fit of a model that jaxmf.models did not build, {packed['name']!r}, and no file holds "
+            f"it holds a fit of a model that jaxmf.models did not build, {packed['name']!r:.80}, and no file holds "
             "functions: pass the model, as jaxmf.load(path, model=...)"
         )
     constructor = getattr(models, name, None) if name in models.__all__ else None
     if constructor is None or not hasattr(constructor, "__wrapped__"):
-        raise ValueError(f"it holds a fit of models.{name}, which this jaxmf has not: update jaxmf, or pass model=")
-    return constructor(**{key: archive.unpack(value, arrays) for key, value in packed["arguments"].items()})
+        raise ValueError(
+            f"it holds a fit of models.{name!s:.40}, which this jaxmf has not: update jaxmf, or pass model="
+        )
+    arguments = {key: archive.unpack(value, arrays) for key, value in packed["arguments"].items()}
+    for matrix in filter(issparse, arguments.values()):
+        integrity.check_features(matrix, sum(array.nbytes for array in arrays.values()))
+    return constructor(**arguments)
 
 
 def _pack_data(data: Dataset, arrays: Arrays) -> Packed:
@@ -194,7 +216,7 @@ def _unpack_data(packed: Packed, arrays: Arrays) -> Dataset:
         return _unpack_index(packed[name], arrays)
 
     def observed(name: str) -> Any:
-        return None if packed[name] is None else arrays[packed[name]]
+        return None if packed[name] is None else np.asarray(arrays[packed[name]])
 
     return Dataset(
         ids("user_ids"),
@@ -251,12 +273,16 @@ def _dtype(fit: Fit, data: Dataset) -> str:
 def _shapes(model: Model, data: Dataset, hyper: Hyper, dtype: str) -> Params:
     """The parameters that the model makes for such data, as shapes."""
     index: Any = jax.ShapeDtypeStruct((len(data),), jnp.int32)
+    if dtype not in _DTYPES:
+        raise ValueError(f"its ratings are {dtype!r:.40}, expected one of {', '.join(_DTYPES)}: the file was changed")
     value: Any = jax.ShapeDtypeStruct((len(data),), jnp.dtype(dtype))
     ratings = Ratings(index, index, value, value, data.num_users, data.num_items)
     try:
         with jax.enable_x64("float64" in (dtype, jnp.zeros(0, float).dtype.name)):
             return jax.eval_shape(lambda r: model.init(jax.random.key(0), r, cast_hyper(hyper, dtype)), ratings)
-    except (LookupError, TypeError, AttributeError) as error:
+    except Exception as error:
+        if isinstance(error, ValueError | MemoryError):
+            raise
         raise ValueError(f"the model {model.name!r} cannot be initialized for these data: {error!r}") from error
 
 

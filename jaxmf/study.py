@@ -273,7 +273,7 @@ def _unfinished(out: Path, manifest: dict[str, Any]) -> dict[str, pd.DataFrame]:
         if before["finished"] or not same:
             return empty
         found = {name: pd.read_csv(out / f"{name}.csv") for name in names}
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # it is somebody else's, or was changed
         return empty
     # A run may have died between two files: keep what every file has.
     whole = set.intersection(*(set(zip(t["model"], t["solver"], strict=True)) for t in found.values()))

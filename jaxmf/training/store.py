@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
-from jaxmf import archive, output
+from jaxmf import archive, members, output
 from jaxmf.data.ratings import Ratings
 from jaxmf.locks import Claimed
 from jaxmf.training.chunks import Chunk, Result
 from jaxmf.training.fingerprints import fingerprint
-from jaxmf.training.loop import FitState
+from jaxmf.training.loop import STATUS, FitState
 
 _MANIFEST = "config.json"
 _FOLDER = "members"
@@ -58,7 +59,7 @@ def claim(
 def _manifest(path: Path, option: str) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise ValueError(f"{path} is not the manifest of a sweep: give another {option}, or delete it")
@@ -106,17 +107,22 @@ def read(folder: Path, chunk: Chunk, like: FitState) -> dict[int, Result]:
     if not path.exists():
         return {}
     try:
-        header, arrays = archive.read(path, _FORMAT)
+        header, arrays = members.read(path, _FORMAT)
         results = {}
         for member, packed in header["members"].items():
             history = {name: arrays[place] for name, place in packed["history"].items()}
             trees = _get(arrays, packed["params"], like.params), _get(arrays, packed["state"], like)
-            results[int(member)] = Result(packed["status"], packed["epoch"], history, *trees)
+            result = Result(packed["status"], packed["epoch"], history, *trees)
+            _check(result)
+            results[int(member)] = result
         if results.keys() != set(chunk.members):
             raise ValueError(f"it holds the members {[*results]}, expected {chunk.members}")
         return results
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: {error}. Delete this file, and its members are fitted again") from error
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # whatever a value of another kind than ours leads to, in any library
+        what = error if isinstance(error, ValueError) else f"its header is not as a sweep writes it ({error!r:.200})"
+        raise ValueError(f"{path}: {what}. Delete this file, and its members are fitted again") from error
 
 
 def _put(arrays: archive.Arrays, name: str, tree: Any) -> dict[str, str] | None:
@@ -129,7 +135,24 @@ def _put(arrays: archive.Arrays, name: str, tree: Any) -> dict[str, str] | None:
 def _get(arrays: archive.Arrays, places: dict[str, str] | None, like: Any) -> Any:
     if places is None:
         return None
-    return jax.tree.unflatten(jax.tree.structure(like), [arrays[places[path]] for path in archive.by_path(like)])
+    leaves = {path: arrays[places[path]] for path in archive.by_path(like)}
+    for path, leaf in archive.by_path(like).items():
+        if (leaves[path].dtype, leaves[path].shape) != (leaf.dtype, leaf.shape):
+            raise ValueError(f"it has a leaf {path} that is not {leaf.dtype}{list(leaf.shape)}, as the model makes it")
+    return jax.tree.unflatten(jax.tree.structure(like), list(leaves.values()))
+
+
+def _check(result: Result) -> None:
+    """ValueError unless a member's result is one that a sweep can go on from."""
+    status, epoch = result.status, result.epoch
+    if type(status) is not int or not 0 <= status < len(STATUS) or type(epoch) is not int or epoch < 0:
+        raise ValueError(f"it has a member of status {status!r:.20} and epoch {epoch!r:.20}")
+    if len({column.shape for column in result.history.values()}) != 1 or result.history["epoch"].ndim != 1:
+        raise ValueError("it has a history whose columns are not equally long")
+    for tree in (result.params, result.state and result.state.params):
+        for leaf in jax.tree.leaves(tree and tree.trained):
+            if not np.isfinite(leaf).all():
+                raise ValueError("it has parameters that are NaN or infinite")
 
 
 def _path(folder: Path, number: int) -> Path:

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, random_ratings
 
-from jaxmf import Dataset, Params, Rows, evaluate, fit, models, solvers, splits, sweep
+from jaxmf import Dataset, Params, Rows, archive, evaluate, fit, members, models, solvers, splits, sweep
 from jaxmf.training import chunks
 
 BIASED, ADAM, ALS = MODELS["biased"], SOLVERS["adam"], SOLVERS["als"]
@@ -287,6 +287,19 @@ def test_damaged_files_are_named(ratings, valid, tmp_path):
         sweep(KEY, BIASED, ADAM, ratings, valid, **given)
     chunk.unlink()
     sweep(KEY, BIASED, ADAM, ratings, valid, **given)
+    header, arrays = members.read(chunk, "jaxmf.sweep")
+    factors = next(name for name in arrays if name.endswith("factors_"))
+    wide, infinite = np.zeros((2, 2)), np.full_like(arrays[factors], np.inf)
+    changed = {"members": header["members"] | {"1": header["members"]["1"] | {"status": 9}}}
+    for head, change, message in (
+        (header, {factors: wide}, "a leaf .*factors.* that is not float64"),
+        (header, {factors: infinite}, "parameters that are NaN or infinite"),
+        (changed, {}, "a member of status 9"),
+        ({"members": {"1": {}}}, {}, "its header is not as a sweep writes it"),
+    ):
+        archive.write(chunk, {"members": head["members"]}, arrays | change, "jaxmf.sweep")
+        with pytest.raises(ValueError, match=rf"chunk-00001\.npz: .*{message}.*Delete this file"):
+            sweep(KEY, BIASED, ADAM, ratings, valid, **given)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match=r"config\.json is not the manifest of a sweep"):
         sweep(KEY, BIASED, ADAM, ratings, valid, **given)
