@@ -47,8 +47,9 @@ def remainders(table: pd.DataFrame) -> Figure:
     """Taylor remainders by step, a panel per leaf; thin lines have the slopes 1, 2 and 3, dotted ones are rounding.
 
     Args:
-      table: that of `jaxmf.verify.remainders`.
+      table: that of `jaxmf.verify.remainders`, of which the first probe is drawn.
     """
+    table = table[table["probe"] == table["probe"].iloc[0]]
     leaves = by(table, "leaf")
     columns = min(3, len(leaves))
     figure = panels(-(-len(leaves) // columns), columns, width=4, sharey=True)
@@ -77,8 +78,9 @@ def half_steps(table: pd.DataFrame) -> Figure:
     """ALS by half-steps: what the objective still falls, and the gradient of the block just solved and of all.
 
     Args:
-      table: that of `jaxmf.verify.half_steps`.
+      table: that of `jaxmf.verify.half_steps`, of which the given data are drawn.
     """
+    table = table[table["probe"] == "given"]
     figure = panels(1, 2)
     sweeps = np.arange(1, len(table) + 1) / 2
     for axes in figure.axes:

@@ -96,7 +96,17 @@ def float64(
         weight = _check_functions(model, *shapes((trained, fixed, observed, hyper)))
         if further is not None:
             further(Params(trained, fixed), Case(fixed, observed, weight, hyper))
-        yield trained, Case(fixed, observed, _row_weights(observed, hyper.reg_exponent), hyper)
+        yield trained, Case(fixed, observed, powers(observed, hyper), hyper)
+
+
+def check_functions(model: Model, trained: Rows, case: Case) -> None:
+    """ValueError unless each function of the model returns the shapes that it should, by tracing."""
+    _check_functions(model, *shapes((trained, case.fixed, case.ratings, case.hyper)))
+
+
+def powers(ratings: Ratings, hyper: Hyper) -> Rows:
+    """n^ν per row."""
+    return _row_weights(ratings, hyper.reg_exponent)
 
 
 def check_count(name: str, number: object) -> None:

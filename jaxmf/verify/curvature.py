@@ -29,6 +29,7 @@ from jaxmf.verify.case import (
     relative,
     report,
 )
+from jaxmf.verify.probes import Probe, probes, worst
 
 _LIMITS = {"hand_vs_autodiff": 1e-10, "autodiff_vs_central": 1e-6, "autodiff_vs_als": 1e-10, "gradient_vs_als": 1e-10}
 _STEP = 1e-4
@@ -44,7 +45,7 @@ def hessian(
 ) -> GradientReport:
     """Check the curvature: Hessian-vector products, and the blocks whose normal equations `als` solves.
 
-    For standard normal directions v in all leaves, at `params`,
+    For standard normal directions v in all leaves, at the probes of `gradients`,
 
         autodiff  jax.jvp of jax.grad L    hand  model.hvp    central  [∇L(θ+hv) − ∇L(θ−hv)] / 2h
 
@@ -53,13 +54,15 @@ def hessian(
     2(Σ w d dᵀ + R) is the Hessian itself: its product with the side's part of v is compared too.
 
     Args:
-      model, params, ratings, hyper, num_directions, seed: as in `gradients`.
+      model, params, ratings, hyper, seed: as in `gradients`.
+      num_directions: random directions at `given`, one at the other probes.
 
     Returns:
-      a GradientReport with one row per leaf: `leaf`, `directions`, the errors of the worst direction
+      a GradientReport with one row per leaf: `leaf`, `directions`, the errors of the worst direction and probe
       `hand_vs_autodiff` (missing without `model.hvp`), `autodiff_vs_central`, `autodiff_vs_als` and `gradient_vs_als`
       (missing for a model without `design`, or with `shared` leaves), relative to the largest element of the leaf or,
-      for the gradient, of the summed magnitudes, `dtype` and the verdict `passed`.
+      for the gradient, of the summed magnitudes, `dtype`, `failed`, the probes at which the leaf is wrong, and the
+      verdict `passed`.
 
     Raises:
       ValueError: as `gradients`.
@@ -78,29 +81,40 @@ def hessian(
             check_design(model, params)
 
     with float64(model, params, ratings, hyper, check) as (trained, case):
-        sides = _sides(model, trained)
-        slope, product = autodiff(bare(model)), hvp(bare(model))
-        _, gradient, scale = slope(trained, case)
-        errors: dict[str, dict[str, list[float]]] = {leaf: {name: [] for name in _LIMITS} for leaf in names(trained)}
-        for _ in range(num_directions):
-            v = everywhere(trained, random)
-            automatic = product(trained, v, case)
-            there, back = (slope(moved(trained, v, step), case)[1] for step in (_STEP, -_STEP))
-            central = jax.tree.map(lambda a, b: (a - b) / (2 * _STEP), there, back)
-            _note(errors, "autodiff_vs_central", automatic, central)
-            if (hand := hvp_by_hand(model, trained, case, v)) is not None:
-                _note(errors, "hand_vs_autodiff", automatic, hand)
-            for side in sides:
-                own = jax.tree.map(np.zeros_like, v)._replace(**{side: getattr(v, side)})
-                curved, sloped = _block(bare(model))(trained, v, case, side)
-                _note(errors, "autodiff_vs_als", _only(side, product(trained, own, case)), curved)
-                _note(errors, "gradient_vs_als", _only(side, gradient), sloped, _only(side, scale))
-    table = []
-    for leaf, columns in errors.items():
-        worst = {name: np.max(found) if found else np.nan for name, found in columns.items()}
-        passed = all(np.max(found) <= _LIMITS[name] for name, found in columns.items() if found)
-        table.append({"leaf": leaf, "directions": num_directions, **worst, "dtype": "float64", "passed": passed})
-    return report(model, pd.DataFrame(table), _LIMITS)
+        found = {
+            probe.name: _compare(model, probe, num_directions if probe.name == "given" else 1, random)
+            for probe in probes(model, trained, case, random)
+        }
+    rows = []
+    for leaf in names(trained):
+        errors, failed = worst({probe: table[leaf] for probe, table in found.items()}, _LIMITS)
+        row = {"leaf": leaf, "directions": num_directions, **errors, "dtype": "float64"}
+        rows.append(row | {"failed": failed, "passed": not failed})
+    return report(model, pd.DataFrame(rows), _LIMITS)
+
+
+def _compare(
+    model: Model, probe: Probe, num_directions: int, random: np.random.Generator
+) -> dict[str, dict[str, list[float]]]:
+    """The errors at one probe, of every leaf."""
+    _, trained, case = probe
+    slope, product = autodiff(bare(model)), hvp(bare(model))
+    _, gradient, scale = slope(trained, case)
+    errors: dict[str, dict[str, list[float]]] = {leaf: {name: [] for name in _LIMITS} for leaf in names(trained)}
+    for _ in range(num_directions):
+        v = everywhere(trained, random)
+        automatic = product(trained, v, case)
+        there, back = (slope(moved(trained, v, step), case)[1] for step in (_STEP, -_STEP))
+        central = jax.tree.map(lambda a, b: (a - b) / (2 * _STEP), there, back)
+        _note(errors, "autodiff_vs_central", automatic, central)
+        if (hand := hvp_by_hand(model, trained, case, v)) is not None:
+            _note(errors, "hand_vs_autodiff", automatic, hand)
+        for side in _sides(model, trained):
+            own = jax.tree.map(np.zeros_like, v)._replace(**{side: getattr(v, side)})
+            curved, sloped = _block(bare(model))(trained, v, case, side)
+            _note(errors, "autodiff_vs_als", _only(side, product(trained, own, case)), curved)
+            _note(errors, "gradient_vs_als", _only(side, gradient), sloped, _only(side, scale))
+    return errors
 
 
 def _sides(model: Model, trained: Rows) -> tuple[Side, ...]:

@@ -1,4 +1,4 @@
-"""Gradient verification: five independent derivatives of one objective, leaf by leaf, in float64."""
+"""Gradient verification: five independent derivatives of one objective, leaf by leaf, at points that hide nothing."""
 
 from functools import lru_cache
 from typing import Any
@@ -26,11 +26,13 @@ from jaxmf.verify.case import (
     magnitude,
     moved,
     names,
-    perturbed,
+    powers,
     relative,
     report,
+    shapes,
     terms,
 )
+from jaxmf.verify.probes import Probe, of_columns, probes, worst
 
 # Rounding of float64 sums; truncation and cancellation too, for differences.
 LIMITS = {
@@ -39,7 +41,10 @@ LIMITS = {
     "jvp_vs_vjp": 1e-13,
     "autodiff_vs_central": 1e-6,
     "hand_vs_central": 1e-6,
+    # Rounding of float32 sums of up to _SUMMED terms; half precision is a hundred times as far off.
+    "float32_vs_float64": 1e-4,
 }
+_SUMMED = 4096
 _STEP = 1e-4  # of a central difference, for directions of unit scale per coordinate
 
 
@@ -53,8 +58,8 @@ def gradients(
 ) -> GradientReport:
     """Check a model's gradient: autodiff, the hand-derived formula, forward mode and central differences must agree.
 
-    For every trained leaf and direction v, at the given parameters and at a perturbed point, with L = Σ_j t_j the
-    objective's terms (one per observation, and the penalty) and J their Jacobian,
+    For every trained leaf and direction v, with L = Σ_j t_j the objective's terms (one per observation, and the
+    penalty) and J their Jacobian,
 
         autodiff  ⟨jax.grad L, v⟩    hand     ⟨model.gradient, v⟩
         jvp       Σ_j (Jv)_j         central  Σ_j [t_j(θ+hv) − t_j(θ−hv)] / 2h
@@ -63,73 +68,121 @@ def gradients(
     compared element by element, and J with its own transpose, ⟨u, Jv⟩ = ⟨Jᵀu, v⟩ for a random u (the dot-product test).
     The differences are taken term by term, so that large terms do not cancel digits.
 
+    Given data can hide a mistake: ratings of weight 1 show no gradient that ignores weights, λ_b = λ none that takes
+    the one for the other. So all this is done at several probes: `given`, all as given; `nearby`, with the parameters
+    moved at random; `weights`, with weights drawn at random, zeros among them; `numbers`, with λ, λ_b, ν and the other
+    floating numbers of `hyper` drawn; `ratings`, with other pairs, values and fixed parameters too, some pairs twice,
+    some values 0, and rows without ratings; `rank`, with ν = 0 and the columns of `factors` beyond an active rank of
+    half the width at 0. At the last two, autodiff and the hand-derived gradient are evaluated in float32 as well.
+
     Args:
       model: the model; without a hand-derived `gradient` the columns that need one are missing.
       params: where to check.
       ratings: the observations, with weights.
       hyper: λ, λ_b, ν and a user's own numbers.
-      num_directions: random directions per leaf; a leaf with no more numbers than that is checked in every coordinate.
-      seed: of the directions and the perturbation.
+      num_directions: random directions per leaf at `given` and `nearby`, one at the other probes; a leaf with no more
+        numbers than that is checked in every coordinate.
+      seed: of the directions and the probes.
 
     Returns:
       a GradientReport with one row per leaf: `leaf`, `size`, `directions` probed, the errors of the worst direction and
-      point `hand_vs_autodiff`, `autodiff_vs_jvp`, `jvp_vs_vjp`, `autodiff_vs_central` and `hand_vs_central`, `dtype`,
-      and the verdict `passed`.
+      probe `hand_vs_autodiff`, `autodiff_vs_jvp`, `jvp_vs_vjp`, `autodiff_vs_central`, `hand_vs_central` and
+      `float32_vs_float64`, `dtype` of all but the last, `failed`, the probes at which the leaf is wrong ("float32" is
+      one of them), and the verdict `passed`.
 
     Raises:
       ValueError: an argument of another type, a number out of range, parameters that are not finite, the model trains
         nothing, the ratings are over other numbers of users or items, a function of the model fails or returns another
         shape than it should, what was derived by hand lacks a leaf, or `num_directions` is not a positive integer.
 
-    Cost: five passes over the ratings per direction. Runs in float64 inside `jax.enable_x64(True)` and leaves the
-    setting as it was.
+    Cost: five passes over the ratings per direction. Runs inside `jax.enable_x64(True)` and leaves the setting as it
+    was.
 
     Reference: Griewank and Walther (2008), Evaluating derivatives, sections 3 and 15.
     """
     check_count("num_directions", num_directions)
     random = generator(seed)
     with float64(model, params, ratings, hyper) as (trained, case):
-        found = [
-            _compare(model, point, case, num_directions, random) for point in (trained, perturbed(trained, random))
-        ]
+        where = probes(model, trained, case, random)
+        found = {
+            probe.name: _compare(model, probe, num_directions if probe.name in ("given", "nearby") else 1, random)
+            for probe in where
+        }
+        # With numbers for what is None, λ_b and the rank, the probes do not show what the model makes of None.
+        if shapes(case) != shapes(where[0].case):
+            for leaf, error in zip(names(trained), _elements(model, trained, case), strict=True):
+                found["given"][leaf]["hand_vs_autodiff"] += error
+        found["float32"] = _in_single(model, where[-2:])
     rows = []
     for leaf, values in zip(names(trained), jax.tree.leaves(trained), strict=True):
-        # np.max carries NaN on, so that an error that is not a number is not lost.
-        errors = {column: np.max([point[leaf][column] for point in found]) for column in LIMITS}
-        passed = all(
-            errors[column] <= limit
-            for column, limit in LIMITS.items()
-            if model.gradient is not None or "hand" not in column
-        )
+        errors, failed = worst({probe: table[leaf] for probe, table in found.items()}, LIMITS)
         row = {"leaf": leaf, "size": values.size, "directions": min(values.size, num_directions)}
-        rows.append(row | errors | {"dtype": "float64", "passed": passed})
+        rows.append(row | errors | {"dtype": "float64", "failed": failed, "passed": not failed})
     return report(model, pd.DataFrame(rows), LIMITS)
 
 
+def _elements(model: Model, trained: Rows, case: Case) -> list[list[float]]:
+    """The error of the hand-derived gradient's worst element in every leaf, or nothing without one."""
+    _, auto, scale = jax.tree.map(np.asarray, autodiff(bare(model))(trained, case))
+    hand = by_hand(model, trained, case)
+    return [[]] * len(jax.tree.leaves(auto)) if hand is None else [[error] for error in _errors(hand, auto, scale)]
+
+
+def _errors(found: Any, expected: Any, scale: Any) -> list[float]:
+    """Of every leaf, the largest error relative to the largest summed magnitude."""
+    leaves = zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (found, expected, scale)), strict=True)
+    return [relative(np.abs(a - b).max(initial=0), s.max(initial=0)) for a, b, s in leaves]
+
+
 def _compare(
-    model: Model, trained: Rows, case: Case, num_directions: int, random: np.random.Generator
-) -> dict[str, dict[str, float]]:
-    """The errors at one point, of every leaf."""
-    pull, probe = _programs(bare(model))
+    model: Model, probe: Probe, num_directions: int, random: np.random.Generator
+) -> dict[str, dict[str, list[float]]]:
+    """The errors at one probe, of every leaf."""
+    trained, case = probe.trained, probe.case
+    pull, push = _programs(bare(model))
     cotangent = random.standard_normal(case.ratings.value.size + 1)
     _, auto, scale = jax.tree.map(np.asarray, autodiff(bare(model))(trained, case))
     pulled, hand = jax.tree.map(np.asarray, (pull(trained, case, cotangent), by_hand(model, trained, case)))
-    table = {}
-    for number, name in enumerate(names(trained)):
-        errors = {column: [np.nan if hand is None and "hand" in column else 0.0] for column in LIMITS}
-        if hand is not None:
-            a, s, h = (jax.tree.leaves(tree)[number] for tree in (auto, scale, hand))
-            errors["hand_vs_autodiff"].append(relative(np.abs(h - a).max(initial=0), s.max(initial=0)))
+    table: dict[str, dict[str, list[float]]] = {name: {column: [] for column in LIMITS} for name in names(trained)}
+    for leaf, error in zip(table, () if hand is None else _errors(hand, auto, scale), strict=hand is not None):
+        table[leaf]["hand_vs_autodiff"].append(error)
+    for name, errors in table.items():
         for v in directions(trained, name, num_directions, random):
-            jvp, jvp_size, central, weighted, weighted_size = np.asarray(probe(trained, v, case, cotangent))
+            jvp, jvp_size, central, weighted, weighted_size = np.asarray(push(trained, v, case, cotangent))
             along, other = dot(auto, v), dot(pulled, v)
             errors["autodiff_vs_jvp"].append(relative(jvp - along, jvp_size + magnitude(auto, v)))
             errors["jvp_vs_vjp"].append(relative(weighted - other, weighted_size + magnitude(pulled, v)))
             errors["autodiff_vs_central"].append(relative(along - central, jvp_size))
             if hand is not None:
                 errors["hand_vs_central"].append(relative(dot(hand, v) - central, jvp_size))
-        table[name] = {column: float(np.max(found)) for column, found in errors.items()}
     return table
+
+
+def _in_single(model: Model, where: tuple[Probe, ...]) -> dict[str, dict[str, list[float]]]:
+    """The errors in float32, as it is without `enable_x64`, of autodiff and of the hand-derived gradient."""
+    table: dict[str, dict[str, list[float]]] = {}
+    for _, trained, case in where:
+        weight = np.where(np.arange(case.ratings.value.size) < _SUMMED, case.ratings.weight, 0)
+        case = case._replace(ratings=of_columns(case.ratings, weight=weight))
+        case = case._replace(weight=powers(case.ratings, case.hyper))
+        single = jax.tree.map(_rounded, (trained, case))
+        double = jax.tree.map(lambda leaf, like: leaf.astype(np.asarray(like).dtype), single, (trained, case))
+        _, expected, scale = autodiff(bare(model))(*double)
+        with jax.enable_x64(False):
+            found = autodiff(bare(model))(*single)[1], by_hand(model, *single)
+            found = jax.tree.map(np.asarray, found)
+        for gradient in found:
+            if gradient is not None:
+                for leaf, error in zip(names(trained), _errors(gradient, expected, scale), strict=True):
+                    table.setdefault(leaf, {"float32_vs_float64": []})["float32_vs_float64"].append(error)
+    return table
+
+
+def _rounded(leaf: Any) -> np.ndarray:
+    """In the types that JAX has without `enable_x64`."""
+    array = np.asarray(leaf)
+    narrow = {"f": np.float32, "i": np.int32}.get(array.dtype.kind)
+    return array if narrow is None else array.astype(narrow)
 
 
 @lru_cache(maxsize=16)
@@ -140,7 +193,7 @@ def _programs(model: Model) -> tuple[Any, Any]:
         return jax.vjp(lambda trained: terms(model, trained, case), trained)[1](cotangent)[0]
 
     @jit
-    def probe(trained: Rows, direction: Rows, case: Case, cotangent: jax.Array) -> jax.Array:
+    def push(trained: Rows, direction: Rows, case: Case, cotangent: jax.Array) -> jax.Array:
         """Σ Jv with its summed magnitude, the central difference, and ⟨cotangent, Jv⟩ with its summed magnitude."""
 
         _, tangent = jax.jvp(lambda trained: terms(model, trained, case), (trained,), (direction,))
@@ -150,4 +203,4 @@ def _programs(model: Model) -> tuple[Any, Any]:
         sums = jnp.sum(tangent), jnp.sum(abs(tangent)), central, jnp.sum(weighted), jnp.sum(abs(weighted))
         return jnp.stack(sums)
 
-    return pull, probe
+    return pull, push

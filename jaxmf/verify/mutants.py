@@ -22,12 +22,12 @@ from jaxmf.verify.case import (
     by_hand,
     float64,
     names,
-    perturbed,
     relative,
     report,
     total,
 )
 from jaxmf.verify.gradients import LIMITS, gradients
+from jaxmf.verify.probes import probes
 from jaxmf.verify.stationarity import SOLVED, solvable, solve_side
 from jaxmf.verify.taylor import NotAnalyticError, complex_step, taylor
 
@@ -90,6 +90,44 @@ def _sign_of_mean(gradient: Gradient, params: Params, *rest: Any) -> Rows:
     return gradient(params._replace(fixed=Rows(*map(negated, params.fixed))), *rest)
 
 
+def _weights_as_a_mask(gradient: Gradient, params: Params, ratings: Ratings, *rest: Any) -> Rows:
+    return gradient(params, replace(ratings, weight=jnp.sign(ratings.weight)), *rest)
+
+
+def _zeros_missing(gradient: Gradient, params: Params, ratings: Ratings, *rest: Any) -> Rows:
+    return gradient(params, replace(ratings, weight=jnp.where(ratings.value == 0, 0, ratings.weight)), *rest)
+
+
+def _one_l2_for_all(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
+    return gradient(params, ratings, weight, hyper._replace(l2_bias=None))
+
+
+def _empty_rows_penalized(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
+    """max(n, 1)^ν for n^ν."""
+    return gradient(params, ratings, jax.tree.map(lambda w: jnp.where(w == 0, 1, w), weight), hyper)
+
+
+def _rank_forgotten(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
+    """The columns beyond the active rank are filled up with ones, not with zeros."""
+
+    def filled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        if getattr(path[-1], "key", None) != "factors" or hyper.rank is None:
+            return leaf
+        return jnp.where(jnp.broadcast_to(jnp.arange(leaf.shape[-1]) < hyper.rank, leaf.shape), leaf, 1)
+
+    trained = jax.tree_util.tree_map_with_path(filled, params.trained)
+    return gradient(params._replace(trained=trained), ratings, weight, hyper)
+
+
+def _half_precision(gradient: Gradient, *given: Any) -> Rows:
+    def halved(leaf: Any) -> Any:
+        floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+        return jnp.asarray(leaf, jnp.bfloat16) if floating else leaf
+
+    found = gradient(*jax.tree.map(halved, given))
+    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, given[0].trained)
+
+
 MISTAKES: dict[str, Callable[..., Rows]] = {
     "wrong sign": partial(_one_leaf, 0, lambda leaf: -leaf),
     "missing 2": partial(_one_leaf, -1, lambda leaf: leaf / 2),
@@ -101,6 +139,12 @@ MISTAKES: dict[str, Callable[..., Rows]] = {
     "ν ignored": _exponent_ignored,  # noqa: RUF001
     "mean for sum": _mean_for_sum,
     "wrong sign of μ": _sign_of_mean,
+    "weights as a mask": _weights_as_a_mask,
+    "zeros taken for missing": _zeros_missing,
+    "λ for λ_b": _one_l2_for_all,
+    "empty rows penalized": _empty_rows_penalized,
+    "rank filled with ones": _rank_forgotten,
+    "half precision": _half_precision,
 }
 
 
@@ -109,13 +153,15 @@ METHODS = ("elements", "differences", "taylor", "complex_step", "als", "check_gr
 
 
 def mutants(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper, seed: int = 0) -> GradientReport:
-    """Plant ten mistakes in the hand-derived gradient, one at a time, and see which methods notice.
+    """Plant mistakes in the hand-derived gradient, one at a time, and see which methods notice.
 
     The mistakes: the first leaf's sign; the factor 2 missing in the last leaf; λ, or λ_b, forgotten; users' and items'
     gradients swapped; the mask transposed, w_iu for w_ui; ratings of weight 0 counted; ν ignored, so that every row is
-    penalized alike; the fit's mean for its sum; the error taken at the wrong sign of μ. A mistake that changes nothing
-    in this model and these ratings is left out, such as λ_b without biases. Swapped tables need as many users as items,
-    padding needs weights that are 0, and ν rows of unequal counts.
+    penalized alike; the fit's mean for its sum; the error taken at the wrong sign of μ; weights taken for a mask, 0 or
+    1; ratings of 0 taken for missing; λ for λ_b; rows without weight penalized as those of one rating;
+    columns beyond the active rank that hold ones; all of it in half precision (bfloat16). A mistake that changes
+    nothing in this model at any probe of `gradients` is left out, such as λ_b without biases, or swapped tables of
+    fewer users than items.
 
     Args:
       model: a model with a hand-derived `gradient`.
@@ -179,12 +225,13 @@ def _named(passed: pd.Series) -> str:
 
 
 def _changed(model: Model, mutant: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper, seed: int) -> str:
-    """The leaves that the mistake changes, near the given point."""
+    """The leaves that the mistake changes at any probe."""
     with float64(model, params, ratings, hyper) as (trained, case):
-        trained = perturbed(trained, generator(seed))
-        _, _, scale = autodiff(bare(model))(trained, case)
-        right, wrong = (by_hand(each, trained, case) for each in (model, mutant))
-        return ", ".join(_far(right, wrong, scale, LIMITS["hand_vs_autodiff"]))
+        changed = []
+        for _, point, where in probes(model, trained, case, generator(seed)):
+            right, wrong = (by_hand(each, point, where) for each in (model, mutant))
+            changed += _far(right, wrong, autodiff(bare(model))(point, where)[2], LIMITS["hand_vs_autodiff"])
+        return ", ".join(name for name in names(trained) if name in changed)
 
 
 def _far(a: Any, b: Any, scale: Any, limit: float) -> list[str]:

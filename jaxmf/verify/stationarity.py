@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.checks import expect, is_positive
+from jaxmf.data.checks import expect, generator, is_positive
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
@@ -29,27 +29,33 @@ from jaxmf.verify.case import (
     relative,
     report,
 )
+from jaxmf.verify.probes import probes
 
 SOLVED = 1e-12  # of the summed magnitudes of the block's gradient
 _ROUNDING = 1e-12  # by which an objective may rise, of its size
 
 
 def half_steps(
-    model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper, num_sweeps: int = 5
+    model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper, num_sweeps: int = 5, seed: int = 0
 ) -> GradientReport:
     """Certify ALS step by step: the gradient of the block just solved is 0, and the objective never rises.
+
+    Data can hide a mistake here as in `gradients`, so that a sweep from each of its probes `weights` and `numbers`,
+    where weights or λ, λ_b and ν are drawn at random, follows those from `params`.
 
     Args:
       model: a model with a `design`.
       params: where to start.
       ratings, hyper: as in `gradients`; λ and λ_b positive.
-      num_sweeps: sweeps, two half-steps each.
+      num_sweeps: sweeps from `params`, two half-steps each.
+      seed: of the probes.
 
     Returns:
-      a GradientReport with one row per half-step: `sweep`, `side` that was solved, `objective` L after it, `change` of
-      L by it, `solved_gradient` and `gradient`, the norms of the solved block's gradient and of the whole one, relative
-      to those of the summed magnitudes of their two parts (fit and penalty, which cancel at a minimum), `dtype`, and
-      the verdict `passed`: solved_gradient ≤ 1e-12, and no rise of L beyond 1e-12 of its size.
+      a GradientReport with one row per half-step: `probe` ("given", "weights" or "numbers"), `sweep`, `side` that was
+      solved, `objective` L after it, `change` of L by it, `solved_gradient` and `gradient`, the norms of the solved
+      block's gradient and of the whole one, relative to those of the summed magnitudes of their two parts (fit and
+      penalty, which cancel at a minimum), `dtype`, and the verdict `passed`: solved_gradient ≤ 1e-12, and no rise of L
+      beyond 1e-12 of its size.
 
     Raises:
       ValueError: as `gradients`; the model has no `design`, λ is 0, or `num_sweeps` is no positive integer.
@@ -61,16 +67,21 @@ def half_steps(
     """
     check_count("num_sweeps", num_sweeps)
     rows: list[dict[str, Any]] = []
+    random = generator(seed)
     with float64(model, params, ratings, hyper, lambda *_: als().check(model, params, hyper)) as (trained, case):
-        layout = prepare(case.ratings)
-        before, _, _ = _gradient(model, trained, case)
-        for sweep, side in itertools.product(range(1, num_sweeps + 1), get_args(Side)):
-            trained = solve_side(bare(model), trained, case, layout, side)
-            after, gradient, scale = _gradient(model, trained, case)
-            errors = {"solved_gradient": _ratio(getattr(gradient, side), getattr(scale, side))}
-            errors["gradient"] = _ratio(gradient, scale)
-            rows.append({"sweep": sweep, "side": side, "objective": after, "change": after - before} | errors)
-            before = after
+        where = {probe.name: probe for probe in probes(model, trained, case, random)}
+        layout = prepare(where["given"].case.ratings)
+        for name, number in (("given", num_sweeps), ("weights", 1), ("numbers", 1)):
+            _, trained, case = where[name]
+            before, _, _ = _gradient(model, trained, case)
+            for sweep, side in itertools.product(range(1, number + 1), get_args(Side)):
+                trained = solve_side(bare(model), trained, case, layout, side)
+                after, gradient, scale = _gradient(model, trained, case)
+                errors = {"solved_gradient": _ratio(getattr(gradient, side), getattr(scale, side))}
+                errors["gradient"] = _ratio(gradient, scale)
+                about = {"probe": name, "sweep": sweep, "side": side}
+                rows.append(about | {"objective": after, "change": after - before} | errors)
+                before = after
     table = pd.DataFrame(rows).assign(dtype="float64")
     passed = (table["solved_gradient"] <= SOLVED) & (table["change"] <= _ROUNDING * table["objective"])
     return report(model, table.assign(passed=passed), {"solved_gradient": SOLVED})

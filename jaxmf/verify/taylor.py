@@ -1,6 +1,5 @@
 """Two more witnesses of a gradient: how Taylor remainders shrink, and a step along the imaginary axis."""
 
-import itertools
 from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any
@@ -31,12 +30,12 @@ from jaxmf.verify.case import (
     magnitude,
     moved,
     names,
-    perturbed,
     relative,
     report,
     shapes,
     terms,
 )
+from jaxmf.verify.probes import Probe, probes, worst
 
 _STEPS = 2.0 ** -np.arange(1, 31)
 _ROUNDING = 1e3  # a remainder counts if it is so many times the rounding of its terms
@@ -72,15 +71,16 @@ def taylor(
     In one leaf the built-in objectives are quadratic, and R₂ is 0.
 
     Args:
-      model, params, ratings, hyper: as in `gradients`; the point is a random one near `params`, so that no remainder
-        is 0 because the point is stationary.
-      num_directions: random directions per leaf.
-      seed: of the point and the directions.
+      model, params, ratings, hyper: as in `gradients`; the points are its probes `nearby`, where no remainder is 0
+        because the point is stationary, and `ratings`, where no data hide a mistake.
+      num_directions: random directions per leaf, half of them at either probe.
+      seed: of the probes and the directions.
 
     Returns:
       a GradientReport with one row per leaf (and `all`) and order: `leaf`, `order`, `expected` slope, the `slope`
-      measured in the log-log plane on the smallest remainders above rounding, how many `points` there were, `dtype`
-      and the verdict `passed`: no slope below the expected one by more than 0.5. Where too few remainders are above
+      measured in the log-log plane on the smallest remainders above rounding, the lower one of the two probes, how
+      many `points` there were, `dtype`, `failed`, the probes at which the slope is wrong, and the verdict `passed`: no
+      slope below the expected one by more than 0.5. Where too few remainders are above
       rounding, the polynomial is exact and the slope is missing.
 
     Raises:
@@ -92,17 +92,26 @@ def taylor(
     element programs, section 5 (the Taylor remainder convergence test).
     """
     table, rows = remainders(model, params, ratings, hyper, num_directions, seed), []
-    for (leaf, order), found in table.groupby(["leaf", "order"], sort=False):
-        step, remainder, rounding = (found[name].to_numpy() for name in ("step", "remainder", "rounding"))
-        counted = np.flatnonzero(np.isfinite(remainder) & (remainder > _ROUNDING * rounding))[-_POINTS:]
-        slope = np.nan
-        if len(counted) >= 3:
-            slope = np.polyfit(np.log(step[counted]), np.log(remainder[counted]), 1)[0]
-        rows.append({"leaf": leaf, "order": order, "expected": order + 1, "slope": slope, "points": len(counted)})
-    rates = pd.DataFrame(rows).assign(dtype="float64")
+    for (leaf, order), both in table.groupby(["leaf", "order"], sort=False):
+        known = {"leaf": leaf, "order": order, "expected": order + 1}
+        found = pd.DataFrame([_slope(one, name, order + 1) for name, one in both.groupby("probe", sort=False)])
+        failed = ", ".join(found.loc[~found["passed"], "probe"])
+        lowest = found.sort_values(["passed", "slope"], kind="stable").iloc[0]
+        known |= {"slope": lowest["slope"], "points": lowest["points"], "dtype": "float64"}
+        rows.append(known | {"failed": failed, "passed": not failed})
+    return report(model, pd.DataFrame(rows))
+
+
+def _slope(line: pd.DataFrame, probe: Any, expected: int) -> dict[str, Any]:
+    """The slope of one line of remainders, and whether it is steep enough."""
+    step, remainder, rounding = (line[name].to_numpy() for name in ("step", "remainder", "rounding"))
+    counted = np.flatnonzero(np.isfinite(remainder) & (remainder > _ROUNDING * rounding))[-_POINTS:]
+    slope = np.nan
+    if len(counted) >= 3:
+        slope = np.polyfit(np.log(step[counted]), np.log(remainder[counted]), 1)[0]
     # A large step may leave the domain of a loss; the smallest one must not.
-    finite = np.isfinite(table.loc[table["step"] == _STEPS.min(), "remainder"]).to_numpy()
-    return report(model, rates.assign(passed=finite & ~(rates["slope"] < rates["expected"] - _SLACK)))
+    passed = bool(np.isfinite(remainder[step.argmin()]) and not slope < expected - _SLACK)
+    return {"probe": probe, "slope": slope, "points": len(counted), "passed": passed}
 
 
 def remainders(
@@ -116,28 +125,39 @@ def remainders(
     """What `taylor` reads its slopes from, to be drawn; arguments and errors are its own.
 
     Returns:
-      a table with one row per leaf (and `all`), step and order: `leaf`, `step`, `order`, the `remainder`, the
-      `rounding` that it may have, and `dtype`.
+      a table with one row per probe, leaf (and `all`), step and order: `probe`, `leaf`, `step`, `order`, the
+      `remainder`, the `rounding` that it may have, and `dtype`.
     """
     check_count("num_directions", num_directions)
     random, tables = generator(seed), []
     with float64(model, params, ratings, hyper) as (trained, case):
-        trained = perturbed(trained, random)
-        differences = _differences(bare(model))
-        slope = by_hand(model, trained, case) or autodiff(bare(model))(trained, case)[1]
-        for leaf in [*names(trained), "all"]:
-            squares, roundings = np.zeros((len(_STEPS), 3)), np.zeros(len(_STEPS))
-            for _ in range(num_directions):
-                v = everywhere(trained, random) if leaf == "all" else next(directions(trained, leaf, 1, random))
-                bent = hvp_by_hand(model, trained, case, v) or hvp(bare(model))(trained, v, case)
-                changes, sizes = map(np.asarray, differences(trained, v, case, _STEPS))
-                powers = np.cumsum([0 * _STEPS, _STEPS * dot(slope, v), _STEPS**2 * dot(v, bent) / 2], axis=0)
-                squares += (changes - powers).T ** 2 / num_directions
-                sizes = sizes + _STEPS * magnitude(slope, v) + _STEPS**2 * magnitude(v, bent) / 2
-                roundings += np.finfo(float).eps * sizes / num_directions
-            own = pd.DataFrame({"leaf": leaf, "step": np.repeat(_STEPS, 3), "order": np.tile([0, 1, 2], len(_STEPS))})
-            tables.append(own.assign(remainder=np.sqrt(squares).ravel(), rounding=np.repeat(roundings, 3)))
-    return pd.concat(tables, ignore_index=True).assign(dtype="float64")
+        where = {probe.name: probe for probe in probes(model, trained, case, random)}
+        # Half of the directions each.
+        numbers = {"nearby": -(-num_directions // 2), "ratings": max(1, num_directions // 2)}
+        for name, number in numbers.items():
+            tables.append(_remainders(model, where[name], number, random).assign(probe=name))
+    table = pd.concat(tables, ignore_index=True).assign(dtype="float64")
+    return table[["probe", *table.columns.drop("probe")]]
+
+
+def _remainders(model: Model, probe: Probe, number: int, random: np.random.Generator) -> pd.DataFrame:
+    """Those at one probe, root mean squares over so many directions."""
+    _, trained, case = probe
+    differences, tables = _differences(bare(model)), []
+    slope = by_hand(model, trained, case) or autodiff(bare(model))(trained, case)[1]
+    for leaf in [*names(trained), "all"]:
+        squares, roundings = np.zeros((len(_STEPS), 3)), np.zeros(len(_STEPS))
+        for _ in range(number):
+            v = everywhere(trained, random) if leaf == "all" else next(directions(trained, leaf, 1, random))
+            bent = hvp_by_hand(model, trained, case, v) or hvp(bare(model))(trained, v, case)
+            changes, sizes = map(np.asarray, differences(trained, v, case, _STEPS))
+            powers = np.cumsum([0 * _STEPS, _STEPS * dot(slope, v), _STEPS**2 * dot(v, bent) / 2], axis=0)
+            squares += (changes - powers).T ** 2 / number
+            sizes = sizes + _STEPS * magnitude(slope, v) + _STEPS**2 * magnitude(v, bent) / 2
+            roundings += np.finfo(float).eps * sizes / number
+        own = pd.DataFrame({"leaf": leaf, "step": np.repeat(_STEPS, 3), "order": np.tile([0, 1, 2], len(_STEPS))})
+        tables.append(own.assign(remainder=np.sqrt(squares).ravel(), rounding=np.repeat(roundings, 3)))
+    return pd.concat(tables, ignore_index=True)
 
 
 def complex_step(
@@ -150,7 +170,7 @@ def complex_step(
 ) -> GradientReport:
     """Check a gradient by a step along the imaginary axis, which loses no digit: ∂L/∂v = Im L(θ + ihv) / h, h = 1e-30.
 
-    As `gradients` does, at the given parameters and at a perturbed point.
+    As `gradients` does, at the same probes.
 
     Args:
       model, params, ratings, hyper, num_directions, seed: as in `gradients`. Loss and penalty must be analytic: sums,
@@ -158,8 +178,8 @@ def complex_step(
 
     Returns:
       a GradientReport with one row per leaf: `leaf`, `size`, `directions`, the errors of the worst direction
-      and point `autodiff_vs_complex` and `hand_vs_complex` (missing without a hand-derived gradient), relative as in
-      `gradients`, `dtype` and the verdict `passed`.
+      and probe `autodiff_vs_complex` and `hand_vs_complex` (missing without a hand-derived gradient), relative as in
+      `gradients`, `dtype`, `failed`, the probes at which the leaf is wrong, and the verdict `passed`.
 
     Raises:
       ValueError: as `gradients`.
@@ -176,24 +196,34 @@ def complex_step(
         _check_analytic(bare(model), *shapes((params.trained, case)))
 
     with float64(model, params, ratings, hyper, check) as (trained, case):
-        step = _complex_difference(bare(model))
-        points = [
-            (point, autodiff(bare(model))(point, case)[1], by_hand(model, point, case))
-            for point in (trained, perturbed(trained, random))
-        ]
-        for leaf, values in zip(names(trained), jax.tree.leaves(trained), strict=True):
-            errors: dict[str, list[float]] = {name: [] for name in _LIMITS}
-            probed = list(directions(trained, leaf, num_directions, random))
-            for v, (point, auto, hand) in itertools.product(probed, points):
-                derivative, size = map(float, step(point, v, case))
-                errors["autodiff_vs_complex"].append(relative(dot(auto, v) - derivative, size))
-                if hand is not None:
-                    errors["hand_vs_complex"].append(relative(dot(hand, v) - derivative, size))
-            worst = {column: np.max(found) if found else np.nan for column, found in errors.items()}
-            rows.append({"leaf": leaf, "size": values.size, "directions": len(probed), **worst})
-    table = pd.DataFrame(rows).assign(dtype="float64")
-    known = [name for name in _LIMITS if model.gradient is not None or "hand" not in name]
-    return report(model, table.assign(passed=(table[known] <= pd.Series(_LIMITS)[known]).all(axis=1)), _LIMITS)
+        where = probes(model, trained, case, random)
+        found = {
+            probe.name: _at(model, probe, num_directions if probe.name in ("given", "nearby") else 1, random)
+            for probe in where
+        }
+    for leaf, values in zip(names(trained), jax.tree.leaves(trained), strict=True):
+        errors, failed = worst({probe: table[leaf] for probe, table in found.items()}, _LIMITS)
+        row = {"leaf": leaf, "size": values.size, "directions": min(values.size, num_directions), **errors}
+        rows.append(row | {"dtype": "float64", "failed": failed, "passed": not failed})
+    return report(model, pd.DataFrame(rows), _LIMITS)
+
+
+def _at(
+    model: Model, probe: Probe, num_directions: int, random: np.random.Generator
+) -> dict[str, dict[str, list[float]]]:
+    """The errors at one probe, of every leaf."""
+    _, point, case = probe
+    step = _complex_difference(bare(model))
+    auto, hand = autodiff(bare(model))(point, case)[1], by_hand(model, point, case)
+    table: dict[str, dict[str, list[float]]] = {}
+    for leaf in names(point):
+        errors = table[leaf] = {name: [] for name in _LIMITS}
+        for v in directions(point, leaf, num_directions, random):
+            derivative, size = map(float, step(point, v, case))
+            errors["autodiff_vs_complex"].append(relative(dot(auto, v) - derivative, size))
+            if hand is not None:
+                errors["hand_vs_complex"].append(relative(dot(hand, v) - derivative, size))
+    return table
 
 
 @lru_cache(maxsize=16)

@@ -267,7 +267,7 @@ CASES = {
     },
     **{
         f"verify-{name}-seed-{seed!r:.4}".replace("_", "-"): (partial(check, name, seed=seed), SEED)
-        for name in (*RANDOM, "mutants")
+        for name in (*RANDOM, "half_steps", "mutants")
         for seed in (KEY, -1)
     },
 }

@@ -229,19 +229,20 @@ def test_half_steps(ratings, params):
     report = verify.half_steps(BIASED, params, ratings, HYPER, num_sweeps=3)
     table = report.to_frame()
     assert report.passed
-    assert table["side"].tolist() == ["user", "item"] * 3
+    assert table["side"].tolist() == ["user", "item"] * 5
+    assert table["probe"].tolist() == ["given"] * 6 + ["weights"] * 2 + ["numbers"] * 2
     assert (table["change"] < 0).all()
     assert (table["solved_gradient"] < 1e-13).all()
     assert (table["gradient"] > 1e-3).all(), "only half of the parameters are at their minimum"
     state, _ = run(BIASED, solvers.als(), ratings, HYPER, epochs=3, params=params)
     expected = objective(BIASED, state.params, ratings, HYPER)
-    assert table["objective"].iloc[-1] == pytest.approx(float(expected), rel=1e-12)
+    assert table["objective"].iloc[5] == pytest.approx(float(expected), rel=1e-12)
 
 
 def test_a_half_step_by_the_wrong_design_is_no_minimum(ratings, params):
     wrong = BIASED._replace(design=design_of_the_wrong_mean)
     report = verify.half_steps(wrong, params, ratings, HYPER, num_sweeps=1)
-    assert failed(report, "side") == ["user", "item"]
+    assert failed(report, "side") == ["user", "item"] * 3
     assert (report.table["solved_gradient"] > 1e-3).all()
 
 
@@ -266,8 +267,11 @@ def test_where_solvers_end(ratings):
 def test_every_planted_mistake_is_caught_and_localized(ratings, params):
     report = verify.mutants(BIASED, params, ratings, HYPER)
     table = report.to_frame().set_index("mutant")
-    assert len(table) == 10
+    assert len(table) == 16
     assert report.passed
+    # `als` looks at the given data alone, and at rows that are 0 where they are empty.
+    missed = ["weights as a mask", "zeros taken for missing", "empty rows penalized", "rank filled with ones"]
+    assert table.index[table["als"] == ""].tolist() == ["wrong sign", "missing 2", *missed]
     assert (table[["elements", "differences", "complex_step"]].eq(table["leaves"], axis=0)).all(axis=None)
     assert (table.loc["wrong sign", "leaves"], table.loc["missing 2", "leaves"]) == ("user.bias", "item.factors")
     assert table.loc["forgotten λ", "leaves"] == "user.factors, item.factors"
