@@ -221,8 +221,8 @@ def in_words(here: Setting, tables: dict[str, pd.DataFrame], random: pd.DataFram
         + ", ".join(f"{name} {caught[name]} and {named[name]}" for name in verify.METHODS)
         + ". `als` solves with the right equations, so it misses what leaves a zero a zero; `check_grads` is that of "
         "`jax.test_util`, at the initial parameters, whose biases are 0 and hide a forgotten λ_b; both look at the "
-        "given data alone, whose weights are 0 or 1 and whose ratings are all positive, and so they miss what only data "
-        "drawn at random show.",
+        "given data alone, whose weights are 0 or 1 and whose ratings are all positive, and miss what only data drawn "
+        "at random show.",
         markdown(mistakes),
         "![Planted mistakes by method](figures/mutants.png)",
     ]
