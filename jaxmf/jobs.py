@@ -11,7 +11,7 @@ import pandas as pd
 
 from jaxmf import evaluate, models, output, recommend, verify
 from jaxmf.data import Dataset, splits
-from jaxmf.data.checks import check_clip
+from jaxmf.data.checks import check_clip, listed
 from jaxmf.data.ids import as_ids, distinct, match
 from jaxmf.evaluate.rankings import Protocol
 from jaxmf.locks import Claimed
@@ -321,8 +321,8 @@ def recommend_items(
     """
     known = [] if train.items is None else [name for name in columns if name in train.items]
     if missing := [name for name in columns if name not in known]:
-        there = "none" if train.items is None else list(train.items)
-        raise ValueError(f"the fit's items have no column {missing[0]!r}; their columns: {there}")
+        there = "none" if train.items is None else listed(train.items, 12)
+        raise ValueError(f"the fit's items have no column {listed(missing[:1])}; their columns: {there}")
     params, data = fit.params, train
     if new is not None:
         if "timestamp" not in new:

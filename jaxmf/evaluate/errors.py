@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.checks import check_clip, expect
+from jaxmf.data.checks import check_clip, expect, listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
@@ -69,8 +69,8 @@ def predict(
     missing = [name for name in ("user_id", "item_id") if name not in frame]
     if missing:
         raise ValueError(
-            f"predict: missing column {missing[0]!r}; the table has {list(frame.columns)}. Rename its columns to "
-            "user_id and item_id"
+            f"predict: missing column {missing[0]!r}; the table has [{listed(frame.columns, 12)}]. Rename its columns "
+            "to user_id and item_id"
         )
     check_on_unknown("predict", on_unknown)
     check_clip(clip)

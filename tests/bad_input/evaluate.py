@@ -134,6 +134,10 @@ CASES = {
         lambda: predict(frame=NINE[["user_id"]]),
         r"^predict: missing column 'item_id'; the table has \['user_id'\]\. Rename its columns to user_id and item_id",
     ),
+    "predict-many-columns": (
+        lambda: predict(frame=pd.DataFrame(columns=["x" * 10_000, *range(100)])),
+        r"^predict: missing column 'user_id'; the table has \['x{20,80}[^x]{1,150}\]\. Rename",
+    ),
     "predict-no-user-column": (
         lambda: predict(frame=NINE[["item_id"]]),
         "^predict: missing column 'user_id'; .*Rename",
