@@ -16,6 +16,26 @@ import typer.core
 
 from jaxmf import named, programs
 from jaxmf.locks import claimed
+from jaxmf.named import PLAIN, Reading
+from jaxmf.options import (
+    MODEL_HELP,
+    Clip,
+    Column,
+    Components,
+    Data,
+    Exponent,
+    FitFile,
+    Items,
+    Lists,
+    OnUnknown,
+    Out,
+    OwnModel,
+    Quiet,
+    Rank,
+    Seed,
+    SolverName,
+    reads,
+)
 
 
 def _teach(heading: str, *commands: str, codes: str) -> str:
@@ -40,69 +60,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-_MODEL_HELP = "mf, biased_mf, content_mf, or module:attribute for your own: a Model, or a function from the rank to one"
-Data = Annotated[
-    str,
-    typer.Option(
-        help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), "
-        "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, else downloaded once), or the path of a CSV or Parquet file "
-        "with columns user_id, item_id, rating and perhaps timestamp.",
-        autocompletion=lambda: named.DATA,
-    ),
-]
-Rename = Annotated[
-    list[str] | None,
-    typer.Option(help="The file's name of a column and ours, as in --rename userId=user_id. May be repeated."),
-]
-Items = Annotated[
-    Path | None,
-    typer.Option(
-        help="For content_mf and a --data file: a CSV or Parquet file with one row per item and a column item_id "
-        "(--rename holds here too).",
-        dir_okay=False,
-    ),
-]
-Column = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="For content_mf: a column of the items whose words it weighs. May be repeated; default genres and tags."
-    ),
-]
-Components = Annotated[
-    int | None,
-    typer.Option(
-        help=f"For content_mf: reduce the words to so many features; als: {named.ALS_COMPONENTS} if not given.", min=1
-    ),
-]
-SolverName = Annotated[
-    str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: named.SOLVERS)
-]
-Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
-Rank = Annotated[int, typer.Option(help="Number of factors.", min=1)]
-Exponent = Annotated[float, typer.Option(help="ν: 0 penalizes per row, 1 per observation.")]  # noqa: RUF001
-Clip = Annotated[tuple[float, float] | None, typer.Option(help="Clip predictions, as in 1 5.")]
-Seed = Annotated[int, typer.Option(help="Seed of the initial parameters, and of the split if there are no times.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no tables; errors are still shown.")]
+
+@contextmanager
+def _spoken_in_options() -> Iterator[None]:
+    """What the library warns of, with options for arguments, is a line on standard error."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        yield
+    for warning in caught:
+        typer.echo(f"jaxmf: {named.in_options(str(warning.message))}", err=True)
 
 
-class _Lists(typer.core.TyperCommand):
-    """A command that takes `--rank 1 5 20` for `--rank 1 --rank 5 --rank 20`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Name the option before each further value of it."""
-        lists = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
-        spelled: list[str] = []
-        current, given = "", True
-        for arg in args:
-            if arg.startswith("-") and not arg[1:2].isdigit():
-                name, equals, _ = arg.partition("=")
-                current, given = name if name in lists else "", bool(equals)
-            elif current and given:
-                spelled.append(current)
-            else:
-                given = True
-            spelled.append(arg)
-        return super().parse_args(ctx, spelled)
+def _dataset(*arguments: Any, **options: Any) -> Any:
+    """`named.dataset`; what it warns of is a line on standard error."""
+    with _spoken_in_options():
+        return named.dataset(*arguments, **options)
 
 
 def _show_version(asked: bool) -> None:
@@ -121,7 +93,7 @@ def common(
 
 
 @app.command(
-    cls=_Lists,
+    cls=Lists,
     epilog=_teach(
         "Examples:",
         "jaxmf study",
@@ -129,9 +101,10 @@ def common(
         codes="0 fine; 1 a gradient is wrong; 2 bad input",
     ),
 )
+@reads()
 def study(
     data: Data = "synthetic",
-    rename: Rename = None,
+    reading: Reading = PLAIN,
     out: Out = Path("results/study"),
     rank: Rank = 16,
     l2: Annotated[list[float], typer.Option(help="Values of λ to choose from.")] = [0.03, 0.1, 0.3],  # noqa: B006
@@ -150,7 +123,7 @@ def study(
 
     try:
         with claimed(out, "--out"):
-            metrics = job.run(named.dataset(data, rename), out, rank, l2, epochs, patience, seed, progress=not quiet)
+            metrics = job.run(_dataset(data, reading), out, rank, l2, epochs, patience, seed, progress=not quiet)
     except job.WrongGradientError as error:
         typer.echo(f"jaxmf: {error}", err=True)
         raise typer.Exit(1) from error
@@ -161,19 +134,21 @@ def study(
 
 
 @app.command(
+    cls=Lists,
     epilog=_teach(
         "Examples:",
-        "jaxmf fit --data my.csv --rename userId=user_id --rename movieId=item_id",
+        "jaxmf fit --data my.csv --rename userId=user_id movieId=item_id",
         "jaxmf fit --data my.csv --items items.csv --model content_mf --column genres",
         codes="0 fine; 1 the fit diverged; 2 bad input",
-    )
+    ),
 )
+@reads()
 def fit(
     data: Data = "synthetic",
-    rename: Rename = None,
+    reading: Reading = PLAIN,
     items: Items = None,
     out: Out = Path("results/fit"),
-    model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.", autocompletion=lambda: named.MODELS)] = "biased_mf",
+    model: Annotated[str, typer.Option(help=f"{MODEL_HELP}.", autocompletion=lambda: named.MODELS)] = "biased_mf",
     column: Column = None,
     components: Components = None,
     rank: Rank = 16,
@@ -204,7 +179,7 @@ def fit(
     hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
     if learning_rate is not None:
         hyper = hyper._replace(learning_rate=learning_rate)
-    chosen, loaded = named.model(model, rank, column, components, solver), named.dataset(data, rename, items)
+    chosen, loaded = named.model(model, rank, column, components, solver), _dataset(data, reading, items)
     with claimed(out, "--out"):
         result, tables = job.fit_one(
             loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
@@ -214,12 +189,12 @@ def fit(
         typer.echo("\n" + "\n".join(audited(tables["leakage"])))
         typer.echo(f"\n{result.status} after {len(result.to_frame())} epochs; results in {out}")
     if result.status == "diverged":
-        typer.echo(f"jaxmf: diverged: try {named.in_options(recipe.solver.remedy)}", err=True)
+        typer.echo(f"jaxmf: diverged: try {named.advice(recipe.solver.remedy)}", err=True)
         raise typer.Exit(1)
 
 
 @app.command(
-    cls=_Lists,
+    cls=Lists,
     epilog=_teach(
         "Examples:",
         "jaxmf sweep --rank 1 5 20 50 --l2 1 2 4 6 --reg-exponent 0 --solver als",
@@ -227,12 +202,13 @@ def fit(
         codes="0 fine; 1 every fit diverged; 2 bad input",
     ),
 )
+@reads()
 def sweep(
     data: Data = "synthetic",
-    rename: Rename = None,
+    reading: Reading = PLAIN,
     items: Items = None,
     out: Out = Path("results/sweep"),
-    model: Annotated[str, typer.Option(help=f"{_MODEL_HELP}.", autocompletion=lambda: named.MODELS)] = "biased_mf",
+    model: Annotated[str, typer.Option(help=f"{MODEL_HELP}.", autocompletion=lambda: named.MODELS)] = "biased_mf",
     column: Column = None,
     components: Components = None,
     rank: Annotated[list[int], typer.Option(help="Numbers of factors.")] = [4, 8, 16],  # noqa: B006
@@ -270,7 +246,7 @@ def sweep(
     grid: dict[str, Any] = {"rank": rank, "l2": l2}
     grid |= {"learning_rate": learning_rate} if learning_rate else {}
     grid |= {"seed": range(seeds)} if seeds > 1 else {}
-    chosen, loaded = named.model(model, max(rank), column, components, solver), named.dataset(data, rename, items)
+    chosen, loaded = named.model(model, max(rank), column, components, solver), _dataset(data, reading, items)
     with claimed(out, "--out") as folder:
         runs, summary = job.sweep_grid(
             loaded,
@@ -295,27 +271,29 @@ def sweep(
             f"included ({runs.compile_seconds:.1f} s); results in {out}"
         )
     if summary["valid_rmse"].isna().all():
-        advice = named.in_options(recipe.solver.remedy)
+        advice = named.advice(recipe.solver.remedy)
         typer.echo(f"jaxmf: every setting has a fit that diverged: try {advice}", err=True)
         raise typer.Exit(1)
 
 
 @app.command(
+    cls=Lists,
     epilog=_teach(
         "Examples:",
         "jaxmf verify",
         "jaxmf verify --data my.csv --model my_module:my_model --out results/verify",
         codes="0 fine; 1 a derivative is wrong; 2 bad input",
-    )
+    ),
 )
+@reads()
 def verify(
     data: Data = "synthetic",
-    rename: Rename = None,
+    reading: Reading = PLAIN,
     items: Items = None,
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help=f"{_MODEL_HELP}. May be repeated; default: mf and biased_mf.", autocompletion=lambda: named.MODELS
+            help=f"{MODEL_HELP}. May be repeated; default: mf and biased_mf.", autocompletion=lambda: named.MODELS
         ),
     ] = None,
     rank: Rank = 8,
@@ -341,7 +319,7 @@ def verify(
     hyper = Hyper(l2, l2_bias, reg_exponent)
     with claimed(out, "--out"):
         tables, refusals = verify_models(
-            named.dataset(data, rename, items), candidates, hyper, seed, out, progress=not quiet
+            _dataset(data, reading, items), candidates, hyper, seed, out, progress=not quiet
         )
     wrong = []
     for name, (check, table) in itertools.product(candidates, tables.items()):
@@ -361,41 +339,20 @@ def verify(
         raise typer.Exit(1)
 
 
-@contextmanager
-def _spoken_in_options() -> Iterator[None]:
-    """What the library refuses or warns of, with options for arguments; a warning is a line on standard error."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        try:
-            yield
-        except ValueError as error:
-            raise ValueError(named.in_options(str(error))) from error
-    for warning in caught:
-        typer.echo(f"jaxmf: {named.in_options(str(warning.message))}", err=True)
-
-
-FitFile = Annotated[Path, typer.Option("--fit", help="What `jaxmf fit` wrote: its fit.npz.", dir_okay=False)]
-OnUnknown = Annotated[
-    Literal["error", "bias", "drop"],
-    typer.Option(
-        help="What to do about an id that the fit does not know; bias: take what is known without it; drop: no answer."
-    ),
-]
-OwnModel = Annotated[str | None, typer.Option(help="module:attribute, for a fit of a model of your own.")]
-
-
 @app.command(
+    cls=Lists,
     epilog=_teach(
         "Examples:",
         "jaxmf evaluate --data other.csv",
         "jaxmf evaluate --fit mine/fit.npz --data later.csv --on-unknown drop",
         codes="0 fine; 2 bad input, such as an id that the fit does not know",
-    )
+    ),
 )
+@reads("ids")
 def evaluate(
     data: Annotated[str, typer.Option(help="A CSV or Parquet file of ratings, in the ids that the fit knows.")],
     fit: FitFile = Path("results/fit/fit.npz"),
-    rename: Rename = None,
+    reading: Reading = PLAIN,
     model: OwnModel = None,
     rank: Rank = 16,
     k: Annotated[int, typer.Option("-k", help="Positions of a ranking that count.", min=1)] = 10,
@@ -422,7 +379,7 @@ def evaluate(
 
     fitted, train = named.kept(fit, model, rank)
     with _spoken_in_options():
-        test = train.align(named.dataset(data, rename, known=named.known_ids(train)), on_unknown)
+        test = train.align(named.dataset(data, reading, known=named.known_ids(train)), on_unknown)
     with claimed(out, "--out"):
         tables = evaluate_fit(fitted, train, test, k, threshold, clip, seed, out)
     typer.echo(tables["errors"].to_string(index=False, float_format="{:.4f}".format))
@@ -435,7 +392,7 @@ def evaluate(
 
 
 @app.command(
-    cls=_Lists,
+    cls=Lists,
     epilog=_teach(
         "Examples:",
         "jaxmf recommend --user 1 2 3",
@@ -444,6 +401,7 @@ def evaluate(
         codes="0 fine; 2 bad input, such as an id that the fit does not know",
     ),
 )
+@reads("ids")
 def recommend(
     user: Annotated[list[str] | None, typer.Option(help="Ids of the users; all if not given.")] = None,
     n: Annotated[int, typer.Option("--n", "-n", help="Items for each user.", min=1)] = 10,
@@ -456,7 +414,7 @@ def recommend(
             dir_okay=False,
         ),
     ] = None,
-    rename: Rename = None,
+    reading: Reading = PLAIN,
     candidate: Annotated[
         list[str] | None, typer.Option(help="Ids of the items to choose from; all if not given.")
     ] = None,
@@ -474,16 +432,14 @@ def recommend(
     Items that the user has rated, in the ratings of the fit or in --new, are left out.
     """
     from jaxmf import output
-    from jaxmf.data.tables import read_table
     from jaxmf.jobs import recommend_items
 
     if out is not None:
         named.check_out(out, new=new, fit=fit)
     fitted, train = named.kept(fit, model, rank)
-    if new is None and rename:
-        raise ValueError("--rename is for the columns of a --new file")
-    columns, known = named.columns_of(rename), named.known_ids(train)
-    frame = None if new is None else read_table(new, "ratings", columns, ids=known).rename(columns=columns)
+    if new is None and (given := named.said(reading)):
+        raise ValueError(f"{given} for a --new file")
+    frame = None if new is None else _dataset(new, reading, known=named.known_ids(train), option="new").to_frame()
     users, candidates = named.ids(user, train.user_ids), named.ids(candidate, train.item_ids)
     with _spoken_in_options():
         table = recommend_items(fitted, train, users, n, candidates, not seen, on_unknown, frame, column or [])
@@ -494,18 +450,20 @@ def recommend(
 
 
 @app.command(
+    cls=Lists,
     epilog=_teach(
         "Examples:",
         "jaxmf predict --data pairs.csv --out predictions.csv",
         "jaxmf predict --data pairs.csv --out new.csv --on-unknown bias",
         codes="0 fine; 2 bad input, such as an id that the fit does not know",
-    )
+    ),
 )
+@reads("ids", "duplicates", "missing")
 def predict(
-    data: Annotated[Path, typer.Option(help="A CSV or Parquet file with columns user_id and item_id.", dir_okay=False)],
+    data: Annotated[Path, typer.Option(help="A CSV or Parquet file with columns user_id and item_id.")],
     out: Annotated[Path, typer.Option(help="CSV file for the table with a column prediction.", dir_okay=False)],
     fit: FitFile = Path("results/fit/fit.npz"),
-    rename: Rename = None,
+    reading: Reading = PLAIN,
     model: OwnModel = None,
     rank: Rank = 16,
     clip: Clip = None,
@@ -517,12 +475,11 @@ def predict(
     """
     from jaxmf import output
     from jaxmf import predict as job
-    from jaxmf.data.tables import read_table
 
     named.check_out(out, data=data, fit=fit)
     fitted, train = named.kept(fit, model, rank)
-    columns, known = named.columns_of(rename), named.known_ids(train)
-    pairs = read_table(data, "pairs", columns, ids=known).reset_index(drop=True)
+    columns = named.columns_of(reading)
+    pairs = named.table(data, "pairs", reading, named.known_ids(train)).reset_index(drop=True)
     if "prediction" in pairs:
         raise ValueError(f"--data {data} has a column prediction already, which would be lost: rename it in the file")
     with _spoken_in_options():
@@ -539,5 +496,5 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError) as error:
-        typer.echo(f"jaxmf: {' '.join(str(error).split())}", err=True)
+        typer.echo(f"jaxmf: {' '.join(named.in_options(str(error)).split())}", err=True)
         sys.exit(2)

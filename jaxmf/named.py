@@ -6,26 +6,54 @@ Whatever loads JAX is imported by the function that needs it: nobody waits for i
 import importlib
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 # Names that a shell completes.
 MODELS = ("mf", "biased_mf", "content_mf")
 SOLVERS = ("sgd", "minibatch", "momentum", "adam", "als")
 DATA = ("synthetic", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
 ALS_COMPONENTS = 64
+_TABLES = {".csv", ".tsv", ".txt", ".dat", ".parquet"}  # suffixes that say that a file was meant, there or not
 
-_ARGUMENT = re.compile(r"\b(l2|learning_rate)\b|\b(on_unknown)='(\w+)'")
+_ARGUMENT = re.compile(
+    r"""\b(?P<name>on_unknown|ids|duplicates|missing)=(?P<values>['"]?\w+['"]?(\|"\w+")*)"""
+    r"""|\bsep=(?P<sep>"[^"]+")|\bcolumns=(?P<columns>\{[^}]*\})"""
+)
 
 
-def in_options(remedy: str) -> str:
-    """What the library advises, in the terms of the shell: arguments as options."""
+class Reading(NamedTuple):
+    """How a command reads its tables: options of the shell, each of the same name."""
+
+    rename: list[str] | None = None
+    sep: str | None = None
+    no_header: bool = False
+    ids: str | None = None
+    duplicates: str = "error"
+    missing: str = "error"
+
+
+PLAIN = Reading()
+
+
+def in_options(message: str) -> str:
+    """What the library says, in the terms of the shell: arguments, which messages write as Python does, as options."""
 
     def option(match: re.Match[str]) -> str:
-        words = [word.replace("_", "-") for word in match.groups() if word]
-        return "--" + " ".join(words)
+        if match["sep"]:
+            return f"--sep {match['sep']}".replace('"', "'")
+        if match["columns"]:
+            pairs = re.findall(r'"?([^"{,]+)"?: "(\w+)"', match["columns"])
+            return "--rename " + " ".join(f"{own.strip().replace('your name', 'NAME')}={ours}" for own, ours in pairs)
+        return f"--{match['name'].replace('_', '-')} " + re.sub("['\"]", "", match["values"])
 
-    return _ARGUMENT.sub(option, remedy)
+    return _ARGUMENT.sub(option, message)
+
+
+def advice(remedy: str) -> str:
+    """What a solver advises after a divergence, in the terms of the shell."""
+    return re.sub(r"\b(l2|learning_rate)\b", lambda match: f"--{match[0].replace('_', '-')}", remedy)
 
 
 def check_out(out: Path, **read: Path | None) -> None:
@@ -37,49 +65,84 @@ def check_out(out: Path, **read: Path | None) -> None:
         raise ValueError(f"--out {out}: the table is written as CSV: name it {out.with_suffix('.csv').name}")
 
 
-def columns_of(rename: list[str] | None) -> dict[str, str]:
-    """NAME=OURS pairs as a dict."""
-    columns = dict(pair.split("=", 1) for pair in rename or [] if "=" in pair)
-    known = ("user_id", "item_id", "rating", "timestamp")
-    if len(columns) < len(rename or []) or not set(columns.values()) <= set(known):
-        raise ValueError(
-            f"--rename must be NAME=OURS with OURS one of {', '.join(known)}, not {' '.join(rename or [])}"
-        )
-    return columns
+def columns_of(reading: Reading) -> dict[Any, str]:
+    """NAME=OURS pairs as a dict; with --no-header, POSITION=OURS."""
+    from jaxmf.data.checks import listed
+
+    pairs, known = reading.rename or [], ("user_id", "item_id", "rating", "timestamp")
+    columns: dict[Any, str] = dict(pair.rsplit("=", 1) for pair in pairs if "=" in pair)
+    if len(columns) < len(pairs) or not set(columns.values()) <= set(known):
+        raise ValueError(f"--rename must be NAME=OURS with OURS one of {', '.join(known)}, not {listed(pairs)}")
+    if not reading.no_header:
+        return columns
+    if not all(re.fullmatch("[0-9]+", name) for name in columns):
+        raise ValueError(f"--rename must be POSITION=OURS with --no-header, positions from 0, not {listed(pairs)}")
+    return {int(position): ours for position, ours in columns.items()}
 
 
-def dataset(name: str, rename: list[str] | None = None, items: Path | None = None, known: Any = None) -> Any:
+def said(reading: Reading) -> str:
+    """Which of these options are given, as the beginning of a sentence; "" if none is."""
+    plain = PLAIN._asdict()
+    names = [f"--{name.replace('_', '-')}" for name, value in reading._asdict().items() if value != plain[name]]
+    return ", ".join(names) + (" are" if len(names) > 1 else " is" if names else "")
+
+
+def table(path: Path, kind: Any, reading: Reading, ids: Any) -> Any:
+    """The table in a file; a ValueError where nothing reads Parquet."""
+    from jaxmf.data.tables import is_parquet, read_table
+
+    if path.exists() and is_parquet(path) and (reading.sep is not None or reading.no_header):
+        raise ValueError(f"--sep and --no-header are for files of text, and {path} is Parquet")
+    sep = None if reading.sep is None else reading.sep.replace(r"\t", "\t")
+    columns = columns_of(reading) or None
+    try:
+        return read_table(path, kind, columns, sep=sep, header=not reading.no_header, ids=ids)
+    except ImportError as error:
+        raise ValueError(str(error)) from error
+
+
+def dataset(
+    name: str | Path, reading: Reading, items: Path | None = None, known: Any = None, option: str = "data"
+) -> Any:
     """The Dataset of that name, or of that file, whose ids are of the type of those that are `known`."""
-    from jaxmf.data import Dataset, datasets
+    from jaxmf.data import datasets
+    from jaxmf.data.checks import short
     from jaxmf.data.movielens import RELEASES
-    from jaxmf.data.tables import read_table
 
-    columns, path = columns_of(rename), Path(name)
-    if path.is_file() or {".csv", ".parquet"} & set(path.suffixes):
+    path, embedded = Path(name), ["synthetic", *RELEASES]
+    if path.is_file() or _TABLES & set(path.suffixes) or (path.is_dir() and name not in embedded):
         if not path.exists():
-            raise ValueError(f"--data {name}: no such file")
-        read = Dataset.from_parquet if ".parquet" in path.suffixes else Dataset.from_csv
-        try:
-            table = None if items is None else read_table(items, "items", columns)
-            data = read(path, columns, table, ids=known)
-        except ImportError as error:
-            raise ValueError(str(error)) from error
-        except ValueError as error:
-            hint = "; on the command line: --rename NAME=OURS" if "missing column" in str(error) else ""
-            raise ValueError(f"{error}{hint}") from error
-        if "timestamp" in columns.values() and data.timestamp is None:
-            raise ValueError(f"--rename {' '.join(rename or [])}: {name} has no such column for timestamp")
-        return data
-    if columns:
-        raise ValueError(f"--rename is for CSV and Parquet files; {name} has its own names")
+            raise ValueError(f"--{option} {name}: no such file")
+        return _of_file(path, reading, items, known)
+    if given := said(reading):
+        raise ValueError(f"{given} for CSV and Parquet files; {name} has its own names")
     if items is not None:
         raise ValueError(f"--items is for CSV and Parquet files; {name} has its own items")
-    if name == "synthetic":
-        return datasets.synthetic()
-    if name in RELEASES:
-        return datasets.movielens(name)
-    known_data = ", ".join(["synthetic", *RELEASES])
-    raise ValueError(f"--data must be {known_data} or the path of a CSV or Parquet file, not {name!r}")
+    if name in embedded:
+        return datasets.synthetic() if name == "synthetic" else datasets.movielens(name)
+    raise ValueError(
+        f"--{option} must be {', '.join(embedded)} or the path of a CSV or Parquet file, not {short(str(name))}"
+    )
+
+
+def _of_file(path: Path, reading: Reading, items: Path | None, known: Any) -> Any:
+    from jaxmf.data.checks import align_items
+    from jaxmf.data.dataset import of_table
+
+    ids = {"str": str, "int": int}.get(reading.ids or "", known)
+    frame, columns = table(path, "ratings", reading, ids), columns_of(reading)
+    data = of_table(path, frame, columns, None, reading.duplicates, reading.missing)
+    if "timestamp" in columns.values() and data.timestamp is None:
+        raise ValueError(f"--rename {' '.join(reading.rename or [])}: {path} has no such column for timestamp")
+    if items is None:
+        return data
+    # Items have names, whether the ratings have some or not.
+    of_items = reading._replace(no_header=False, rename=None if reading.no_header else reading.rename)
+    rows = table(items, "items", of_items, {"item_id": data.item_ids})
+    try:
+        return replace(data, items=align_items(rows, data.item_ids, columns_of(of_items)))
+    except ValueError as error:
+        raise ValueError(f"--items {items}: {error}") from error
 
 
 def kept(path: Path, model: str | None, rank: int) -> Any:

@@ -213,10 +213,55 @@ def test_fit_on_a_table_with_other_names(jaxmf, frame, tmp_path, ends):
     assert (out / "figures" / "convergence.png").exists()
 
 
+@pytest.mark.parametrize("command", ["study", "fit", "sweep", "verify", "evaluate", "recommend", "predict"])
+def test_every_command_says_how_its_files_are_read(command):
+    output = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"}).output
+    options = {"--rename", "--sep", "--no-header", "--ids", "--duplicates", "--missing"}
+    by_the_fit = {"evaluate": {"--ids"}, "recommend": {"--ids"}, "predict": {"--ids", "--duplicates", "--missing"}}
+    assert options & set(output.split()) == options - by_the_fit.get(command, set())
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "rows", "said"),
+    [
+        ("1::007::3.5::9\n2::007::4::8\n", ["--no-header"], [(1, "007", 3.5, 9), (2, "007", 4, 8)], ""),
+        (
+            "3;1;7\n4;2;7\n",
+            ["--no-header", "--rename", "1=user_id", "2=item_id", "0=rating"],
+            [(1, 7, 3), (2, 7, 4)],
+            "",
+        ),
+        ("r^u^i\n3^1^7\n", ["--sep", "^", "--rename", "u=user_id", "i=item_id", "r=rating"], [(1, 7, 3)], ""),
+        ("user_id\titem_id\trating\n1\t7\t3\n", ["--sep", "\\t", "--ids", "str"], [("1", "7", 3)], ""),
+        (
+            "user_id,item_id,rating\n1,7,3\n1,7,5\n,7,1\n",
+            ["--duplicates", "mean", "--missing", "drop"],
+            [(1, 7, 4)],
+            "jaxmf: 1 of 3 rows lack an id, a rating or a time, and are left out\n"
+            "jaxmf: 1 of 2 rows repeat a (user, item) pair: the mean rating is kept\n",
+        ),
+    ],
+    ids=["no-header", "positions", "sep", "tab", "duplicates"],
+)
+def test_options_say_how_a_file_is_read(jaxmf, tmp_path, monkeypatch, text, options, rows, said):
+    loaded = []
+
+    def stop(data, *arguments, **options):
+        loaded.append(data)
+        raise ValueError("enough")
+
+    monkeypatch.setattr("jaxmf.jobs.fit_one", stop)
+    (tmp_path / "mine.txt").write_text(text)
+    assert jaxmf("fit", "--data", tmp_path / "mine.txt", *options) == Ended(2, "", f"{said}jaxmf: enough\n")
+    assert list(loaded[0].to_frame().itertuples(index=False, name=None)) == rows
+
+
 def test_fit_on_a_parquet_file(jaxmf, frame, tmp_path):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    path, out = tmp_path / "mine.parquet", tmp_path / "out"
-    frame.rename(columns={"item_id": "movieId"}).to_parquet(path)
+    path, out = tmp_path / "mine", tmp_path / "out"  # a folder of two
+    path.mkdir()
+    for part, rows in enumerate((frame[:70], frame[70:])):
+        rows.rename(columns={"item_id": "movieId"}).to_parquet(path / f"{part}.parquet")
     ended = jaxmf("fit", "--data", path, "--rename", "movieId=item_id", "--out", out, *SMALL_FIT)
     assert ended.code == 0
     assert pd.read_csv(out / "metrics.csv")["num_ratings"].sum() == 120
@@ -416,8 +461,8 @@ def test_a_fit_with_ids_of_text_reads_a_file_that_looks_like_numbers(jaxmf, fram
         (["--user", "1", "007"], r"1 unknown user id\(s\): '007'; known ids are like 1, 2, 3"),
         (["--user", "777"], r"1 unknown user id\(s\): 777; known ids are like 1, 2, 3"),
         (["--candidate", "777"], r"1 unknown item id\(s\): 777; known"),
-        (["--rename", "who=user_id"], "--rename is for the columns of a --new file"),
-        (["--new", "absent.csv"], "No such file .*absent.csv"),
+        (["--rename", "who=user_id"], "--rename is for a --new file"),
+        (["--new", "absent.csv"], "--new absent.csv: no such file"),
         (["--column", "title"], "the fit's items have no column 'title'; their columns: none"),
     ],
     ids=["not-a-number", "zeros", "user", "candidate", "rename", "no-file", "column"],
@@ -486,7 +531,7 @@ def test_content_of_data_that_bring_their_items(jaxmf, monkeypatch, tmp_path):
     [
         (["--data", "good.csv"], "good has no item metadata; .*; on the command line: --items FILE"),
         (["--data", "good.csv", "--items", "items.csv"], "no column 'genres', 'tags'; found .*--column NAME"),
-        (["--data", "good.csv", "--items", "absent.csv"], "No such file .*absent.csv"),
+        (["--data", "good.csv", "--items", "absent.csv"], "--new absent.csv: no such file"),
         (["--data", "good.csv", "--items", "good.csv"], "more than one row for item"),
         (
             ["--data", "good.csv", "--items", "other.csv"],

@@ -236,7 +236,7 @@ class Dataset:
         ['007']
         """
         frame = read_table(path, "ratings", columns, sep=sep, header=header, ids=ids)
-        return _from_file(path, frame, columns if header else None, items, duplicates, missing)
+        return of_table(path, frame, columns if header else None, items, duplicates, missing)
 
     @classmethod
     def from_parquet(
@@ -269,7 +269,7 @@ class Dataset:
         Cost: that of `pandas.read_parquet` and `from_frame`.
         """
         frame = read_table(path, "ratings", columns, ids=ids, parquet=True)
-        return _from_file(path, frame, columns, items, duplicates, missing)
+        return of_table(path, frame, columns, items, duplicates, missing)
 
     def __len__(self) -> int:
         return len(self.rating)
@@ -396,7 +396,7 @@ class Dataset:
         return digest.hexdigest()[:16]
 
 
-def _from_file(path: str | Path, frame: pd.DataFrame, columns: Any, items: Any, *options: Any) -> Dataset:
+def of_table(path: str | Path, frame: pd.DataFrame, columns: Any, items: Any, *options: Any) -> Dataset:
     """A Dataset from what a file holds; what is wrong with it is a ValueError that starts with the path."""
     try:
         return Dataset.from_frame(frame, columns, items, Path(path).stem, *options)

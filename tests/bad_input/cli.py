@@ -1,5 +1,6 @@
 """The command line."""
 
+import re
 from pathlib import Path
 from unittest import mock
 
@@ -14,6 +15,7 @@ def command(*arguments):
     ended = shell(*arguments)
     assert (ended.code, ended.out) == (2, "")
     line = " ".join(ended.err.replace("│", " ").split())
+    assert not re.search(r"\b(sep|header|columns|ids|duplicates|missing|on_unknown)=", line)  # arguments of Python
     if "Invalid value" not in line:  # typer's own, in a box
         assert ended.err.startswith("jaxmf: ")
         assert ended.err.count("\n") == 1
@@ -33,9 +35,14 @@ def without_engine():
         return on("good.parquet")
 
 
-def with_fit(name, text):
+def with_fit(name, text, *arguments):
     Path("own.csv").write_text(text)
-    return command(name, "--data", "own.csv", "--fit", "fit.npz", "--out", "new")
+    return command(name, "--data", "own.csv", "--fit", "fit.npz", "--out", "new", *arguments)
+
+
+def written(text, *arguments):
+    Path("own.csv").write_text(text)
+    return on("own.csv", *arguments)
 
 
 CASES = {
@@ -57,7 +64,7 @@ CASES = {
     ),
     "command-column": (
         lambda: on("short.csv"),
-        r"short\.csv: missing column rating; found .* on the command line: --rename NAME=OURS",
+        r"short\.csv: missing column rating; found .* Rename with --rename NAME=rating",
     ),
     "command-nan": (
         lambda: on("nan.csv"),
@@ -69,14 +76,54 @@ CASES = {
         r"ragged\.csv: line 3 has 4 fields, '1', '2', '3', '4', and the first line 3\.",
     ),
     "command-tiny": (lambda: on("tiny.csv"), "no part may be empty: use larger fractions, fewer parts or more data"),
-    "command-rename": (lambda: on("tiny.csv", "--rename", "userId"), "--rename must be NAME=OURS .*, not userId"),
+    "command-rename": (lambda: on("tiny.csv", "--rename", "userId"), "--rename must be NAME=OURS .*, not 'userId'"),
     "command-rename-to": (
         lambda: on("tiny.csv", "--rename", "a=user"),
-        "--rename must be NAME=OURS with OURS one of user_id, item_id, rating, timestamp, not a=user",
+        "--rename must be NAME=OURS with OURS one of user_id, item_id, rating, timestamp, not 'a=user'",
     ),
     "command-rename-time": (
         lambda: on("tiny.csv", "--rename", "a=timestamp"),
         r"--rename a=timestamp: tiny\.csv has no such column for timestamp",
+    ),
+    "command-rename-position": (
+        lambda: on("tiny.csv", "--no-header", "--rename", "userId=user_id", "1=item_id"),
+        "--rename must be POSITION=OURS with --no-header, positions from 0, not 'userId=user_id', '1=item_id'",
+    ),
+    "command-sep": (
+        lambda: on("good.csv", "--sep", ";"),
+        r"good\.csv: missing column user_id, .*\. With --sep ',' they are there\. Rename with --rename NAME=user_id ",
+    ),
+    "command-sep-ragged": (
+        lambda: with_fit("evaluate", "user_id,item_id,rating\n1,102,3,4\n"),
+        r"own\.csv: line 2 has 4 fields, .*; if something else separates the columns, name it, as in --sep ';'$",
+    ),
+    "command-no-columns": (
+        lambda: with_fit("predict", "1;102\n", "--no-header", "--sep", ","),
+        r"own\.csv: missing column item_id: .* With --sep ';' they are there\.$",
+    ),
+    "command-ids": (
+        lambda: written("user_id,item_id,rating\nX1,102,3\n", "--ids", "int"),
+        r"own\.csv: column 'user_id': an id that is no plain integer \('X1'\) .* or keep .* with --ids str$",
+    ),
+    "command-date": (
+        lambda: written("user_id,item_id,rating,timestamp\n1,102,3,31.1.2024\n"),
+        r"own\.csv: column 'timestamp': a date that cannot be read \('31\.1\.2024'\) in 1 row\(s\), at line 2",
+    ),
+    "command-duplicates": (
+        lambda: written("user_id,item_id,rating\n1,2,3\n1,2,4\n"),
+        r"at line 2, 3\. Expected each pair once: keep one of each with --duplicates last\|mean\|sum$",
+    ),
+    "command-missing": (
+        lambda: written("user_id,item_id,rating\n1,2,3\n1,,4\n"),
+        r"column 'item_id': missing id in 1 row\(s\), at line 3; .* or leave them out with --missing drop$",
+    ),
+    "command-parquet-sep": (
+        lambda: on("bad.parquet", "--sep", ";"),
+        r"--sep and --no-header are for files of text, and bad\.parquet is Parquet",
+    ),
+    "command-recommend-options": (
+        lambda: command("recommend", "--fit", "fit.npz", "--sep", ";", "--missing", "drop"),
+        "--sep, --missing are for a --new file",
     ),
     "command-rename-synthetic": (
         lambda: fitted("--rename", "a=user_id"),
@@ -125,7 +172,7 @@ CASES = {
     ),
     "command-evaluate-column": (
         lambda: with_fit("evaluate", "user_id,item_id\n1,102\n"),
-        r"own\.csv: missing column rating; .*--rename NAME=OURS",
+        r"own\.csv: missing column rating; .*--rename NAME=rating",
     ),
     "command-predict-again": (
         lambda: with_fit("predict", "user_id,item_id,prediction\n1,102,3\n"),

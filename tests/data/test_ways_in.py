@@ -1,5 +1,7 @@
 """`from_arrays`, `from_scipy` and `from_parquet` against `from_frame`."""
 
+import gzip
+import lzma
 import sys
 
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ import pytest
 from scipy import sparse
 
 from jaxmf.data import Dataset
+from jaxmf.data.tables import read_table
 
 FORMATS = ("bsr", "coo", "csc", "csr", "dia", "dok", "lil")
 
@@ -195,3 +198,104 @@ def test_latest_small_from_scipy(latest_small, format_):
     pairs = ["user_id", "item_id"]
     ours, theirs = (part.to_frame().sort_values(pairs, ignore_index=True) for part in (data, d))
     pd.testing.assert_frame_equal(ours, theirs.drop(columns="timestamp"))
+
+
+def read(tmp_path, text, name="mine.csv", **options):
+    """The observations of a Dataset from a file with this text, as plain Python."""
+    content = text.encode() if isinstance(text, str) else text
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    return list(Dataset.from_csv(tmp_path / name, **options).to_frame().itertuples(index=False, name=None))
+
+
+@pytest.mark.parametrize("sep", [",", "\t", ";", "|", "::", " ", "^", "<>"])
+@pytest.mark.parametrize("header", [True, False])
+def test_from_csv_finds_what_separates_the_columns(tmp_path, sep, header):
+    lines = ["user_id item_id rating timestamp", "1 07 3.5 9", "2 x 4 8"][not header :]
+    text = "".join(line.replace(" ", sep) + "\n" for line in lines)
+    given = {"sep": sep} if sep in ("^", "<>") else {}
+    for name in ("mine.csv", "mine.csv.gz"):
+        rows = read(tmp_path, text, name, header=header, **given)
+        assert rows == [(1, "07", 3.5, 9), (2, "x", 4.0, 8)]
+
+
+@pytest.mark.parametrize(
+    ("written", "ids"),
+    [
+        ("1 2 10", [1, 2, 10]),
+        ("-1 0 18446744073709551615", ["-1", "0", "18446744073709551615"]),
+        ("0 9223372036854775808 7", [0, 2**63, 7]),
+        ("18446744073709551616 1 2", ["18446744073709551616", "1", "2"]),
+        *(
+            (f"1 2 {odd}", ["1", "2", odd])
+            for odd in ("007", "1e3", "+3", "-0", "1.0", "NA", "nan", "0x10", "1_0", "\u0661")
+        ),
+        ("3-598-21500-2 NULL True", ["3-598-21500-2", "NULL", "True"]),
+    ],
+)
+@pytest.mark.parametrize("name", ["mine.csv", "mine.csv.gz", "mine.csv.xz"])
+def test_ids_in_a_file_are_what_is_written_there(tmp_path, written, ids, name):
+    text = "item_id,user_id,rating\n" + "".join(f'"{id}",{k},3\n' for k, id in enumerate(written.split()))
+    if name.endswith(".xz"):
+        text = lzma.compress(text.encode())
+    assert [row[1] for row in read(tmp_path, text, name)] == ids
+    assert [row[1] for row in read(tmp_path, text, name, ids=str)] == written.split()
+    assert [row[1] for row in read(tmp_path, text, name, ids={"item_id": str})] == written.split()
+
+
+@pytest.mark.parametrize("odd", [" 5", "5 ", "05", "+5", "-0"])
+@pytest.mark.parametrize("row", [0, 1, 2])
+def test_one_id_written_otherwise_keeps_all_as_text_wherever_it_stands(tmp_path, monkeypatch, odd, row):
+    monkeypatch.setattr("jaxmf.data.delimited._BLOCK", 7)  # bytes: what is odd lies across the blocks
+    monkeypatch.setattr("jaxmf.data.delimited._integers_likely", lambda rows, positions: True)
+    ids = ["17", "8", "9"]
+    ids[row] = odd
+    for ends in ("\n", "\r\n"):
+        for text in (
+            "user_id,item_id,rating{}{},1,3{}{},1,3{}{},1,3",
+            "rating,item_id,user_id{}3,1,{}{}3,1,{}{}3,1,{}",
+        ):
+            filled = text.format(ends, ids[0], ends, ids[1], ends, ids[2])
+            assert [r[0] for r in read(tmp_path, filled)] == ids
+    assert [r[0] for r in read(tmp_path, "user_id,item_id,rating\n17,1,3\n8,1,3\n9,1,0.5\n")] == [17, 8, 9]
+
+
+def test_a_file_of_excel(tmp_path):
+    text = '\ufeffuser_id;item_id;rating\r\n1;"a; b";3\r\nMüller;"c""d";4\r\n'
+    assert read(tmp_path, text) == [("1", "a; b", 3.0), ("Müller", 'c"d', 4.0)]
+
+
+def test_dates_in_a_file(tmp_path):
+    times = ["1970-01-01T00:00:01.5Z", "1970-01-02", "1970-01-01 02:00+02:00"]
+    text = "user_id,item_id,rating,timestamp\n" + "".join(f"1,{k},3,{time}\n" for k, time in enumerate(times))
+    assert [row[3] for row in read(tmp_path, text)] == [1.5, 86400.0, 0.0]
+
+
+def test_floats_in_a_file_are_the_nearest(tmp_path):
+    numbers = np.random.default_rng(0).random(200)
+    text = "user_id,item_id,rating\n" + "".join(f"1,{k},{x!r}\n" for k, x in enumerate(numbers.tolist()))
+    assert [row[2] for row in read(tmp_path, text)] == numbers.tolist()
+
+
+def test_what_is_missing_in_a_file(tmp_path):
+    text = "user_id,item_id,rating,timestamp\n1,NA,3,1\n,2,3,1\n1,3,NA,1\n1,4,4,\n2,5,5,7\n"
+    with pytest.warns(UserWarning, match="^3 of 5 rows lack an id, a rating or a time, and are left out$"):
+        assert read(tmp_path, text, missing="drop") == [(1, "NA", 3.0, 1), (2, "5", 5.0, 7)]
+
+
+def test_other_columns_of_a_file_are_text(tmp_path):
+    (tmp_path / "pairs.csv").write_text('note,user_id,item_id,x,x\n"NA, 1",1,07,1.50,\n,X,8,1e3,null\n')
+    known = {"user_id": pd.Index([1, 2]), "item_id": pd.Index(["07"])}
+    table = read_table(tmp_path / "pairs.csv", "pairs", ids=known)
+    assert table.columns.tolist() == ["note", "user_id", "item_id", "x", "x"]
+    assert table.to_numpy(object).tolist() == [["NA, 1", 1, "07", "1.50", ""], ["", "X", "8", "1e3", "null"]]
+
+
+def test_ids_in_parquet_in_the_type_asked_for(tmp_path):
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    frame(item_id=["7", "8", "9", "10"]).to_parquet(tmp_path / "mine.parquet")
+    data = Dataset.from_parquet(tmp_path / "mine.parquet", ids={"user_id": str, "item_id": int})
+    assert (data.user_ids.tolist(), data.item_ids.tolist()) == (["10", "20", "30"], [7, 8, 9, 10])
+    with pytest.raises(
+        ValueError, match=r"mine\.parquet: column 'rating' \(user_id\) has dtype float64, which has no exact"
+    ):
+        Dataset.from_parquet(tmp_path / "mine.parquet", {"rating": "user_id", "user_id": "rating"}, ids=int)
