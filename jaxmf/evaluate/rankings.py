@@ -17,7 +17,9 @@ from jaxmf.evaluate.baselines import baselines as all_baselines
 from jaxmf.evaluate.intervals import check_resampling, summarize
 from jaxmf.evaluate.measures import Empty, measures
 from jaxmf.evaluate.positions import Positions, Trial, oracle, positions
-from jaxmf.models.model import Model, Params, check_model, check_predicts
+from jaxmf.models.model import Hyper, Model, Params, check_model, check_predicts
+from jaxmf.models.promises import RIGHT_SCORES
+from jaxmf.models.trial import check_promises
 
 Protocol = Literal["catalog", "rated"]
 Part = Dataset | Ratings
@@ -239,6 +241,9 @@ def _trial(
                 "test has no pair of user and item that is not in train or exclude; expected held-out ratings: "
                 "jaxmf.splits makes parts that do not overlap"
             )
+    if protocol == "catalog" and model.scores is not None:
+        promise, instead = RIGHT_SCORES, "rank with protocol='rated', which calls `predict`"
+        check_promises("evaluate.ranking", (promise,), model, params, Hyper(), held_out, instead)
     user, item = np.divmod(pair, num_items)
     place = np.zeros(held_out.num_users, np.int64)
     place[user] = 1

@@ -5,7 +5,9 @@ from typing import Any
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.model import Hyper, Model, Params, check_finite, check_predicts
-from jaxmf.solvers.als import als
+from jaxmf.models.promises import OWN_DESIGN, OWN_PAIRS, OWN_PENALTY, OWN_USERS
+from jaxmf.models.trial import check_promises
+from jaxmf.solvers.als import PROMISES, als
 from jaxmf.training import check_hyper
 
 
@@ -36,6 +38,22 @@ def check_solvable(who: str, model: Model, params: Params, hyper: Hyper) -> None
         als().check(model, params, hyper)
     except ValueError as error:
         raise ValueError(f"{who}: {error}") from None
+
+
+def check_foldable(who: str, model: Model, params: Params, hyper: Hyper, data: Dataset) -> None:
+    """ValueError if a user's model breaks what rows that are solved alone rely on; the last check, see `trial`."""
+    promises = (*PROMISES, OWN_DESIGN, OWN_PENALTY)
+    instead = "fit the model anew to data.extend(new_frame) (in the shell: jaxmf fit)"
+    check_promises(who, promises, model, params, hyper, data, instead)
+
+
+def check_rankable(model: Model, params: Params, train: Dataset, chosen: bool) -> None:
+    """ValueError if a user's model predicts otherwise for gathered users, and for `chosen` items; the last check."""
+    if chosen:
+        promise, instead = OWN_PAIRS, "leave candidates= out and take these items from what top_n then returns"
+    else:
+        promise, instead = OWN_USERS, "rank what jaxmf.predict returns (in the shell: jaxmf predict)"
+    check_promises("top_n", (promise,), model, params, Hyper(), train, instead)
 
 
 def check_sweeps(who: str, sweeps: Any) -> None:

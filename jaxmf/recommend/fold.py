@@ -8,7 +8,7 @@ import pandas as pd
 from jaxmf.data.checks import expect, refuse_rows
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.model import Hyper, Model, Params
-from jaxmf.recommend.checks import check_fitted, check_solvable, check_sweeps
+from jaxmf.recommend.checks import check_fitted, check_foldable, check_solvable, check_sweeps
 from jaxmf.recommend.grow import grown
 from jaxmf.recommend.rows import Observed, solved
 from jaxmf.training.loop import cast_hyper
@@ -50,7 +50,8 @@ def fold_in(
 
     Raises:
       ValueError: an argument of another type, what `Dataset.extend` refuses, a row whose user and item are both known,
-        new items without features in a model of content, a model without `design`, or λ or λ_b that is not positive.
+        new items without features in a model of content, a model without `design`, a user's model whose rows are not
+        least squares of their own (`jaxmf.models.promises`), or λ or λ_b that is not positive.
 
     Cost: as a half-step of `als` over the new rows, in blocks of bounded memory. Programs are compiled by powers of
     2 of ratings per row, so that calls of similar size share them.
@@ -72,6 +73,7 @@ def fold_in(
         remedy = "these add to rows that fold_in must not change: use update, or drop them"
         refuse_rows(known, new_frame["rating"], "rating", "a user and an item that are both known", remedy)
     host = grown("fold_in", params, data, new, features)
+    check_foldable("fold_in", model, params, hyper, data)
     users, items = np.arange(data.num_users, new.num_users), np.arange(data.num_items, new.num_items)
     return _on_device(_solved(model, host, new, hyper, users, items, data.num_items, sweeps)), extended
 
@@ -108,6 +110,7 @@ def update(
     """
     extended, new = _extended("update", model, params, hyper, data, new_frame, features, sweeps)
     host = grown("update", params, data, new, features)
+    check_foldable("update", model, params, hyper, data)
     users, items = np.unique(new.user), np.unique(new.item)
     host = _solved(model, host, extended, hyper, users, items, data.num_items, 1)
     observed, numbers = _observed(extended), _numbers(host, hyper)

@@ -17,7 +17,7 @@ from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
 from jaxmf.models.model import Model, Params, Rows, Side, scores
 from jaxmf.models.unknown import check_zeros, mean_of_unknown
 from jaxmf.recommend.best import Pairs, best, padded
-from jaxmf.recommend.checks import check_fitted, check_sizes
+from jaxmf.recommend.checks import check_fitted, check_rankable, check_sizes
 
 
 def top_n(
@@ -55,8 +55,9 @@ def top_n(
 
     Raises:
       ValueError: an argument of another type, an unknown id, `train` over another number of users or items than the
-        model has, parameters that are not finite, numbers out of range, or on_unknown="bias" for a model that
-        `jaxmf.predict` refuses for it.
+        model has, parameters that are not finite, numbers out of range, on_unknown="bias" for a model that
+        `jaxmf.predict` refuses for it, or a user's model whose predictions read other rows than those of the users, and
+        of the candidates, that are asked for (`jaxmf.models.promises`).
 
     Cost: O(num_items · D) per user for rows of D numbers, by matrix products, and one pass over the scores; `train` is
     sorted by user in O(num_ratings). Programs are compiled by sizes rounded up to a short list, so that calls of
@@ -83,6 +84,7 @@ def top_n(
         item, item_ids = item[first], item_ids[first]
     if not len(item):
         raise ValueError("top_n: no candidates are left to choose from; name items of train, or None for all of them")
+    check_rankable(model, params, train, candidates is not None)
 
     width = padded(len(item))
     catalog = np.full(width, train.num_items, np.int32)

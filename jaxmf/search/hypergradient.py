@@ -19,9 +19,9 @@ from jaxmf.data.ratings import Ratings, counts, to_float64
 from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, mean_loss, objective
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import STATUS, Prepared, check_hyper, make_fit, start
-from jaxmf.training.checks import check_functions, check_key, check_rank
+from jaxmf.training.checks import check_functions, check_key, check_promised, check_rank
 from jaxmf.training.grid import EXTRA, NUMBERS, with_numbers
-from jaxmf.training.host import Options, advance, begin, progress_bar
+from jaxmf.training.host import Options, advance, begin, compiled_initialize, progress_bar
 from jaxmf.training.loop import cast_hyper, check_static, first_state
 
 Method = Literal["implicit", "unrolled"]
@@ -262,9 +262,11 @@ def _checked(
     if method == "implicit" and hyper.rank is not None:
         raise ValueError("hypergradient: implicit takes no hyper.rank: give the model that width, model.with_rank(...)")
     ratings, held_out = as_parts(train, valid)
-    shape = check_functions(key, model, ratings, cast_hyper(hyper, ratings.value.dtype))
+    numbers = cast_hyper(hyper, ratings.value.dtype)
+    shape = check_functions(key, model, ratings, numbers)
     check_rank(hyper, shape)
     solver.check(model, shape, hyper)
+    check_promised(model, solver, shape, numbers, ratings, lambda: compiled_initialize(model)(key, ratings, numbers))
     return Prepared(ratings, None, solver.prepare(ratings), solver), held_out
 
 

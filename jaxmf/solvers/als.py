@@ -13,6 +13,7 @@ from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
+from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, SQUARED_LOSS
 from jaxmf.models.xla import TWO_STEP_SUMS, once, without
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, split, spread
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
@@ -23,6 +24,7 @@ _AT_ONCE = 1 << 30  # and that other devices do
 _SMALL = 1 << 26  # bytes of designs that are worked on in one go after all, since that compiles twice as fast
 _REMEDY = "a larger l2, ratings on a smaller scale, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
 _ROUNDING = 8  # times eps and the size of a system: a ridge below that part of its diagonal is lost in the sums
+PROMISES = (DIAGONAL_PENALTY, SQUARED_LOSS, MASKED_COLUMNS)
 
 Block = tuple[jax.Array, jax.Array, jax.Array]
 Solve = Callable[[Sequence[Block], jax.Array, jax.Array], jax.Array]
@@ -82,7 +84,8 @@ def als(
         unless `jax.config.update("jax_num_cpu_devices", n)`, before anything else uses JAX, makes n of its cores.
 
     Returns:
-      a Solver for models with a `design` and a penalty that is a diagonal quadratic in the rows.
+      a Solver for models whose loss is the squared distance that `design` says, and whose penalty is a diagonal
+      quadratic in the rows: `fit` and `sweep` try that with a user's model, and refuse it by name if it is not so.
 
     Raises:
       ValueError: `tol`, `steps`, `max_memory` or `devices` is not positive, there are fewer devices, or `rule` or
@@ -131,7 +134,8 @@ def als(
         return params, change, StepInfo(converged)
 
     name, arrange = "als" if method == "cholesky" else "als-cg", partial(_arrange, devices=devices)
-    return Solver(_prepare(devices), init, step, _check, name, arrange, without(TWO_STEP_SUMS), devices, _REMEDY)
+    options = without(TWO_STEP_SUMS)
+    return Solver(_prepare(devices), init, step, _check, name, arrange, options, devices, _REMEDY, PROMISES)
 
 
 def prepare(ratings: Ratings, devices: int = 1) -> Layout:

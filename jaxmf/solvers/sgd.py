@@ -14,6 +14,7 @@ from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weights, update_scale
+from jaxmf.models.promises import OWN_LOSS, SHARED_PENALTY
 from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers.devices import AXIS, check_devices, from_next, of_all, split, spread
 from jaxmf.solvers.matchings import Layout, lay_out
@@ -67,7 +68,9 @@ def sgd(
         (Gemulla's strata, which take turns). On a CPU, a device per core: see `als`.
 
     Returns:
-      a Solver for any model without trained `shared` leaves.
+      a Solver for models without trained `shared` leaves whose loss of a rating reads no rows but its own two, and
+      whose penalty is a sum over rows, each times its weight: `fit` and `sweep` try that with a user's model, and
+      refuse it by name if it is not so.
 
     Raises:
       ValueError: `batch_size` or `devices` is not a positive integer, there are fewer devices, `schedule` is not a
@@ -93,9 +96,9 @@ def sgd(
     check_devices("sgd", devices)
     step = partial(_step, options=Options(schedule, clip_update, clip_value, devices))
     arrange = partial(_arrange, devices=devices)
-    return Solver(
-        _prepare(batch_size, devices), init, step, _check, "sgd", arrange, without(_THREADS, TWO_STEP_SUMS), devices
-    )
+    layout, compiler_options = _prepare(batch_size, devices), without(_THREADS, TWO_STEP_SUMS)
+    promises = OWN_LOSS, SHARED_PENALTY
+    return Solver(layout, init, step, _check, "sgd", arrange, compiler_options, devices, promises=promises)
 
 
 @memoize

@@ -7,6 +7,7 @@ import jax
 
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.trial import Promise
 
 
 class Problem(NamedTuple):
@@ -47,6 +48,8 @@ class Solver(NamedTuple):
         `without(TWO_STEP_SUMS)` of `jaxmf.models.xla`.
       devices: how many of this process its steps use at once.
       remedy: what to try after a fit has diverged, in the names of `Hyper`, for messages.
+      promises: what its steps rely on that no shape shows, see `jaxmf.models.promises`: `fit` and `sweep` try these
+        with a user's model before the epochs compile.
     """
 
     prepare: Callable[[Ratings], Any]
@@ -58,3 +61,4 @@ class Solver(NamedTuple):
     compiler_options: tuple[tuple[str, Any], ...] = ()
     devices: int = 1
     remedy: str = "a smaller learning_rate"
+    promises: tuple[Promise, ...] = ()

@@ -1,5 +1,6 @@
 """What a fit refuses before anything compiles: keys, numbers, functions that return other shapes than they should."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -8,6 +9,8 @@ import numpy as np
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.trial import check_promises
+from jaxmf.solvers.solver import Solver
 
 
 def check_key(key: jax.Array) -> None:
@@ -89,6 +92,17 @@ def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper
                 "sum over them"
             )
     return shape
+
+
+def check_promised(
+    model: Model, solver: Solver, shape: Params, hyper: Hyper, ratings: Ratings, initialize: Callable[[], Params]
+) -> None:
+    """ValueError if a user's model breaks a promise that the solver relies on. Once per model a small program runs, and
+    `initialize` if there are fixed parameters: the last check.
+    """
+    instead = "use solvers.minibatch, which takes any model (in the shell: --solver adam)"
+    promises = solver.promises
+    check_promises(solver.name, promises, model, shape, hyper, ratings, instead, lambda: initialize().fixed)
 
 
 def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:

@@ -18,7 +18,7 @@ from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.models.xla import once
 from jaxmf.solvers.devices import on_all, on_first
 from jaxmf.solvers.solver import Solver
-from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_rank
+from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_promised, check_rank
 from jaxmf.training.fingerprints import Fingerprints, check_same, fingerprints
 from jaxmf.training.loop import (
     RUNNING,
@@ -145,9 +145,10 @@ def fit(
 
     Raises:
       ValueError: an argument of another type, a number out of range, what `prepare` refuses or has made for a solver of
-        another layout, a part that the solver needs and the model lacks, a model whose functions return other shapes
-        than they should, `patience` without `valid`, a `resume` that was edited or is of another shape, of another
-        active rank or of other ratings, or `params` that are of another shape or dtype, or not finite.
+        another layout, a part that the solver needs and the model lacks, a promise that it relies on and the model
+        breaks (`Solver.promises`), a model whose functions return other shapes than they should, `patience` without
+        `valid`, a `resume` that was edited or is of another shape, of another active rank or of other ratings, or
+        `params` that are of another shape or dtype, or not finite.
     """
     if resume is not None:
         expect(resume, Fit, "resume", "pass what fit returned; load returns (fit, data)")
@@ -186,6 +187,8 @@ def fit(
         earlier = resumed(resume, hyper, needed)
         check_same(resume.fingerprints, hashed.result(), patience)
 
+    initial = lambda: compiled_initialize(model)(key, ratings, numbers) if params is None else params  # noqa: E731
+    check_promised(model, solver, shape, numbers, ratings, initial)
     options = Options(patience, min_delta, monitor, track)
     program, batch, state, compile_seconds = begin(key, model, solver, batch, numbers, options, earlier, params)
 
@@ -254,7 +257,7 @@ def begin(
     given), and the seconds that this took.
     """
     clock = time.perf_counter()
-    program, initialize = _compiled(model, solver, options), _compiled_initialize(model)
+    program, initialize = _compiled(model, solver, options), compiled_initialize(model)
     first = _compiled_first(model, solver, options.patience)
     ratings = batch.train
     # XLA compiles on other threads what Python has traced, while Python traces the next program.
@@ -308,8 +311,8 @@ _arrange = once(arrange)
 
 
 @lru_cache(maxsize=64)
-def _compiled_initialize(model: Model) -> jax.stages.Wrapped:
-    # Apart from the epochs, so that all solvers of a model share it.
+def compiled_initialize(model: Model) -> jax.stages.Wrapped:
+    """The program `(key, ratings, hyper) -> Params`, apart from the epochs, so that all solvers of a model share it."""
     return once(lambda key, ratings, hyper: initialize(key, model, ratings, hyper))
 
 

@@ -28,10 +28,10 @@ from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import store
-from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_rank
+from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_promised, check_rank
 from jaxmf.training.chunks import Chunk, Job, Result, fit_chunk, memory_limit, num_bytes, program_text, ready, within
 from jaxmf.training.grid import Grid, Placed, members, place
-from jaxmf.training.host import Options, progress_bar
+from jaxmf.training.host import Options, compiled_initialize, progress_bar
 from jaxmf.training.loop import RUNNING, FitState, Monitor, Prepared, cast_hyper, check_static, first_state, initialize
 from jaxmf.training.result import Sweep, narrowed, tables
 
@@ -127,6 +127,7 @@ def race(
     _check_padding(key, train, placed)
     if callable(monitor):
         check_monitor(monitor, next(iter(shapes.values())), held_out)
+    _check_promised(key, solver, train, placed, shapes)
     prepared = Prepared(train, held_out, solver.prepare(train), solver)
 
     devices = jax.local_devices()
@@ -317,6 +318,19 @@ def _check_padding(key: jax.Array, train: Ratings, placed: list[Placed]) -> None
                 "member would not be its own fit: let init draw column j with the key jax.random.fold_in(key, j), as "
                 "the built-in models do, or use pad=False"
             )
+
+
+def _check_promised(
+    key: jax.Array, solver: Solver, train: Ratings, placed: list[Placed], shapes: dict[Model, Params]
+) -> None:
+    """ValueError if a user's model breaks a promise that the solver relies on."""
+    for member, _, running, program in placed:
+        numbers = cast_hyper(running.hyper, train.value.dtype)
+        try:
+            initialize = partial(compiled_initialize(program), key, train, numbers)
+            check_promised(program, solver, shapes[program], numbers, train, initialize)
+        except ValueError as error:
+            raise ValueError(f"sweep: {error}. In the point {member.point}") from None
 
 
 def _check_choices(keep: str, batch: int | None, workers: int | None, max_memory: int | None) -> None:

@@ -1,0 +1,204 @@
+"""What tools rely on beyond the shapes: the promises of a model. `trial` says when and where each is tried."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, get_args
+
+import jax
+import jax.numpy as jnp
+
+from jaxmf.data.ratings import Ratings
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, within_rank
+from jaxmf.models.trial import NUM_RATINGS, Case, Promise
+
+
+def _slope_of_penalty(model: Model, trained: Rows, weight: Rows, hyper: Hyper) -> Rows:
+    return jax.grad(lambda trained: jnp.asarray(model.penalty(trained, weight, hyper)) + 0.0)(trained)
+
+
+def _diagonal(model: Model, case: Case) -> tuple[Any, Any]:
+    """The penalty's slope at rows z, and ridge · z, the ridge being the slope at 1."""
+    trained = case.params.trained._replace(shared={})
+    slope = partial(_slope_of_penalty, model, weight=case.weight, hyper=case.hyper)
+    ridge = slope(jax.tree.map(jnp.ones_like, trained))
+    return slope(trained), jax.tree.map(jnp.multiply, ridge, trained)
+
+
+def _squared(model: Model, case: Case) -> tuple[Any, Any]:
+    """The change of a rating's loss, and of (⟨design, row⟩ − target)², if all rows of a side become others, by side.
+
+    The design is taken at one of the two, since it must not read them.
+    """
+    assert model.design is not None
+    found, expected = {}, {}
+    for side in get_args(Side):
+        rows, others = getattr(case.params.trained, side), getattr(case.others, side)
+        index = getattr(case.ratings, side)
+        moved = case.params._replace(trained=case.params.trained._replace(**{side: others}))
+        design, target = model.design(moved, case.ratings, side)
+
+        def error(rows: Any, design: Any = design, target: Any = target, index: Any = index) -> jax.Array:
+            products = jax.tree.map(lambda d, z: jnp.sum((d * z[index]).reshape(len(target), -1), axis=1), design, rows)
+            return (sum(jax.tree.leaves(products)) - target) ** 2
+
+        if jax.tree.leaves(rows):
+            found[side] = model.loss(case.params, case.ratings) - model.loss(moved, case.ratings)
+            expected[side] = error(rows) - error(others)
+    return found, expected
+
+
+def _masked(model: Model, case: Case) -> tuple[Any, Any]:
+    """The loss where factors of one side are 0 beyond the rank, and where those of both are, by side."""
+    if case.hyper.rank is None:
+        return (), ()
+
+    def cut(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
+        return within_rank(leaf, 1) if getattr(path[-1], "key", None) == "factors" else leaf
+
+    trained = case.params.trained
+    within = jax.tree_util.tree_map_with_path(cut, trained)
+    both = model.loss(case.params._replace(trained=within), case.ratings)
+    found = {
+        side: model.loss(case.params._replace(trained=trained._replace(**{side: getattr(within, side)})), case.ratings)
+        for side in get_args(Side)
+    }
+    return found, dict.fromkeys(found, both)
+
+
+def _at(index: jax.Array, rows: Any) -> Any:
+    return jax.tree.map(lambda leaf: leaf.at[index].get(mode="clip"), rows)
+
+
+def _each_alone(function: Callable[[Params, Ratings, Rows], Any], case: Case) -> Any:
+    """What a function returns of each rating with the two rows of its own, and its share, and nothing else."""
+
+    def alone(read: tuple[Ratings, Rows]) -> Any:
+        cell, share = read
+        user, item, zero = cell.user[None], cell.item[None], jnp.zeros(1, jnp.int32)
+        one = Ratings(zero, zero, cell.value[None], cell.weight[None], num_users=1, num_items=1)
+        own = Params(*(Rows(_at(user, rows.user), _at(item, rows.item), rows.shared) for rows in case.params))
+        weight = Rows(share.user * _at(user, case.weight.user), share.item * _at(item, case.weight.item))
+        return jax.tree.map(lambda leaf: leaf[0], function(own, one, weight))
+
+    return jax.lax.map(alone, (case.ratings, case.share))
+
+
+def _own_loss(model: Model, case: Case) -> tuple[Any, Any]:
+    return _each_alone(lambda params, one, _: model.loss(params, one), case), model.loss(case.params, case.ratings)
+
+
+def _own_design(model: Model, case: Case) -> tuple[Any, Any]:
+    def both(params: Params, ratings: Ratings) -> Any:
+        assert model.design is not None
+        return {side: model.design(params, ratings, side) for side in get_args(Side)}
+
+    return _each_alone(lambda params, one, _: both(params, one), case), both(case.params, case.ratings)
+
+
+def _own_penalty(model: Model, case: Case, shared: bool) -> tuple[Any, Any]:
+    """The penalty's slope by the two rows of a rating alone, and what it is among all rows, times the row's share."""
+    if not shared:
+        case = case._replace(share=jax.tree.map(jnp.ones_like, case.share))
+
+    def slope(params: Params, weight: Rows) -> Rows:
+        return _slope_of_penalty(model, params.trained._replace(shared={}), weight, case.hyper)
+
+    def times(share: jax.Array, rows: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf * share.reshape(-1, *[1] * (leaf.ndim - 1)), rows)
+
+    whole, share = slope(case.params, case.weight), case.share
+    expected = Rows(
+        times(share.user, _at(case.ratings.user, whole.user)), times(share.item, _at(case.ratings.item, whole.item))
+    )
+    return _each_alone(lambda params, _, weight: slope(params, weight), case), expected
+
+
+def _gathered(params: Params, users: jax.Array, items: jax.Array) -> Params:
+    """The rows of these users and items, in this order; 0 beyond the tables."""
+
+    def take(index: jax.Array, rows: Any) -> Any:
+        return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="fill", fill_value=0), rows)
+
+    return Params(*(Rows(take(users, rows.user), take(items, rows.item), rows.shared) for rows in params))
+
+
+def _scores(model: Model, params: Params, users: jax.Array, items: jax.Array) -> jax.Array:
+    """r̂ of pairs, as rankings compute it."""
+    if model.scores is None:
+        return model.predict(params, users, items)
+    return jnp.take_along_axis(model.scores(params, users), items[:, None], axis=1)[:, 0]
+
+
+def _right_scores(model: Model, case: Case) -> tuple[Any, Any]:
+    pairs = case.ratings.user, case.ratings.item
+    return _scores(model, case.params, *pairs), model.predict(case.params, *pairs)
+
+
+def _own_users(model: Model, case: Case) -> tuple[Any, Any]:
+    """Scores of gathered users with all items and a row of zeros behind them, and predictions."""
+    users, items = case.ratings.user, case.ratings.item
+    found = _gathered(case.params, users, jnp.arange(case.ratings.num_items + 1))
+    return _scores(model, found, jnp.arange(NUM_RATINGS), items), model.predict(case.params, users, items)
+
+
+def _own_pairs(model: Model, case: Case) -> tuple[Any, Any]:
+    """Scores of gathered users and items, in another order and a row of zeros behind them, and predictions."""
+    users, items = case.ratings.user, case.ratings.item
+    catalog = jnp.append(items[::-1], case.ratings.num_items)
+    found = _gathered(case.params, users, catalog)
+    place = jnp.arange(NUM_RATINGS)
+    return _scores(model, found, place, place[::-1]), model.predict(case.params, users, items)
+
+
+DIAGONAL_PENALTY = Promise(
+    _diagonal,
+    "its penalty is not a sum of squares, one per number of a row, so that the slope by {where} is not ridge · z",
+    "Penalize each number by its own square, times what no trained number of that side enters",
+)
+SQUARED_LOSS = Promise(
+    _squared,
+    "its loss is not the squared distance of ⟨design, row⟩ from the target: the slopes by {where} differ",
+    "Let `design` give the factors and the target of the squared error, and not read the rows of its own side",
+)
+MASKED_COLUMNS = Promise(
+    _masked,
+    "its columns beyond the active rank do not stay 0: where they are, the loss has a slope by {where}",
+    "Let a column of factors enter by its product with the other side's, leave `rank` out",
+)
+OWN_LOSS = Promise(
+    _own_loss,
+    "its loss of a rating reads more than that rating and the rows of its user and item: of these alone it differs",
+    "Let it read nothing else",
+)
+SHARED_PENALTY = Promise(
+    partial(_own_penalty, shared=True),
+    "its penalty is not a sum over rows, each times its weight, so that the shares of single ratings do not add up to "
+    "its slope by {where}",
+    "Multiply what each row pays by its number in `weight`, and add nothing that several rows enter",
+)
+OWN_DESIGN = Promise(
+    _own_design,
+    "its design of a rating reads more than that rating and the rows of its user and item: of these alone it differs",
+    "Let it read nothing else",
+)
+OWN_PENALTY = Promise(
+    partial(_own_penalty, shared=False),
+    "its penalty of a row depends on other rows: of the row alone the slope by {where} differs",
+    "Let it be a sum over rows",
+)
+RIGHT_SCORES = Promise(
+    _right_scores,
+    "its `scores` are not what `predict` gives",
+    "Leave `scores` None",
+)
+OWN_USERS = Promise(
+    _own_users,
+    "its predictions read other users' rows, a user's number or how many items there are, so that they are others for "
+    "some users alone",
+    "Let `fixed.user` hold what is known of each user",
+)
+OWN_PAIRS = Promise(
+    _own_pairs,
+    "its predictions read more than the rows of a user and an item, so that they are others for some items alone",
+    "Let it read nothing else",
+)
