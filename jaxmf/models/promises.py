@@ -157,12 +157,12 @@ DIAGONAL_PENALTY = Promise(
 )
 SQUARED_LOSS = Promise(
     _squared,
-    "its loss is not the squared distance of ⟨design, row⟩ from the target: the slopes by {where} differ",
-    "Let `design` give the factors and the target of the squared error, and not read the rows of its own side",
+    "its loss is not the squared distance of ⟨design, row⟩ from the target, with the rows of the {where}s as unknowns",
+    "Let the loss be the squared error without a factor, and `design` not read the rows of the side that it is for",
 )
 MASKED_COLUMNS = Promise(
     _masked,
-    "its columns beyond the active rank do not stay 0: where they are, the loss has a slope by {where}",
+    "its columns beyond the active rank do not stay 0: the loss depends on them where those of the {where}s are 0",
     "Let a column of factors enter by its product with the other side's, leave `rank` out",
 )
 OWN_LOSS = Promise(

@@ -194,7 +194,9 @@ def _case(params: Params, hyper: Hyper, ratings: Any) -> Case:
         ratings.num_users,
         ratings.num_items,
     )
-    drawn: dict[str, Any] = {name: positive() for name in ("l2", "l2_bias", "reg_exponent") if getattr(hyper, name) is not None}
+    drawn: dict[str, Any] = {
+        name: positive() for name in ("l2", "l2_bias", "reg_exponent") if getattr(hyper, name) is not None
+    }
     rank = None if hyper.rank is None else jnp.asarray(hyper.rank, jnp.int32)
     numbers = jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None, **drawn))._replace(rank=rank)
     return Case(

@@ -11,7 +11,7 @@ from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
-from jaxmf.models.memoize import memoize
+from jaxmf.models.memoize import how_built, memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
 from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, SQUARED_LOSS
 from jaxmf.models.xla import TWO_STEP_SUMS, once, without
@@ -407,8 +407,10 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
                 f"als: {name} must be positive{where}, not {value}: without a penalty a row with fewer ratings than "
                 "unknowns has no unique minimum. Use a small positive number, or a gradient solver."
             )
+    if how_built(model) is not None:
+        return
     one_row = jax.tree.map(lambda leaf: np.ones((1, *leaf.shape[1:]), leaf.dtype), params.trained)
-    for path, held in jax.tree_util.tree_leaves_with_path(_holds(model)(one_row, hyper)):
+    for path, held in jax.tree_util.tree_leaves_with_path(_holds(model.penalty)(one_row, hyper)):
         if not held:
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise ValueError(
@@ -418,12 +420,12 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
 
 
 @lru_cache(maxsize=64)
-def _holds(model: Model) -> jax.stages.Wrapped:
+def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
     """Whether the penalty pulls at all numbers of each leaf of rows of ones."""
 
     def holds(trained: Rows, hyper: Hyper) -> Any:
         one = jnp.ones(1, jnp.result_type(*jax.tree.leaves(trained)))
-        ridge = jax.grad(lambda trained: model.penalty(trained, Rows(one, one), hyper) + 0.0)(trained)
+        ridge = jax.grad(lambda trained: penalty(trained, Rows(one, one), hyper) + 0.0)(trained)
         return jax.tree.map(lambda leaf: (leaf > 0).all(), ridge)
 
     return once(holds)
