@@ -94,6 +94,9 @@ def make_fit(
     Raises:
       ValueError: a static choice is out of range; at the call, `patience` without validation ratings, or a batch that
         `prepare` made for a solver of another layout.
+
+    What the solver relies on (`Solver.promises`) is not tried here, since nothing can be looked at inside `jit`: run
+    `fit` with a model of your own once, which does.
     """
     check_static(model, solver, epochs, patience, min_delta, monitor)
     monitored = "monitor" if callable(monitor) else f"valid_{monitor}"

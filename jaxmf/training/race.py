@@ -324,11 +324,14 @@ def _check_promised(
     key: jax.Array, solver: Solver, train: Ratings, placed: list[Placed], shapes: dict[Model, Params]
 ) -> None:
     """ValueError if a user's model breaks a promise that the solver relies on."""
+
+    def initial(program: Model, numbers: Hyper) -> Params:
+        return compiled_initialize(program)(key, train, numbers)
+
     for member, _, running, program in placed:
         numbers = cast_hyper(running.hyper, train.value.dtype)
         try:
-            initialize = partial(compiled_initialize(program), key, train, numbers)
-            check_promised(program, solver, shapes[program], numbers, train, initialize)
+            check_promised(program, solver, shapes[program], numbers, train, partial(initial, program, numbers))
         except ValueError as error:
             raise ValueError(f"sweep: {error}. In the point {member.point}") from None
 

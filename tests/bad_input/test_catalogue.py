@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from helpers import COMPILED, HYPER, KEY, RANK, SOLVERS
 
-from bad_input.builders import ADAM, ALS, BIASED, DATA, FIT, NINE, PARAMS, RATINGS, SGD
-from bad_input.recommend import CONTENT, WITH_CONTENT
+from bad_input import promises
+from bad_input.builders import ADAM, ALS, BIASED, DATA, FIT, NINE, OWN, PARAMS, RATINGS, SGD
 from bad_input.solvers import FREE
 from jaxmf import Hyper, make_fit, models, prepare, save, solvers
 from jaxmf.training.checks import check_key
@@ -35,11 +35,12 @@ def files(tmp_path_factory) -> Path:
     (folder / "good.parquet").touch()
     (folder / "bad.parquet").write_text("not Parquet at all")
     (folder / "strange.py").write_text("number = 3\n")
-    # ALS asks the penalty about one row, whose answer no shape tells: these small programs are there before.
-    for hyper in (HYPER, Hyper()):
-        ALS.check(BIASED, PARAMS, hyper)
-    ALS.check(CONTENT, WITH_CONTENT, HYPER)
+    # What no shape tells of a user's model, small programs find out, once: here they have.
     ALS.check(BIASED._replace(with_rank=None), PARAMS, HYPER._replace(rank=2))
+    ALS.check(OWN, PARAMS, HYPER)
+    for broken, message in promises.CASES.values():
+        with pytest.raises(ValueError, match=message):
+            broken()
     with pytest.raises(ValueError, match=r"leaves user\.bias free"):
         ALS.check(FREE, PARAMS, Hyper())
     return folder

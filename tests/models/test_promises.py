@@ -24,7 +24,6 @@ DATA = Dataset(
     pd.RangeIndex(13, name="item_id"),
     *map(np.asarray, (RATINGS.user, RATINGS.item, RATINGS.value)),
 )
-NEW = pd.DataFrame({"user_id": [20, 20], "item_id": [1, 2], "rating": [3.0, 4.0]})
 
 
 def own(name, **parts):
@@ -116,11 +115,6 @@ def logistic(params, r):
     return optax.sigmoid_binary_cross_entropy(BIASED.predict(params, r.user, r.item), r.value)
 
 
-def normalized(params, r):
-    """A loss that divides by the weights of the batch."""
-    return BIASED.loss(params, r) / jnp.sum(r.weight)
-
-
 def design_of_itself(params, r, side):
     design, target = BIASED.design(params, r, side)
     rows = getattr(params.trained, side)
@@ -158,17 +152,14 @@ def test_built_models_keep_all_promises(name):
 BROKEN = {
     "columns": (promises.DIAGONAL_PENALTY, own("columns", penalty=across_columns)),
     "lasso": (promises.DIAGONAL_PENALTY, own("lasso", penalty=lasso)),
-    "neighbors": (promises.DIAGONAL_PENALTY, own("neighbors", penalty=neighbors)),
     "half": (promises.SQUARED_LOSS, own("half", loss=lambda params, r: BIASED.loss(params, r) / 2)),
     "weighs": (promises.SQUARED_LOSS, own("weighs", loss=lambda params, r: r.weight * BIASED.loss(params, r))),
     "logistic": (promises.SQUARED_LOSS, own("logistic", loss=logistic)),
     "itself": (promises.SQUARED_LOSS, own("itself", design=design_of_itself)),
-    "batch": (promises.OWN_LOSS, own("normalized", loss=normalized)),
     "number": (promises.OWN_LOSS, AGED),
     "unweighted": (promises.SHARED_PENALTY, own("unweighted", penalty=unweighted)),
     "mean": (promises.SHARED_PENALTY, own("mean", penalty=mean_penalty)),
     "alone": (promises.OWN_PENALTY, own("mean", penalty=mean_penalty)),
-    "scores": (promises.RIGHT_SCORES, own("scores", scores=lambda params, users: 2 * BIASED.scores(params, users))),
 }
 
 
@@ -233,16 +224,6 @@ def test_every_door_refuses_svdpp():
     for user, items in best.groupby("user_id")["item_id"]:
         score = SVDPP.predict(params, np.full(13, user), np.arange(13))
         assert items.tolist() == np.argsort(-np.asarray(score))[:2].tolist()
-
-
-def test_folding_in_refuses_what_als_takes():
-    """`als` has the whole tables, where an item's number says how old it is; a row that is solved alone has not."""
-    params = jaxmf.fit(KEY, AGED, ALS, RATINGS, hyper=HYPER, epochs=1).params
-    for how in (recommend.fold_in, recommend.update):
-        with pytest.raises(
-            ValueError, match=rf"^{how.__name__}: the model 'aged' breaks a promise: its design .* anew"
-        ):
-            how(AGED, params, HYPER, DATA, NEW)
 
 
 def test_a_verdict_is_remembered_and_built_models_are_excused():
