@@ -74,6 +74,21 @@ def test_of_those_that_start_at_once_one_has_the_folder(tmp_path):
     assert max(most) == 1
 
 
+def test_a_lock_that_was_just_removed_is_no_lock(tmp_path, monkeypatch):
+    """Whoever had it removes the file between the moments in which another opens it and locks it."""
+    flock, removed = fcntl.flock, []
+
+    def late(handle, how):
+        if not removed:
+            removed.append((tmp_path / ".jaxmf.lock").unlink())
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with claimed(tmp_path):
+        assert (tmp_path / ".jaxmf.lock").read_text().startswith(f"process {os.getpid()} on ")
+    assert removed
+
+
 def test_what_is_refused_leaves_no_folder(ratings, tmp_path):
     with pytest.raises(ValueError, match="epochs must be a positive integer"):
         sweep(KEY, MODELS["biased"], SOLVERS["adam"], ratings, grid={"l2": [0.1]}, epochs=0, out=tmp_path / "a" / "b")
@@ -86,9 +101,10 @@ def test_what_is_left_over_goes_and_what_is_being_written_stays(tmp_path):
     for name in left + own:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    with temporary(tmp_path / "fit.npz") as live, claimed(tmp_path):
+    with temporary(tmp_path / "fit.npz") as live:
         live.write_text("new")
-        assert names(tmp_path) == sorted([*own, ".jaxmf.lock", live.name])
+        with claimed(tmp_path):
+            assert names(tmp_path) == sorted([*own, ".jaxmf.lock", live.name])
         os.replace(live, tmp_path / "fit.npz")
     assert (tmp_path / "fit.npz").read_text() == "new"
     assert names(tmp_path) == sorted(own)
@@ -155,6 +171,7 @@ def test_a_full_disk_ends_a_sweep_and_its_threads(ratings, valid, tmp_path, monk
     with pytest.raises(OSError, match="No space left on device") as caught:
         sweep(*given, **options)
     assert len(fitted) < 30
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ThreadPoolExecutor")]
     assert not (tmp_path / ".jaxmf.lock").exists()
     begun = set(fitted)
     del caught
