@@ -20,7 +20,8 @@ def check_data(data: Dataset) -> None:
     """ValueError naming the first part of a Dataset that is not as every constructor makes it. Cost: O(n)."""
     if type(data.name) is not str:
         raise ValueError(f"data.name is {data.name!r:.50}, expected a string")
-    columns = {"user": np.int32, "item": np.int32, "rating": np.float64, "timestamp": np.int64}
+    times = np.float64 if getattr(data.timestamp, "dtype", None) == np.float64 else np.int64  # with fractions, or whole
+    columns = {"user": np.int32, "item": np.int32, "rating": np.float64, "timestamp": times}
     for name, dtype in columns.items():
         array = getattr(data, name)
         if name == "timestamp" and array is None:
@@ -28,8 +29,9 @@ def check_data(data: Dataset) -> None:
         if getattr(array, "dtype", None) != dtype or array.shape != (len(data.rating),):
             found = f"{getattr(array, 'dtype', None)}{list(np.shape(array))}"
             raise ValueError(f"data.{name} is {found}, expected {np.dtype(dtype)}[{len(data.rating)}]")
-    if not np.isfinite(data.rating).all():
-        raise ValueError("data.rating has NaN or infinite values")
+    for name in ("rating", "timestamp"):
+        if getattr(data, name) is not None and not np.isfinite(getattr(data, name)).all():
+            raise ValueError(f"data.{name} has NaN or infinite values")
     for name, ids in (("user", data.user_ids), ("item", data.item_ids)):
         index = getattr(data, name)
         if len(index) and not 0 <= index.min() <= index.max() < len(ids):

@@ -104,6 +104,12 @@ def assert_same_fit(found: Fit, expected: Fit) -> None:
         np.testing.assert_array_equal(found.history[name], expected.history[name])
 
 
+def test_times_with_fractions_are_saved(path):
+    data = replace(DATA, timestamp=DATA.timestamp + 0.25)
+    save(path, unfitted(BIASED), data)
+    assert_same_data(load(path)[1], data)
+
+
 @pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
 def test_resuming_a_loaded_fit_changes_no_bit(path, solver):
     """5 + 5 epochs equal 10; a file of a loaded fit is as good as one of the fit itself."""

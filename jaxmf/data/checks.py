@@ -159,8 +159,10 @@ def number_ids(ids: pd.Series, column: str, remedy: str) -> tuple[np.ndarray, pd
         refuse_rows(plain.isna(), ids, column, "missing id", remedy)  # NaN in a column of Arrow is not its gap
         codes, unique = factorize(plain)
     except TypeError as error:
-        raise ValueError(f"column {ids.name!r}: ids must be hashable, such as numbers, strings or tuples") from error
-    check_storable(unique, f"column {ids.name!r}")
+        raise ValueError(
+            f"column {short(ids.name)}: ids must be hashable, such as numbers, strings or tuples"
+        ) from error
+    check_storable(unique, f"column {short(ids.name)}")
     return codes.astype(np.int32), unique.rename(column)
 
 
@@ -202,7 +204,7 @@ def align_items(items: pd.DataFrame, item_ids: pd.Index, columns: Mapping[str, s
 def lookup(known: pd.Index, ids: Iterable[Any], kind: str) -> np.ndarray:
     """Positions of ids in the index of known ids."""
     if not pd.api.types.is_list_like(ids):
-        raise ValueError(f"expected a list of {kind} ids, got {ids!r}; for one {kind} pass [{ids!r}]")
+        raise ValueError(f"expected a list of {kind} ids, got {short(ids)}; for one {kind} pass [{short(ids)}]")
     try:
         wanted = as_ids(ids)
         index = match(known, wanted)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxmf.data.checks import expect, is_positive_integer
+from jaxmf.data.checks import expect, is_positive_integer, listed
 from jaxmf.data.dataset import Dataset
 
 _COLUMNS = ("genres", "tags")
@@ -61,10 +61,10 @@ def tfidf(
         columns = [name for name in _COLUMNS if name in data.items] or _COLUMNS
     missing = [name for name in columns if name not in data.items]
     if missing or not columns:
-        what = ", ".join(map(repr, missing)) or "to read"
+        what = listed(missing) or "to read"
         raise ValueError(
-            f"content.tfidf: the items of {data.name} have no column {what}; found {list(data.items.columns)}. Name "
-            "the columns to read in columns="
+            f"content.tfidf: the items of {data.name} have no column {what}; found [{listed(data.items.columns, 12)}]. "
+            "Name the columns to read in columns="
         )
     for name, number in (("max_features", max_features), ("components", components)):
         if number is not None and not is_positive_integer(number):

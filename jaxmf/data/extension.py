@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.checks import listed, refuse_rows
+from jaxmf.data.checks import listed, refuse_rows, short
 from jaxmf.data.columns import source_columns
 from jaxmf.data.ids import as_ids, check_storable, distinct, joined, match, type_of
 from jaxmf.data.observations import observations
@@ -66,7 +66,7 @@ def _joined(known: pd.Index, ids: pd.Index) -> tuple[pd.Index, np.ndarray]:
 def _distinct(item_ids: Iterable[Any]) -> pd.Index:
     """The ids of items without ratings, each once, in the order given."""
     if not pd.api.types.is_list_like(item_ids):
-        raise ValueError(f"expected a list of item ids, got {item_ids!r}; for one item pass [{item_ids!r}]")
+        raise ValueError(f"expected a list of item ids, got {short(item_ids)}; for one item pass [{short(item_ids)}]")
     try:
         ids = as_ids(item_ids)
         if ids.isna().any():
