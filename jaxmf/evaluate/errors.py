@@ -15,6 +15,8 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal, unknown_ids
 from jaxmf.models.bilinear import damped_bias, global_mean
 from jaxmf.models.model import Hyper, Model, Params, Side, check_predicts
+from jaxmf.models.promises import OWN_PAIRS
+from jaxmf.models.trial import check_promises
 from jaxmf.models.unknown import check_zeros, mean_of_unknown, predict_unknown
 from jaxmf.models.xla import TWO_STEP_SUMS, without
 
@@ -49,7 +51,8 @@ def predict(
     Raises:
       ValueError: an argument of another type, a missing column, an id that `data` does not know, `data` of another
         number of users or items than the model has, bounds in the wrong order, or on_unknown="bias" for a model of
-        whose rows it is not known what 0 would say: of leaves other than `factors`, `bias` and `content`.
+        whose rows it is not known what 0 would say (of leaves other than `factors`, `bias` and `content`), or whose
+        predictions read more than the rows of the pair (`jaxmf.models.promises`).
 
     Cost: O(n · D) for rows of D numbers.
 
@@ -111,6 +114,8 @@ def _tell_of_unknown(
     if on_unknown == "bias":
         sides: dict[Side, np.ndarray] = {"user": user, "item": item}
         check_zeros("predict", model, params, [side for side, number in sides.items() if (number < 0).any()])
+        if len(data):  # what is tried is tried at some of the ratings
+            check_promises("predict", (OWN_PAIRS,), model, params, Hyper(), data, "pass on_unknown='drop'")
     then = "left out" if on_unknown == "drop" else "predicted by the terms that are known"
     count = ((user < 0) | (item < 0)).sum()
     which = unknown_ids(user=(frame["user_id"], user < 0), item=(frame["item_id"], item < 0))

@@ -4,8 +4,8 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from bad_input.builders import ALS, BIASED, OWN, fit
-from bad_input.evaluate import rank
+from bad_input.builders import ALS, BIASED, NINE, OWN, fit
+from bad_input.evaluate import predict, rank
 from bad_input.recommend import fold, top
 from bad_input.sweep import swept
 from jaxmf.recommend import update
@@ -84,6 +84,10 @@ CASES = {
     "promise-candidates": (
         lambda: top(model=ITEMS, candidates=[3, 4]),
         rf"^top_n: {PROMISE}predictions read more than the rows of a user and an item, .*, or leave candidates= out",
+    ),
+    "promise-bias": (
+        lambda: predict(model=ITEMS, frame=NINE.replace({"user_id": {2: 99}}), on_unknown="bias"),
+        rf"^predict: {PROMISE}predictions read more than the rows of .*, or pass on_unknown='drop'$",
     ),
     "promise-scores": (
         lambda: rank(model=SCORES),
