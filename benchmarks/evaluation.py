@@ -1,7 +1,7 @@
 """Evaluation in numbers: whether its intervals hold, what a known protocol says, and how long it takes.
 
-    python benchmarks/evaluation.py coverage     how often 95 % intervals contain the truth, in 2,000 repeats each, by
-                                                 percentiles (as the library has them) and by BCa
+    python benchmarks/evaluation.py coverage     how often 95 % intervals contain the truth, in 2,000 repeats each, as
+                                                 the library has them and by percentiles of bootstrap means
     python benchmarks/evaluation.py seconds      rankings among all items beside an epoch of sgd, on the same data and
                                                  in the shape of MovieLens 1M
 
@@ -9,6 +9,7 @@
 rounds, compilation apart. Writes results/benchmarks/evaluation/.
 """
 
+import itertools
 import os
 import statistics
 import sys
@@ -20,58 +21,58 @@ from typing import Any
 import jax
 import numpy as np
 import pandas as pd
-from scipy import stats
 from tqdm import tqdm
 
 import jaxmf
 from jaxmf import evaluate, output
+from jaxmf.evaluate.intervals import interval
 
 OUT = Path("results/benchmarks/evaluation")
-REPEATS, RESAMPLES, CHUNK = 2000, 1000, 50
+REPEATS, RESAMPLES, CHUNK = 2000, 1000, 100
+USERS = (20, 50, 200, 1000)
 ROUNDS = 5
 K = 10
 
 
+# Name -> the true mean, what draws values, and whether they are differences.
+KINDS: dict[str, tuple[float, Callable[[np.random.Generator, tuple[int, int]], np.ndarray], bool]] = {
+    "precision: binomial(10, beta(1, 4)) / 10": (0.2, lambda r, n: r.binomial(10, r.beta(1, 4, n)) / 10, False),
+    "precision: binomial(10, beta(1, 19)) / 10": (0.05, lambda r, n: r.binomial(10, r.beta(1, 19, n)) / 10, False),
+    "ndcg: beta(1.5, 3.5), 60 % zeros": (0.12, lambda r, n: r.beta(1.5, 3.5, n) * (r.random(n) < 0.4), False),
+    "ndcg: beta(1.5, 3.5), 85 % zeros": (0.045, lambda r, n: r.beta(1.5, 3.5, n) * (r.random(n) < 0.15), False),
+    "hit rate: bernoulli(0.3)": (0.3, lambda r, n: r.binomial(1, 0.3, n) * 1.0, False),
+    "hit rate: bernoulli(0.05)": (0.05, lambda r, n: r.binomial(1, 0.05, n) * 1.0, False),
+    "auc: beta(6, 2)": (0.75, lambda r, n: r.beta(6, 2, n), False),
+    "difference: normal(0, 0.1), 70 % ties": (0.0, lambda r, n: r.normal(0, 0.1, n) * (r.random(n) < 0.3), True),
+    "difference: beta(1, 4), 90 % ties": (0.02, lambda r, n: r.beta(1, 4, n) * (r.random(n) < 0.1), True),
+}
+
+
 def coverage() -> None:
     """Write and print the share of repeats whose interval contains the true mean, for several kinds of values."""
-    kinds: dict[str, tuple[float, Callable[[np.random.Generator, tuple[int, int]], np.ndarray]]] = {
-        "precision: binomial(10, beta(1, 4)) / 10": (0.2, lambda rng, n: rng.binomial(10, rng.beta(1, 4, n)) / 10),
-        "hit rate: bernoulli(0.3)": (0.3, lambda rng, n: rng.binomial(1, 0.3, n) * 1.0),
-        "auc: beta(6, 2)": (0.75, lambda rng, n: rng.beta(6, 2, n)),
-        "difference: normal(0, 0.1), 70 % ties": (0.0, lambda rng, n: rng.normal(0, 0.1, n) * (rng.random(n) < 0.3)),
-    }
     rows = []
-    with tqdm(total=len(kinds) * 2 * 2 * REPEATS) as bar:
-        for kind, (truth, draw) in kinds.items():
-            for num_users in (50, 200):
-                for method in ("percentile", "BCa"):
-                    rng, covered, width = np.random.default_rng(0), 0, 0.0
-                    for seed in range(REPEATS // CHUNK):
-                        low, high = interval(draw(rng, (CHUNK, num_users)), method, seed)
-                        covered += int(np.sum((low <= truth) & (truth <= high)))
-                        width += float(np.sum(high - low))
-                        bar.update(CHUNK)
-                    row = {"values": kind, "num_users": num_users, "method": method, "repeats": REPEATS}
-                    rows.append(row | {"covered": covered / REPEATS, "mean_width": width / REPEATS})
-    table = pd.DataFrame(rows)
-    write("coverage", table, {"repeats": REPEATS, "resamples": RESAMPLES})
+    with tqdm(total=len(KINDS) * len(USERS) * REPEATS) as bar:
+        for (kind, (truth, draw, signed)), num_users in itertools.product(KINDS.items(), USERS):
+            rng = np.random.default_rng(0)
+            found: dict[str, list[Any]] = {"library": [], "percentile": []}
+            for _ in range(REPEATS // CHUNK):
+                values = draw(rng, (CHUNK, num_users))
+                found["library"].append([interval(x, 0.95, (-1 if signed else 0, 1), not signed)[1:3] for x in values])
+                found["percentile"].append(percentiles(values, rng))
+                bar.update(CHUNK)
+            for method, chunks in found.items():
+                low, high = np.concatenate(chunks).T
+                row = {"values": kind, "num_users": num_users, "method": method, "repeats": REPEATS}
+                row["covered"] = float(np.mean((low <= truth) & (truth <= high)))
+                rows.append(row | {"mean_width": float(np.mean(high - low))})
+    write("coverage", pd.DataFrame(rows), {"repeats": REPEATS, "resamples": RESAMPLES})
 
 
-def interval(values: np.ndarray, method: str, seed: int) -> Any:
-    """95 % intervals of each row's mean: the library's own by percentiles, scipy's by any other method."""
-    if method == "percentile":
-        names = [f"row {row}" for row in range(len(values))]
-        table = pd.DataFrame(
-            {"model": np.repeat(names, values.shape[1]), "protocol": "rated", "k": K, "threshold": 0.0}
-        )
-        table["user_id"] = np.tile(np.arange(values.shape[1]), len(values))
-        table[list(evaluate.measures.METRICS)] = np.nan
-        found = evaluate.summarize(table.assign(precision=values.ravel()), resamples=RESAMPLES, seed=seed)
-        return found["low"].to_numpy(), found["high"].to_numpy()
-    random = np.random.default_rng(seed)
-    return stats.bootstrap(
-        (values,), np.mean, axis=1, n_resamples=RESAMPLES, method=method, random_state=random
-    ).confidence_interval
+def percentiles(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """95 % intervals of each row's mean, by the percentiles of the means of resampled users."""
+    size = values.shape[1]
+    drawn = rng.multinomial(size, np.full(size, 1 / size), RESAMPLES)
+    return np.quantile(values @ drawn.T / size, [0.025, 0.975], axis=1).T
 
 
 def seconds() -> None:

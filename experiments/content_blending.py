@@ -273,7 +273,7 @@ def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
         markdown(best_trials[tried]),
         "Those chosen, over seeds:",
         markdown(chosen.reset_index()),
-        "Rankings of each user's own test items, with bootstrap intervals over users, and differences from the damped "
+        "Rankings of each user's own test items, with intervals over users, and differences from the damped "
         "bias and from factors with biases (Wilcoxon's test, Holm's correction):",
         "![Rankings](figures/rankings.png)",
         markdown(found["compared"].drop(columns=["protocol", "k", "threshold"])),

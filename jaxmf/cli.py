@@ -363,7 +363,6 @@ def evaluate(
         float | None, typer.Option(help="The least rating that is relevant; the median training rating if not given.")
     ] = None,
     clip: Clip = None,
-    seed: Annotated[int, typer.Option(help="Seed of the intervals.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for the tables, with every interval.", file_okay=False)
     ] = None,
@@ -371,7 +370,7 @@ def evaluate(
     """Errors and rankings of a fit on ratings in a file, beside baselines.
 
     Baselines come from the ratings that the fit was trained on. Rankings are of all items but those that a user rated
-    there ("catalog"), and of each user's items in the file ("rated"), with 95 % bootstrap intervals; the file is
+    there ("catalog"), and of each user's items in the file ("rated"), with 95 % intervals; the file is
     audited against the training ratings for leakage.
     """
     from jaxmf.jobs import evaluate_fit
@@ -381,7 +380,7 @@ def evaluate(
     with _spoken_in_options():
         test = train.align(named.dataset(data, reading, known=named.known_ids(train)), on_unknown)
     with claimed(out, "--out"):
-        tables = evaluate_fit(fitted, train, test, k, threshold, clip, seed, out)
+        tables = evaluate_fit(fitted, train, test, k, threshold, clip, out)
     typer.echo(tables["errors"].to_string(index=False, float_format="{:.4f}".format))
     for protocol, table in ranked(tables["ranking"]).items():
         typer.echo(f"\nRanking, {protocol}:")

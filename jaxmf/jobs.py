@@ -229,7 +229,6 @@ def evaluate_fit(
     k: int = 10,
     threshold: float | None = None,
     clip: evaluate.Clip = None,
-    seed: int = 0,
     out: Path | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Errors, rankings by both protocols and the audit of the split, beside baselines.
@@ -241,7 +240,6 @@ def evaluate_fit(
       k: as in `jaxmf.evaluate.ranking`.
       threshold: the least rating that is relevant; None for that of `relevance`.
       clip: as in `jaxmf.evaluate.rating`.
-      seed: of the bootstrap.
       out: folder for config.json and a CSV of each table.
 
     Returns:
@@ -254,7 +252,7 @@ def evaluate_fit(
     threshold = relevance(train, test) if threshold is None else threshold
     leakage = evaluate.leakage(train, test)
     unseen = leakage.set_index("check").loc["test pairs in train", "share"] < 1
-    options: dict[str, Any] = {"k": k, "threshold": threshold, "seed": seed}
+    options: dict[str, Any] = {"k": k, "threshold": threshold}
     options["protocols"] = ("catalog", "rated") if unseen else ("rated",)
     tables = {
         "errors": evaluate.against_baselines(fit.model, fit.params, train, test, clip),
@@ -264,7 +262,7 @@ def evaluate_fit(
     if out is not None:
         configuration = {"job": "evaluate", "model": fit.model.name, "k": k, "threshold": threshold, "clip": clip}
         described = {"train": train.describe(), "test": test.describe()}
-        output.write_json(out / "config.json", output.manifest(described, configuration, seed))
+        output.write_json(out / "config.json", output.manifest(described, configuration, None))
         for name, table in tables.items():
             output.write_table(out / f"{name}.csv", table)
     return tables

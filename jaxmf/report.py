@@ -68,7 +68,7 @@ def summary(
         "## Rankings",
         f"Test items ranked for each user, the first {configuration['k']} positions, relevant if rated "
         f'{configuration["relevant_from"]:g} or more. Protocol "catalog" ranks all items but those that the user has '
-        'in the training and validation parts, "rated" only the user\'s test items. Intervals of 95 % are bootstrapped '
+        'in the training and validation parts, "rated" only the user\'s test items. Intervals of 95 % are '
         "over users; `ranking.csv` has all measures. The oracle, who knows the test ratings, shows what is attainable.",
         *(f"**{protocol}**\n\n{output.markdown(table)}" for protocol, table in _rankings(ranking)),
         "![Rankings with intervals](figures/ranking.png)",

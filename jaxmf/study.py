@@ -243,7 +243,7 @@ def _rank(
 ) -> None:
     """Add the rankings of test items by one fit; those of the global mean, which tie, are left to the baselines."""
     choices = manifest["configuration"]
-    options = {"k": choices["k"], "threshold": choices["relevant_from"], "seed": manifest["seed"]}
+    options = {"k": choices["k"], "threshold": choices["relevant_from"]}
     found = rankings(model, params, train, test, valid, baselines=solver == "closed form", **options)
     found.insert(1, "solver", solver)
     _append(tables, "ranking", found[found["model"] != "global_mean"])

@@ -132,8 +132,8 @@ def fitted(data) -> tuple:
 
 def test_evaluate_fit(fitted, tmp_path):
     fit, train, test = fitted
-    tables = evaluate_fit(fit, train, test, k=3, threshold=3.0, seed=5, out=tmp_path)
-    options = {"k": 3, "threshold": 3.0, "seed": 5}
+    tables = evaluate_fit(fit, train, test, k=3, threshold=3.0, out=tmp_path)
+    options = {"k": 3, "threshold": 3.0}
     expected = {
         "errors": evaluate.against_baselines(fit.model, fit.params, train, test),
         "ranking": pd.concat(
@@ -148,7 +148,7 @@ def test_evaluate_fit(fitted, tmp_path):
         written = pd.read_csv(tmp_path / f"{name}.csv")
         pd.testing.assert_frame_equal(written, table, check_dtype=False, rtol=1e-8)
     config = json.loads((tmp_path / "config.json").read_text())
-    assert (config["configuration"]["k"], config["seed"], config["data"]["train"]["num_ratings"]) == (3, 5, len(train))
+    assert (config["configuration"]["k"], config["data"]["train"]["num_ratings"]) == (3, len(train))
 
 
 def test_training_ratings_have_no_catalog_to_rank(fitted):

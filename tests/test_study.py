@@ -103,7 +103,7 @@ def test_the_reported_errors_are_those_of_the_parameters_chosen(data, finished):
     options = {"k": 10, "threshold": finished.config()["configuration"]["relevant_from"]}
     for protocol, exclude in (("catalog", valid), ("rated", None)):
         own = evaluate.ranking(
-            fit.model, fit.params, train, test, protocol=protocol, exclude=exclude, seed=0, **options
+            fit.model, fit.params, train, test, protocol=protocol, exclude=exclude, **options
         ).set_index(["model", "metric"])
         found = ranking[ranking["protocol"] == protocol].set_index(["model", "metric"])[own.columns]
         pd.testing.assert_frame_equal(found.loc[own.index], own, check_dtype=False, rtol=1e-5)

@@ -14,7 +14,7 @@ from jaxmf.data.pairs import among, numbered
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.evaluate.baselines import NAMES
 from jaxmf.evaluate.baselines import baselines as all_baselines
-from jaxmf.evaluate.intervals import check_resampling, summarize
+from jaxmf.evaluate.intervals import check_confidence, summarize
 from jaxmf.evaluate.measures import Empty, measures
 from jaxmf.evaluate.positions import Positions, Trial, oracle, positions
 from jaxmf.models.model import Hyper, Model, Params, check_model, check_predicts
@@ -37,11 +37,9 @@ def ranking(
     exclude: Part | None = None,
     baselines: bool = True,
     confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
     name: str | None = None,
 ) -> pd.DataFrame:
-    """How well a model ranks held-out items, beside baselines, with bootstrap intervals.
+    """How well a model ranks held-out items, beside baselines, with intervals.
 
     For each user the candidates C are ranked by predicted rating. By the protocol
 
@@ -91,25 +89,22 @@ def ranking(
       exclude: further ratings whose pairs are no candidates, such as the validation part; with "catalog" only.
       baselines: also rank by these; leave them out for further models of one table.
       confidence: of the intervals.
-      resamples: bootstrap samples of the users.
-      seed: of these.
       name: what the table calls the model; its own name if None.
 
     Returns:
       a tidy table: model, protocol, k, threshold, metric, value, low, high, num_users; first the model, then the
       baselines random, popularity, item_mean, damped_bias (see `evaluate.baselines`) and oracle, which ranks by the
-      test ratings themselves: the best possible values. Intervals are percentiles of bootstrap means over users;
+      test ratings themselves: the best possible values. Intervals are those of `summarize`;
       coverage is no mean over users and has none. Among all items the oracle has no novelty and no coverage. Scores are
       in the parameters' dtype, values in float64 (novelty and coverage among all items: in JAX's default float).
 
     Raises:
       ValueError: what `rating` refuses of the model and the ratings; `train` and `test` over other users or items; a
         pair that is twice in `test`; no test rating that reaches the threshold; a bad k, protocol, threshold, `empty`,
-        confidence, number of resamples or seed; a name that a baseline has; predictions that are not finite.
+        or confidence; a name that a baseline has; predictions that are not finite.
 
     Cost: "catalog" O(U · I · (D + R)) for rows of D numbers on the device, in blocks of users of fixed shape, one
-    program per model; memory O(2^18) scores. "rated" O(n · D + n log n). Times five with the baselines. The intervals:
-    O(resamples · U) for each of about fifty values.
+    program per model; memory O(2^18) scores. "rated" O(n · D + n log n). Times five with the baselines.
 
     Reference: Manning, Raghavan and Schütze (2008), Introduction to information retrieval, chapter 8 (precision,
     recall, map). Järvelin and Kekäläinen (2002), Cumulated gain-based evaluation of IR techniques (ndcg). Voorhees
@@ -119,7 +114,7 @@ def ranking(
     efficiently in the presence of tied scores. Cañamares and Castells (2020), On target item sampling in offline
     recommender system evaluation (protocols).
     """
-    check_resampling(confidence, resamples, seed)
+    check_confidence(confidence)
     name = _name(model, name, baselines)
     trial, seen = _trial(model, params, train, test, k, protocol, threshold, empty, exclude)
     found = dict(_results(name, model, params, trial, seen, baselines))
@@ -130,7 +125,7 @@ def ranking(
         for name, each in found.items()
         if np.isfinite(each.coverage)
     ]
-    table = pd.concat([summarize(by_user, confidence, resamples, seed), pd.DataFrame(covered)])
+    table = pd.concat([summarize(by_user, confidence), pd.DataFrame(covered)])
     return table.sort_values("model", key=lambda names: names.map(list(found).index), kind="stable", ignore_index=True)
 
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from helpers import KEY, pick, random_ratings
+from helpers import pick, random_ratings
 
 import jaxmf
 from bad_input.builders import BIASED, CLIP, DATA, FIT, FRAME, MODEL, NINE, OTHER, PARAMS, RATINGS, SMALL, UNEVEN
@@ -179,8 +179,6 @@ CASES = {
         "^test has no pair of user and item that is not in train or exclude; expected held-out ratings: jaxmf.splits",
     ),
     "ranking-confidence": (lambda: rank(confidence=95), r"^confidence must be between 0 and 1, such as 0\.95, not 95"),
-    "ranking-resamples": (lambda: rank(resamples=0), "^resamples must be a positive integer, such as 1000, not 0"),
-    "ranking-seed": (lambda: rank(seed=KEY), "^seed must be an integer of at least 0, not"),
     "ranking-name": (
         lambda: rank(name="popularity"),
         "^the model has the name of a baseline, 'popularity': give it another with name=",
@@ -222,7 +220,6 @@ CASES = {
         lambda: compare(TABLE.assign(user_id=[1, 2, 1, 3])),
         "^compare: 'b' and 'a' were ranked for different users; rank all with the same train, test and exclude",
     ),
-    "compare-resamples": (lambda: compare(resamples=1.5), r"^resamples must be a positive integer.*not 1\.5"),
     "leakage-frame": (
         lambda: evaluate.leakage(FRAME, SMALL),
         "^train must be a Dataset or its Ratings, not DataFrame",
@@ -269,7 +266,5 @@ CASES = {
     ),
     "compare-frame": (lambda: compare({"model": ["a"]}), "^by_user must be a DataFrame, not dict: expected what"),
     "compare-confidence": (lambda: compare(confidence="95%"), "^confidence must be between 0 and 1.*not '95%'"),
-    "compare-seed": (lambda: compare(seed=KEY), "^seed must be an integer of at least 0, not"),
-    "summarize-resamples": (lambda: evaluate.summarize(TABLE, resamples=0), "^resamples must be a positive integer"),
     "leakage-counts": (lambda: evaluate.leakage(RATINGS, OTHER), "^train has 17 users and 13 items, test has 20 users"),
 }

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from jaxmf.evaluate import compare, summarize
-from jaxmf.evaluate.intervals import _intervals, holm
+from jaxmf.evaluate.intervals import holm, interval
 from jaxmf.evaluate.measures import METRICS
 
 
@@ -21,39 +21,71 @@ def by_user(**models):
     return pd.concat(parts, ignore_index=True)
 
 
-@pytest.mark.parametrize("kind", ["precision", "hit_rate"])
+KINDS = {
+    "precision": (0.05, lambda rng, n: rng.binomial(10, rng.beta(1, 19, n)) / 10),
+    "ndcg": (0.12, lambda rng, n: rng.beta(1.5, 3.5, n) * (rng.random(n) < 0.4)),
+    "hit_rate": (0.3, lambda rng, n: rng.binomial(1, 0.3, n) * 1.0),
+    "difference": (0.0, lambda rng, n: rng.normal(0, 0.1, n) * (rng.random(n) < 0.3)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_intervals_cover_the_truth(kind):
-    """2,000 repeats of 100 users: tenths with a skewed distribution, and zeros and ones."""
-    rng = np.random.default_rng(0)
-    covered = 0
-    for seed in range(20):
-        if kind == "precision":
-            drawn, truth = rng.binomial(10, rng.beta(1, 4, (100, 100))) / 10, 0.2
-        else:
-            drawn, truth = rng.binomial(1, 0.3, (100, 100)) * 1.0, 0.3
-        found = _intervals(list(drawn), 0.95, 500, seed)
-        covered += sum(low <= truth <= high for _, low, high, _ in found)
-    assert 0.92 <= covered / 2000 <= 0.975
+    """1,000 repeats of 50 users: where percentiles of bootstrap means contain 91 to 94 %, too few."""
+    truth, draw = KINDS[kind]
+    bounds = (-1, 1) if kind == "difference" else (0, 1)
+    drawn = draw(np.random.default_rng(0), (1000, 50))
+    low, high = np.array([interval(x, 0.95, bounds)[1:3] for x in drawn]).T
+    assert 0.94 <= np.mean((low <= truth) & (truth <= high)) <= 0.99
+    assert np.median(high - low) < 5 * drawn.std() / np.sqrt(50)
 
 
-def test_intervals_are_percentiles_of_resampled_means():
+def test_an_interval_by_hand():
+    """Student's, and with skewness the inverse of Hall's cubic g(t) = t + γ t²/3 + γ² t³/27 + γ/6n at its ends."""
+    x = np.array([0.0, 0.0, 0.1, 0.2, 0.0, 0.9, 0.3])
+    n, m, s, skewness = 7, x.mean(), x.std(ddof=1), np.mean((x - x.mean()) ** 3) / x.std() ** 3
+    _, low, high, count = interval(x, 0.9, (-np.inf, np.inf))
+    q = 1.9431802805153022 / np.sqrt(n)  # the 95 % quantile of Student's t with 6 degrees of freedom
+    assert low == pytest.approx(m - s * q, rel=1e-12)
+    t = (m - high) / s
+    assert t + skewness * t**2 / 3 + skewness**2 * t**3 / 27 + skewness / (6 * n) == pytest.approx(-q, rel=1e-12)
+    assert high > m + s * q
+    assert count == n
+    mirrored = interval(-x, 0.9, (-np.inf, np.inf))
+    assert mirrored[1:3] == pytest.approx((-high, -low), rel=1e-12)
+
+
+def test_shares_have_wilsons_interval():
+    """3 of 10, by the formula; and 0 of 10 is no proof of never."""
+    x = np.array([1.0] * 3 + [0.0] * 7)
+    z = 1.959963984540054
+    middle, half = (0.3 + z * z / 20) / (1 + z * z / 10), z * np.sqrt(0.021 + z * z / 400) / (1 + z * z / 10)
+    assert interval(x, 0.95, (0, 1)) == pytest.approx((0.3, middle - half, middle + half, 10), rel=1e-9)
+    assert interval(0 * x, 0.95, (0, 1)) == pytest.approx((0, 0, z * z / (10 + z * z), 10), abs=1e-12)
+    assert interval(0 * x, 0.95, (-1, 1), share=False) == (0, 0, 0, 10)
+
+
+def test_few_users_and_users_who_are_alike():
+    assert interval([0.1] * 30, 0.95, (0, 1)) == pytest.approx((0.1, 0.1, 0.1, 30))
+    rounded = np.full(30, 0.1) + 1e-17 * np.arange(30)
+    assert interval(rounded, 0.95, (0, 1)) == pytest.approx((0.1, 0.1, 0.1, 30))
+    assert interval([0.2, 0.4], 0.95, (0, 1)) == pytest.approx((0.3, 0, 1, 2)), "within what a share can be"
+    mean, low, high, n = interval([np.nan, 0.2], 0.95, (0, 1))
+    assert (mean, n) == (0.2, 1)
+    assert np.isnan([low, high]).all()
+    assert interval([np.nan], 0.95, (0, 1))[3] == 0
+
+
+def test_the_table_has_each_models_own_users():
     values = np.random.default_rng(1).random((2, 30))
     values[1, 3:8] = np.nan
-    found = summarize(by_user(a=values[0], b=values[1]), confidence=0.8, resamples=4000, seed=3)
-    again = summarize(by_user(a=values[0], b=values[1]), confidence=0.8, resamples=4000, seed=3)
-    pd.testing.assert_frame_equal(found, again, check_exact=True)
-    other = summarize(by_user(a=values[0], b=values[1]), confidence=0.8, resamples=4000, seed=4)
-    assert (other["low"] != found["low"]).all()
+    found = summarize(by_user(a=values[0], b=values[1]), confidence=0.8)
     assert found.columns.tolist() == [
         *("model", "protocol", "k", "threshold", "metric", "value", "low", "high", "num_users")
     ]
-    rng = np.random.default_rng(0)
     for name, x in (("a", values[0]), ("b", np.delete(values[1], range(3, 8)))):
         row = found[(found["model"] == name) & (found["metric"] == "ndcg")].iloc[0]
-        means = [x[rng.integers(0, len(x), len(x))].mean() for _ in range(20000)]
-        assert row["value"] == pytest.approx(x.mean(), rel=1e-12)
-        assert row["num_users"] == len(x)
-        np.testing.assert_allclose(row[["low", "high"]].tolist(), np.quantile(means, [0.1, 0.9]), atol=0.006)
+        assert tuple(row[["value", "low", "high", "num_users"]]) == interval(x, 0.8, (0, 1))
 
 
 def test_one_user_has_no_interval_and_no_user_no_row():
@@ -77,7 +109,7 @@ def test_compare_by_hand_and_by_loops():
     base = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8])
     shift = np.array([0.05, 0.06, -0.01, 0.07, 0.02, 0.03, 0.04, 0.08])
     table = by_user(base=base, better=base + shift, same=base, other=base - 2 * shift[::-1])
-    found = compare(table, metrics=("ndcg",), resamples=2000).set_index("model")
+    found = compare(table, metrics=("ndcg",)).set_index("model")
     assert found.columns.tolist() == [
         *("reference", "protocol", "k", "threshold", "metric", "difference", "low", "high", "p", "p_holm", "num_users")
     ]

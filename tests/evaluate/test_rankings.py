@@ -111,7 +111,7 @@ def test_measures_equal_the_loops(protocol, k, levels, threshold):
     ]
     pd.testing.assert_frame_equal(found[expected.columns], expected, rtol=1e-12, check_dtype=False)
 
-    means = evaluate.ranking(*given, resamples=50).set_index(["model", "metric"])
+    means = evaluate.ranking(*given).set_index(["model", "metric"])
     assert means.loc[("table", "coverage"), "value"] == pytest.approx(coverage, rel=1e-12)
     for name in METRICS:
         own = means.loc[("table", name)]
@@ -163,7 +163,7 @@ def test_baselines_by_hand():
     c may get item 2, which is not, or item 3, which is."""
     params = models.global_mean().init(None, HAND.ratings, Hyper())
     given = (models.global_mean(), params, HAND, HAND_TEST, 1)
-    found = evaluate.ranking(*given, resamples=20).set_index(["model", "metric"])["value"].unstack()  # noqa: PD010
+    found = evaluate.ranking(*given).set_index(["model", "metric"])["value"].unstack()  # noqa: PD010
     one = dict.fromkeys(("precision", "recall", "ndcg", "map", "mrr", "hit_rate"), 1.0)
     half, three = dict.fromkeys(one, 0.5), dict.fromkeys(one, 0.75)
     one_bit, bits = math.log2(4 / 2), math.log2(4 / 3)
@@ -178,7 +178,7 @@ def test_baselines_by_hand():
     }
     for name, values in expected.items():
         assert found.loc[name].to_dict() == pytest.approx(values, rel=1e-6, nan_ok=True), name
-    assert list(evaluate.ranking(*given, resamples=2)["model"].unique()) == [
+    assert list(evaluate.ranking(*given)["model"].unique()) == [
         *("global_mean", "random", "popularity", "item_mean", "damped_bias", "oracle")
     ]
     by_user = evaluate.ranking_by_user(*given)
@@ -223,10 +223,10 @@ def test_the_numbers_of_the_items_do_not_matter(protocol):
         moved = replace(ratings, item=jnp.asarray(renamed, jnp.int32)[ratings.item])
         return replace(moved, **{name: getattr(moved, name)[order] for name in ("user", "item", "value", "weight")})
 
-    same = evaluate.ranking(TABLE, params, TRAIN, TEST, 3, protocol, resamples=20)
-    other = evaluate.ranking(TABLE, other_params, shuffled(TRAIN), shuffled(TEST), 3, protocol, resamples=20)
+    same = evaluate.ranking(TABLE, params, TRAIN, TEST, 3, protocol)
+    other = evaluate.ranking(TABLE, other_params, shuffled(TRAIN), shuffled(TEST), 3, protocol)
     pd.testing.assert_frame_equal(same, other, rtol=1e-12)
-    again = evaluate.ranking(TABLE, params, TRAIN, TEST, 3, protocol, resamples=20)
+    again = evaluate.ranking(TABLE, params, TRAIN, TEST, 3, protocol)
     pd.testing.assert_frame_equal(same, again, check_exact=True)
 
 
@@ -236,8 +236,8 @@ def test_ratings_without_weight_are_not_there(protocol):
         kept = np.flatnonzero(ratings.weight)
         return replace(ratings, **{name: getattr(ratings, name)[kept] for name in ("user", "item", "value", "weight")})
 
-    whole = evaluate.ranking(TABLE, table(), TRAIN, TEST, 3, protocol, resamples=20)
-    pruned = evaluate.ranking(TABLE, table(), observed(TRAIN), observed(TEST), 3, protocol, resamples=20)
+    whole = evaluate.ranking(TABLE, table(), TRAIN, TEST, 3, protocol)
+    pruned = evaluate.ranking(TABLE, table(), observed(TRAIN), observed(TEST), 3, protocol)
     pd.testing.assert_frame_equal(whole, pruned, rtol=1e-12)
     assert (np.asarray(TRAIN.weight) == 0).any()
     assert (np.asarray(TEST.weight) == 0).any()
@@ -250,7 +250,7 @@ def test_excluded_pairs_are_no_candidates():
     given = {"model": TABLE, "params": params, "train": TRAIN, "test": TEST, "k": 3, "exclude": further}
     found = evaluate.ranking_by_user(**given, baselines=False)
     pd.testing.assert_frame_equal(found[expected.columns], expected, rtol=1e-12, check_dtype=False)
-    means = evaluate.ranking(**given, resamples=2)
+    means = evaluate.ranking(**given)
     assert means.query("model == 'table' and metric == 'coverage'")["value"].item() == pytest.approx(coverage)
 
 
@@ -258,7 +258,7 @@ def test_excluded_pairs_are_no_candidates():
 def test_blocks_change_nothing_and_share_a_program(model, monkeypatch):
     params = table() if model is not MODELS["biased"] else init(model, TRAIN, HYPER)
     given = (model, params, TRAIN, TEST, 3)
-    whole, means = evaluate.ranking_by_user(*given, baselines=False), evaluate.ranking(*given, resamples=2)
+    whole, means = evaluate.ranking_by_user(*given, baselines=False), evaluate.ranking(*given)
     for users in (1, 4):
         monkeypatch.setattr(positions, "_CELLS", users * 13 * positions._row_size(model, params, 13))
         positions._compiled.cache_clear()
@@ -266,7 +266,7 @@ def test_blocks_change_nothing_and_share_a_program(model, monkeypatch):
         blocks = evaluate.ranking_by_user(*given, baselines=False)
         assert COMPILED.count("jit(rank)") == before + 1
         pd.testing.assert_frame_equal(whole, blocks, rtol=1e-12)
-        pd.testing.assert_frame_equal(means, evaluate.ranking(*given, resamples=2), rtol=1e-12)
+        pd.testing.assert_frame_equal(means, evaluate.ranking(*given), rtol=1e-12)
 
 
 def test_a_diverged_fit_is_no_ranking():
@@ -311,7 +311,7 @@ def test_the_document_s_protocol_on_latest_small(latest_small, optimized):
     train, _, test = splits.temporal_per_user(latest_small)
     model = models.damped_bias()
     params = model.init(None, train.ratings, Hyper())
-    found = evaluate.ranking(model, params, train, test, 10, "rated", 3.5, "zero", resamples=200, name="own")
+    found = evaluate.ranking(model, params, train, test, 10, "rated", 3.5, "zero", name="own")
     precision = found[found["metric"] == "precision"].set_index("model")
     assert (precision["num_users"] == 610).all()
     assert precision.loc["random", "value"] == pytest.approx(0.526, abs=5e-4)
