@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 import zipfile
 import zlib
@@ -54,7 +55,7 @@ def write(path: Path, header: dict[str, Any], arrays: Arrays, form: str = FORMAT
       header: JSON; format, versions, and the dtypes and shapes of the arrays are added to it.
       arrays: by name, as `put` made them.
       form: name of the format, which `read` must be given.
-      durable: as in `output.write`.
+      durable: wait until the disk has it, some milliseconds, so that even a power cut leaves the old file or the new.
 
     Raises:
       OSError: what the file system says.
@@ -63,10 +64,10 @@ def write(path: Path, header: dict[str, Any], arrays: Arrays, form: str = FORMAT
     shapes = {name: " ".join(map(str, (dtype_name(array.dtype), *array.shape))) for name, array in arrays.items()}
     header = versions | header | {"arrays": shapes}
     text = json.dumps(header, indent=2, ensure_ascii=False)
-    output.write(path, lambda temporary: _write(temporary, text, arrays), durable)
+    output.write(path, lambda temporary: _write(temporary, text, arrays, durable))
 
 
-def _write(path: Path, header: str, arrays: Arrays) -> None:
+def _write(path: Path, header: str, arrays: Arrays, durable: bool) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(_member(HEADER, compress=True), header.encode(), compresslevel=_LEVEL)
         for name, array in arrays.items():
@@ -74,6 +75,9 @@ def _write(path: Path, header: str, arrays: Arrays) -> None:
             with archive.open(member, "w", force_zip64=True) as file:
                 rows = np.asarray(array, order="C").view(stored(array.dtype))  # row by row, whatever its order here
                 np.lib.format.write_array(file, rows, allow_pickle=False)
+    if durable:
+        with open(path, "rb+") as whole:
+            os.fsync(whole.fileno())
 
 
 def put(arrays: Arrays | None, name: str, array: Any) -> str:

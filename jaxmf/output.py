@@ -20,13 +20,12 @@ from jaxmf import locks
 _PACKAGES = ("jaxmf", "jax", "jaxlib", "optax", "numpy", "pandas", "scipy", "scikit-learn")
 
 
-def write(path: Path, save: Callable[[Path], Any], durable: bool = False) -> None:
+def write(path: Path, save: Callable[[Path], Any]) -> None:
     """Write a file through a temporary one beside it, renamed at the end: readers see the old file or the new one.
 
     Args:
       path: where to; its folder is made if it is not there.
       save: writes to the path that it is given, which has the suffix of `path`.
-      durable: wait until the disk has it, some milliseconds, so that even a power cut leaves the old file or the new.
 
     Raises:
       OSError: what the file system says.
@@ -41,9 +40,6 @@ def write(path: Path, save: Callable[[Path], Any], durable: bool = False) -> Non
         target.parent.mkdir(parents=True, exist_ok=True)
         with locks.temporary(target) as unfinished:
             save(unfinished)
-            if durable:
-                with open(unfinished, "rb+") as file:
-                    os.fsync(file.fileno())
             os.replace(unfinished, target)
     except OSError as error:
         if error.errno is None:
