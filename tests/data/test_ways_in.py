@@ -259,6 +259,10 @@ def test_one_id_written_otherwise_keeps_all_as_text_wherever_it_stands(tmp_path,
     assert [r[0] for r in read(tmp_path, "user_id,item_id,rating\n17,1,3\n8,1,3\n9,1,0.5\n")] == [17, 8, 9]
 
 
+def test_what_separates_the_columns_is_the_same_in_every_line(tmp_path):
+    assert read(tmp_path, "1;x,y,z;3\n2;w;4\n", header=False) == [(1, "x,y,z", 3.0), (2, "w", 4.0)]
+
+
 def test_a_file_of_excel(tmp_path):
     text = '\ufeffuser_id;item_id;rating\r\n1;"a; b";3\r\nMüller;"c""d";4\r\n'
     assert read(tmp_path, text) == [("1", "a; b", 3.0), ("Müller", 'c"d', 4.0)]
