@@ -1,10 +1,8 @@
 """Predictions in the caller's ids, and errors on held-out ratings."""
 
 import warnings
-from functools import lru_cache
 from typing import Any
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -15,6 +13,7 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal, unknown_ids
 from jaxmf.models.bilinear import damped_bias, global_mean
 from jaxmf.models.model import Hyper, Model, Params, Side, check_predicts
+from jaxmf.models.programs import jit, of_model
 from jaxmf.models.promises import OWN_PAIRS
 from jaxmf.models.trial import check_promises
 from jaxmf.models.unknown import check_zeros, mean_of_unknown, predict_unknown
@@ -191,6 +190,6 @@ def _predicted(model: Model, params: Params, users: Any, items: Any) -> np.ndarr
     return prediction.astype(np.promote_types(prediction.dtype, np.float32), copy=False)
 
 
-@lru_cache(maxsize=64)
+@of_model()
 def _compiled(model: Model) -> Any:
-    return jax.jit(model.predict, compiler_options=dict(without(TWO_STEP_SUMS)))
+    return jit(model.predict, compiler_options=dict(without(TWO_STEP_SUMS)))

@@ -1,6 +1,5 @@
 """Where relevant candidates stand: among the tested items on the host, among all items on the device."""
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from jaxmf.evaluate.errors import predictions
 from jaxmf.models.model import Model, Params, scores
+from jaxmf.models.programs import jit, of_model
 
 _CELLS = 1 << 18  # users x items ranked at once: larger blocks leave the cache and are slower on a CPU
 
@@ -161,11 +161,11 @@ def _row_size(model: Model, params: Params, num_items: int) -> int:
     return max(1, sum(leaf.size for leaf in jax.tree.leaves(params.trained.item)) // num_items)
 
 
-@lru_cache(maxsize=64)
+@of_model()
 def _compiled(model: Model, num_items: int, k: int) -> Any:
     """The program for one block: (m,) users, (m, num_items) what is hidden, (most, m) items asked for, how many."""
 
-    @jax.jit
+    @jit
     def rank(
         params: Params, users: jax.Array, hidden: jax.Array, items: jax.Array, count: jax.Array, novelty: jax.Array
     ) -> tuple[jax.Array, ...]:

@@ -1,61 +1,139 @@
-"""Equal arguments build one object, and it is remembered how a model was built."""
+"""Equal arguments build one object; how it was built is known for as long as it is there, and lets it be pickled."""
 
 import hashlib
 import inspect
+import pickle
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import lru_cache, wraps
-from typing import Any, ParamSpec, TypeVar, cast
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+from weakref import WeakValueDictionary
 
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from jaxmf.models.model import Model
-
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Keyed by `init`, which each built model has for itself: a record lives as long as the model, and keeps none alive.
-_BUILT: WeakKeyDictionary[Any, tuple[Callable[..., Any], dict[str, Any], tuple[Any, ...]]] = WeakKeyDictionary()
+_MANY, _FEW = 64, 4  # objects of a constructor that stay although nobody holds them; a few where arrays are arguments
+_NOTE = "built"
+
+
+class Built(NamedTuple):
+    """How an object was built: `constructor(**arguments)` gave `result`."""
+
+    constructor: Callable[..., Any]
+    arguments: dict[str, Any]
+    result: Any
 
 
 def memoize(build: Callable[P, T]) -> Callable[P, T]:
     """Equal arguments, however they are passed, build one object only, so that compiled programs are found again.
 
-    Arrays and SciPy's sparse matrices are equal if their numbers are; NumPy's numbers become Python's. Of a Model it is
-    remembered how it was built, see `how_built`.
+    Arrays and SciPy's sparse matrices are equal if their numbers are; NumPy's numbers become Python's. Of what has an
+    `init` function, Models and Solvers, it is remembered how it was built, see `how_built`: on that function itself, so
+    that the memory goes when the object does. The last 64 objects stay, or 4 if they hold arrays.
     """
     signature, make = inspect.signature(build), cast(Callable[..., T], build)
+    alive: WeakValueDictionary[Any, Any] = WeakValueDictionary()
 
-    @lru_cache(typed=True)
     def remembered(*args: Any) -> T:
-        return make(*(arg.matrix if isinstance(arg, _Matrix) else arg for arg in args))
+        typed = args, tuple(map(type, args))
+        if (init := alive.get(typed)) is not None:
+            return notes(init)[_NOTE].result
+        plain = [arg.matrix if isinstance(arg, _Matrix) else arg for arg in args]
+        result = make(*plain)
+        init = getattr(result, "init", None)
+        note = Built(call, dict(zip(signature.parameters, plain, strict=True)), result)
+        # An `init` that another constructor has made stays the other's.
+        if init is not None and notes(init).setdefault(_NOTE, note) is note:
+            alive[typed] = init
+        return result
+
+    many, few = lru_cache(_MANY, typed=True)(remembered), lru_cache(_FEW, typed=True)(remembered)
 
     @wraps(build)
     def call(*args: P.args, **kwargs: P.kwargs) -> T:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        arguments = {name: _hashable(argument) for name, argument in bound.arguments.items()}
-        built = remembered(*arguments.values())
-        if isinstance(built, Model):
-            plain = {name: arg.matrix if isinstance(arg, _Matrix) else arg for name, arg in arguments.items()}
-            _BUILT[built.init] = (call, plain, built[1:])
-        return built
+        arguments = [_hashable(argument) for argument in bound.arguments.values()]
+        return (few if any(isinstance(argument, _Matrix) for argument in arguments) else many)(*arguments)
 
     return call
 
 
-def how_built(model: Model) -> tuple[Callable[..., Model], dict[str, Any]] | None:
-    """The constructor and the arguments, defaults included, that give this model.
+def notes(function: Any) -> dict[str, Any]:
+    """Where a function keeps what is known of it; what is written there goes with it. Some callables keep nothing."""
+    own = getattr(function, "__dict__", None)
+    return own if isinstance(own, dict) else {}
 
-    None for a model that no constructor under `memoize` returned: a user's own, or one with a part replaced.
+
+def how_built(built: Any) -> tuple[Callable[..., Any], dict[str, Any]] | None:
+    """The constructor and the arguments, defaults included, that give this model or solver.
+
+    None for one that no constructor under `memoize` returned: a user's own, or one with a part replaced.
     """
+    note = notes(built.init).get(_NOTE)
+    return (note.constructor, note.arguments) if isinstance(note, Built) and note.result == built else None
+
+
+def described(built: Any) -> str:
+    """A model or a solver in one line: its constructor with the arguments that are not its defaults, or its name."""
+    kind, how = type(built).__name__, how_built(built)
+    if how is None:
+        return f"<{kind} {built.name}>"
+    constructor, arguments = how
+    default = {name: parameter.default for name, parameter in inspect.signature(constructor).parameters.items()}
+    shown = [f"{name}={_short(value)}" for name, value in arguments.items() if value is not default[name]]
+    return f"<{kind} {getattr(constructor, '__name__', built.name)}({', '.join(shown)})>"
+
+
+def _short(value: Any) -> str:
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        return f"{value.dtype}{list(value.shape)}"
+    return str(getattr(value, "__name__", None) or repr(value))
+
+
+def reduced(built: Any) -> tuple[Any, tuple[Any, ...]]:
+    """What pickle writes of a model or a solver: its constructor, the arguments, and which parts were replaced.
+
+    So the object that comes back is the one that is there, and finds its compiled programs. Without a constructor, its
+    parts are written. Functions are written by name: a ValueError if one has none in its module.
+    """
+    note = notes(built.init).get(_NOTE)
+    if isinstance(note, Built):
+        parts = zip(built._fields, built, note.result, strict=True)
+        replaced = {name: part for name, part, original in parts if part is not original}
+        how, functions = (_rebuilt, (note[:2], replaced)), [note.constructor, *note.arguments.values()]
+        functions += replaced.values()
+    else:
+        how, functions = (type(built), tuple(built)), list(built)
+    for function in functions:
+        if callable(function) and not _has_name(function):
+            raise ValueError(
+                f"{type(built).__name__} {built.name!r} cannot be pickled, since {_short(function)} is not a function "
+                "of a module: define it with `def` in a module, at its top level; or keep the fit by jaxmf.save, which "
+                "stores no functions, and pass the model to jaxmf.load"
+            )
+    return how
+
+
+def _rebuilt(built: tuple[Callable[..., Any], dict[str, Any]], replaced: dict[str, Any]) -> Any:
+    constructor, arguments = built
+    return constructor(**arguments)._replace(**replaced) if replaced else constructor(**arguments)
+
+
+def _has_name(function: Any) -> bool:
+    """Whether pickle can write a function: by its name, or with the code, as cloudpickle does, which joblib calls."""
     try:
-        constructor, arguments, parts = _BUILT.get(model.init, (None, {}, ()))
-    except TypeError:  # an `init` without weak references or without a hash is nobody's
-        return None
-    return (constructor, arguments) if constructor is not None and parts == model[1:] else None
+        pickle.dumps(function)
+        return True
+    except (AttributeError, TypeError, ValueError, pickle.PicklingError):
+        frame = sys._getframe()
+        while frame.f_back is not None and "cloudpickle" not in frame.f_globals.get("__name__", ""):
+            frame = frame.f_back
+        return frame.f_back is not None
 
 
 @dataclass(frozen=True)

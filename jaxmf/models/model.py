@@ -11,6 +11,7 @@ import numpy as np
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import total, weighted_mean
+from jaxmf.models.memoize import described, reduced
 
 Side = Literal["user", "item"]
 
@@ -36,6 +37,9 @@ class Params(NamedTuple):
 
     trained: Rows
     fixed: Rows = Rows()
+
+    def __repr__(self) -> str:
+        return f"<Params {', '.join(f'{name} {shape}' for name, shape in leaf_shapes(self).items())}>"
 
 
 class Hyper(NamedTuple):
@@ -63,6 +67,9 @@ class Hyper(NamedTuple):
     init_scale: Any = 0.1
     rank: Any = None
     extra: dict[str, Any] = {}  # noqa: RUF012
+
+    def __repr__(self) -> str:
+        return f"Hyper({', '.join(f'{name}={_number(value)}' for name, value in self._asdict().items())})"
 
 
 class Model(NamedTuple):
@@ -96,6 +103,38 @@ class Model(NamedTuple):
     name: str = "custom"
     hvp: Callable[..., Rows] | None = None
     scores: Callable[..., jax.Array] | None = None
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
+
+    def __copy__(self) -> "Model":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Model":
+        return self
+
+
+def leaf_shapes(tree: Any) -> dict[str, str]:
+    """Dtype and shape of every leaf of a pytree, by its path, as in `trained.user.bias: float32[17]`."""
+
+    def shape(leaf: Any) -> str:
+        return f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
+
+    paths = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): shape(leaf) for path, leaf in paths}
+
+
+def _number(value: Any) -> str:
+    """A number as Python writes it, an array of several by its shape."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{name!r}: {_number(entry)}" for name, entry in value.items()) + "}"
+    if not hasattr(value, "dtype"):
+        return repr(value)
+    concrete = value.shape == () and not isinstance(value, jax.core.Tracer)
+    return f"{value.item()!r}" if concrete else f"{value.dtype}{list(value.shape)}"
 
 
 def row_weights(ratings: Ratings, exponent: jax.typing.ArrayLike) -> Rows:

@@ -6,7 +6,6 @@ with a fixed seed; fixed leaves, `hyper.extra` and a few ratings are those at ha
 """
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ import numpy as np
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.programs import of_model
 
 NUM_RATINGS = 6  # at which promises are tried
 _IN_A_HURRY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -128,13 +128,13 @@ def tried(
     return verdicts
 
 
-@lru_cache(maxsize=64)
+@of_model()
 def _verdicts(model: Model, structure: Any) -> dict[Any, Verdict]:
     """What is known of the functions of a bare model, with parameters and numbers of this structure."""
     return {}
 
 
-@lru_cache(maxsize=64)
+@of_model()
 def _program(model: Model, promises: tuple[Promise, ...]) -> tuple[Callable[[Case], Any], dict[int, str]]:
     """The program for what these promises compare, by their numbers; and, once it is traced, what Python raised."""
     failures: dict[int, str] = {}

@@ -3,12 +3,13 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from jaxmf.models.programs import jit, of_model
 
 _WIDTH = 16  # columns whose maximum stands for them in the first stage: a cache line of float32
 _CACHED = 4 * 2**20  # bytes of scores at once, by default, on a CPU
@@ -108,11 +109,11 @@ def _spread(function: Callable[[int], Any], count: int, workers: int) -> Iterato
         yield from pool.map(function, range(1, count))
 
 
-@lru_cache(maxsize=64)
+@of_model()
 def _program(score: Callable[[Any, Any], jax.Array], n: int) -> Any:
     """The compiled program of one block."""
 
-    @jax.jit
+    @jit
     def ranked(queries: Any, catalog: Any, num_columns: jax.Array, excluded: jax.Array) -> tuple[jax.Array, jax.Array]:
         scores = score(queries, catalog)
         shape = scores.shape

@@ -1,6 +1,5 @@
 """Rows of one side at their exact minimum given the other side: the least squares of `als`, for some of the rows."""
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, row_weights
+from jaxmf.models.programs import of_model
 from jaxmf.solvers.als import Buckets, Layout, half_step
 from jaxmf.solvers.solver import Problem
 
@@ -102,7 +102,7 @@ def _block(
     return _program(model, side, size)(small, value, weight * inside.reshape(-1), hyper)
 
 
-@lru_cache(maxsize=256)
+@of_model(256)
 def _program(model: Model, side: Side, size: int) -> Any:
     """The compiled half-step of a block: rows 0 .. size - 1 of one side, and of the other one row per rating."""
 

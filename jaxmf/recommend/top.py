@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Callable, Iterable
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ids import as_ids, distinct, factorize
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
 from jaxmf.models.model import Model, Params, Rows, Side, scores
+from jaxmf.models.programs import jit, of_model
 from jaxmf.models.unknown import check_zeros, mean_of_unknown
 from jaxmf.recommend.best import Pairs, best, padded
 from jaxmf.recommend.checks import check_fitted, check_rankable, check_sizes
@@ -187,13 +187,13 @@ def _users(params: Params, user: np.ndarray, mean: float) -> Callable[[np.ndarra
     return rows
 
 
-@jax.jit
+@jit
 def _gather(trained: Any, fixed: Any, index: jax.Array) -> tuple[Any, Any]:
     """Rows of two trees of tables; 0 beyond them."""
     return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="fill", fill_value=0), (trained, fixed))
 
 
-@lru_cache(maxsize=64)
+@of_model()
 def _score(model: Model) -> Callable[[Any, Any], jax.Array]:
     """r̂ of gathered users and gathered items: a batch is the same model on gathered rows."""
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from functools import cache, lru_cache, partial
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -17,6 +17,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
 from jaxmf.data.ratings import Ratings, counts, to_float64
 from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, mean_loss, objective
+from jaxmf.models.programs import jit, of_model
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import STATUS, Prepared, check_hyper, make_fit, start
 from jaxmf.training.checks import check_functions, check_key, check_promised, check_rank
@@ -266,7 +267,9 @@ def _checked(
     shape = check_functions(key, model, ratings, numbers)
     check_rank(hyper, shape)
     solver.check(model, shape, hyper)
-    check_promised(model, solver, shape, numbers, ratings, lambda: compiled_initialize(model)(key, ratings, numbers))
+    check_promised(
+        model, solver, shape, numbers, ratings, lambda: compiled_initialize(model, ratings)(key, ratings, numbers)
+    )
     return Prepared(ratings, None, solver.prepare(ratings), solver), held_out
 
 
@@ -310,7 +313,7 @@ def _evaluate(
     return Hypergradient(float(loss), gradient, state.params, status, epoch, *map(float, checks))
 
 
-@lru_cache(maxsize=16)
+@of_model()
 def _unrolled(model: Model, solver: Solver, epochs: int) -> Callable[..., Any]:
     run = make_fit(model, solver, 1, track=False)
 
@@ -332,10 +335,10 @@ def _unrolled(model: Model, solver: Solver, epochs: int) -> Callable[..., Any]:
         state, _ = jax.lax.scan(epoch, state, length=epochs)
         return mean_loss(model, state.params, valid), state
 
-    return jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=dict(solver.compiler_options))
+    return jit(jax.value_and_grad(loss, has_aux=True), compiler_options=dict(solver.compiler_options))
 
 
-@lru_cache(maxsize=16)
+@of_model()
 def _implicit(model: Model) -> Callable[..., Any]:
     def evaluate(
         values: Mapping[str, jax.Array],
@@ -367,7 +370,7 @@ def _implicit(model: Model) -> Callable[..., Any]:
         residual = _length(jax.tree.map(jnp.subtract, curvature(x), g)) / _length(g)
         return loss, gradient, residual, _length(slope(params.trained, values)) / _length(slope(initial, values))
 
-    return jax.jit(evaluate)
+    return jit(evaluate)
 
 
 def _per_count(n_u: jax.Array, n_i: jax.Array, rows: Rows) -> Rows:

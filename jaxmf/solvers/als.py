@@ -1,7 +1,7 @@
 """Alternating least squares: the exact minimizer of the objective in one side's rows at a time."""
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import how_built, memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
+from jaxmf.models.programs import of_model
 from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, SQUARED_LOSS
 from jaxmf.models.xla import TWO_STEP_SUMS, once, without
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, split, spread
@@ -419,7 +420,7 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
             )
 
 
-@lru_cache(maxsize=64)
+@of_model()
 def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
     """Whether the penalty pulls at all numbers of each leaf of rows of ones."""
 

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmf.data.ratings import Ratings
+from jaxmf.models.memoize import described, reduced
 from jaxmf.models.model import Hyper, Model, Params, Rows
 from jaxmf.models.trial import Promise
 
@@ -62,3 +63,15 @@ class Solver(NamedTuple):
     devices: int = 1
     remedy: str = "a smaller learning_rate"
     promises: tuple[Promise, ...] = ()
+
+    def __repr__(self) -> str:
+        return described(self)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return reduced(self)
+
+    def __copy__(self) -> "Solver":
+        return self
+
+    def __deepcopy__(self, memo: Any) -> "Solver":
+        return self

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.programs import of_model, shapes
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.grid import Member
 from jaxmf.training.host import CHUNK, Options, advance, begin
@@ -89,7 +89,7 @@ def ready(
         return program, (job.keys[lanes[0]], own, hyper[0], state)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *hyper)
     key, weighted = jnp.stack([job.keys[m] for m in lanes]), (batch, weight)
-    first, program = _together(chunk.model, job.solver, job.options)
+    first, program = _together(chunk.model, job.solver, job.options, shapes(weighted))
     if states is None:
         state = first(key, weighted, stacked)
     else:
@@ -152,8 +152,10 @@ def _of_fold(batch: Prepared, weight: jax.Array | None) -> Prepared:
     return batch._replace(train=replace(train, weight=own * weight), valid=replace(train, weight=own * (1 - weight)))
 
 
-@lru_cache(maxsize=64)
-def _together(model: Model, solver: Solver, options: Options) -> tuple[Callable[..., Any], Callable[..., Any]]:
+@of_model()
+def _together(
+    model: Model, solver: Solver, options: Options, form: Any
+) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The first state, and the program, of a `vmap` over key, weights of a fold, hyper and state."""
     run = make_fit(model, solver, CHUNK, *options)
 

@@ -15,6 +15,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.programs import of_model, shapes
 from jaxmf.models.xla import once
 from jaxmf.solvers.devices import on_all, on_first
 from jaxmf.solvers.solver import Solver
@@ -53,7 +54,7 @@ class Options(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """A fitted model.
+    """A fitted model. It can be copied, and pickled if the model is of `jaxmf.models` or of functions of a module.
 
     Attributes:
       model: the model.
@@ -82,6 +83,13 @@ class Fit(NamedTuple):
     def to_frame(self) -> pd.DataFrame:
         """The history as a table, one row per epoch."""
         return pd.DataFrame(self.history)
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name} {self.history[name][-1]:.4g}" for name in ("train_loss", "valid_rmse") if name in self.history
+        ]
+        end = ", ".join([self.status, *shown]) if len(self.history["epoch"]) else self.status
+        return f"<Fit of {self.model!r}, {len(self.history['epoch'])} epochs: {end}>"
 
 
 def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings | None = None) -> Prepared:
@@ -187,7 +195,7 @@ def fit(
         earlier = resumed(resume, hyper, needed)
         check_same(resume.fingerprints, hashed.result(), patience)
 
-    initial = lambda: compiled_initialize(model)(key, ratings, numbers) if params is None else params  # noqa: E731
+    initial = lambda: compiled_initialize(model, ratings)(key, ratings, numbers) if params is None else params  # noqa: E731
     check_promised(model, solver, shape, numbers, ratings, initial)
     options = Options(patience, min_delta, monitor, track)
     program, batch, state, compile_seconds = begin(key, model, solver, batch, numbers, options, earlier, params)
@@ -257,9 +265,10 @@ def begin(
     given), and the seconds that this took.
     """
     clock = time.perf_counter()
-    program, initialize = _compiled(model, solver, options), compiled_initialize(model)
-    first = _compiled_first(model, solver, options.patience)
-    ratings = batch.train
+    ratings, form = batch.train, shapes(batch)
+    program, arranged = _compiled(model, solver, options, form), _compiled_arrange(form)
+    initialize = compiled_initialize(model, ratings)
+    first = _compiled_first(model, solver, options.patience, form)
     # XLA compiles on other threads what Python has traced, while Python traces the next program.
     with ThreadPoolExecutor() as others:
         if state is None:
@@ -269,16 +278,16 @@ def begin(
                 others.submit(initialize.lower(key, ratings, numbers).compile)
             others.submit(first.lower(shape, numbers).compile)
         batch, state = on_all((batch, state), solver.devices)
-        others.submit(_arrange.lower(batch, numbers).compile)
+        others.submit(arranged.lower(batch, numbers).compile)
         # Of arrays that lie on a device of the caller's choice, shapes do not say where.
         if not any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves((batch, state, params))):
             begun = jax.eval_shape(first, shape, numbers) if state is None else state
-            program.lower(key, jax.eval_shape(_arrange, batch, numbers), numbers, begun, 0).compile()
+            program.lower(key, jax.eval_shape(arranged, batch, numbers), numbers, begun, 0).compile()
     if state is None:
         params = initialize(key, ratings, numbers) if params is None else params
         state = on_all(first(params, numbers), solver.devices)
     # Once for all chunks of epochs; the program then finds the layout arranged.
-    batch = _arrange(batch, numbers)
+    batch = arranged(batch, numbers)
     # A run of no epochs compiles the program, unless it is, and changes no bit.
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
     return program, batch, state, time.perf_counter() - clock
@@ -307,22 +316,31 @@ def advance(
         chunk = max(1, min(epochs, CHUNK, int(_TICK * chunk / max(seconds, 1e-9))))
 
 
-_arrange = once(arrange)
+# A program for each shape of data has an entry of its own, the last few of which are kept: `form` is that shape.
 
 
-@lru_cache(maxsize=64)
-def compiled_initialize(model: Model) -> jax.stages.Wrapped:
-    """The program `(key, ratings, hyper) -> Params`, apart from the epochs, so that all solvers of a model share it."""
+@lru_cache(maxsize=16)
+def _compiled_arrange(form: Any) -> jax.stages.Wrapped:
+    return once(lambda batch, hyper: arrange(batch, hyper))
+
+
+def compiled_initialize(model: Model, ratings: Ratings) -> jax.stages.Wrapped:
+    """The program `(key, ratings, hyper) -> Params` for ratings of this shape, which all solvers of a model share."""
+    return _compiled_initialize(model, shapes(ratings))
+
+
+@of_model()
+def _compiled_initialize(model: Model, form: Any) -> jax.stages.Wrapped:
     return once(lambda key, ratings, hyper: initialize(key, model, ratings, hyper))
 
 
-@lru_cache(maxsize=64)
-def _compiled_first(model: Model, solver: Solver, patience: int | None) -> jax.stages.Wrapped:
+@of_model()
+def _compiled_first(model: Model, solver: Solver, patience: int | None, form: Any) -> jax.stages.Wrapped:
     return once(lambda params, hyper: first_state(model, solver, params, hyper, patience))
 
 
-@lru_cache(maxsize=64)
-def _compiled(model: Model, solver: Solver, options: Options) -> jax.stages.Wrapped:
+@of_model()
+def _compiled(model: Model, solver: Solver, options: Options, form: Any) -> jax.stages.Wrapped:
     return jax.jit(make_fit(model, solver, CHUNK, *options), compiler_options=dict(solver.compiler_options))
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.checks import expect
-from jaxmf.models.model import Hyper, Params, check_finite
+from jaxmf.models.model import Hyper, Params, check_finite, leaf_shapes
 from jaxmf.training.loop import STATUS, FitState, Saved
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def given(params: Params, needed: Params) -> Params:
     """Parameters to start from, as arrays of the device; ValueError unless they are like those `needed`, and finite."""
     expect(params, Params, "params", "take the fit.params of a fit, or what update, fold_in or model.init returns")
-    found, expected = _leaves(params), _leaves(needed)
+    found, expected = leaf_shapes(params), leaf_shapes(needed)
     for path in sorted(found.keys() | expected.keys()):
         if found.get(path) != expected.get(path):
             raise ValueError(
@@ -42,7 +42,7 @@ def resumed(fit: "Fit", hyper: Hyper, needed: FitState) -> FitState:
         state = state._replace(solver=_restored(state.solver, needed.solver))
     parts = (("parameters", state.params, needed.params), ("solver state", state.solver, needed.solver))
     for name, found, expected in parts:
-        shapes = [jax.tree.map(_shape, part) for part in (found, expected)]
+        shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", part) for part in (found, expected)]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f"resume: the earlier fit has {name} {shapes[0]}, this model, solver and data need {shapes[1]}. "
@@ -94,13 +94,3 @@ def _restored(saved: Saved, like: Any) -> Any:
     if saved.leaves.keys() != set(paths):
         return saved
     return jax.tree.unflatten(jax.tree.structure(like), [saved.leaves[path] for path in paths])
-
-
-def _leaves(params: Params) -> dict[str, str]:
-    """Shape and dtype of every leaf, by its path."""
-    paths = jax.tree_util.tree_leaves_with_path(params)
-    return {jax.tree_util.keystr(path, simple=True, separator="."): _shape(leaf) for path, leaf in paths}
-
-
-def _shape(leaf: Any) -> str:
-    return f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"

@@ -326,7 +326,7 @@ def _check_promised(
     """ValueError if a user's model breaks a promise that the solver relies on."""
 
     def initial(program: Model, numbers: Hyper) -> Params:
-        return compiled_initialize(program)(key, train, numbers)
+        return compiled_initialize(program, train)(key, train, numbers)
 
     for member, _, running, program in placed:
         numbers = cast_hyper(running.hyper, train.value.dtype)

@@ -16,9 +16,9 @@ from jaxmf.training.grid import NUMBERS, Member, Placed
 from jaxmf.training.loop import RUNNING, STATUS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
-    """The fits of a sweep, in the order of its grid.
+    """The fits of a sweep, in the order of its grid. It can be copied and pickled, as a Fit.
 
     Attributes:
       table: one row per member, see `to_frame`.
@@ -48,6 +48,11 @@ class Sweep:
     keys: tuple[jax.Array, ...]
     kept: dict[int, Params]
     score: str
+
+    def __repr__(self) -> str:
+        names, counts = ", ".join(self.members[0].point), self.table["status"].value_counts()
+        ends = ", ".join(f"{count} {status}" for status, count in counts.items())
+        return f"<Sweep of {len(self.members)} members by {names}: {ends}>"
 
     def to_frame(self) -> pd.DataFrame:
         """One row per member, a tidy table; those of several sweeps concatenate.

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache, partial
-from types import MappingProxyType
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_ratings
 from jaxmf.data.ratings import Ratings, to_float64
+from jaxmf.models import programs
 from jaxmf.models.model import (
     Hyper,
     Model,
@@ -27,11 +27,12 @@ from jaxmf.models.model import (
     row_weights,
     traced_shape,
 )
+from jaxmf.models.programs import of_model, shapes
 from jaxmf.training import check_hyper
 
 # These programs are compiled for few calls, so in a hurry: half the time, and no bit of a sum is worth more.
 jit = partial(
-    jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    programs.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 )
 
 
@@ -54,6 +55,10 @@ class GradientReport(NamedTuple):
         """The table."""
         return self.table
 
+    def __repr__(self) -> str:
+        passed = self.table["passed"]
+        return f"<GradientReport of {self.model}: {passed.sum()} of {len(passed)} rows passed>"
+
 
 class Case(NamedTuple):
     """What an objective reads beside its trained parameters, a pytree: fixed ones, ratings, n^ν per row, numbers."""
@@ -64,9 +69,9 @@ class Case(NamedTuple):
     hyper: Hyper
 
 
-def report(model: Model, table: pd.DataFrame, limits: Mapping[str, float] = MappingProxyType({})) -> GradientReport:
+def report(model: Model, table: pd.DataFrame, limits: Mapping[str, float] | None = None) -> GradientReport:
     """A report of a table with a column `passed`."""
-    return GradientReport(model.name, table, bool(table["passed"].all()), limits)
+    return GradientReport(model.name, table, bool(table["passed"].all()), dict(limits or {}))
 
 
 @contextmanager
@@ -131,7 +136,7 @@ def terms(model: Model, trained: Rows, case: Case) -> jax.Array:
     return jnp.append(fit, model.penalty(trained, case.weight, case.hyper))
 
 
-@lru_cache(maxsize=16)
+@of_model()
 def autodiff(model: Model) -> Callable[[Rows, Case], tuple[jax.Array, Rows, Rows]]:
     """The program of a bare model for L, ∇L, and the summed magnitudes of what ∇L consists of, fit and penalty."""
 
@@ -144,7 +149,7 @@ def autodiff(model: Model) -> Callable[[Rows, Case], tuple[jax.Array, Rows, Rows
     return evaluate
 
 
-@lru_cache(maxsize=16)
+@of_model()
 def hvp(model: Model) -> Callable[[Rows, Rows, Case], Rows]:
     """The program of a bare model for its Hessian times a direction, forward mode over reverse mode."""
 
@@ -160,14 +165,14 @@ def by_hand(model: Model, trained: Rows, case: Case) -> Rows | None:
     """The hand-derived gradient, or None."""
     if model.gradient is None:
         return None
-    return _jitted(model.gradient)(Params(trained, case.fixed), *case[1:])
+    return _by_hand(model, "gradient")(Params(trained, case.fixed), *case[1:])
 
 
 def hvp_by_hand(model: Model, trained: Rows, case: Case, direction: Rows) -> Rows | None:
     """The hand-derived product of the Hessian with a direction, or None."""
     if model.hvp is None:
         return None
-    return _jitted(model.hvp)(Params(trained, case.fixed), *case[1:], direction)
+    return _by_hand(model, "hvp")(Params(trained, case.fixed), *case[1:], direction)
 
 
 def names(trained: Any) -> list[str]:
@@ -217,21 +222,15 @@ def relative(error: Any, scale: Any) -> float:
     return error / scale if scale > 0 else (0.0 if error == 0 else np.inf)
 
 
-@lru_cache(maxsize=16)
-def _jitted(function: Any) -> Any:
-    return jit(function)
+@of_model()
+def _by_hand(model: Model, name: str) -> Any:
+    return jit(getattr(model, name))
 
 
 _row_weights = jit(row_weights)
 
 
-def shapes(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
-    """The structure of a pytree, and its leaves' shapes and dtypes: the key of what was traced before."""
-    leaves, structure = jax.tree.flatten(tree)
-    return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)
-
-
-@lru_cache(maxsize=64)
+@of_model()
 def _check_functions(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> Rows:
     """The shapes of n^ν, by tracing; ValueError unless each function of the model returns the shapes that it should."""
     trained, fixed, ratings, hyper = jax.tree.unflatten(structure, leaves)

@@ -1,6 +1,5 @@
 """The Hessian from independent sources: autodiff, the hand-derived product, differences of gradients, and ALS."""
 
-from functools import lru_cache, partial
 from typing import Any, get_args
 
 import jax
@@ -12,6 +11,7 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, pack, unpack
+from jaxmf.models.programs import of_model
 from jaxmf.solvers.als import check_design, ridge_of
 from jaxmf.verify.case import (
     Case,
@@ -111,7 +111,7 @@ def _compare(
             _note(errors, "hand_vs_autodiff", automatic, hand)
         for side in _sides(model, trained):
             own = jax.tree.map(np.zeros_like, v)._replace(**{side: getattr(v, side)})
-            curved, sloped = _block(bare(model))(trained, v, case, side)
+            curved, sloped = _block(bare(model), side)(trained, v, case)
             _note(errors, "autodiff_vs_als", _only(side, product(trained, own, case)), curved)
             _note(errors, "gradient_vs_als", _only(side, gradient), sloped, _only(side, scale))
     return errors
@@ -137,13 +137,13 @@ def _note(
         errors[leaf][column].append(relative(np.abs(a - b).max(initial=0), np.abs(s).max(initial=0)))
 
 
-@lru_cache(maxsize=16)
-def _block(model: Model) -> Any:
+@of_model()
+def _block(model: Model, side: Side) -> Any:
     assert model.design is not None
     view = model.design
 
-    @partial(jit, static_argnames="side")
-    def block(trained: Rows, v: Rows, case: Case, side: Side) -> tuple[Rows, Rows]:
+    @jit
+    def block(trained: Rows, v: Rows, case: Case) -> tuple[Rows, Rows]:
         """By the normal equations of `als`: the side's Hessian times its part of v, and its gradient."""
         index, num_rows = getattr(case.ratings, side), getattr(case.ratings, f"num_{side}s")
         rows, target = view(Params(trained, case.fixed), case.ratings, side)

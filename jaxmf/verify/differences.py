@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.programs import of_model
 from jaxmf.verify.case import Case, bare, check_count, everywhere, float64, jit, moved, relative, terms, total
 
 # A scheme {m: a} takes Σ_m a·L(θ + m·h·v) / h for the derivative along v.
@@ -186,7 +187,7 @@ def _floating(dtype: Any, leaf: Any) -> jax.Array:
     return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
-@lru_cache(maxsize=16)
+@of_model()
 def _programs(model: Model) -> tuple[Any, Any]:
     @jit
     def expand(trained: Rows, v: Rows, case: Case) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -1,6 +1,5 @@
 """Gradient verification: five independent derivatives of one objective, leaf by leaf, at points that hide nothing."""
 
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.programs import of_model
 from jaxmf.verify.case import (
     Case,
     GradientReport,
@@ -185,7 +185,7 @@ def _rounded(leaf: Any) -> np.ndarray:
     return array if narrow is None else array.astype(narrow)
 
 
-@lru_cache(maxsize=16)
+@of_model()
 def _programs(model: Model) -> tuple[Any, Any]:
     @jit
     def pull(trained: Rows, case: Case, cotangent: jax.Array) -> Rows:

@@ -1,7 +1,7 @@
 """Two more witnesses of a gradient: how Taylor remainders shrink, and a step along the imaginary axis."""
 
 from collections.abc import Iterator
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.programs import of_model, shapes
 from jaxmf.verify.case import (
     Case,
     GradientReport,
@@ -32,7 +33,6 @@ from jaxmf.verify.case import (
     names,
     relative,
     report,
-    shapes,
     terms,
 )
 from jaxmf.verify.probes import Probe, probes, worst
@@ -226,7 +226,7 @@ def _at(
     return table
 
 
-@lru_cache(maxsize=16)
+@of_model()
 def _differences(model: Model) -> Any:
     @jit
     def differences(trained: Rows, v: Rows, case: Case, steps: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -242,7 +242,7 @@ def _differences(model: Model) -> Any:
     return differences
 
 
-@lru_cache(maxsize=16)
+@of_model()
 def _complex_difference(model: Model) -> Any:
     @jit
     def step(trained: Rows, v: Rows, case: Case) -> tuple[jax.Array, jax.Array]:
@@ -253,7 +253,7 @@ def _complex_difference(model: Model) -> Any:
     return step
 
 
-@lru_cache(maxsize=64)
+@of_model()
 def _check_analytic(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> None:
     """NotAnalyticError, by tracing, naming the operation that has no complex derivative."""
     trained, case = jax.tree.unflatten(structure, leaves)

@@ -1,5 +1,7 @@
 """Constructors of models, and functions of a model of one's own."""
 
+import pickle
+
 import jax.numpy as jnp
 import numpy as np
 from helpers import FEATURES
@@ -15,6 +17,10 @@ def only_users(key, ratings, hyper):
 
 
 CASES = {
+    "pickled-lambda": (
+        lambda: pickle.dumps(OWN),
+        r"^Model 'mine' cannot be pickled, since <lambda> is not a function of a module: define it .* jaxmf\.save",
+    ),
     "rank-0": (lambda: models.mf(0), "^mf: rank must be a positive integer, not 0"),
     "rank-negative": (lambda: models.biased_mf(-1), "^biased_mf: rank must be a positive integer, not -1"),
     "rank-float": (lambda: (models.mf(2), models.mf(2.0)), "^mf: rank must be a positive integer, not 2.0"),

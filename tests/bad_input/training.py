@@ -116,7 +116,10 @@ CASES = {
     "key-none": (lambda: fit(None), r"^key must be one key, as of jax\.random\.key\(0\), not None$"),
     "key-many": (lambda: fit(KEYS), r"^key must be one key, .*not Array\(\(3,\), dtype=key"),
     "key-floats": (lambda: fit(np.ones(2)), r"^key must be one key, .*not array\(\[1\., 1\.\]\)"),
-    "key-forgotten": (lambda: jaxmf.fit(BIASED, SGD, RATINGS, RATINGS), r"^key must be one key, .*not Model\("),
+    "key-forgotten": (
+        lambda: jaxmf.fit(BIASED, SGD, RATINGS, RATINGS),
+        r"^key must be one key, .*not <Model biased_mf",
+    ),
     "model-constructor": (lambda: fit(model=models.biased_mf), MODEL.format("function")),
     "model-name": (lambda: fit(model="biased_mf"), MODEL.format("str")),
     "model-solver": (lambda: fit(model=SGD, solver=BIASED), MODEL.format("Solver")),

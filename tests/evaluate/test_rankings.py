@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 from jaxmf import Dataset, Hyper, Model, Params, Rows, evaluate, models, splits
 from jaxmf.evaluate import positions
 from jaxmf.evaluate.measures import METRICS
+from jaxmf.models.memoize import notes
 
 # A model whose scores are a table, by which tests say what ties with what.
 TABLE = Model(
@@ -261,7 +262,7 @@ def test_blocks_change_nothing_and_share_a_program(model, monkeypatch):
     whole, means = evaluate.ranking_by_user(*given, baselines=False), evaluate.ranking(*given)
     for users in (1, 4):
         monkeypatch.setattr(positions, "_CELLS", users * 13 * positions._row_size(model, params, 13))
-        positions._compiled.cache_clear()
+        notes(model.init).pop("programs", None)
         before = COMPILED.count("jit(rank)")
         blocks = evaluate.ranking_by_user(*given, baselines=False)
         assert COMPILED.count("jit(rank)") == before + 1

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from helpers import HYPER, KEY, MODELS, assert_close, init, numpy_sgd, random_ratings, run, to_numpy, to_rows
 
-from jaxmf import fit, solvers, sweep
+from jaxmf import fit, prepare, solvers, sweep
+from jaxmf.models.programs import shapes
 from jaxmf.solvers.sgd import visiting_order
 from jaxmf.training.host import Options, _compiled
 
@@ -66,8 +67,9 @@ def fits_resume_and_leave_one_device():
         free = jax.tree.map(np.asarray, whole.params)  # of any device
         state, _ = run(model, solver, ratings, HYPER, params=free, valid=ratings, patience=6)
         assert_close(again.state.params, state.params, rtol=1e-9)
+        form = shapes(prepare(solver, ratings, ratings))
         # All four fits ran one program: where their arrays lie did not make it compile again.
-        assert _compiled(model, solver, Options(patience=6))._cache_size() == 1
+        assert _compiled(model, solver, Options(patience=6), form)._cache_size() == 1
     with pytest.raises(ValueError, match=r"sweep: it spreads its members .* must have devices=1"):
         sweep(KEY, model, solvers.als(devices=2), ratings, grid={"l2": [1.0]}, epochs=1)
 

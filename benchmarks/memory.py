@@ -1,0 +1,80 @@
+"""Memory after many fits of other sizes, and after many models of other features: it stays level after a warm-up.
+
+    python benchmarks/memory.py            # 300 fits of each kind, some minutes
+    python benchmarks/memory.py --smoke    # a few
+
+Each kind runs in a process of its own, as the one before would blur it. A row is printed every tenth of the way:
+resident memory, programs that XLA holds, and arrays on the device. What may grow for ever is what nothing bounds: the
+arrays and the programs must not, and memory may by little, since JAX and malloc keep some of what they had.
+"""
+
+import argparse
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+
+import jaxmf
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+KEY = jax.random.key(0)
+ALS, ADAM = jaxmf.solvers.als(), jaxmf.solvers.minibatch(optax.adam, 64)
+
+
+def sizes(number: int, solver: jaxmf.solvers.Solver) -> None:
+    """One model, fitted to data of another size each time, judged and asked for recommendations."""
+    data = jaxmf.datasets.synthetic(num_users=20 + number, num_items=25 + number, num_ratings=8 * (20 + number))
+    fit = jaxmf.fit(KEY, jaxmf.models.biased_mf(4), solver, data, epochs=2)
+    jaxmf.evaluate.rating(fit.model, fit.params, data)
+    jaxmf.recommend.top_n(fit.model, fit.params, data, n=3)
+
+
+def features(number: int) -> None:
+    """A model of other features of the items each time, on the same ratings; the features are 400 kB."""
+    data = jaxmf.datasets.synthetic(num_users=20, num_items=25, num_ratings=160)
+    given = np.random.default_rng(number).standard_normal((25, 2000))
+    jaxmf.fit(KEY, jaxmf.models.content_mf(4, given), ADAM, data, epochs=2)
+
+
+KINDS = {
+    "als, sizes": lambda number: sizes(number, ALS),
+    "adam, sizes": lambda number: sizes(number, ADAM),
+    "adam, features": features,
+}
+
+
+def resident() -> float:
+    """MiB of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--smoke", action="store_true", help="a few fits of each kind")
+    parser.add_argument("--count", type=int, default=300, help="fits of each kind")
+    parser.add_argument("--kind", choices=KINDS, help="only this kind, in this process")
+    chosen = parser.parse_args()
+    count = 4 if chosen.smoke else chosen.count
+    if chosen.kind is None:
+        print("kind,fits,resident_mib,programs,arrays", flush=True)
+        for kind in KINDS:
+            subprocess.run([sys.executable, __file__, "--kind", kind, "--count", str(count)], check=True)
+        return
+    client = jax.devices()[0].client
+    for number in range(count):
+        KINDS[chosen.kind](number)
+        if (number + 1) % max(1, count // 10) == 0:
+            gc.collect()
+            held = len(client.live_executables()), len(jax.live_arrays())
+            print(f'"{chosen.kind}",{number + 1},{resident():.0f},{held[0]},{held[1]}', flush=True)
+
+
+if __name__ == "__main__":
+    main()
