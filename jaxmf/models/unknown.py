@@ -1,7 +1,6 @@
 """Users and items that a model has not met have a row of zeros, so that the terms that are known remain."""
 
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.models.model import Model, Params, Rows, Side
+from jaxmf.models.programs import jit, of_model
 from jaxmf.models.xla import TWO_STEP_SUMS, without
 
 # The leaves of which 0 says that nothing is known; a user's mean gives way to that of all.
@@ -52,7 +52,7 @@ def predict_unknown(model: Model, params: Params, users: np.ndarray, items: np.n
     return np.asarray(_program(model)(params, *index, mean))[: len(users)]
 
 
-@lru_cache(maxsize=64)
+@of_model()
 def _program(model: Model) -> Any:
     def predicted(params: Params, users: jax.Array, items: jax.Array, mean: jax.Array) -> jax.Array:
         """A batch is the same model on gathered rows: one of each side for each pair."""
@@ -63,7 +63,7 @@ def _program(model: Model) -> Any:
         pair = jnp.arange(len(users))
         return model.predict(Params(trained, fixed), pair, pair)
 
-    return jax.jit(predicted, compiler_options=dict(without(TWO_STEP_SUMS)))
+    return jit(predicted, compiler_options=dict(without(TWO_STEP_SUMS)))
 
 
 def _rows(tables: Any, index: jax.Array) -> Any:

@@ -42,10 +42,10 @@ def resumed(fit: "Fit", hyper: Hyper, needed: FitState) -> FitState:
         state = state._replace(solver=_restored(state.solver, needed.solver))
     parts = (("parameters", state.params, needed.params), ("solver state", state.solver, needed.solver))
     for name, found, expected in parts:
-        shapes = [jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", part) for part in (found, expected)]
-        if shapes[0] != shapes[1]:
+        structure, other = _structures(found, expected)
+        if structure != other or leaf_shapes(found) != leaf_shapes(expected):
             raise ValueError(
-                f"resume: the earlier fit has {name} {shapes[0]}, this model, solver and data need {shapes[1]}. "
+                f"resume: the earlier fit has {name} {_text(found)}, this model, solver and data need {_text(expected)}. "
                 "Resume with the model, solver and data of the earlier fit, or start anew without resume="
             )
     before, now = (_active_rank(numbers, state.params) for numbers in (fit.hyper, hyper))
@@ -75,6 +75,10 @@ def _check_unedited(fit: "Fit") -> None:
 
 def _structures(*trees: Any) -> list[Any]:
     return [jax.tree.structure(tree) for tree in trees]
+
+
+def _text(tree: Any) -> str:
+    return ", ".join(f"{path} {shape}".strip() for path, shape in leaf_shapes(tree).items()) or "without arrays"
 
 
 def _same(one: Any, other: Any) -> bool:
