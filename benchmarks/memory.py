@@ -56,6 +56,7 @@ def resident() -> float:
 
 
 def main() -> None:
+    """All kinds, each in a process of its own, or one kind in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a few fits of each kind")
     parser.add_argument("--count", type=int, default=300, help="fits of each kind")

@@ -45,7 +45,8 @@ def resumed(fit: "Fit", hyper: Hyper, needed: FitState) -> FitState:
         structure, other = _structures(found, expected)
         if structure != other or leaf_shapes(found) != leaf_shapes(expected):
             raise ValueError(
-                f"resume: the earlier fit has {name} {_text(found)}, this model, solver and data need {_text(expected)}. "
+                f"resume: the earlier fit has {name} {_text(found)}, this model, solver and data need "
+                f"{_text(expected)}. "
                 "Resume with the model, solver and data of the earlier fit, or start anew without resume="
             )
     before, now = (_active_rank(numbers, state.params) for numbers in (fit.hyper, hyper))
