@@ -24,8 +24,8 @@ class _Programs(dict[Any, Any]):
 def of_model(maxsize: int = 16) -> Callable[[Callable[..., T]], Callable[..., T]]:
     """`functools.lru_cache` for a function of a model, or of a function of one, and of static choices.
 
-    What it returns lies on the model's `init` function (or `predict`, if it has none), or on that function. So it may refer to the model and yet goes
-    when the model does, at the next collection of garbage.
+    What it returns lies on the model's `init` function (or `predict`, where there is none), or on that function. So it
+    may refer to the model and yet goes when the model does, at the next collection of garbage.
     """
 
     def decorate(build: Callable[..., T]) -> Callable[..., T]:
