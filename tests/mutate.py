@@ -37,6 +37,7 @@ BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/fea
 SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
 MATCHINGS, DEVICES = "solvers/matchings.py", "solvers/devices.py"
 BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
+PROMISES, KEPT = "models/promises.py", "models/test_promises.py"
 RANKINGS, WITNESSES = "evaluate/test_rankings.py", "verify/test_witnesses.py"
 MUTANTS = {
     "loss: not squared": Mutant(BILINEAR, "ratings.user, ratings.item)) ** 2", "ratings.user, ratings.item))"),
@@ -93,6 +94,13 @@ MUTANTS = {
     "metrics: no absolute value": Mutant("metrics.py", "jnp.abs(value - prediction)", "(value - prediction)"),
     "take: padding has weight": Mutant(
         "data/ratings.py", "weight=jnp.where(inside, picked.weight, 0)", "weight=picked.weight"
+    ),
+    "promises: the ridge is no factor": Mutant(
+        PROMISES, "slope(trained), jax.tree.map(jnp.multiply, ridge, trained)", "slope(trained), slope(trained)", KEPT
+    ),
+    "promises: every share is the whole": Mutant(PROMISES, "    if not shared:\n", "    if True:\n", KEPT),
+    "promises: forgotten of one's own numbers": Mutant(
+        "models/trial.py", "jax.tree.leaves(hyper.extra))", "jax.tree.leaves(()))", KEPT
     ),
     "sgd: full penalty per rating": Mutant(SGD, "hyper.reg_exponent - 1)", "hyper.reg_exponent)"),
     "sgd: ascent": Mutant(SGD, "lambda scale: -rate * scale", "lambda scale: rate * scale"),

@@ -179,11 +179,6 @@ def _case(params: Params, hyper: Hyper, ratings: Any) -> Case:
     def positive(*shape: int) -> jax.Array:
         return jnp.asarray(random.random(shape, np.float32) + 0.5, dtype)
 
-    def number(leaf: Any) -> jax.Array:
-        # p·q of random rows is about 1, whatever their width: a loss may take its exponential.
-        width = max(1, leaf.shape[-1]) if len(leaf.shape) > 1 else 1
-        return jnp.asarray((random.random(leaf.shape, np.float32) * 3 - 1.5) * width**-0.25, leaf.dtype)
-
     position = np.linspace(0, len(columns[2]) - 1, NUM_RATINGS).astype(int)
     user, item, value = (np.asarray(column)[position] for column in columns)
     few = Ratings(
@@ -200,10 +195,20 @@ def _case(params: Params, hyper: Hyper, ratings: Any) -> Case:
     rank = None if hyper.rank is None else jnp.asarray(hyper.rank, jnp.int32)
     numbers = jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None, **drawn))._replace(rank=rank)
     return Case(
-        Params(jax.tree.map(number, params.trained), params.fixed),
-        jax.tree.map(number, params.trained),
+        Params(drawn_rows(random, params.trained), params.fixed),
+        drawn_rows(random, params.trained),
         few,
         Rows(positive(ratings.num_users), positive(ratings.num_items)),
         Rows(positive(NUM_RATINGS), positive(NUM_RATINGS)),
         numbers,
     )
+
+
+def drawn_rows(random: np.random.Generator, trained: Rows) -> Rows:
+    """Numbers at random in the shapes of trained ones; p·q is about 1 at any width, for a loss that is exponential."""
+
+    def draw(leaf: Any) -> jax.Array:
+        width = max(1, leaf.shape[-1]) if len(leaf.shape) > 1 else 1
+        return jnp.asarray((random.random(leaf.shape, np.float32) * 3 - 1.5) * width**-0.25, leaf.dtype)
+
+    return jax.tree.map(draw, trained)

@@ -25,7 +25,8 @@ from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.locks import Claimed, claims_out
 from jaxmf.models.memoize import how_built
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Hyper, Model, Params, objective
+from jaxmf.models.trial import drawn_rows
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import store
 from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_promised, check_rank
@@ -305,18 +306,30 @@ def _checked(key: jax.Array, solver: Solver, train: Ratings, placed: list[Placed
 
 
 def _check_padding(key: jax.Array, train: Ratings, placed: list[Placed]) -> None:
-    """ValueError if a user's model starts otherwise in a wider table; a constructor of jaxmf's does not."""
+    """ValueError if a user's model starts otherwise in a wider table, or has another objective there; a constructor of
+    jaxmf's does not.
+    """
     padded = {(each.model, each.program): each for each in placed if each.program is not each.model}
     for (model, program), each in padded.items():
         if how_built(program) is not None:
             continue
         alone = jax.jit(partial(initialize, key, model))(train, each.own.hyper)
-        wide = narrowed(jax.jit(partial(initialize, key, program))(train, each.running.hyper), each)
-        if not all(map(np.allclose, jax.tree.leaves(alone), jax.tree.leaves(wide))):
+        wide = jax.jit(partial(initialize, key, program))(train, each.running.hyper)
+        if not all(map(np.allclose, jax.tree.leaves(alone), jax.tree.leaves(narrowed(wide, each)))):
             raise ValueError(
                 f"sweep: the model {model.name!r} of rank {each.own.rank} starts otherwise in a wider table, so that a "
                 "member would not be its own fit: let init draw column j with the key jax.random.fold_in(key, j), as "
                 "the built-in models do, or use pad=False"
+            )
+        random = wide._replace(trained=drawn_rows(np.random.default_rng(0), wide.trained))
+        wide = initialize(key, program._replace(init=lambda *_: random), train, each.running.hyper)  # noqa: B023
+        value = jax.jit(partial(objective, program))(wide, train, each.running.hyper)
+        expected = jax.jit(partial(objective, model))(narrowed(wide, each), train, each.own.hyper)
+        if not np.isclose(value, expected, rtol=float(jnp.finfo(value.dtype).eps) ** 0.5):
+            raise ValueError(
+                f"sweep: the model {model.name!r} of rank {each.own.rank} has another objective in a wider table of "
+                "which the further columns are 0, so that a member would not be its own fit: let `loss` and `penalty` "
+                "read no width, or use pad=False"
             )
 
 

@@ -358,6 +358,13 @@ def test_a_model_whose_init_knows_no_rank_is_not_padded_and_masked(ratings, vali
 
         return models.mf(rank, None)._replace(init=init, with_rank=drawn)
 
+    def averaged(rank):
+        """A mean over the columns where others have a sum."""
+        model = models.mf(rank, None)
+        predict = lambda *given: model.predict(*given) / rank  # noqa: E731
+        loss = lambda params, r: (r.value - predict(params, r.user, r.item)) ** 2  # noqa: E731
+        return model._replace(predict=predict, loss=loss, with_rank=averaged)
+
     options = {"grid": {"rank": [1, 3]}, "keep": "all", **OPTIONS}
     runs = sweep(KEY, drawn(3), ALS, ratings, valid, **options)
     assert runs.num_programs == 2
@@ -366,6 +373,8 @@ def test_a_model_whose_init_knows_no_rank_is_not_padded_and_masked(ratings, vali
         assert_equals_solo(runs, member, alone, exact=True)
     with pytest.raises(ValueError, match=r"rank 1 starts otherwise in a wider table.*fold_in.*pad=False"):
         sweep(KEY, drawn(3), ALS, ratings, valid, pad=True, **options)
+    with pytest.raises(ValueError, match=r"rank 1 has another objective in a wider table .* read no width, or use pad"):
+        sweep(KEY, averaged(3), ALS, ratings, valid, pad=True, **options)
     masked = fit(KEY, drawn(3), ALS, ratings, hyper=HYPER._replace(rank=2), epochs=2)
     for rows in masked.params.trained[:2]:
         assert np.any(rows["factors"][:, 1])
