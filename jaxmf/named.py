@@ -87,11 +87,13 @@ def said(reading: Reading) -> str:
     return ", ".join(names) + (" are" if len(names) > 1 else " is" if names else "")
 
 
-def table(path: Path, kind: Any, reading: Reading, ids: Any) -> Any:
-    """The table in a file; a ValueError where nothing reads Parquet."""
+def table(path: Path, kind: Any, reading: Reading, ids: Any, option: str = "data") -> Any:
+    """The table in the file of that option; a ValueError where there is none, or nothing reads Parquet."""
     from jaxmf.data.tables import is_parquet, read_table
 
-    if path.exists() and is_parquet(path) and (reading.sep is not None or reading.no_header):
+    if not path.exists():
+        raise ValueError(f"--{option} {path}: no such file")
+    if is_parquet(path) and (reading.sep is not None or reading.no_header):
         raise ValueError(f"--sep and --no-header are for files of text, and {path} is Parquet")
     sep = None if reading.sep is None else reading.sep.replace(r"\t", "\t")
     columns = columns_of(reading) or None
@@ -138,7 +140,7 @@ def _of_file(path: Path, reading: Reading, items: Path | None, known: Any) -> An
         return data
     # Items have names, whether the ratings have some or not.
     of_items = reading._replace(no_header=False, rename=None if reading.no_header else reading.rename)
-    rows = table(items, "items", of_items, {"item_id": data.item_ids})
+    rows = table(items, "items", of_items, {"item_id": data.item_ids}, "items")
     try:
         return replace(data, items=align_items(rows, data.item_ids, columns_of(of_items)))
     except ValueError as error:

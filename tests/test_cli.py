@@ -531,7 +531,7 @@ def test_content_of_data_that_bring_their_items(jaxmf, monkeypatch, tmp_path):
     [
         (["--data", "good.csv"], "good has no item metadata; .*; on the command line: --items FILE"),
         (["--data", "good.csv", "--items", "items.csv"], "no column 'genres', 'tags'; found .*--column NAME"),
-        (["--data", "good.csv", "--items", "absent.csv"], "--new absent.csv: no such file"),
+        (["--data", "good.csv", "--items", "absent.csv"], "--items absent.csv: no such file"),
         (["--data", "good.csv", "--items", "good.csv"], "more than one row for item"),
         (
             ["--data", "good.csv", "--items", "other.csv"],

@@ -174,6 +174,10 @@ CASES = {
         lambda: with_fit("evaluate", "user_id,item_id\n1,102\n"),
         r"own\.csv: missing column rating; .*--rename NAME=rating",
     ),
+    "command-predict-no-file": (
+        lambda: command("predict", "--data", "absent.csv", "--fit", "fit.npz", "--out", "new"),
+        r"--data absent\.csv: no such file",
+    ),
     "command-predict-again": (
         lambda: with_fit("predict", "user_id,item_id,prediction\n1,102,3\n"),
         r"--data own\.csv has a column prediction already, which would be lost: rename it in the file",
