@@ -45,6 +45,12 @@ def as_ratings(data: Dataset | Ratings, name: str) -> Ratings:
                 f"{name} holds {found}; expected arrays of one length, integers in user and item, floats in value and "
                 "weight. Dataset.from_arrays(...).ratings has them"
             )
+    narrow = [x.dtype for x in (arrays["value"], arrays["weight"]) if x.dtype not in (np.float32, np.float64)]
+    if narrow:
+        raise ValueError(
+            f"{name} holds numbers in {narrow[0]}; expected float32 or float64, since sums of many numbers lose their "
+            "digits in less: jaxmf.data.ratings.cast(ratings, 'float32') makes them"
+        )
     if n == 0:
         raise ValueError(f"{name} has no ratings; expected at least one")
     for column, count in (("user", ratings.num_users), ("item", ratings.num_items)):

@@ -170,8 +170,9 @@ def _compiled(model: Model, num_items: int, k: int) -> Any:
         params: Params, users: jax.Array, hidden: jax.Array, items: jax.Array, count: jax.Array, novelty: jax.Array
     ) -> tuple[jax.Array, ...]:
         score = scores(model, params, users, num_items)
+        score = score.astype(jnp.promote_types(score.dtype, jnp.float32))
         finite = jnp.isfinite(score).all(axis=1)
-        score = jnp.where(hidden, -jnp.inf, score)
+        score = jnp.where(hidden, jnp.finfo(score.dtype).min, score)
         # The least of the k, not the last: XLA on a CPU sorts the whole row for a slice of what top_k returns.
         last = jax.lax.top_k(score, k)[0].min(axis=1, keepdims=True)
         higher, tied = score > last, (score == last) & ~hidden

@@ -209,6 +209,8 @@ def _trial(
     further = [] if exclude is None else [as_parts(train, exclude, ("train", "exclude"))[1]]
     check_predicts(model, params, held_out, "evaluate.ranking")
     _check(k, protocol, threshold, empty, exclude)
+    # As Python's numbers: one of NumPy would compare float32 ratings in its own precision, where 4.1 is less than 4.1.
+    k, threshold = int(k), float(threshold)
     num_items = held_out.num_items
 
     pair = _pairs(held_out)

@@ -148,6 +148,7 @@ def row_weights(ratings: Ratings, exponent: jax.typing.ArrayLike) -> Rows:
         return jnp.where(n > 0, jnp.where(n > 0, n, 1) ** exponent, empty)
 
     n_u, n_i = counts(ratings)
+    exponent = jnp.asarray(exponent, n_u.dtype)
     return Rows(power(n_u), power(n_i))
 
 
@@ -176,6 +177,7 @@ def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weig
     Returns:
       a scalar of the ratings' dtype.
     """
+    hyper = cast_hyper(hyper, ratings.value.dtype)
     if weight is None:
         weight = row_weights(ratings, hyper.reg_exponent)
     return total(ratings.weight * model.loss(params, ratings)) + model.penalty(params.trained, weight, hyper)
@@ -242,13 +244,25 @@ def check_predicts(model: Model, params: Params, ratings: Any, who: str) -> None
         raise ValueError(f"{who}: predict of the model {model.name!r} returns {shape}; expected one number per pair")
 
 
-def traced_shape(who: str, function: Any, *given: Any) -> Any:
+def traced_shape(who: str, function: Any, *given: Any, remedy: str = "Pass fit.model and fit.params of one fit") -> Any:
     """The shapes that one of a model's functions returns; ValueError, starting with `who`, if it fails."""
     try:
         return jax.eval_shape(function, *given)
+    except jax.errors.TracerArrayConversionError as error:
+        raise ValueError(f"{who} calls NumPy on what JAX traces: jax.numpy has the same functions") from error
+    except jax.errors.ConcretizationTypeError as error:
+        raise ValueError(
+            f"{who} needs a number, for an `if` or a shape, of what JAX traces: use jnp.where, or a constant"
+        ) from error
     except Exception as error:
         why = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(f"{who} fails on these params ({why}). Pass fit.model and fit.params of one fit") from error
+        raise ValueError(f"{who} fails on these params ({why}). {remedy}") from error
+
+
+def cast_hyper(hyper: Hyper, dtype: Any) -> Hyper:
+    """Numbers in the ratings' dtype, so that nothing is promoted; the rank is an integer."""
+    rank = None if hyper.rank is None else jnp.asarray(hyper.rank, jnp.int32)
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None))._replace(rank=rank)
 
 
 def bias_l2(hyper: Hyper) -> Any:

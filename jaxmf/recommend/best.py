@@ -17,7 +17,7 @@ _ON_DEVICE = 2**28  # and elsewhere
 
 
 class Best(NamedTuple):
-    """The best columns of each row, the best first: three arrays (rows, n); a score of -inf is no column."""
+    """The best columns of each row, the best first: arrays (rows, n); the least score of its dtype is no column."""
 
     column: np.ndarray
     score: np.ndarray
@@ -60,10 +60,10 @@ def best(
     Returns:
       (num_rows, min(n, num_columns)) columns and scores.
     """
-    n, width = min(n, num_columns), padded(num_columns)
+    n, width = min(int(n), num_columns), padded(num_columns)
     on_cpu = jax.devices()[0].platform == "cpu"
     workers = (os.cpu_count() or 1) if on_cpu and max_memory is None else 1
-    memory = max_memory or (_CACHED if on_cpu else _ON_DEVICE)
+    memory = int(max_memory or 0) or (_CACHED if on_cpu else _ON_DEVICE)
     size = 1
     while 2 * size * width * cell_bytes <= memory and size < num_rows:
         size *= 2
@@ -85,6 +85,11 @@ def best(
     if not parts:
         return Best(np.zeros((0, n), np.int32), np.zeros((0, n)))
     return Best(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+
+
+def is_column(score: np.ndarray) -> np.ndarray:
+    """Where a score of `best` is that of a column."""
+    return score > np.finfo(score.dtype).min
 
 
 def padded(size: int) -> int:
@@ -116,12 +121,13 @@ def _program(score: Callable[[Any, Any], jax.Array], n: int) -> Any:
     @jit
     def ranked(queries: Any, catalog: Any, num_columns: jax.Array, excluded: jax.Array) -> tuple[jax.Array, jax.Array]:
         scores = score(queries, catalog)
-        shape = scores.shape
-        scores = scores.reshape(-1).at[excluded].set(-jnp.inf, mode="drop").reshape(shape)
+        scores, shape = scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), scores.shape
+        least = jnp.finfo(scores.dtype).min
+        scores = scores.reshape(-1).at[excluded].set(least, mode="drop").reshape(shape)
         # Only where padding may be: a pass over all scores would take a third of the time.
         tail = shape[1] - _step(shape[1])
         inside = jnp.arange(tail, shape[1])[None] < num_columns
-        return top(scores.at[:, tail:].set(jnp.where(inside, scores[:, tail:], -jnp.inf)), n)
+        return top(scores.at[:, tail:].set(jnp.where(inside, scores[:, tail:], least)), n)
 
     return ranked
 
@@ -134,7 +140,7 @@ def top(scores: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
         score, column = jax.lax.top_k(scores, n)
         return column, score
     padding = ((0, 0), (0, groups * _WIDTH - width))
-    grouped = jnp.pad(scores, padding, constant_values=-jnp.inf).reshape(size, groups, _WIDTH)
+    grouped = jnp.pad(scores, padding, constant_values=jnp.finfo(scores.dtype).min).reshape(size, groups, _WIDTH)
     _, chosen = jax.lax.top_k(grouped.max(axis=-1), n)
     chosen = jnp.sort(chosen, axis=-1)  # among equal scores the lower column comes first again
     finalists = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(size, n * _WIDTH)

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.model import Hyper, Model, Params, check_finite, check_predicts
@@ -26,9 +30,19 @@ def check_sizes(who: str, n: Any, max_memory: Any) -> None:
         raise ValueError(f"{who}: max_memory must be a positive integer of bytes or None, not {max_memory!r}")
 
 
+def check_precision(who: str, params: Params) -> None:
+    """ValueError unless the rows are in float32 or float64, in which sums of many numbers keep their digits."""
+    leaves = jax.tree.leaves(params.trained)
+    if leaves and (dtype := jnp.result_type(*leaves)) not in (np.float32, np.float64):
+        raise ValueError(
+            f"{who}: params are in {dtype}; expected float32 or float64, as fit makes them, since their rows are solved"
+        )
+
+
 def check_solvable(who: str, model: Model, params: Params, hyper: Hyper) -> None:
     """ValueError unless the rows of the model have normal equations with one solution."""
     check_hyper(hyper)
+    check_precision(who, params)
     if model.design is None:
         raise ValueError(
             f"{who}: the model {model.name!r} has no `design`, so its rows have no least squares to solve. Give the "

@@ -99,7 +99,9 @@ def _block(
     dtype = np.result_type(*jax.tree.leaves(params.trained))
     value, weight = (column[position].astype(dtype) for column in (observed.value, observed.weight))
     small = Params(gathered(params.trained), gathered(params.fixed))
-    return _program(model, side, size)(small, value, weight * inside.reshape(-1), hyper)
+    # Of JAX already, as under `jit`: with JAX_DISABLE_JIT the model would find NumPy's.
+    arrays = jax.tree.map(jnp.asarray, (small, value, weight * inside.reshape(-1), hyper))
+    return _program(model, side, size)(*arrays)
 
 
 @of_model(256)

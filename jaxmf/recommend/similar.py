@@ -10,7 +10,7 @@ import pandas as pd
 
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.model import Model, Params, Side
-from jaxmf.recommend.best import Pairs, best, padded
+from jaxmf.recommend.best import Pairs, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_sizes
 
 
@@ -113,7 +113,7 @@ def _similar(
     found = best(
         _cosine, queries, jnp.asarray(catalog), len(own), len(unit), itself, n, unit.dtype.itemsize, max_memory
     )
-    row, rank = np.nonzero(found.score > -np.inf)
+    row, rank = np.nonzero(is_column(found.score))
     return pd.DataFrame(
         {
             f"{side}_id": known[directed[own[row]]],

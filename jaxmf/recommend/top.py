@@ -16,7 +16,7 @@ from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
 from jaxmf.models.model import Model, Params, Rows, Side, scores
 from jaxmf.models.programs import jit, of_model
 from jaxmf.models.unknown import check_zeros, mean_of_unknown
-from jaxmf.recommend.best import Pairs, best, padded
+from jaxmf.recommend.best import Pairs, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_rankable, check_sizes
 
 
@@ -101,7 +101,7 @@ def top_n(
         _cell_bytes(model, params),
         max_memory,
     )
-    keep = found.score > -np.inf
+    keep = is_column(found.score)
     row, rank = np.nonzero(keep)
     table = pd.DataFrame(
         {

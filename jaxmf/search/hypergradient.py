@@ -16,14 +16,14 @@ from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
 from jaxmf.data.ratings import Ratings, counts, to_float64
-from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, mean_loss, objective
+from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, cast_hyper, mean_loss, objective
 from jaxmf.models.programs import jit, of_model
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import STATUS, Prepared, check_hyper, make_fit, start
 from jaxmf.training.checks import check_functions, check_key, check_promised, check_rank
 from jaxmf.training.grid import EXTRA, NUMBERS, with_numbers
 from jaxmf.training.host import Options, advance, begin, compiled_initialize, progress_bar
-from jaxmf.training.loop import cast_hyper, check_static, first_state
+from jaxmf.training.loop import check_static, first_state
 
 Method = Literal["implicit", "unrolled"]
 

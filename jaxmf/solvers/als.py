@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import how_built, memoize
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, traced_shape, unpack
 from jaxmf.models.programs import of_model
 from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, SQUARED_LOSS
 from jaxmf.models.xla import TWO_STEP_SUMS, once, without
@@ -432,6 +432,17 @@ def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
     return once(holds)
 
 
+def _traced_design(model: Model, params: Params, one: Ratings, side: Side) -> Any:
+    try:
+        return jax.eval_shape(partial(model.design, side=side), params, one)  # type: ignore[arg-type]
+    except ValueError:  # of the model's own
+        raise
+    except Exception:
+        who = f"als: design of the model {model.name!r}"
+        remedy = "It takes params (trained, fixed), ratings (user, item, value, weight, ...) and side"
+        return traced_shape(who, partial(model.design, side=side), params, one, remedy=remedy)  # type: ignore[arg-type]
+
+
 def check_design(model: Model, params: Params) -> None:
     """ValueError, the model's own or one that shows both, if a side's design does not have the shape of its rows."""
     assert model.design is not None
@@ -439,7 +450,7 @@ def check_design(model: Model, params: Params) -> None:
     number: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
     one = Ratings(index, index, number, number, num_users=1, num_items=1)
     for side, rows in (("user", params.trained.user), ("item", params.trained.item)):
-        design, _ = jax.eval_shape(partial(model.design, side=side), params, one)
+        design, _ = _traced_design(model, params, one, side)
         found, needed = (jax.tree.map(lambda leaf: leaf.shape[1:], tree) for tree in (design, rows))
         if jax.tree.leaves(rows) and found != needed:
             raise ValueError(

@@ -1,16 +1,21 @@
 """What a fit refuses before anything compiles: keys, numbers, functions that return other shapes than they should."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.memoize import how_built
+from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights, traced_shape
 from jaxmf.models.trial import check_promises
 from jaxmf.solvers.solver import Solver
+
+_RATINGS = "user, item, value, weight, num_users, num_items"
 
 
 def check_key(key: jax.Array) -> None:
@@ -60,18 +65,47 @@ def check_rank(hyper: Hyper, shape: Params) -> None:
     """ValueError unless parameters of this shape have as many columns as the active rank, if there is one."""
     if hyper.rank is None:
         return
-    factors = shape.trained.user.get("factors") if isinstance(shape.trained.user, dict) else None
-    if factors is None:
+    width = width_of(shape)
+    if width is None:
         raise ValueError("hyper: rank is given, but the model trains no leaf named 'factors'; leave it None")
-    width = factors.shape[-1]
-    if hyper.rank > width:
+    if isinstance(hyper.rank, jax.core.Tracer):  # no number yet: out of range, the fit has the status `diverged`
+        return
+    rank = _number(hyper.rank)
+    if isinstance(hyper.rank, bool) or rank is None or not rank.is_integer() or rank < 1:
+        raise ValueError(f"hyper: rank must be a positive integer, or None for the model's width, not {hyper.rank!r}")
+    if rank > width:
         raise ValueError(f"hyper: rank must be at most the model's width {width}, not {hyper.rank!r}: widen the model")
+
+
+def width_of(shape: Params) -> int | None:
+    """Columns of the users' factors; None for a model without."""
+    factors = shape.trained.user.get("factors") if isinstance(shape.trained.user, dict) else None
+    return None if factors is None else factors.shape[-1]
+
+
+@contextmanager
+def explained(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Iterator[None]:
+    """What fails within is a ValueError that says which of the model's functions is why, if one is."""
+    try:
+        yield
+    except Exception:
+        check_key(key)
+        check_functions(key, model, ratings, hyper)
+        raise
 
 
 def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Params:
     """The shapes of a model's parameters, by tracing; ValueError if its functions do not return what a Model's do."""
     own = f"of the model {model.name!r}"
-    shape = jax.eval_shape(lambda: model.init(key, ratings, hyper))
+    hyper = cast_hyper(hyper, ratings.value.dtype)
+
+    def traced(name: str, takes: str, *given: Any) -> Any:
+        if how_built(model) is not None:  # ours, which say themselves what they refuse
+            return jax.eval_shape(getattr(model, name), *given)
+        return traced_shape(f"{name} {own}", getattr(model, name), *given, remedy=f"It takes {takes}")
+
+    number = "hyper the numbers of Hyper"
+    shape = traced("init", f"key, ratings ({_RATINGS}) and {number}", key, ratings, hyper)
     expect(shape, Params, f"what init {own} returns", "Params(Rows(user={...}, item={...}))")
     for side, count in (("user", ratings.num_users), ("item", ratings.num_items)):
         for kind, rows in shape._asdict().items():
@@ -82,8 +116,10 @@ def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper
                         f"leading axis of {count}, one row per {side}. What belongs to no row goes to `shared`"
                     )
     results = {
-        "loss": jax.eval_shape(model.loss, shape, ratings),
-        "predict": jax.eval_shape(model.predict, shape, ratings.user, ratings.item),
+        "loss": traced("loss", f"params (trained, fixed) and ratings ({_RATINGS})", shape, ratings),
+        "predict": traced(
+            "predict", "params (trained, fixed), users and items, integers (n,)", shape, ratings.user, ratings.item
+        ),
     }
     for name, found in results.items():
         if getattr(found, "shape", None) != ratings.value.shape:
@@ -91,6 +127,18 @@ def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper
                 f"{name} {own} returns {found}; expected one number per rating, shape {ratings.value.shape}: do not "
                 "sum over them"
             )
+    weight = jax.eval_shape(row_weights, ratings, hyper.reg_exponent)
+    found = traced("penalty", "trained and weight (user, item, shared) and " + number, shape.trained, weight, hyper)
+    if jnp.shape(found) != ():
+        many = [name for name in ("l2", "l2_bias") if np.shape(getattr(hyper, name))]
+        if many:
+            raise ValueError(
+                f"hyper: {many[0]} must be one number, not an array of shape {np.shape(getattr(hyper, many[0]))}, with "
+                f"which the penalty {own} is none; jax.vmap and jaxmf.sweep take many"
+            )
+        raise ValueError(
+            f"penalty {own} returns {found}; expected one number: sum over the rows of both sides, and over leaves"
+        )
     return shape
 
 
@@ -111,7 +159,7 @@ def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:
         raise ValueError("monitor is a function of validation ratings: pass valid= (jaxmf.splits makes them)")
     try:
         found = jax.eval_shape(monitor, shape, valid)
-    except TypeError as error:
+    except Exception as error:
         raise ValueError(f"monitor must be a function (params, ratings) that JAX can trace: {error}") from error
     if getattr(found, "shape", None) != ():
         raise ValueError(f"monitor must return one number, not {found}: take a mean or a sum")
@@ -119,7 +167,8 @@ def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:
 
 def _number(value: Any) -> float | None:
     """`value` as a float, if it is one number."""
+    known = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0
     try:
-        return None if isinstance(value, str) else float(value)
+        return float(value) if known else None
     except (TypeError, ValueError):
         return None

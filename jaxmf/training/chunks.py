@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Hyper, Model, Params, cast_hyper
 from jaxmf.models.programs import of_model, shapes
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.grid import Member
 from jaxmf.training.host import CHUNK, Options, advance, begin
-from jaxmf.training.loop import FitState, Prepared, cast_hyper, make_fit, start
+from jaxmf.training.loop import FitState, Prepared, make_fit, start
 
 
 class Job(NamedTuple):

@@ -14,7 +14,7 @@ from jaxmf.data.checks import expect
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Hyper, Model, Params, cast_hyper
 from jaxmf.models.programs import of_model, shapes
 from jaxmf.models.xla import once
 from jaxmf.solvers.devices import on_all, on_first
@@ -28,7 +28,6 @@ from jaxmf.training.loop import (
     Monitor,
     Prepared,
     arrange,
-    cast_hyper,
     check_batch,
     check_solver,
     check_static,

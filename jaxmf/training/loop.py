@@ -10,8 +10,19 @@ import jax.numpy as jnp
 from jaxmf import metrics
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, check_model, mean_loss, objective, row_weights, within_rank
+from jaxmf.models.model import (
+    Hyper,
+    Model,
+    Params,
+    cast_hyper,
+    check_model,
+    mean_loss,
+    objective,
+    row_weights,
+    within_rank,
+)
 from jaxmf.solvers.solver import Problem, Solver, as_prepared
+from jaxmf.training.checks import check_rank, explained, width_of
 
 RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
 STATUS = ("completed", "converged", "stopped_early", "diverged")
@@ -88,17 +99,21 @@ def make_fit(
       `run(key, batch, hyper, state=None, num_epochs=None) -> (FitState, history)`, for `batch` from `prepare`. It can
       be jitted, vmapped, differentiated, lowered and exported. `state` continues an earlier run under the same key;
       `training.start(key, model, solver, batch, hyper, patience, params)` makes one that starts from given parameters.
-      `num_epochs` (traced, default all) runs fewer epochs. `history` maps names to arrays (epochs,), NaN (epoch: 0)
-      where no epoch ran.
+      `num_epochs` (traced, default all) runs fewer epochs. `history` maps names to arrays (epochs,); where no epoch
+      ran, `epoch` is 0 and the others hold the largest number of their dtype, since a healthy program makes no NaN. A
+      traced number that would be refused if it were not, a rank beyond the width or λ ≤ 0 of `als`, is a fit with the
+      status `diverged`.
 
     Raises:
-      ValueError: a static choice is out of range; at the call, `patience` without validation ratings, or a batch that
-        `prepare` made for a solver of another layout.
+      ValueError: a static choice is out of range; at the call, `patience` without validation ratings, a batch that
+        `prepare` made for a solver of another layout, a rank beyond the model's width, or a model whose functions fail
+        or return other shapes than they should.
 
     What the solver relies on (`Solver.promises`) is not tried here, since nothing can be looked at inside `jit`: run
     `fit` with a model of your own once, which does.
     """
     check_static(model, solver, epochs, patience, min_delta, monitor)
+    min_delta = float(min_delta)  # a number of NumPy would promote what it is compared with
     monitored = "monitor" if callable(monitor) else f"valid_{monitor}"
 
     def measure(params: Params, problem: Problem, valid: Ratings | None, hyper: Hyper) -> dict[str, jax.Array]:
@@ -122,7 +137,20 @@ def make_fit(
         num_epochs: jax.typing.ArrayLike | None = None,
     ) -> tuple[FitState, dict[str, jax.Array]]:
         check_batch(batch, solver, patience)
-        hyper = cast_hyper(hyper, batch.train.value.dtype)
+        with explained(key, model, batch.train, hyper):
+            return epochs_of(key, batch, hyper, state, num_epochs)
+
+    def epochs_of(
+        key: jax.Array,
+        batch: Prepared,
+        hyper: Hyper,
+        state: FitState | None,
+        num_epochs: jax.typing.ArrayLike | None,
+    ) -> tuple[FitState, dict[str, jax.Array]]:
+        given, hyper = hyper, cast_hyper(hyper, batch.train.value.dtype)
+        if given.rank is not None:
+            made = jax.eval_shape(lambda: initialize(key, model, batch.train, hyper)) if state is None else state.params
+            check_rank(given, made)
         if state is None:
             state = start(key, model, solver, batch, hyper, patience)
         batch = arrange(batch, hyper)
@@ -138,7 +166,7 @@ def make_fit(
             best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
             if best is not None:
                 score = row[monitored]
-                improved = finite & (score < best.score - min_delta)
+                improved = finite & ((best.epoch == 0) | (score < best.score - min_delta))
                 best = _where(improved, Best(params, score, epoch), best)
                 status = jnp.where(epoch - best.epoch >= patience, STOPPED_EARLY, status)
             after = FitState(epoch, params, inner, best, status.astype(jnp.int32))
@@ -146,7 +174,9 @@ def make_fit(
             return _where(finite, after, halted), {"epoch": epoch, **row}
 
         row = jax.eval_shape(lambda: {"epoch": state.epoch, **measure(state.params, problem, batch.valid, hyper)})
-        blank = jax.tree.map(lambda s: jnp.full(s.shape, 0 if s.dtype == jnp.int32 else jnp.nan, s.dtype), row)
+        blank = {
+            name: jnp.full(x.shape, 0 if name == "epoch" else _largest(x.dtype), x.dtype) for name, x in row.items()
+        }
 
         def rest(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
             return state, blank
@@ -192,14 +222,17 @@ def first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, pati
         params = params._replace(trained=jax.tree_util.tree_map_with_path(cut, params.trained))
     dtype = jnp.result_type(*jax.tree.leaves(params))
     zero = jnp.zeros((), jnp.int32)
-    best = None if patience is None else Best(params, jnp.array(jnp.inf, dtype), zero)
-    return FitState(zero, params, solver.init(model, params, cast_hyper(hyper, dtype)), best, zero)
+    best = None if patience is None else Best(params, jnp.array(_largest(dtype), dtype), zero)
+    status = zero
+    if hyper.rank is not None and (width := width_of(params)) is not None:
+        rank = jnp.asarray(hyper.rank, jnp.int32)
+        status = jnp.where((rank >= 1) & (rank <= width), RUNNING, DIVERGED).astype(jnp.int32)
+    return FitState(zero, params, solver.init(model, params, cast_hyper(hyper, dtype)), best, status)
 
 
-def cast_hyper(hyper: Hyper, dtype: Any) -> Hyper:
-    """Numbers in the ratings' dtype, so that nothing is promoted; the rank is an integer."""
-    rank = None if hyper.rank is None else jnp.asarray(hyper.rank, jnp.int32)
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None))._replace(rank=rank)
+def _largest(dtype: Any) -> Any:
+    """What stands for a number that is not there: the largest of its dtype."""
+    return (jnp.finfo if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo)(dtype).max
 
 
 def _where(condition: jax.Array, new: Any, old: Any) -> Any:
@@ -228,8 +261,8 @@ def check_static(
         raise ValueError(f"epochs must be a positive integer, not {epochs!r}")
     if patience is not None and not is_positive_integer(patience):
         raise ValueError(f"patience must be a positive integer or None, not {patience!r}")
-    if not isinstance(min_delta, Real) or not min_delta >= 0:
-        raise ValueError(f"min_delta must be a number of at least 0, not {min_delta!r}")
+    if not isinstance(min_delta, Real) or not 0 <= min_delta < float("inf"):
+        raise ValueError(f"min_delta must be a finite number of at least 0, not {min_delta!r}")
     if not callable(monitor) and monitor not in ("loss", "rmse", "mae"):
         raise ValueError(f"monitor must be 'loss', 'rmse', 'mae' or a function (params, ratings), not {monitor!r}")
 

@@ -25,7 +25,7 @@ from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.locks import Claimed, claims_out
 from jaxmf.models.memoize import how_built
-from jaxmf.models.model import Hyper, Model, Params, objective
+from jaxmf.models.model import Hyper, Model, Params, cast_hyper, objective
 from jaxmf.models.trial import drawn_rows
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import store
@@ -33,7 +33,7 @@ from jaxmf.training.checks import check_functions, check_hyper, check_key, check
 from jaxmf.training.chunks import Chunk, Job, Result, fit_chunk, memory_limit, num_bytes, program_text, ready, within
 from jaxmf.training.grid import Grid, Placed, members, place
 from jaxmf.training.host import Options, compiled_initialize, progress_bar
-from jaxmf.training.loop import RUNNING, FitState, Monitor, Prepared, cast_hyper, check_static, first_state, initialize
+from jaxmf.training.loop import RUNNING, FitState, Monitor, Prepared, check_static, first_state, initialize
 from jaxmf.training.result import Sweep, narrowed, tables
 
 Keep = Literal["best", "all", "none"]

@@ -2,13 +2,14 @@
 
 import pickle
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import FEATURES
+from helpers import FEATURES, HYPER, KEY
 from scipy import sparse
 
-from bad_input.builders import ALS, OWN, fit
-from jaxmf import Params, Rows, models
+from bad_input.builders import ALS, OWN, RATINGS, fit
+from jaxmf import Params, Rows, make_fit, models, prepare
 
 
 def only_users(key, ratings, hyper):
@@ -69,6 +70,33 @@ CASES = {
         lambda: fit(model=OWN._replace(init=only_users)),
         r"init of the model 'mine' makes trained\.user\['factors'\] of shape \(19, 3\); expected a leading axis of 17, "
         r"one row per user. What belongs to no row goes to `shared`",
+    ),
+    "loss-field": (
+        lambda: fit(model=OWN._replace(loss=lambda params, r: r.rating)),
+        r"^loss of the model 'mine' fails on these params \(AttributeError: .*'rating'.*It takes params \(trained, "
+        r"fixed\) and ratings \(user, item, value, weight, num_users, num_items\)",
+    ),
+    "loss-field-in-a-run": (
+        lambda: jax.eval_shape(
+            lambda: make_fit(OWN._replace(loss=lambda params, r: r.rating), ALS, 2)(KEY, prepare(ALS, RATINGS), HYPER)
+        ),
+        r"^loss of the model 'mine' fails on these params \(AttributeError",
+    ),
+    "predict-numpy": (
+        lambda: fit(model=OWN._replace(predict=lambda params, users, items: np.abs(np.asarray(users)))),
+        "^predict of the model 'mine' calls NumPy on what JAX traces: jax.numpy has the same functions",
+    ),
+    "init-numpy": (
+        lambda: fit(model=OWN._replace(init=lambda key, ratings, hyper: np.asarray(ratings.value))),
+        "^init of the model 'mine' calls NumPy on what JAX traces",
+    ),
+    "penalty-rows": (
+        lambda: fit(model=OWN._replace(penalty=lambda trained, weight, hyper: weight.user)),
+        r"^penalty of the model 'mine' returns .*shape=\(17,\).*; expected one number: sum over the rows of both sides",
+    ),
+    "design-field": (
+        lambda: fit(solver=ALS, model=OWN._replace(design=lambda params, r, side: (r.rating, r.value))),
+        r"^als: design of the model 'mine' fails on these params \(AttributeError: .*'rating'",
     ),
     "loss-summed": (
         lambda: fit(model=OWN._replace(loss=lambda params, ratings: jnp.sum(ratings.value))),

@@ -95,6 +95,10 @@ CASES = {
     "fold-no-design-update": (partial(fold, model=LONELY, how=update), "^update: the model 'lonely' has no `design`"),
     "fold-shared": (partial(fold, params=SHARED), "^fold_in: als: the model 'biased_mf' trains `shared` leaves"),
     "fold-hyper": (partial(fold, hyper={"l2": 1}), "^hyper must be a Hyper, not dict"),
+    "fold-bfloat16": (
+        partial(fold, params=jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.bfloat16), PARAMS)),
+        "^fold_in: params are in bfloat16; expected float32 or float64, as fit makes them, since their rows are solved",
+    ),
     "fold-l2": (partial(fold, hyper=HYPER._replace(l2=0.0)), "^fold_in: als: l2 must be positive, not 0"),
     "fold-data": (partial(fold, data=RATINGS), "^fold_in: data must be a Dataset, not Ratings"),
     "fold-sweeps": (partial(fold, sweeps=-1), "^fold_in: sweeps must be 0 or a positive integer, not -1"),

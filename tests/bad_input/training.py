@@ -1,6 +1,7 @@
 """Fits: ratings, key, model, solver, numbers, what `prepare` has made, and what is resumed."""
 
 from dataclasses import replace
+from decimal import Decimal
 
 import jax
 import jax.numpy as jnp
@@ -27,9 +28,11 @@ from bad_input.builders import (
     zeros,
 )
 from jaxmf import Hyper, Ratings, Rows, load, make_fit, models, prepare, solvers
+from jaxmf.data.ratings import cast
 from jaxmf.training import Saved, compile_fit, start
 from jaxmf.training.fingerprints import fingerprints
 
+HALVES = cast(RATINGS, "bfloat16"), cast(RATINGS, "float16")
 SINGLE = random_ratings(dtype=jnp.float32)
 BACKWARDS = pick(RATINGS, slice(None, None, -1))
 KNOWN = FIT._replace(fingerprints=fingerprints(RATINGS, RATINGS))
@@ -199,9 +202,40 @@ CASES = {
         lambda: fit(patience=2),
         r"^patience needs validation ratings: pass valid= \(jaxmf\.splits makes them\)",
     ),
-    "min-delta-negative": (lambda: fit(min_delta=-1.0), "^min_delta must be a number of at least 0, not -1.0"),
-    "min-delta-none": (lambda: fit(min_delta=None), "^min_delta must be a number of at least 0, not None"),
-    "min-delta-array": (lambda: fit(min_delta=NUMBER), r"^min_delta must be a number of at least 0, not Array\(1"),
+    "min-delta-negative": (lambda: fit(min_delta=-1.0), "^min_delta must be a finite number of at least 0, not -1.0"),
+    "min-delta-none": (lambda: fit(min_delta=None), "^min_delta must be a finite number of at least 0, not None"),
+    "min-delta-array": (
+        lambda: fit(min_delta=NUMBER),
+        r"^min_delta must be a finite number of at least 0, not Array",
+    ),
+    "min-delta-infinite": (lambda: fit(min_delta=float("inf")), "^min_delta must be a finite number .*, not inf"),
+    "l2-of-one": (
+        lambda: fit(hyper=Hyper(l2=np.array([0.1]))),
+        r"^hyper: l2 must be one number, not array\(\[0\.1\]\); jaxmf\.sweep takes many",
+    ),
+    "l2-decimal": (
+        lambda: fit(hyper=Hyper(l2=Decimal("0.1"))),
+        r"^hyper: l2 must be one number, not Decimal",
+    ),
+    "run-rank-4": (
+        lambda: jax.eval_shape(lambda: make_fit(BIASED, ALS, 2)(KEY, prepare(ALS, RATINGS), HYPER._replace(rank=4))),
+        "^hyper: rank must be at most the model's width 3, not 4: widen the model",
+    ),
+    "run-rank-0": (
+        lambda: jax.eval_shape(lambda: make_fit(BIASED, ALS, 2)(KEY, prepare(ALS, RATINGS), HYPER._replace(rank=0))),
+        "^hyper: rank must be a positive integer, or None for the model's width, not 0",
+    ),
+    "run-l2-many": (
+        lambda: jax.eval_shape(
+            lambda: make_fit(BIASED, ALS, 2)(KEY, prepare(ALS, RATINGS), HYPER._replace(l2=np.ones(2)))
+        ),
+        r"^hyper: l2 must be one number, not an array of shape \(2,\), with which the penalty of the model 'biased_mf'",
+    ),
+    "train-bfloat16": (
+        lambda: fit(train=HALVES[0]),
+        r"^train holds numbers in bfloat16; expected float32 or float64, .*jaxmf\.data\.ratings\.cast\(ratings, 'floa",
+    ),
+    "valid-float16": (lambda: fit(valid=HALVES[1]), "^valid holds numbers in float16; expected float32 or"),
     "monitor-name": (
         lambda: fit(monitor="accuracy"),
         r"^monitor must be 'loss', 'rmse', 'mae' or a function \(params, ratings\), not 'accuracy'",

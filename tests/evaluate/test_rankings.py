@@ -95,6 +95,16 @@ def by_loops(score, train, test, k, protocol, threshold, exclude=()):
     return pd.DataFrame(rows), np.sum(1 - missed) / len(possible)
 
 
+@pytest.mark.parametrize("number", [float, np.float32, np.float64, np.float16], ids=lambda kind: kind.__name__)
+def test_a_number_of_numpy_is_a_threshold_like_pythons(number):
+    """Ratings of 4.5 and 4.1 in float32 reach such a threshold, and as many positions count."""
+    value = jnp.where(jnp.arange(len(TEST.value)) % 2, 4.1, 4.5).astype(jnp.float32)
+    test = replace(TEST, value=value, weight=TEST.weight.astype(jnp.float32))
+    low = number(4.1) if number is not np.float16 else number(4.0)
+    found = evaluate.ranking_by_user(TABLE, table(), TRAIN, test, np.int8(127), "rated", low, baselines=False)
+    assert found["num_relevant"].tolist() == found["num_candidates"].tolist()
+
+
 @pytest.mark.parametrize("protocol", ["rated", "catalog"])
 @pytest.mark.parametrize(("k", "levels", "threshold"), [(1, 4, 3.5), (3, 5, 3.0), (5, 9, 4.0), (50, 6, 3.5)])
 def test_measures_equal_the_loops(protocol, k, levels, threshold):

@@ -217,6 +217,17 @@ def test_update_equals_the_loops(name, sweeps):
                 assert_same_bits(getattr(found.trained, side)[name][rest], leaf[rest])
 
 
+def test_nothing_needs_to_be_compiled():
+    """With JAX_DISABLE_JIT, as one looks for a mistake, the rows are the same."""
+    data = dataset()
+    params = fitted("content", data, HYPER)
+    new = pd.DataFrame({"user_id": "a", "item_id": data.item_ids[:3], "rating": [5.0, 3.0, 1.0]})
+    expected, _ = fold_in(MODELS["content"], params, HYPER, data, new)
+    with jax.disable_jit():
+        found, _ = fold_in(MODELS["content"], params, HYPER, data, new)
+    compare(found, to_numpy(expected))
+
+
 def test_the_gradient_of_the_rows_solved_last_is_zero():
     data = dataset()
     params = fitted("biased", data, HYPER)
