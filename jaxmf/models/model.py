@@ -244,10 +244,17 @@ def check_predicts(model: Model, params: Params, ratings: Any, who: str) -> None
         raise ValueError(f"{who}: predict of the model {model.name!r} returns {shape}; expected one number per pair")
 
 
-def traced_shape(who: str, function: Any, *given: Any, remedy: str = "Pass fit.model and fit.params of one fit") -> Any:
-    """The shapes that one of a model's functions returns; ValueError, starting with `who`, if it fails."""
+def traced_shape(
+    who: str, function: Any, *given: Any, remedy: str = "Pass fit.model and fit.params of one fit", words: Any = ()
+) -> Any:
+    """The shapes that one of a model's functions returns; ValueError, starting with `who`, if it fails.
+
+    Errors of the types `words` say by themselves what is wrong.
+    """
     try:
         return jax.eval_shape(function, *given)
+    except words:
+        raise
     except jax.errors.TracerArrayConversionError as error:
         raise ValueError(f"{who} calls NumPy on what JAX traces: jax.numpy has the same functions") from error
     except jax.errors.ConcretizationTypeError as error:

@@ -432,25 +432,16 @@ def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
     return once(holds)
 
 
-def _traced_design(model: Model, params: Params, one: Ratings, side: Side) -> Any:
-    try:
-        return jax.eval_shape(partial(model.design, side=side), params, one)  # type: ignore[arg-type]
-    except ValueError:  # of the model's own
-        raise
-    except Exception:
-        who = f"als: design of the model {model.name!r}"
-        remedy = "It takes params (trained, fixed), ratings (user, item, value, weight, ...) and side"
-        return traced_shape(who, partial(model.design, side=side), params, one, remedy=remedy)  # type: ignore[arg-type]
-
-
 def check_design(model: Model, params: Params) -> None:
     """ValueError, the model's own or one that shows both, if a side's design does not have the shape of its rows."""
     assert model.design is not None
     index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
     number: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
     one = Ratings(index, index, number, number, num_users=1, num_items=1)
+    takes = "It takes params (trained, fixed), ratings (user, item, value, weight, num_users, num_items) and side"
     for side, rows in (("user", params.trained.user), ("item", params.trained.item)):
-        design, _ = _traced_design(model, params, one, side)
+        who = f"als: design of the model {model.name!r}"
+        design, _ = traced_shape(who, partial(model.design, side=side), params, one, remedy=takes, words=ValueError)
         found, needed = (jax.tree.map(lambda leaf: leaf.shape[1:], tree) for tree in (design, rows))
         if jax.tree.leaves(rows) and found != needed:
             raise ValueError(
