@@ -78,10 +78,10 @@ def taylor(
 
     Returns:
       a GradientReport with one row per leaf (and `all`) and order: `leaf`, `order`, `expected` slope, the `slope`
-      measured in the log-log plane on the smallest remainders above rounding, the lower one of the two probes, how
-      many `points` there were, `dtype`, `failed`, the probes at which the slope is wrong, and the verdict `passed`: no
-      slope below the expected one by more than 0.5. Where too few remainders are above
-      rounding, the polynomial is exact and the slope is missing.
+      measured in the log-log plane, the median from step to step on the smallest remainders above rounding and the
+      lower one of the two probes, how many `points` there were, `dtype`, `failed`, the probes at which the slope is
+      wrong, and the verdict `passed`: no slope below the expected one by more than 0.5. Where too few remainders are
+      above rounding, the polynomial is exact and the slope is missing.
 
     Raises:
       ValueError: as `gradients`.
@@ -108,7 +108,8 @@ def _slope(line: pd.DataFrame, probe: Any, expected: int) -> dict[str, Any]:
     counted = np.flatnonzero(np.isfinite(remainder) & (remainder > _ROUNDING * rounding))[-_POINTS:]
     slope = np.nan
     if len(counted) >= 3:
-        slope = np.polyfit(np.log(step[counted]), np.log(remainder[counted]), 1)[0]
+        # The median of the slopes from one step to the next: where two orders cancel, one or two of them are off.
+        slope = float(np.median(np.diff(np.log(remainder[counted])) / np.diff(np.log(step[counted]))))
     # A large step may leave the domain of a loss; the smallest one must not.
     passed = bool(np.isfinite(remainder[step.argmin()]) and not slope < expected - _SLACK)
     return {"probe": probe, "slope": slope, "points": len(counted), "passed": passed}

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 from helpers import HYPER, KEY, MODELS, init, random_ratings, run
 
@@ -13,6 +14,7 @@ import jaxmf
 from jaxmf import Hyper, solvers, verify
 from jaxmf.models import objective
 from jaxmf.verify.mutants import MISTAKES
+from jaxmf.verify.taylor import _slope
 
 BIASED = MODELS["biased"]
 LEAVES = ["user.bias", "user.factors", "item.bias", "item.factors"]
@@ -134,6 +136,16 @@ def test_taylor_raises_no_false_alarm(num_directions, ratings):
         hyper = HYPER._replace(l2=10.0 ** (seed % 5 - 3), init_scale=10.0 ** (seed % 3 - 2))
         drawn = init(BIASED, ratings, hyper, jax.random.key(seed))
         assert verify.taylor(BIASED, drawn, ratings, hyper, num_directions, seed=seed).passed
+
+
+def test_a_remainder_that_changes_its_sign_has_the_slope_beyond():
+    """h³ − 60 h⁴ is 0 at h = 1/60, among the steps that are read."""
+    step = 2.0 ** -np.arange(1, 31)
+    line = pd.DataFrame({"step": step, "remainder": abs(step**3 - 60 * step**4), "rounding": 1e-13})
+    found = _slope(line, "nearby", 3)
+    assert found["passed"]
+    assert found["slope"] == pytest.approx(3, abs=0.3)
+    assert not _slope(line.assign(remainder=step**2), "nearby", 3)["passed"]
 
 
 # Complex step.
