@@ -135,10 +135,10 @@ MUTANTS = {
     ),
     "als: weights not under a root": Mutant(ALS, "root = jnp.sqrt(weight)", "root = (weight)"),
     "als: rows of fewer ratings unregularized": Mutant(
-        ALS, "jnp.eye(X.shape[1], dtype=dtype)", "1e-6 * jnp.eye(X.shape[1], dtype=dtype)"
+        ALS, "jnp.eye(count, dtype=dtype)", "1e-6 * jnp.eye(count, dtype=dtype)"
     ),
     "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
-    "loop: best is the last": Mutant(LOOP, "improved = finite & (score <", "improved = finite | (score <"),
+    "loop: best is the last": Mutant(LOOP, "improved = finite & (", "improved = finite | ("),
     "loop: patience off by one": Mutant(LOOP, "epoch - best.epoch >= patience", "epoch - best.epoch > patience"),
     "loop: one key for all epochs": Mutant(LOOP, "jax.random.fold_in(key, epoch), model", "key, model"),
     "loop: divergence kept": Mutant(LOOP, "return _where(finite, after, halted)", "return _where(True, after, halted)"),
@@ -159,7 +159,7 @@ MUTANTS = {
         "jobs.py", "key = jax.random.key(seed)", "key = jax.random.key(0)", "test_jobs.py"
     ),
     "top_n: groups as they come": Mutant(BEST, "chosen = jnp.sort(chosen, axis=-1)", "pass", TOP),
-    "top_n: padding is an item": Mutant(BEST, "jnp.where(inside, scores[:, tail:], -jnp.inf)", "scores[:, tail:]", TOP),
+    "top_n: padding is an item": Mutant(BEST, "jnp.where(inside, scores[:, tail:], least)", "scores[:, tail:]", TOP),
     "top_n: ratings taken as sorted": Mutant(
         "recommend/top.py", 'own = own[np.argsort(train.user, kind="stable")]', "pass", TOP
     ),
