@@ -39,8 +39,9 @@ def read_table(
       ids: the type of the ids: `str` keeps the text; `int` takes integers and refuses all else; an index of ids that
         are known, such as `data.user_ids`, makes of a text the known id that is written so, or else one of the same
         type, or leaves the text if it cannot be one. A mapping from "user_id" and "item_id" has one of these for each.
-        None, the rule where nothing is said: a column of text becomes integers if *every* entry is written as Python
-        writes an integer, and stays text, character by character, if not (007, 1e3, +1 and NA are text).
+        None, the rule where nothing is said: in delimited text a column becomes integers if *every* entry is written as
+        Python writes an integer, and stays text, character by character, if not (007, 1e3, +1 and NA are text); in
+        Parquet the ids are what the file says.
       parquet: whether it is Parquet; None for a folder, a suffix .parquet or the first bytes of Parquet.
 
     Returns:
@@ -62,13 +63,16 @@ def read_table(
     optional = tuple(name for name in RATING_COLUMNS if name not in needed) if kind == "ratings" else ()
     types = {name: ids.get(name) if isinstance(ids, Mapping) else ids for name in ("user_id", "item_id")}
     try:
-        if is_parquet(path) if parquet is None else parquet:
+        typed = is_parquet(path) if parquet is None else parquet
+        if typed:
             frame = read_parquet(path)
         else:
             frame = read_delimited(path, needed, optional, columns, sep, header, types)
             columns = columns if header else None
         source = sources(frame.columns, columns, needed, optional)
         for name in source.keys() & types.keys():
+            if typed and types[name] is None:  # such a file says itself what its ids are
+                continue
             frame[source[name]] = retyped(frame[source[name]], types[name], name)
         return frame[list(source.values())] if kind == "ratings" else frame
     except ValueError as error:  # the parsers' own errors are ValueErrors too

@@ -150,6 +150,13 @@ def test_from_parquet_takes_a_path_as_a_string_and_categories(tmp_path):
     same(Dataset.from_parquet(str(tmp_path / "mine.parquet")), Dataset.from_frame(frame()))
 
 
+def test_text_in_parquet_stays_text(tmp_path):
+    """The file says what its ids are, unlike delimited text, where integers are recognized by how they are written."""
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    frame(item_id=["7", "12", "7", "9"]).to_parquet(tmp_path / "mine.parquet")
+    assert Dataset.from_parquet(tmp_path / "mine.parquet").item_ids.tolist() == ["12", "7", "9"]
+
+
 def test_from_parquet_names_the_path_in_errors(tmp_path):
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     path = tmp_path / "mine.parquet"
