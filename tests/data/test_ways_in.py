@@ -153,8 +153,8 @@ def test_from_parquet_takes_a_path_as_a_string_and_categories(tmp_path):
 def test_text_in_parquet_stays_text(tmp_path):
     """The file says what its ids are, unlike delimited text, where integers are recognized by how they are written."""
     pytest.importorskip("pyarrow", reason="pyarrow is not installed")
-    frame(item_id=["7", "12", "7", "9"]).to_parquet(tmp_path / "mine.parquet")
-    assert Dataset.from_parquet(tmp_path / "mine.parquet").item_ids.tolist() == ["12", "7", "9"]
+    frame(item_id=["7", "12", "70", "9"]).to_parquet(tmp_path / "mine.parquet")
+    assert Dataset.from_parquet(tmp_path / "mine.parquet").item_ids.tolist() == ["12", "7", "70", "9"]
 
 
 def test_from_parquet_names_the_path_in_errors(tmp_path):
