@@ -61,9 +61,8 @@ def refuse_rows(bad: np.ndarray, values: pd.Series, column: str, problem: str, r
     if bad.any():
         what = short(values.name) if values.name == column else f"{short(values.name)} ({column})"
         rows = listed(values.index[bad].tolist())
-        at = (
-            values.index.name if values.index.name == "line" else "index"
-        )  # files are read with the lines of their rows
+        # Tables from files are indexed by the lines that their rows come from.
+        at = "line" if values.index.name == "line" else "index"
         raise ValueError(f"column {what}: {problem} in {bad.sum()} row(s), at {at} {rows}; {remedy}")
 
 

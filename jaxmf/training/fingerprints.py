@@ -35,7 +35,7 @@ def fingerprints(train: Ratings, valid: Ratings | None) -> Fingerprints:
 
 
 def check_same(earlier: Fingerprints | None, now: Fingerprints, patience: int | None) -> None:
-    """ValueError unless a fit may go on from an earlier one; None is a fit of nobody knows which ratings.
+    """ValueError unless a fit may go on from an earlier one; None where it is not known what that was fitted to.
 
     With patience, the best epoch so far was chosen on the validation ratings, so these must be the same too; without,
     they are only measured, and others may be.
