@@ -298,8 +298,8 @@ class Dataset:
         return Ratings(
             user=jnp.asarray(self.user),
             item=jnp.asarray(self.item),
-            value=jnp.asarray(self.rating, dtype=float),
-            weight=jnp.asarray(np.ones(len(self)), dtype=float),
+            value=jnp.asarray(self.rating),
+            weight=jnp.asarray(np.ones(len(self))),
             num_users=self.num_users,
             num_items=self.num_items,
         )

@@ -141,7 +141,7 @@ def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
     if k > len(data):
         raise ValueError(f"k = {k} folds of {len(data)} ratings; no fold may be empty: use at most {len(data)} folds")
     fold = generator(seed).permutation(len(data)) % k
-    return jnp.asarray(fold != np.arange(k)[:, None], dtype=float)
+    return jnp.asarray((fold != np.arange(k)[:, None]).astype(float))
 
 
 def _times(data: Dataset) -> np.ndarray:

@@ -38,13 +38,13 @@ def as_matrix(features: Any) -> Any:
 def to_device(matrix: Any, dtype: Any) -> jax.Array | SparseRows:
     """What `as_matrix` returned, as arrays of the device."""
     if not issparse(matrix):
-        return jnp.asarray(matrix, dtype)
+        return jnp.asarray(np.asarray(matrix, dtype))
     length = np.diff(matrix.indptr)
     lane = np.arange(max(1, length.max()))
     inside = lane < length[:, None]
     column, value = np.zeros(inside.shape, np.int32), np.zeros(inside.shape)
     column[inside], value[inside] = matrix.indices, matrix.data
-    return SparseRows(jnp.asarray(column), jnp.asarray(value, dtype))
+    return SparseRows(jnp.asarray(column), jnp.asarray(value.astype(dtype)))
 
 
 def project(weights: jax.Array, x: jax.Array | SparseRows, users: jax.Array, items: jax.Array) -> jax.Array:

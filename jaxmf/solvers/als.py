@@ -467,7 +467,7 @@ def _buckets(row: np.ndarray, num_rows: int, devices: int) -> Buckets:
         first, below = first + len(members[-1]), width
     rows = np.concatenate(members)
     place[place < 0] = len(rows)
-    return Buckets(jnp.asarray(rows, jnp.int32), jnp.asarray(place, jnp.int32), tuple(position))
+    return Buckets(jnp.asarray(rows.astype(np.int32)), jnp.asarray(place.astype(np.int32)), tuple(position))
 
 
 def _widths(count: np.ndarray) -> list[int]:

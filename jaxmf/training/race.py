@@ -372,7 +372,7 @@ def _checked_folds(folds: Any, train: Ratings) -> jax.Array:
             raise ValueError(f"sweep: fold {number} has weights that are not between 0 and 1")
         if not (fold * weight).any() or not ((1 - fold) * weight).any():
             raise ValueError(f"sweep: fold {number} leaves nothing to train on, or holds nothing out")
-    return jnp.asarray(folds, train.value.dtype)
+    return jnp.asarray(folds.astype(train.value.dtype))
 
 
 def _spread(
