@@ -104,7 +104,7 @@ def table(path: Path, kind: Any, reading: Reading, ids: Any, option: str = "data
 
 
 def dataset(
-    name: str | Path, reading: Reading, items: Path | None = None, known: Any = None, option: str = "data"
+    name: str | Path, reading: Reading = PLAIN, items: Path | None = None, known: Any = None, option: str = "data"
 ) -> Any:
     """The Dataset of that name, or of that file, whose ids are of the type of those that are `known`."""
     from jaxmf.data import datasets

@@ -78,13 +78,13 @@ def test_no_false_alarm(smoke):
 
 def test_every_planted_mistake_is_caught_and_localized(smoke):
     table = pd.read_csv(smoke / "mutants.csv", keep_default_na=False)
-    assert len(table) == 10
+    assert len(table) == 16
     for method in ("elements", "differences", "complex_step"):
         assert (table[method] == table["leaves"]).all()
     assert set(verify.METHODS) <= set(table.columns)
     summary = (smoke / "summary.md").read_text("utf-8")
-    assert "Of 10 planted mistakes, 10 are caught and every wrong leaf is named" in summary
-    assert "elements 10 and 10, differences 10 and 10" in summary
+    assert "Of 16 planted mistakes, 16 are caught and every wrong leaf is named" in summary
+    assert "elements 16 and 16, differences 16 and 16" in summary
 
 
 def test_solvers_of_one_objective_are_compared(smoke):
