@@ -211,7 +211,8 @@ def _record(
                 "status": result.status,
                 "epochs": len(history),
                 "best_epoch": int(result.state.best.epoch),
-                "valid_rmse": float(result.state.best.score),
+                # Of a fit whose first epoch diverged, no epoch was the best.
+                "valid_rmse": float(result.state.best.score) if int(result.state.best.epoch) else np.inf,
                 "seconds": history["seconds"].iloc[-1],
             }
         )
