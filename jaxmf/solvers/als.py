@@ -195,11 +195,12 @@ def solve(blocks: Sequence[Block], ridge: jax.Array, start: jax.Array | None = N
             z = jax.vmap(_solve)(A, t - dot(X, center[..., None])[..., 0])
             solved.append(center + dot(z[:, None], scaled)[:, 0] / grow)
         else:
-            systems.append((dot(X.mT, X), dot(t[:, None], X)[:, 0]))
+            A = dot(X.mT, X)
+            systems.append((A, dot(t[:, None], X)[:, 0], jnp.diagonal(A, axis1=1, axis2=2)))
     if systems:
-        A, b = (jnp.concatenate(parts) for parts in zip(*systems, strict=True))
+        A, b, diagonal = (jnp.concatenate(parts) for parts in zip(*systems, strict=True))
         R, before = R[-len(b) :], before[-len(b) :]
-        S = jnp.maximum(R, eps * A.shape[-1] * jnp.diagonal(A, axis1=1, axis2=2))
+        S = jnp.maximum(R, eps * A.shape[-1] * diagonal)
         A = A + S[..., None] * jnp.eye(A.shape[-1], dtype=dtype)[None]
         solved.append(jax.vmap(_solve)(A, b + (S - R) * before))
     return jnp.concatenate(solved).astype(ridge.dtype)
