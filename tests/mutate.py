@@ -38,6 +38,7 @@ SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/a
 MATCHINGS, DEVICES = "solvers/matchings.py", "solvers/devices.py"
 BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
 PROMISES, KEPT = "models/promises.py", "models/test_promises.py"
+NUMBERS = "solvers/test_als_numbers.py"
 RANKINGS, WITNESSES = "evaluate/test_rankings.py", "verify/test_witnesses.py"
 MUTANTS = {
     "loss: not squared": Mutant(BILINEAR, "ratings.user, ratings.item)) ** 2", "ratings.user, ratings.item))"),
@@ -136,6 +137,13 @@ MUTANTS = {
     "als: weights not under a root": Mutant(ALS, "root = jnp.sqrt(weight)", "root = (weight)"),
     "als: rows of fewer ratings unregularized": Mutant(
         ALS, "jnp.eye(count, dtype=dtype)", "1e-6 * jnp.eye(count, dtype=dtype)"
+    ),
+    "als: no penalty is one of 1": Mutant(
+        ALS, "ridge = _positive(jnp.where(weighted, ridge, 1))", "ridge = jnp.where(ridge == 0, 1, ridge)", NUMBERS
+    ),
+    "als: a ridge that the sums lose": Mutant(ALS, "S = jnp.maximum(R, ", "S = jnp.where(True, R, ", NUMBERS),
+    "als: steps in the units of the ratings": Mutant(
+        ALS, "jax.lax.rsqrt(jnp.sum(X**2, axis=1) + R)", "jnp.ones_like(R)", NUMBERS
     ),
     "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
     "loop: best is the last": Mutant(LOOP, "improved = finite & (", "improved = finite | ("),
