@@ -450,7 +450,5 @@ def test_a_corrupted_member_is_refused(file):
     content = np.asarray(unfitted(BIASED).params.trained.user["factors"]).tobytes()
     place = whole.index(content[:64])
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(
-        ValueError, match=rf"^{file}: its member {FACTORS}\.npy is corrupted \(.*save it anew"
-    ):
+    with pytest.raises(ValueError, match=rf"^{file}: its member {FACTORS}\.npy is corrupted \(.*save it anew"):
         load(file)
