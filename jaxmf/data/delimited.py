@@ -153,7 +153,7 @@ def _lines(path: Path, count: int | None = None) -> list[str]:
     except pd.errors.EmptyDataError:
         return []
     except UnicodeDecodeError as error:
-        raise ValueError(f"the file is not text in UTF-8 ({error.reason}): save it as CSV in UTF-8") from error
+        raise _not_text(error) from error
     return table[0].tolist()
 
 
@@ -221,7 +221,11 @@ def _parsed(
                 raise _uneven(number, record, width, layout.sep) from error
         raise
     except UnicodeDecodeError as error:
-        raise ValueError(f"the file is not text in UTF-8 ({error.reason}): save it as CSV in UTF-8") from error
+        raise _not_text(error) from error
+
+
+def _not_text(error: UnicodeDecodeError) -> ValueError:
+    return ValueError(f"the file is not text in UTF-8 ({error.reason}): save it as CSV in UTF-8")
 
 
 def _uneven(line: int, record: Sequence[str], width: int, sep: str) -> ValueError:

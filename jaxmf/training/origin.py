@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmf.data.checks import expect
 from jaxmf.models.model import Hyper, Params, check_finite, leaf_shapes
+from jaxmf.training.checks import width_of
 from jaxmf.training.loop import STATUS, FitState, Saved
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def resumed(fit: "Fit", hyper: Hyper, needed: FitState) -> FitState:
         if structure != other or leaf_shapes(found) != leaf_shapes(expected):
             raise ValueError(
                 f"resume: the earlier fit has {name} {_text(found)}, this model, solver and data need "
-                f"{_text(expected)}. "
-                "Resume with the model, solver and data of the earlier fit, or start anew without resume="
+                f"{_text(expected)}. Resume with the model, solver and data of the earlier fit, or start anew without "
+                "resume="
             )
     before, now = (_active_rank(numbers, state.params) for numbers in (fit.hyper, hyper))
     if before != now:
@@ -87,10 +88,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _active_rank(hyper: Hyper, params: Params) -> int | None:
-    if hyper.rank is not None:
-        return int(hyper.rank)
-    factors = params.trained.user.get("factors") if isinstance(params.trained.user, dict) else None
-    return None if factors is None else int(factors.shape[-1])
+    return width_of(params) if hyper.rank is None else int(hyper.rank)
 
 
 def _restored(saved: Saved, like: Any) -> Any:
