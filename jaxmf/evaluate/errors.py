@@ -190,6 +190,6 @@ def _predicted(model: Model, params: Params, users: Any, items: Any) -> np.ndarr
     return prediction.astype(np.promote_types(prediction.dtype, np.float32), copy=False)
 
 
-@of_model()
+@of_model
 def _compiled(model: Model) -> Any:
     return jit(model.predict, compiler_options=dict(without(TWO_STEP_SUMS)))

@@ -161,7 +161,7 @@ def _row_size(model: Model, params: Params, num_items: int) -> int:
     return max(1, sum(leaf.size for leaf in jax.tree.leaves(params.trained.item)) // num_items)
 
 
-@of_model()
+@of_model
 def _compiled(model: Model, num_items: int, k: int) -> Any:
     """The program for one block: (m,) users, (m, num_items) what is hidden, (most, m) items asked for, how many."""
 

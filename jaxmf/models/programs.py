@@ -1,8 +1,10 @@
-"""Compiled programs live as long as the model that they are of, and only the last of them."""
+"""Compiled programs live as long as the model that they are of, and only the last ones of a process."""
 
 from collections.abc import Callable
-from functools import lru_cache, wraps
+from functools import wraps
+from threading import Lock
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
 import jax
 import numpy as np
@@ -12,53 +14,73 @@ from jaxmf.models.memoize import notes
 T = TypeVar("T")
 
 _NOTE = "programs"
+# A kernel of a program takes memory maps of its own, and Linux grants a process 65,530 of them: XLA ends in a
+# segmentation fault when it gets no more. The programs of a fit take some 300, so these many take a tenth of them.
+_MOST = 128
 
 
-class _Programs(dict[Any, Any]):
-    """Programs by the function that builds them. None goes along where a function is pickled with all it knows."""
+class _Home(dict[Any, "_Program"]):
+    """Programs by what they were built from. None goes along where a function is pickled with all it knows."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Programs, ()
+        return _Home, ()
 
 
-def of_model(maxsize: int = 16) -> Callable[[Callable[..., T]], Callable[..., T]]:
-    """`functools.lru_cache` for a function of a model, or of a function of one, and of static choices.
+class _Program:
+    """A program in its home."""
+
+    def __init__(self, program: Any, home: _Home, made_of: Any) -> None:
+        self.program, self.home, self.made_of = program, home, made_of
+
+
+_used: WeakValueDictionary[int, _Program] = WeakValueDictionary()  # by id; what was used last comes last
+_lock = Lock()
+
+
+def _kept(home: _Home, made_of: Any, build: Callable[[], T]) -> T:
+    """The program made of this, built unless it is at home; the one whose last use was first makes room for it."""
+    found = home.get(made_of) or home.setdefault(made_of, _Program(build(), home, made_of))
+    with _lock:
+        _used.pop(id(found), None)
+        _used[id(found)] = found
+        if len(_used) > _MOST:
+            for oldest in list(_used.values())[:-_MOST]:
+                del _used[id(oldest)]
+                oldest.home.pop(oldest.made_of, None)
+    return found.program  # type: ignore[no-any-return]
+
+
+def of_model(build: Callable[..., T]) -> Callable[..., T]:
+    """`functools.cache` for a function of a model, or of a function of one, and of static choices.
 
     What it returns lies on the model's `init` function (or `predict`, where there is none), or on that function. So it
     may refer to the model and yet goes when the model does, at the next collection of garbage.
     """
+    homeless = _Home()
 
-    def decorate(build: Callable[..., T]) -> Callable[..., T]:
-        without_notes = lru_cache(maxsize)(build)
+    @wraps(build)
+    def call(model: Any, *args: Any) -> T:
+        owner = getattr(model, "init", None) or getattr(model, "predict", model)
+        known = notes(owner)
+        home = known.setdefault(_NOTE, _Home()) if known is notes(owner) else homeless  # some callables keep no notes
+        return _kept(home, (build, model, *args), lambda: build(model, *args))
 
-        @wraps(build)
-        def call(model: Any, *args: Any) -> T:
-            owner = getattr(model, "init", None) or getattr(model, "predict", model)
-            if (known := notes(owner)) is not notes(owner):  # a callable that keeps none
-                return without_notes(model, *args)
-            programs = known.setdefault(_NOTE, _Programs())
-            remembered = programs.get(build) or programs.setdefault(build, lru_cache(maxsize)(build))
-            return remembered(model, *args)
-
-        return call
-
-    return decorate
+    return call
 
 
 def jit(function: Callable[..., T], **options: Any) -> Callable[..., T]:
-    """`jax.jit` that keeps its programs for the last 16 shapes of its arguments, where `jax.jit` keeps all.
+    """`jax.jit` that keeps programs for the last shapes of its arguments only, where `jax.jit` keeps all.
 
     It keeps them for itself too: `jax.jit` shares those of a function among all its calls, for as long as that lives.
     """
-
-    @lru_cache(16)
-    def compiled(form: Any) -> jax.stages.Wrapped:
-        return jax.jit(wraps(function)(lambda *given: function(*given)), **options)
+    home = _Home()
 
     @wraps(function)
     def call(*given: Any) -> T:
         leaves, structure = jax.tree.flatten(given)
-        return compiled((structure, *map(np.shape, leaves)))(*given)
+        form = structure, *map(np.shape, leaves)
+        compiled = _kept(home, form, lambda: jax.jit(wraps(function)(lambda *given: function(*given)), **options))
+        return compiled(*given)
 
     return call
 

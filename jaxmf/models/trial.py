@@ -128,13 +128,13 @@ def tried(
     return verdicts
 
 
-@of_model()
+@of_model
 def _verdicts(model: Model, structure: Any) -> dict[Any, Verdict]:
     """What is known of the functions of a bare model, with parameters and numbers of this structure."""
     return {}
 
 
-@of_model()
+@of_model
 def _program(model: Model, promises: tuple[Promise, ...]) -> tuple[Callable[[Case], Any], dict[int, str]]:
     """The program for what these promises compare, by their numbers; and, once it is traced, what Python raised."""
     failures: dict[int, str] = {}

@@ -52,7 +52,7 @@ def predict_unknown(model: Model, params: Params, users: np.ndarray, items: np.n
     return np.asarray(_program(model)(params, *index, mean))[: len(users)]
 
 
-@of_model()
+@of_model
 def _program(model: Model) -> Any:
     def predicted(params: Params, users: jax.Array, items: jax.Array, mean: jax.Array) -> jax.Array:
         """A batch is the same model on gathered rows: one of each side for each pair."""

@@ -114,7 +114,7 @@ def _spread(function: Callable[[int], Any], count: int, workers: int) -> Iterato
         yield from pool.map(function, range(1, count))
 
 
-@of_model()
+@of_model
 def _program(score: Callable[[Any, Any], jax.Array], n: int) -> Any:
     """The compiled program of one block."""
 

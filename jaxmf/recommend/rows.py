@@ -104,7 +104,7 @@ def _block(
     return _program(model, side, size)(*arrays)
 
 
-@of_model(256)
+@of_model
 def _program(model: Model, side: Side, size: int) -> Any:
     """The compiled half-step of a block: rows 0 .. size - 1 of one side, and of the other one row per rating."""
 

@@ -193,7 +193,7 @@ def _gather(trained: Any, fixed: Any, index: jax.Array) -> tuple[Any, Any]:
     return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="fill", fill_value=0), (trained, fixed))
 
 
-@of_model()
+@of_model
 def _score(model: Model) -> Callable[[Any, Any], jax.Array]:
     """r̂ of gathered users and gathered items: a batch is the same model on gathered rows."""
 

@@ -313,7 +313,7 @@ def _evaluate(
     return Hypergradient(float(loss), gradient, state.params, status, epoch, *map(float, checks))
 
 
-@of_model()
+@of_model
 def _unrolled(model: Model, solver: Solver, epochs: int) -> Callable[..., Any]:
     run = make_fit(model, solver, 1, track=False)
 
@@ -338,7 +338,7 @@ def _unrolled(model: Model, solver: Solver, epochs: int) -> Callable[..., Any]:
     return jit(jax.value_and_grad(loss, has_aux=True), compiler_options=dict(solver.compiler_options))
 
 
-@of_model()
+@of_model
 def _implicit(model: Model) -> Callable[..., Any]:
     def evaluate(
         values: Mapping[str, jax.Array],

@@ -421,7 +421,7 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
             )
 
 
-@of_model()
+@of_model
 def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
     """Whether the penalty pulls at all numbers of each leaf of rows of ones."""
 

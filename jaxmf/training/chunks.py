@@ -152,7 +152,7 @@ def _of_fold(batch: Prepared, weight: jax.Array | None) -> Prepared:
     return batch._replace(train=replace(train, weight=own * weight), valid=replace(train, weight=own * (1 - weight)))
 
 
-@of_model()
+@of_model
 def _together(
     model: Model, solver: Solver, options: Options, form: Any
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:

@@ -328,17 +328,17 @@ def compiled_initialize(model: Model, ratings: Ratings) -> jax.stages.Wrapped:
     return _compiled_initialize(model, shapes(ratings))
 
 
-@of_model()
+@of_model
 def _compiled_initialize(model: Model, form: Any) -> jax.stages.Wrapped:
     return once(lambda key, ratings, hyper: initialize(key, model, ratings, hyper))
 
 
-@of_model()
+@of_model
 def _compiled_first(model: Model, solver: Solver, patience: int | None, form: Any) -> jax.stages.Wrapped:
     return once(lambda params, hyper: first_state(model, solver, params, hyper, patience))
 
 
-@of_model()
+@of_model
 def _compiled(model: Model, solver: Solver, options: Options, form: Any) -> jax.stages.Wrapped:
     return jax.jit(make_fit(model, solver, CHUNK, *options), compiler_options=dict(solver.compiler_options))
 

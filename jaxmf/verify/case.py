@@ -136,7 +136,7 @@ def terms(model: Model, trained: Rows, case: Case) -> jax.Array:
     return jnp.append(fit, model.penalty(trained, case.weight, case.hyper))
 
 
-@of_model()
+@of_model
 def autodiff(model: Model) -> Callable[[Rows, Case], tuple[jax.Array, Rows, Rows]]:
     """The program of a bare model for L, ∇L, and the summed magnitudes of what ∇L consists of, fit and penalty."""
 
@@ -149,7 +149,7 @@ def autodiff(model: Model) -> Callable[[Rows, Case], tuple[jax.Array, Rows, Rows
     return evaluate
 
 
-@of_model()
+@of_model
 def hvp(model: Model) -> Callable[[Rows, Rows, Case], Rows]:
     """The program of a bare model for its Hessian times a direction, forward mode over reverse mode."""
 
@@ -222,7 +222,7 @@ def relative(error: Any, scale: Any) -> float:
     return error / scale if scale > 0 else (0.0 if error == 0 else np.inf)
 
 
-@of_model()
+@of_model
 def _by_hand(model: Model, name: str) -> Any:
     return jit(getattr(model, name))
 
@@ -230,7 +230,7 @@ def _by_hand(model: Model, name: str) -> Any:
 _row_weights = jit(row_weights)
 
 
-@of_model()
+@of_model
 def _check_functions(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> Rows:
     """The shapes of n^ν, by tracing; ValueError unless each function of the model returns the shapes that it should."""
     trained, fixed, ratings, hyper = jax.tree.unflatten(structure, leaves)

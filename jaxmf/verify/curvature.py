@@ -137,7 +137,7 @@ def _note(
         errors[leaf][column].append(relative(np.abs(a - b).max(initial=0), np.abs(s).max(initial=0)))
 
 
-@of_model()
+@of_model
 def _block(model: Model, side: Side) -> Any:
     assert model.design is not None
     view = model.design

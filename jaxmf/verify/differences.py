@@ -187,7 +187,7 @@ def _floating(dtype: Any, leaf: Any) -> jax.Array:
     return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
 
-@of_model()
+@of_model
 def _programs(model: Model) -> tuple[Any, Any]:
     @jit
     def expand(trained: Rows, v: Rows, case: Case) -> tuple[jax.Array, jax.Array, jax.Array]:

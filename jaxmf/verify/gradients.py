@@ -185,7 +185,7 @@ def _rounded(leaf: Any) -> np.ndarray:
     return array if narrow is None else array.astype(narrow)
 
 
-@of_model()
+@of_model
 def _programs(model: Model) -> tuple[Any, Any]:
     @jit
     def pull(trained: Rows, case: Case, cotangent: jax.Array) -> Rows:

@@ -227,7 +227,7 @@ def _at(
     return table
 
 
-@of_model()
+@of_model
 def _differences(model: Model) -> Any:
     @jit
     def differences(trained: Rows, v: Rows, case: Case, steps: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -243,7 +243,7 @@ def _differences(model: Model) -> Any:
     return differences
 
 
-@of_model()
+@of_model
 def _complex_difference(model: Model) -> Any:
     @jit
     def step(trained: Rows, v: Rows, case: Case) -> tuple[jax.Array, jax.Array]:
@@ -254,7 +254,7 @@ def _complex_difference(model: Model) -> Any:
     return step
 
 
-@of_model()
+@of_model
 def _check_analytic(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> None:
     """NotAnalyticError, by tracing, naming the operation that has no complex derivative."""
     trained, case = jax.tree.unflatten(structure, leaves)

@@ -116,13 +116,23 @@ def test_features_and_programs_go_with_the_model(ratings):
     assert models.content_mf(2, np.full((13, 2), -12.0)) is others[-1]
 
 
-def test_only_the_last_programs_are_kept():
-    """Of a model for other shapes of data, and of a function that is jitted for all of them."""
+def test_only_the_last_programs_of_a_process_are_kept(monkeypatch):
+    """Of a model for other shapes of data, of many models, and of a function that is jitted for all shapes."""
+    monkeypatch.setattr("jaxmf.models.programs._MOST", 16)
     forms = [shapes(jnp.zeros(size)) for size in range(17)]
     program = weakref.ref(_compiled(OWN, SOLVERS["als"], Options(), forms[0]))
     assert _compiled(OWN, SOLVERS["als"], Options(), forms[0]) is program()
     for form in forms[1:]:
         _compiled(OWN, SOLVERS["als"], Options(), form)
+    gc.collect()
+    assert program() is None
+
+    program = weakref.ref(_compiled(OWN, SOLVERS["als"], Options(), forms[0]))
+    for rank in range(1, 16):
+        _compiled(models.mf(rank), SOLVERS["als"], Options(), forms[0])
+    gc.collect()
+    assert program() is not None
+    _compiled(models.mf(17), SOLVERS["als"], Options(), forms[0])
     gc.collect()
     assert program() is None
 
@@ -149,7 +159,7 @@ def test_a_callable_without_notes_is_an_init_too():
 
     built = []
 
-    @of_model()
+    @of_model
     def build(model, number):
         built.append(number)
         return object()
@@ -163,7 +173,7 @@ def test_functions_of_a_notebook_go_through_cloudpickle():
     """As joblib sends them to its workers."""
     cloudpickle = pytest.importorskip("cloudpickle")
     model = BIASED._replace(loss=lambda params, ratings: 2 * own_loss(params, ratings))
-    of_model()(lambda model: jax.jit(model.loss))(model)
+    of_model(lambda model: jax.jit(model.loss))(model)
     again = pickle.loads(cloudpickle.dumps(model))
     params, ratings = BIASED.init(KEY, random_ratings(), HYPER), random_ratings()
     np.testing.assert_array_equal(again.loss(params, ratings), model.loss(params, ratings))
