@@ -47,7 +47,7 @@ def _kept(home: _Home, made_of: Any, build: Callable[[], T]) -> T:
             for oldest in list(_used.values())[:-_MOST]:
                 del _used[id(oldest)]
                 oldest.home.pop(oldest.made_of, None)
-    return found.program  # type: ignore[no-any-return]
+    return found.program
 
 
 def of_model(build: Callable[..., T]) -> Callable[..., T]:
