@@ -581,7 +581,7 @@ def test_sweep(jaxmf, table, tmp_path):
 
 
 SMALLER = "a smaller --learning-rate"
-LARGER = "a larger --l2, ratings on a smaller scale, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
+LARGER = "a larger --l2, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
 
 
 def test_a_sweep_that_diverges_everywhere_is_exit_code_1(jaxmf, table, tmp_path):

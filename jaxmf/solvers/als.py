@@ -23,7 +23,7 @@ _BUCKETS, _WORTH = 16, 1 << 15  # most buckets of a side, and the cells that one
 _CACHED = 1 << 23  # bytes of designs that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
 _SMALL = 1 << 26  # bytes of designs that are worked on in one go after all, since that compiles twice as fast
-_REMEDY = "a larger l2, ratings on a smaller scale, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
+_REMEDY = "a larger l2, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
 _ROUNDING = 8  # times eps and the size of a system: a ridge below that part of its diagonal is lost in the sums
 PROMISES = (DIAGONAL_PENALTY, SQUARED_LOSS, MASKED_COLUMNS)
 
@@ -402,7 +402,9 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
         )
     check_design(model, params)
     dtype = jnp.result_type(*jax.tree.leaves(params.trained))
-    for name, value in (("l2", hyper.l2), ("l2_bias", bias_l2(hyper))):
+    paths = jax.tree_util.tree_leaves_with_path(params.trained)
+    biased = any(jax.tree_util.keystr(path[-1:], simple=True) == "bias" for path, _ in paths)
+    for name, value in (("l2", hyper.l2), *([("l2_bias", bias_l2(hyper))] if biased else [])):
         if not np.asarray(value, dtype) >= jnp.finfo(dtype).tiny:
             where = f" in {dtype}" if value > 0 else ""
             raise ValueError(

@@ -143,7 +143,7 @@ CASES = {
     ),
     "command-no-module": (
         lambda: on("good.csv", "--model", "absent:model"),
-        "--model absent:model: No module named 'absent'",
+        "--model absent:model: .*absent",
     ),
     "command-no-attribute": (
         lambda: on("good.csv", "--model", "strange:absent"),

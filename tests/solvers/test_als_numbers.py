@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, assert_close, init, random_ratings, run
+from helpers import HYPER, KEY, MODELS, assert_close, assert_same_bits, init, random_ratings, run
 
-from jaxmf import Dataset, Hyper, make_fit, models, prepare, solvers
+from jaxmf import Dataset, Hyper, fit, make_fit, models, prepare, solvers
 from jaxmf.recommend import fold_in
 
 METHODS = {method: solvers.als(method=method) for method in ("cholesky", "cg")}
@@ -21,11 +21,11 @@ each_method = pytest.mark.parametrize("method", METHODS)
 def trial(method):
     """`(λ, λ_b, ν) -> (status, objective of the last epoch, parameters)` of the pure run, which can be transformed."""
     ratings, solver = random_ratings(folds=True), METHODS[method]
-    fit = make_fit(MODELS["biased"], solver, 2)
+    whole = make_fit(MODELS["biased"], solver, 2)
     batch = prepare(solver, ratings)
 
     def ends(l2, l2_bias, nu):
-        state, history = fit(KEY, batch, HYPER._replace(l2=l2, l2_bias=l2_bias, reg_exponent=nu))
+        state, history = whole(KEY, batch, HYPER._replace(l2=l2, l2_bias=l2_bias, reg_exponent=nu))
         return state.status, history["objective"][-1], state.params
 
     return ends
@@ -54,6 +54,16 @@ def test_the_derivative_by_a_small_penalty_equals_differences():
         up, down = (value(*numbers)[0] for numbers in moved)
         assert float(slope) == pytest.approx(float(up - down) / (2 * step), rel=1e-4)
         assert abs(slope) > 1
+
+
+def test_a_penalty_of_nothing_may_be_0():
+    """λ_b says nothing to a model without biases."""
+    ratings = random_ratings()
+    params = [
+        fit(KEY, MODELS["mf"], METHODS["cholesky"], ratings, hyper=HYPER._replace(l2_bias=l2_bias), epochs=1).params
+        for l2_bias in (0.0, 0.03)
+    ]
+    assert_same_bits(*params)
 
 
 def rescaled(params, s):
