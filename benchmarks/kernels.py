@@ -162,12 +162,11 @@ def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> N
         return [design(params, own) for own in cells]
 
     def products(params: jaxmf.Params, ratings: jaxmf.Ratings, designs: Any, cells: Any) -> Any:
-        return [
-            (dot(X, X.mT), own.value)
-            if X.shape[3] < X.shape[4]
-            else (dot(X.mT, X), dot(own.value[..., None, :], X)[..., 0, :])
-            for X, own in zip(designs, cells, strict=True)
-        ]
+        def system(X: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+            short = X.shape[-2] < X.shape[-1]
+            return (dot(X, X.mT), t) if short else (dot(X.mT, X), dot(t[..., None, :], X)[..., 0, :])
+
+        return [system(X, own.value) for X, own in zip(designs, cells, strict=True)]
 
     def solves(params: jaxmf.Params, ratings: jaxmf.Ratings, systems: Any) -> Any:
         return [jax.vmap(jax.vmap(_solve))(A + jnp.eye(A.shape[-1])[None, None], b) for A, b in systems]

@@ -148,14 +148,12 @@ MUTANTS = {
     "als: steps in the units of the ratings": Mutant(
         SQUARES, "jax.lax.rsqrt(diagonal + ridge)", "jnp.ones_like(ridge)", NUMBERS
     ),
-    "als: a long row by its last slab": Mutant(
-        SQUARES, "return A + dot(X.mT, X), b + dot", "return dot(X.mT, X), b + dot"
-    ),
+    "als: a long row by its last slab": Mutant(SQUARES, "return A + dot(X.mT, X), b", "return dot(X.mT, X), b"),
     "als: the slope by the penalty forgotten": Mutant(SQUARES, "(-y * moved)", "(-0 * y * moved)"),
     "als: the slope by the start forgotten": Mutant(SQUARES, "(y * (S - R))", "(0 * y * (S - R))", NUMBERS),
     "als: weights have no slope": Mutant(SQUARES, "-jnp.sum(w * image * error)", "-jnp.sum((w > 0) * image * error)"),
     "tiles: a slab too few": Mutant(
-        TILES, "-(-count[rows[::size]] // width)", "np.maximum(count[rows[::size]] // width, 1)"
+        TILES, "-(-count[rows[::size]] // width)", "1 + (count[rows[::size]] - 2) // width"
     ),
     "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
     "loop: best is the last": Mutant(LOOP, "improved = finite & (", "improved = finite | ("),
