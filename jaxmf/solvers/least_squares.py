@@ -60,9 +60,8 @@ def solve(X: jax.Array, t: jax.Array, ridge: jax.Array, start: jax.Array) -> jax
     largest = jnp.diagonal(K, axis1=1, axis2=2).max(axis=1)[:, None]
     grow = jnp.maximum(1, _ROUNDING * jnp.finfo(X.dtype).eps * count * largest)
     center = (1 - 1 / grow) * start
-    z = jax.vmap(_solve)(
-        K / grow[..., None] + jnp.eye(count, dtype=X.dtype)[None], t - dot(X, center[..., None])[..., 0]
-    )
+    one = jnp.ones_like(K[..., 0])
+    z = jax.vmap(_solve)(_with_diagonal(K / grow[..., None], one), t - dot(X, center[..., None])[..., 0])
     return center + dot(z[:, None], scaled)[:, 0] / grow
 
 
