@@ -17,8 +17,10 @@ from jaxmf.models.memoize import memoize
 from jaxmf.solvers.devices import AXIS, split
 from jaxmf.solvers.solver import Problem
 
-SHORT, WIDTH = (32, 64), 128  # ratings of a row in one slab: rows up to these lengths, and any longer ones slab by slab
-_ROWS = 32  # of a tile on a CPU, whose caches hold what they need
+# Ratings of a row in a slab: rows up to these lengths have one, longer ones as many as they need. More kinds would be
+# padded less, and compile longer.
+_SHORT, _WIDTH = (64, 128), 256
+_ROWS = 16  # of a tile on a CPU, whose caches hold what they need
 _ROWS_ELSEWHERE = 1 << 12  # an accelerator would wait for its loop
 
 
@@ -33,8 +35,8 @@ class Tiles(NamedTuple):
     """
 
     cells: Any
-    first: jax.Array
-    rows: jax.Array
+    first: Any
+    rows: Any
 
 
 class Half(NamedTuple):
@@ -46,7 +48,7 @@ class Half(NamedTuple):
     """
 
     tiles: tuple[Tiles, ...]
-    place: jax.Array
+    place: Any
 
 
 class Layout(NamedTuple):
@@ -101,19 +103,19 @@ def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
     start = np.cumsum(count) - count
     order = np.append(np.argsort(row, kind="stable"), len(row)).astype(np.int32)
     at_once = _ROWS if jax.default_backend() == "cpu" else _ROWS_ELSEWHERE
-    tiles, members, above = [], [], 0
-    for width in (*SHORT, WIDTH):
-        longest = width if width in SHORT else max(int(count.max(initial=0)), 1)
+    tiles: list[Tiles] = []
+    above = 0
+    for width, longest in (*zip(_SHORT, _SHORT, strict=True), (_WIDTH, len(row))):
         rows = np.flatnonzero((count > above) & (count <= longest))
         above = longest
         if len(rows):
             rows = rows[np.argsort(-count[rows], kind="stable")]
             tiles.append(_tiles(rows, count, start, order, num_rows, width, min(at_once, len(rows)), devices))
-            members.append(np.asarray(tiles[-1].rows).ravel())
-    rows = np.concatenate(members)
+    rows = np.concatenate([own.rows.ravel() for own in tiles])
     place = np.full(num_rows + 1, len(rows), np.int32)
     place[rows] = np.arange(len(rows))
-    return Half(tuple(tiles), jnp.asarray(np.where(count > 0, place[:-1], len(rows))))
+    half = Half(tuple(tiles), np.where(count > 0, place[:-1], np.int32(len(rows))))
+    return jax.tree.map(jnp.asarray, half)
 
 
 def _tiles(
@@ -126,7 +128,7 @@ def _tiles(
     at_once: int,
     devices: int,
 ) -> Tiles:
-    """These rows, sorted by length, in tiles of at most so many on each device."""
+    """These rows, sorted by length, in tiles of so many on each device; on the host."""
     size = at_once * devices
     num_slabs = -(-count[rows[::size]] // width)
     first = np.append(0, np.cumsum(num_slabs))
@@ -135,4 +137,4 @@ def _tiles(
     lane = ((np.arange(first[-1]) - first[tile])[:, None] * width + np.arange(width))[None, :, None]
     own, count, start = dealt[:, tile, :, None], np.append(count, 0), np.append(start, 0)
     cells = order[np.where(lane < count[own], start[own] + lane, len(order) - 1)]
-    return Tiles(jnp.asarray(cells), jnp.asarray(first.astype(np.int32)), jnp.asarray(dealt.astype(np.int32)))
+    return Tiles(cells, first.astype(np.int32), dealt.astype(np.int32))
