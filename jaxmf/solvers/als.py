@@ -53,8 +53,8 @@ def als(
         Δ < tol · (‖user block‖ + ‖item block‖), and "difference" is |Δ_previous − Δ| < tol.
       method: "cholesky" or "cg", the faster the more unknowns a row has; `python benchmarks/peers.py cg` measures it.
       steps: of conjugate gradient per row and half-step.
-      max_memory: bytes of the design rows that are worked on at once, at least those of one row; None is what stays in
-        the cache of a CPU, 8 MiB, if there are more than 64 MiB, and 1 GiB on other devices.
+      max_memory: bytes of the design rows, or of the normal equations, that are worked on at once, at least those of
+        one row; None is what stays in the cache of a CPU, 2 MiB, and 1 GiB on other devices.
       devices: how many of this process solve at once, each some of the rows of every tile. On a CPU there is one,
         unless `jax.config.update("jax_num_cpu_devices", n)`, before anything else uses JAX, makes n of its cores.
 
@@ -68,9 +68,11 @@ def als(
         in the dtype of the parameters. Where they are traced, a fit without a penalty has the status `diverged`.
 
     Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D), by CG O(c · D · steps);
-    memory beside the ratings: `max_memory`, and an m × m matrix for each row that is worked on. Sums are at least
-    float32. On a CPU, from about 256 unknowns, one thread of LAPACK is faster than several (results/scaling): set
-    OPENBLAS_NUM_THREADS=1 before Python starts.
+    memory beside the ratings: `max_memory`. Rows of similar length are worked on together, long ones slab by slab, so
+    that programs do not grow with the data. Derivatives in reverse mode are exact: of the minimum by the implicit
+    function, of CG through its steps, with the designs of all ratings in memory. Sums are at least float32. On a CPU,
+    from about 256 unknowns, one thread of LAPACK is faster than several (results/scaling): set OPENBLAS_NUM_THREADS=1
+    before Python starts.
 
     References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
     Bell and Volinsky (2009); Takács, Pilászy and Tikk (2011), Applications of the conjugate gradient method for

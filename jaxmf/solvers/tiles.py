@@ -110,7 +110,8 @@ def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
         above = longest
         if len(rows):
             rows = rows[np.argsort(-count[rows], kind="stable")]
-            tiles.append(_tiles(rows, count, start, order, num_rows, width, min(at_once, len(rows)), devices))
+            size = min(at_once, 1 << (len(rows) - 1).bit_length())  # a power of 2, which memory may halve
+            tiles.append(_tiles(rows, count, start, order, num_rows, width, size, devices))
     rows = np.concatenate([own.rows.ravel() for own in tiles])
     place = np.full(num_rows + 1, len(rows), np.int32)
     place[rows] = np.arange(len(rows))
