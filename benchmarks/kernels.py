@@ -13,7 +13,7 @@ import os
 import sys
 import tempfile
 import time
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ import jaxmf
 from jaxmf import output, plot
 from jaxmf.models.model import objective, pack, row_weights
 from jaxmf.models.xla import TWO_STEP_SUMS, without
-from jaxmf.solvers.als import _solve, descend, half_step, prepare, solve
+from jaxmf.solvers.als import half_step
+from jaxmf.solvers.least_squares import _solve, dot
 from jaxmf.solvers.solver import Problem
+from jaxmf.solvers.tiles import prepare
 
 SMOKE = "--smoke" in sys.argv
 SHAPE = (200, 300, 6000) if SMOKE else (6040, 3706, 900_000)
@@ -131,12 +133,11 @@ def test_epoch(timed: Any, model: jaxmf.Model, rank: int, name: str) -> None:
 @pytest.mark.parametrize("method", ["cholesky", "cg"])
 def test_half_step(timed: Any, model: jaxmf.Model, rank: int, side: Any, method: str) -> None:
     """All rows of one side by ALS."""
-    rows: Any = solve if method == "cholesky" else partial(descend, steps=STEPS)
     own = [counts()[side]]
 
     def half(params: jaxmf.Params, ratings: jaxmf.Ratings, layout: Any) -> Any:
         problem = Problem(ratings, row_weights(ratings, HYPER.reg_exponent), layout)
-        return half_step(model, params, problem, HYPER, side, rows)
+        return half_step(model, params, problem, HYPER, side, None if method == "cholesky" else STEPS)
 
     work = limits.als_work(own, rank) if method == "cholesky" else limits.cg_work(own, rank, STEPS)
     timed(half, layout(prepare), work=work)
@@ -144,12 +145,14 @@ def test_half_step(timed: Any, model: jaxmf.Model, rank: int, side: Any, method:
 
 @pytest.mark.parametrize("part", ["designs", "products", "solves"])
 def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> None:
-    """A part of exact ALS, for the users: the designs X of each bucket of rows; XᵀX and Xᵀt, or XXᵀ for rows that are
-    shorter than their unknowns; the solutions of these systems.
+    """A part of exact ALS, for the users: the designs X of each slab of a tile; XᵀX and Xᵀt, or XXᵀ for rows that are
+    shorter than their unknowns; the solutions of these systems. All tiles at once, which a fit never does.
     """
     solver = SOLVERS["als"]
     problem = Problem(data(), row_weights(data(), HYPER.reg_exponent), layout(prepare))
-    cells = jax.jit(solver.arrange)(problem, HYPER).user.position
+    tiles = jax.jit(solver.arrange)(problem, HYPER).user.tiles
+    cells = [own.cells for own in tiles]
+    belongs = [jnp.searchsorted(own.first, jnp.arange(own.cells.value.shape[1]), side="right") - 1 for own in tiles]
 
     def design(params: jaxmf.Params, own: jaxmf.Ratings) -> jax.Array:
         view, _ = model.design(params, jax.tree.map(jnp.ravel, own), "user")
@@ -159,14 +162,21 @@ def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> N
         return [design(params, own) for own in cells]
 
     def products(params: jaxmf.Params, ratings: jaxmf.Ratings, designs: Any, cells: Any) -> Any:
-        dot = partial(jnp.matmul, precision="highest")
-        return [
-            (dot(X, X.mT), own.value) if X.shape[1] < X.shape[2] else (dot(X.mT, X), dot(own.value[:, None], X)[:, 0])
-            for X, own in zip(designs, cells, strict=True)
-        ]
+        def system(X: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+            short = X.shape[-2] < X.shape[-1]
+            return (dot(X, X.mT), t) if short else (dot(X.mT, X), dot(t[..., None, :], X)[..., 0, :])
+
+        return [system(X, own.value) for X, own in zip(designs, cells, strict=True)]
 
     def solves(params: jaxmf.Params, ratings: jaxmf.Ratings, systems: Any) -> Any:
-        return [jax.vmap(_solve)(A + jnp.eye(A.shape[-1])[None], b) for A, b in systems]
+        return [jax.vmap(jax.vmap(_solve))(A + jnp.eye(A.shape[-1])[None, None], b) for A, b in systems]
+
+    def of_tiles(systems: Any) -> Any:
+        """The sums over the slabs of each tile, on one device."""
+        return [
+            jax.tree.map(lambda leaf, own=own: jax.ops.segment_sum(leaf[0], own, int(own[-1]) + 1), system)
+            for system, own in zip(systems, belongs, strict=True)
+        ]
 
     params, work = model.init(KEY, data(), HYPER), limits.als_parts([counts()["user"]], rank)[part]
     if part == "designs":
@@ -174,7 +184,7 @@ def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> N
     X = jax.jit(designs)(params, data(), cells)
     if part == "products":
         return timed(products, X, cells, work=work)
-    timed(solves, jax.jit(products)(params, data(), X, cells), work=work)
+    timed(solves, of_tiles(jax.jit(products)(params, data(), X, cells)), work=work)
 
 
 @pytest.mark.parametrize("way", ["read", "added"])

@@ -30,7 +30,7 @@ from jaxmf import Hyper, models, plot
 from jaxmf.data import Dataset, datasets
 from jaxmf.output import markdown
 from jaxmf.recipes import RECIPES
-from jaxmf.solvers.als import Layout
+from jaxmf.solvers.tiles import Layout
 from jaxmf.training import start
 
 SEED, GIB = 0, 2**30
@@ -68,15 +68,18 @@ def operations(layout: Any, num_ratings: int, rank: int) -> float:
     """What the time of an epoch should be proportional to, with D = rank + 1 numbers in a row.
 
     A gradient solver handles two rows for every rating: n D. ALS makes one system for every row, of order m = min(c, D)
-    for c ratings, those that pad its bucket included, and factorizes it: Σ 2 c D m + m³ / 3, which is of the order of
+    for c ratings, those that pad its tile included, and factorizes it: Σ 2 c D m + m³ / 3, which is of the order of
     n k² + (U + I) k³ where all rows have more ratings than unknowns.
     """
     D = rank + 1
     if not isinstance(layout, Layout):
         return float(num_ratings * D)
-    shapes = [position.shape for side in layout for position in side.position]
-    orders = [(rows, c, min(c, D)) for rows, c in shapes]
-    return float(sum(rows * (2 * c * D * m + m**3 / 3) for rows, c, m in orders))
+    total = 0.0
+    for tiles in (tiles for half in layout for tiles in half.tiles):
+        c = np.diff(tiles.first) * tiles.cells.shape[-1]
+        m = np.minimum(c, D)
+        total += tiles.rows[:, 0].size * float(np.sum(2.0 * c * D * m + m**3 / 3))
+    return total
 
 
 @cache
@@ -207,7 +210,7 @@ def in_words(found: dict[str, Any]) -> list[str]:
         f"take more than {MOST_SECONDS:g} s, for all members; they are this machine's, and swing with its load. Dashed "
         "is the count of operations, through the last point: n (k + 1) for the gradient solvers, as the number of "
         "Adam's dense steps grows with n too; for ALS the sum of 2 c D m + m³ / 3 over all rows of c ratings, those "
-        "that pad its bucket included, D = k + 1 unknowns and m = min(c, D), at most of the order of n k² + "
+        "that pad its tile included, D = k + 1 unknowns and m = min(c, D), at most of the order of n k² + "
         "(U + I) k³. Bytes are XLA's account of the compiled epoch: arguments (ratings, layout and state), results and "
         "temporaries.",
         "## Exponents",

@@ -35,6 +35,7 @@ class Mutant(NamedTuple):
 
 BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/features.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
+SQUARES, TILES = "solvers/least_squares.py", "solvers/tiles.py"
 MATCHINGS, DEVICES = "solvers/matchings.py", "solvers/devices.py"
 BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
 PROMISES, KEPT = "models/promises.py", "models/test_promises.py"
@@ -134,16 +135,25 @@ MUTANTS = {
     "als: users never solved": Mutant(
         ALS, 'for side in ("user", "item"):\n            params', 'for side in ("item",):\n            params'
     ),
-    "als: weights not under a root": Mutant(ALS, "root = jnp.sqrt(weight)", "root = (weight)"),
+    "als: weights not under a root": Mutant(SQUARES, "root = jnp.sqrt(weight)", "root = (weight)"),
     "als: rows of fewer ratings unregularized": Mutant(
-        ALS, "jnp.eye(count, dtype=dtype)", "1e-6 * jnp.eye(count, dtype=dtype)"
+        SQUARES, "one = jnp.ones_like(K[..., 0])", "one = 1e-6 * jnp.ones_like(K[..., 0])"
     ),
     "als: no penalty is one of 1": Mutant(
-        ALS, "ridge = _positive(jnp.where(weighted, ridge, 1))", "ridge = jnp.where(ridge == 0, 1, ridge)", NUMBERS
+        SQUARES, "ridge = jnp.where(weighted, ridge, 1)", "ridge = jnp.where(ridge == 0, 1, ridge)", NUMBERS
     ),
-    "als: a ridge that the sums lose": Mutant(ALS, "S = jnp.maximum(R, ", "S = jnp.where(True, R, ", NUMBERS),
+    "als: a ridge that the sums lose": Mutant(
+        SQUARES, "return jnp.maximum(ridge, eps", "return jnp.where(True, ridge, eps", NUMBERS
+    ),
     "als: steps in the units of the ratings": Mutant(
-        ALS, "jax.lax.rsqrt(jnp.sum(X**2, axis=1) + R)", "jnp.ones_like(R)", NUMBERS
+        SQUARES, "jax.lax.rsqrt(diagonal + ridge)", "jnp.ones_like(ridge)", NUMBERS
+    ),
+    "als: a long row by its last slab": Mutant(SQUARES, "return A + dot(X.mT, X), b", "return dot(X.mT, X), b"),
+    "als: the slope by the penalty forgotten": Mutant(SQUARES, "(-y * moved)", "(-0 * y * moved)"),
+    "als: the slope by the start forgotten": Mutant(SQUARES, "(y * (S - R))", "(0 * y * (S - R))", NUMBERS),
+    "als: weights have no slope": Mutant(SQUARES, "-jnp.sum(w * image * error)", "-jnp.sum((w > 0) * image * error)"),
+    "tiles: a slab too few": Mutant(
+        TILES, "-(-count[rows[::size]] // width)", "1 + (count[rows[::size]] - 2) // width"
     ),
     "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
     "loop: best is the last": Mutant(LOOP, "improved = finite & (", "improved = finite | ("),

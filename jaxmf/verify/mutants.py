@@ -14,7 +14,7 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, check_model
-from jaxmf.solvers.als import prepare
+from jaxmf.solvers.tiles import prepare
 from jaxmf.verify.case import (
     GradientReport,
     autodiff,

@@ -14,8 +14,9 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
 from jaxmf.solvers import als
-from jaxmf.solvers.als import Layout, half_step, prepare
+from jaxmf.solvers.als import half_step
 from jaxmf.solvers.solver import Problem
+from jaxmf.solvers.tiles import Layout, prepare
 from jaxmf.training import Fit
 from jaxmf.verify.case import (
     Case,

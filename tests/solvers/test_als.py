@@ -1,6 +1,7 @@
 """Alternating least squares: each half-step is the exact minimum of the objective in its block."""
 
 import sys
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -27,17 +28,20 @@ from jaxmf import Hyper, models, solvers
 from jaxmf.metrics import rmse
 from jaxmf.models import objective, row_weights
 from jaxmf.solvers import Problem
-from jaxmf.solvers.als import half_step, prepare, solve
+from jaxmf.solvers.als import half_step
+from jaxmf.solvers.least_squares import solve, solve_normal
+from jaxmf.solvers.tiles import prepare
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
 
 
 @pytest.fixture(autouse=True, scope="module")
-def many_buckets():
-    """As many buckets for little data as there are for much."""
+def many_tiles():
+    """As many tiles and slabs for little data as there are for much: rows in one slab and in several."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[prepare.__module__], "_WORTH", 1)
+        for name, number in (("_SHORT", (2, 5)), ("_WIDTH", 6), ("_ROWS", 4)):
+            patch.setattr(sys.modules[prepare.__module__], name, number)
         yield
 
 
@@ -191,35 +195,75 @@ def test_conjugate_gradient_never_rises(model, steps):
         assert largest(jax.tree.map(lambda leaf, n=n: leaf[n == 0], rows)) == 0
 
 
-def test_buckets_hold_every_rating_once():
-    """Every row with ratings in one bucket, at its own positions; padding at most doubles a row."""
+@pytest.mark.parametrize("devices", [1, 3])
+def test_tiles_hold_every_rating_once(devices):
+    """Every row with ratings in one tile, at its own positions; a tile's rows are of similar length."""
     ratings = random_ratings(num_users=50, num_items=12, num_ratings=400)
-    layout = prepare(ratings)
-    for index, buckets in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
-        assert len(buckets.position) > 1
-        assert sorted(buckets.rows.tolist()) == sorted(set(index.tolist()))
-        positions = [own for bucket in buckets.position for own in np.asarray(bucket)]
-        for row, found in zip(buckets.rows, positions, strict=True):
-            assert sorted(found[found < len(index)]) == np.flatnonzero(index == int(row)).tolist()
-        for row, place in enumerate(buckets.place.tolist()):
-            assert place == len(buckets.rows) if row not in index else int(buckets.rows[place]) == row
+    layout = prepare(ratings, devices)
+    for index, half in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
+        order = np.concatenate([np.asarray(tiles.rows).ravel() for tiles in half.tiles])
+        seen = {}
+        for tiles in half.tiles:
+            cells, first, rows = (np.asarray(leaf) for leaf in tiles)
+            assert first[0] == 0
+            assert first[-1] == cells.shape[1]
+            assert rows.shape == (devices, len(first) - 1, cells.shape[2])
+            for device, tile, lane in np.ndindex(rows.shape):
+                own = cells[device, first[tile] : first[tile + 1], lane].ravel()
+                seen.setdefault(int(rows[device, tile, lane]), []).extend(own[own < len(index)].tolist())
+        assert seen.pop(len(half.place), []) == []
+        assert sorted(seen) == sorted(set(index.tolist()))
+        for row, positions in seen.items():
+            assert sorted(positions) == np.flatnonzero(index == row).tolist()
+        for row, place in enumerate(half.place.tolist()):
+            assert place == len(order) if row not in index else int(order[place]) == row
+    assert len(layout.user.tiles[-1].first) > 2
+    assert layout.item.tiles[-1].cells.shape[1] > 2 * (len(layout.item.tiles[-1].first) - 1)
 
 
-@pytest.mark.parametrize("widths", [[1], [3], [4], [9], [1, 2], [3, 4], [2, 3, 5, 9], [5, 9]], ids=str)
-def test_rows_are_solved_the_same_from_either_end(widths):
+@pytest.mark.parametrize("width", [1, 3, 4, 9])
+def test_rows_are_solved_the_same_from_either_end(width):
     """With fewer ratings than unknowns through the ratings' system, else through the normal equations."""
-    random = np.random.default_rng(len(widths))
-    blocks, padded, expected = [], [], []
-    ridge = random.uniform(0.1, 4, size=(2 * len(widths), 4))
-    for width in widths:
-        X, t = random.normal(size=(2, width, 4)), random.normal(size=(2, width))
-        w = random.uniform(0.5, 2, size=(2, width))
-        for row in range(2):
-            system = (X[row].T * w[row]) @ X[row] + np.diag(ridge[len(expected)])
-            expected.append(np.linalg.solve(system, (X[row].T * w[row]) @ t[row]))
-        blocks.append((X, t, w))
-        padded.append([np.concatenate([a, b * np.ones_like(a)], axis=1) for a, b in ((X, 1), (t, 1), (w, 0))])
-    np.testing.assert_allclose(solve(blocks, ridge), expected, rtol=1e-11)
-    np.testing.assert_allclose(solve(padded, ridge), expected, rtol=1e-10)
-    without = [(X, t, 0 * w) for X, t, w in blocks]
-    np.testing.assert_array_equal(solve(without, ridge), np.zeros_like(ridge))
+    random = np.random.default_rng(width)
+    ridge, start = random.uniform(0.1, 4, size=(2, 4)), random.normal(size=(2, 4))
+    X, t = random.normal(size=(2, width, 4)), random.normal(size=(2, width))
+    expected = [np.linalg.solve(X[row].T @ X[row] + np.diag(ridge[row]), X[row].T @ t[row]) for row in range(2)]
+    padded = [np.concatenate([a, 0 * a], axis=1) for a in (X, t)]
+    np.testing.assert_allclose(solve(X, t, ridge, start), expected, rtol=1e-11)
+    np.testing.assert_allclose(solve(*padded, ridge, start), expected, rtol=1e-10)
+    normal = X.mT @ X, (X.mT @ t[..., None])[..., 0]
+    np.testing.assert_allclose(solve_normal(*map(jnp.asarray, normal), ridge, start), expected, rtol=1e-10)
+    np.testing.assert_array_equal(solve(0 * X, 0 * t, ridge, start), np.zeros_like(ridge))
+
+
+@pytest.mark.parametrize("method", ["cholesky", "cg"])
+@pytest.mark.parametrize("name", ["biased", "content"])
+def test_derivatives_equal_differences(name, method):
+    """Of a sweep's result by the other side, values, weights, penalties and the start, in any tile."""
+    ratings, model = random_ratings(folds=True), MODELS[name]
+    layout, params = prepare(ratings), init(model, ratings, HYPER)
+    steps, random = {"cholesky": None, "cg": 2}[method], np.random.default_rng(0)
+    kept = ratings.weight > 0
+    given = (params.trained, ratings.value, ratings.weight, jnp.array([HYPER.l2, HYPER.l2_bias, 0.5]))
+    pull = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape)), params.trained)
+
+    @jax.jit
+    def value(trained, values, weights, numbers):
+        hyper = HYPER._replace(l2=numbers[0], l2_bias=numbers[1], reg_exponent=numbers[2])
+        own, found = replace(ratings, value=values, weight=weights), params._replace(trained=trained)
+        for side in ("user", "item"):
+            problem = Problem(own, row_weights(own, hyper.reg_exponent), layout)
+            found = half_step(model, found, problem, hyper, side, steps)
+        return sum(jnp.vdot(*pair) for pair in zip(jax.tree.leaves(pull), jax.tree.leaves(found.trained), strict=True))
+
+    slopes = jax.jit(jax.grad(value, argnums=(0, 1, 2, 3)))(*given)
+    for number in range(4):
+        way = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape)), given[number])
+        if number == 2:
+            way = jnp.where(kept, way, 0)
+        moved = [jax.tree.map(lambda x, d, by=by: x + by * d, given[number], way) for by in (1e-6, -1e-6)]
+        up, down = (value(*given[:number], at, *given[number + 1 :]) for at in moved)
+        parts = zip(jax.tree.leaves(slopes[number]), jax.tree.leaves(way), strict=True)
+        slope = sum(jnp.vdot(*pair) for pair in parts)
+        assert float(slope) == pytest.approx(float(up - down) / 2e-6, rel=1e-5, abs=1e-7)
+        assert number == 0 or abs(slope) > 1e-3
