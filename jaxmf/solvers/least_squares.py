@@ -86,7 +86,11 @@ def solve_normal(A: jax.Array, b: jax.Array, ridge: jax.Array, start: jax.Array)
 
 
 def minima(view: View, params: Params, tiles: Tiles, ridge: jax.Array, start: jax.Array) -> jax.Array:
-    """The new rows of these tiles on one device, (tiles · rows of a tile, D), at least in float32.
+    """The new rows of these tiles, as one device solves them; sums are at least float32.
+
+    A row without weight becomes 0. Reverse-mode derivatives by params, ratings, ridge and start are those of the
+    minimum, by the implicit function and tile by tile; those of conjugate gradients go through the steps as they ran,
+    with the design rows of all ratings in memory. Forward mode is not supported.
 
     Args:
       view: what is solved, and how.
@@ -95,18 +99,18 @@ def minima(view: View, params: Params, tiles: Tiles, ridge: jax.Array, start: ja
       ridge: (num_rows, D), the diagonal of the penalty.
       start: (num_rows, D), where the rows are.
 
-    A row without weight becomes 0. Derivatives with respect to params, ratings, ridge and start are those of the
-    minimum by the implicit function, tile by tile; those of conjugate gradients are of the steps as they ran, with the
-    design rows of all ratings in memory.
+    Returns:
+      (tiles · rows of a tile, D), in the order of `tiles.rows`.
     """
     return (_exact if view.steps is None else _near)(view, params, tiles, ridge, start)
 
 
 def _over_tiles(view: View, tiles: Tiles, body: Callable[..., Any], carry: Any) -> Any:
-    """`carry` after `body(carry, rows, slabs, place)` for every tile, or for every part of one.
+    """`carry` after `body(carry, rows, slabs, place)` for every tile, or for every part of one that memory allows.
 
-    `rows` (m,) are the part's rows, `slabs(function, carry)` goes on with `function(carry, cells, at)` for each slab,
-    whose `cells` are Ratings (m, width) at the index `at`, and `place` is where the first of the rows stands.
+    `body` is given the part's `rows` (m,), the position `place` of the first of them among the rows of all tiles, and a
+    loop over the part's slabs: `slabs(function, carry)` is the carry after `function(carry, cells, at)` for each slab,
+    whose `cells` are Ratings (m, width), cut out at the index `at`.
     """
     parts = tiles.rows.shape[1] // view.rows
     alone = tiles.cells.value.shape[0] == tiles.rows.shape[0]  # one slab for each tile
@@ -132,6 +136,7 @@ def _over_tiles(view: View, tiles: Tiles, body: Callable[..., Any], carry: Any) 
 
         return body(carry, rows, slabs, number * view.rows)
 
+    # Indices are int32 as those in the tiles, with float64 too.
     return jax.lax.fori_loop(jnp.int32(0), jnp.int32(tiles.rows.shape[0] * parts), step, carry)
 
 
