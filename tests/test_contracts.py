@@ -239,11 +239,3 @@ def test_lowers_for_every_platform_without_callbacks(ratings, valid, solver):
     calls = re.findall(r"custom_call @(\w+)", exported.mlir_module())
     assert not [name for name in calls if "callback" in name]
     assert any("potrf" in name or "cholesky" in name.lower() for name in calls) == (solver is SOLVERS["als"])
-
-
-@each_solver
-def test_it_lowers_for_accelerators(solver, ratings):
-    """JAX refuses what another platform cannot do, such as a factorization that it has there no kernel for."""
-    traced = jax.jit(make_fit(BIASED, solver, EPOCHS)).trace(KEY, prepare(solver, ratings), HYPER)
-    for platform in ("cuda", "tpu"):
-        assert "func.func public @main" in traced.lower(lowering_platforms=(platform,)).as_text()

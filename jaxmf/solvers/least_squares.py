@@ -113,7 +113,6 @@ def _over_tiles(view: View, tiles: Tiles, body: Callable[..., Any], carry: Any) 
     whose `cells` are Ratings (m, width), cut out at the index `at`.
     """
     parts = tiles.rows.shape[1] // view.rows
-    alone = tiles.cells.value.shape[0] == tiles.rows.shape[0]  # one slab for each tile
 
     def step(number: jax.Array, carry: Any) -> Any:
         tile, part = number // parts, number % parts * view.rows
@@ -128,7 +127,7 @@ def _over_tiles(view: View, tiles: Tiles, body: Callable[..., Any], carry: Any) 
             return jax.tree.map(cut, tiles.cells), where
 
         def slabs(function: Callable[..., Any], carry: Any) -> Any:
-            if alone:
+            if _in_one_slab(tiles):
                 return function(carry, *at(tile))
             return jax.lax.fori_loop(
                 tiles.first[tile], tiles.first[tile + 1], lambda slab, carry: function(carry, *at(slab)), carry
@@ -138,6 +137,11 @@ def _over_tiles(view: View, tiles: Tiles, body: Callable[..., Any], carry: Any) 
 
     # Indices are int32 as those in the tiles, with float64 too.
     return jax.lax.fori_loop(jnp.int32(0), jnp.int32(tiles.rows.shape[0] * parts), step, carry)
+
+
+def _in_one_slab(tiles: Tiles) -> bool:
+    """Whether each tile has all of its ratings in one slab, so that no loop over slabs is needed."""
+    return tiles.cells.value.shape[0] == tiles.rows.shape[0]
 
 
 def _rows_of(table: jax.Array, rows: jax.Array, fill: float) -> jax.Array:
@@ -178,12 +182,9 @@ def _normal(view: View, params: Params, slabs: Any, like: jax.Array) -> tuple[ja
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _exact(view: View, params: Params, tiles: Tiles, ridge: jax.Array, start: jax.Array) -> jax.Array:
-    width, size = tiles.cells.value.shape[2], ridge.shape[1]
-    alone = tiles.cells.value.shape[0] == tiles.rows.shape[0]
-
     def body(table: jax.Array, rows: jax.Array, slabs: Any, place: jax.Array) -> jax.Array:
         R, before = _rows_of(ridge, rows, 1), _rows_of(start, rows, 0)
-        if alone and width < size:
+        if _in_one_slab(tiles):
             X, t, weighted = slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
             z = solve(X, t, _positive(R, weighted), before)
         else:
@@ -191,7 +192,7 @@ def _exact(view: View, params: Params, tiles: Tiles, ridge: jax.Array, start: ja
             z = solve_normal(A, b, _positive(R, weighted), before)
         return jax.lax.dynamic_update_slice_in_dim(table, jnp.where(weighted, z, 0).astype(table.dtype), place, 0)
 
-    return _over_tiles(view, tiles, body, jnp.zeros((tiles.rows.size, size), ridge.dtype))
+    return _over_tiles(view, tiles, body, jnp.zeros((tiles.rows.size, ridge.shape[1]), ridge.dtype))
 
 
 def _exact_forward(view: View, params: Params, tiles: Tiles, ridge: jax.Array, start: jax.Array) -> Any:
@@ -331,11 +332,9 @@ def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
 
         weighted = jax.ops.segment_sum(w, own, len(rows))[:, None] > 0
         R = _positive(R, weighted)
-        found = _descend(lambda z: back(forward(z)), back_of_squares(X, w), back(t - forward(z)), R, z, view.steps)
+        diagonal = jax.ops.segment_sum(w[:, None] * X**2, own, len(rows))
+        found = _descend(lambda z: back(forward(z)), diagonal, back(t - forward(z)), R, z, view.steps)
         return jnp.where(weighted, found, 0).astype(ridge.dtype)
-
-    def back_of_squares(X: jax.Array, w: jax.Array) -> jax.Array:
-        return jax.ops.segment_sum(w[:, None] * X**2, own, len(rows))
 
     by_floats, by_value, by_weight, by_ridge, by_start = jax.vjp(
         steps, floats, tiles.cells.value, tiles.cells.weight, ridge, start

@@ -59,6 +59,18 @@ def test_sweep_equals_the_row_loop(model, nu, folds):
         assert largest(jax.tree.map(lambda leaf, n=n: leaf[n == 0], rows)) == 0
 
 
+@pytest.mark.parametrize("name", ["biased", "content"])
+def test_a_sweep_by_weights_equals_the_row_loop(name):
+    """Weights other than 0 and 1, in tiles of every kind."""
+    ratings, model = random_ratings(), MODELS[name]
+    weight = np.random.default_rng(0).uniform(0.5, 2, len(ratings.value))
+    ratings = replace(ratings, weight=jnp.asarray(weight))
+    params = init(model, ratings, HYPER)
+    state, _ = run(model, solvers.als(), ratings, HYPER, params=params)
+    expected = numpy_als(numpy_als(to_numpy(params), ratings, HYPER, "user"), ratings, HYPER, "item")
+    assert_close(state.params.trained, to_rows(expected), rtol=1e-9, atol=1e-12)
+
+
 @pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS)
 def halves(request):
     """A model with its jitted half-steps and value-and-gradient, all functions of the hyper."""
