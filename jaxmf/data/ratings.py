@@ -45,6 +45,28 @@ def take(ratings: Ratings, index: jax.Array) -> Ratings:
     return replace(picked, weight=jnp.where(inside, picked.weight, 0))
 
 
+def rung(n: int) -> int:
+    """The least size of the ladder that is at least n: programs are compiled for these sizes, so that they are few.
+
+    Every size is a multiple of 1,024, and from 8,192 on there are eight to an octave, so that at most an eighth is
+    padding.
+
+    >>> [rung(n) for n in (1, 1024, 1025, 100_000, 1_000_000)]
+    [1024, 1024, 2048, 106496, 1048576]
+    """
+    step = max(1024, 1 << max(0, (n - 1).bit_length() - 4))
+    return -(-n // step) * step
+
+
+def padded(ratings: Ratings) -> Ratings:
+    """The ratings, and padding of weight 0 up to the next rung; on the host."""
+    more = rung(len(ratings.value)) - len(ratings.value)
+    if more == 0:
+        return ratings
+    columns = {name: np.asarray(getattr(ratings, name)) for name in ("user", "item", "value", "weight")}
+    return replace(ratings, **{name: jnp.asarray(np.pad(column, (0, more))) for name, column in columns.items()})
+
+
 def counts(ratings: Ratings) -> tuple[jax.Array, jax.Array]:
     """Weighted number of observations per user, n_u (num_users,), and per item, n_i (num_items,)."""
     n_u = jax.ops.segment_sum(ratings.weight, ratings.user, ratings.num_users)
