@@ -149,7 +149,7 @@ def run(
     tables["metrics"] = tables["metrics"].sort_values("valid_rmse", ignore_index=True)
     _write(out, tables)
     _draw(out, tables, runs.to_frame())
-    num_matchings, filled = fill(batches["sgd"].layout, len(train))
+    num_matchings, filled = fill(batches["sgd"].layout)
     manifest |= {"sgd_matchings": num_matchings, "sgd_lanes_filled": round(filled, 4)}
     manifest |= {"wall_seconds": round(time.perf_counter() - clock, 1), "finished": True}
     text = summary(

@@ -63,8 +63,12 @@ def padded(ratings: Ratings) -> Ratings:
     more = rung(len(ratings.value)) - len(ratings.value)
     if more == 0:
         return ratings
-    columns = {name: np.asarray(getattr(ratings, name)) for name in ("user", "item", "value", "weight")}
-    return replace(ratings, **{name: jnp.asarray(np.pad(column, (0, more))) for name, column in columns.items()})
+
+    def pad(leaf: Any) -> jax.Array:
+        longer = np.pad(np.asarray(leaf), (0, more))
+        return jax.device_put(longer, leaf.sharding) if getattr(leaf, "committed", False) else jnp.asarray(longer)
+
+    return jax.tree.map(pad, ratings)
 
 
 def counts(ratings: Ratings) -> tuple[jax.Array, jax.Array]:

@@ -15,14 +15,14 @@ from scipy.optimize import minimize
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
-from jaxmf.data.ratings import Ratings, counts, to_float64
+from jaxmf.data.ratings import Ratings, counts, padded, to_float64
 from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, cast_hyper, mean_loss, objective
 from jaxmf.models.programs import jit, of_model
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import STATUS, Prepared, check_hyper, make_fit, start
 from jaxmf.training.checks import check_functions, check_key, check_promised, check_rank
 from jaxmf.training.grid import EXTRA, NUMBERS, with_numbers
-from jaxmf.training.host import Options, advance, begin, compiled_initialize, progress_bar
+from jaxmf.training.host import Options, advance, begin, compiled_initialize, laid_out, progress_bar
 from jaxmf.training.loop import check_static, first_state
 
 Method = Literal["implicit", "unrolled"]
@@ -263,14 +263,14 @@ def _checked(
     if method == "implicit" and hyper.rank is not None:
         raise ValueError("hypergradient: implicit takes no hyper.rank: give the model that width, model.with_rank(...)")
     ratings, held_out = as_parts(train, valid)
-    numbers = cast_hyper(hyper, ratings.value.dtype)
-    shape = check_functions(key, model, ratings, numbers)
+    numbers, whole = cast_hyper(hyper, ratings.value.dtype), padded(ratings)
+    shape = check_functions(key, model, whole, numbers)
     check_rank(hyper, shape)
     solver.check(model, shape, hyper)
     check_promised(
-        model, solver, shape, numbers, ratings, lambda: compiled_initialize(model, ratings)(key, ratings, numbers)
+        model, solver, shape, numbers, whole, lambda: compiled_initialize(model, whole)(key, whole, numbers)
     )
-    return Prepared(ratings, None, solver.prepare(ratings), solver), held_out
+    return laid_out(solver, ratings, None), padded(held_out)
 
 
 def _evaluate(

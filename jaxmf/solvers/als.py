@@ -1,6 +1,7 @@
 """Alternating least squares: the exact minimizer of the objective in one side's rows at a time."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -17,9 +18,9 @@ from jaxmf.models.programs import of_model
 from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, SQUARED_LOSS
 from jaxmf.models.xla import TWO_STEP_SUMS, once, without
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, spread
-from jaxmf.solvers.least_squares import View, minima
+from jaxmf.solvers.minima import View, minima
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
-from jaxmf.solvers.tiles import Tiles, arrange, arranged, prepare_for
+from jaxmf.solvers.tiles import Half, arrange, arranged, prepare_for
 
 _CACHED = 1 << 21  # bytes of normal equations, or of designs, that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
@@ -135,37 +136,32 @@ def half_step(
     num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
     half = arranged(getattr(problem.layout, side), problem.ratings)
     ridge = ridge_of(model, params.trained, problem.weight, hyper, side, num_rows)
-    start = pack(like, num_rows)
-    views = [
-        View(model.design, side, steps, _rows_at_once(tiles, ridge.shape[1], ridge.dtype, max_memory))
-        for tiles in half.tiles
-    ]
+    view = View(model.design, side, steps, _rows_at_once(half, ridge.shape[1], ridge.dtype, max_memory))
 
-    def solved(cells: list[Ratings], rows: list[jax.Array], *rest: Any) -> list[jax.Array]:
-        first, params, ridge, start = rest
-        found = []
-        for number, view in enumerate(views):
-            share = jax.tree.map(lambda leaf: leaf[0], (cells[number], rows[number]))
-            found.append(minima(view, params, Tiles(share[0], first[number], share[1]), ridge, start))
-        return of_all(found, devices)
+    def solved(cells: Ratings, rows: jax.Array, rest: Half, *given: Any) -> jax.Array:
+        own = jax.tree.map(lambda leaf: leaf[0], (cells, rows))
+        return of_all(minima(view, given[0], replace(rest, cells=own[0], rows=own[1]), *given[1:]), devices)
 
-    cells, first, rows = zip(*half.tiles, strict=True)
     share, whole = PartitionSpec(AXIS), PartitionSpec()
     work = spread(solved, devices, (share, share, whole, whole, whole, whole))
-    found = work(list(cells), list(rows), list(first), params, ridge, start)
-    table = jnp.concatenate([*found, jnp.zeros_like(ridge[:1])])[half.place]
+    rest = replace(half, cells=None, rows=None)
+    found = work(half.cells, half.rows, rest, params, ridge, pack(like, num_rows))
+    table = found.at[half.place].get(mode="fill", fill_value=0)
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 
 
-def _rows_at_once(tiles: Tiles, size: int, dtype: Any, max_memory: int | None) -> int:
-    """How many of a tile's rows are worked on at once: as many as memory allows, by halves."""
+def _rows_at_once(half: Half, size: int, dtype: Any, max_memory: int | None) -> tuple[int, ...]:
+    """How many of a tile's rows are worked on at once, for each kind: as many as memory allows, by halves."""
     if max_memory is None:
         max_memory = _CACHED if jax.default_backend() == "cpu" else _AT_ONCE
-    rows, width = tiles.cells.value.shape[2:]
-    row_bytes = size * max(width, size) * max(dtype.itemsize, 4)
-    while rows % 2 == 0 and rows * row_bytes > max_memory:
-        rows //= 2
-    return rows
+    found = []
+    for width in half.widths:
+        rows = half.rows.shape[2]
+        row_bytes = size * max(width, size) * max(dtype.itemsize, 4)
+        while rows % 2 == 0 and rows * row_bytes > max_memory:
+            rows //= 2
+        found.append(rows)
+    return tuple(found)
 
 
 def ridge_of(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side, num_rows: int) -> jax.Array:

@@ -8,6 +8,7 @@ import numpy as np
 from jaxmf.models.model import Rows
 
 _FEW = 100_000  # ratings that are quickly put into matchings one by one
+AT_ONCE = 32  # matchings that are visited or left out together
 _TRIED = 8  # times as many lanes of earlier matchings are looked at for them
 
 
@@ -15,12 +16,16 @@ class Layout(NamedTuple):
     """Positions of the ratings in matchings, and who has which rows.
 
     Attributes:
-      position: (strata, devices, num_matchings, batch_size) int32; padding lanes hold n.
+      position: (strata, devices, most matchings, batch_size) int32; padding lanes hold n.
       members: the users and the items of each device's group, (devices, rows), filled up with their number.
+      num_ratings: n.
+      num_matchings: how many a device visits in a stratum; those behind them are empty.
     """
 
     position: Any
     members: Rows
+    num_ratings: Any
+    num_matchings: Any
 
 
 def lay_out(
@@ -34,8 +39,8 @@ def lay_out(
     Args:
       user, item: (n,) int.
       num_users, num_items: how many rows there are.
-      batch_size: most ratings per matching; None is n / (most ratings of a row · devices), down to a multiple of 8,
-        between 32 and 256.
+      batch_size: most ratings per matching; None is n / (most ratings of a row · devices), down to a multiple of 16,
+        or of 32 from 128 on, between 32 and 256.
       devices: how many.
 
     Cost: O(n log n), the last max(100,000, batch_size²) ratings one by one.
@@ -43,8 +48,9 @@ def lay_out(
     n = len(user)
     degree = np.bincount(user, minlength=num_users), np.bincount(item, minlength=num_items)
     if batch_size is None:
-        largest = max(own.max(initial=1) for own in degree)
-        batch_size = int(np.clip(n // (largest * devices) // 8 * 8, 32, 256))
+        batch_size = n // (max(own.max(initial=1) for own in degree) * devices)
+        step = 16 if batch_size < 128 else 32
+        batch_size = int(np.clip(batch_size // step * step, 32, 256))
     users, items = (_balanced(own, devices) for own in degree)
     parts = []
     for stratum in range(devices):
@@ -52,15 +58,23 @@ def lay_out(
             own = np.flatnonzero((users[user] == device) & (items[item] == (device + stratum) % devices))
             parts.append(np.append(own, n)[matchings(user[own], item[own], batch_size)])
     longest = max(map(len, parts))
-    position = np.stack([np.pad(part, ((0, longest - len(part)), (0, 0)), constant_values=n) for part in parts])
-    position = position.reshape(devices, devices, longest, batch_size).astype(np.int32)
-    return Layout(position, Rows(_members(users, devices), _members(items, devices)))
+    most = _roomy(longest, AT_ONCE)
+    position = np.stack([np.pad(part, ((0, most - len(part)), (0, 0)), constant_values=n) for part in parts])
+    position = position.reshape(devices, devices, most, batch_size).astype(np.int32)
+    members = Rows(_members(users, devices), _members(items, devices))
+    return Layout(position, members, np.int32(n), np.int32(longest))
+
+
+def _roomy(size: int, step: int) -> int:
+    """The least size of a ladder of multiples of `step` that is at least `size`: eight to an octave, or fewer."""
+    step = max(step, 1 << max(0, (size - 1).bit_length() - 4))
+    return -(-size // step) * step
 
 
 def _members(group: np.ndarray, devices: int) -> np.ndarray:
     """The rows of each group, (devices, most in a group), filled up with the number of rows."""
     rows = [np.flatnonzero(group == own) for own in range(devices)]
-    most = max(map(len, rows))
+    most = len(group) if devices == 1 else min(len(group), _roomy(max(map(len, rows)), 1))
     return np.stack([np.pad(own, (0, most - len(own)), constant_values=len(group)) for own in rows]).astype(np.int32)
 
 
@@ -162,7 +176,7 @@ def _busy(row: np.ndarray, left: np.ndarray, layout: np.ndarray) -> dict[int, in
     return {int(own): int.from_bytes(bits.tobytes(), "little") for own, bits in zip(rows, packed, strict=True)}
 
 
-def fill(layout: Layout, num_ratings: int) -> tuple[int, float]:
+def fill(layout: Layout) -> tuple[int, float]:
     """Number of matchings that a device visits in an epoch, and the share of their lanes that hold a rating."""
-    position = np.asarray(layout.position)
-    return position.shape[0] * position.shape[2], float((position < num_ratings).mean())
+    position = np.asarray(layout.position)[:, :, : layout.num_matchings]
+    return position.shape[0] * position.shape[2], float((position < layout.num_ratings).mean())

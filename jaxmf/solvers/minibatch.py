@@ -27,7 +27,8 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
 
         Σ_B w ℓ / Σ_B w  +  penalty / Σ_Ω w
 
-    The penalty is over *all* rows at every step. The last batch of an epoch is padded with weight 0, never dropped.
+    The penalty is over *all* rows at every step. The last batch of an epoch is padded with weight 0, never dropped,
+    and batches of padding alone are no steps.
     Optimizers that also read how large the objective is, such as `optax.polyak_sgd` and `optax.contrib.momo`, or
     `optax.contrib.reduce_on_plateau` in a chain, get this number as `value`, a noisy estimate from one batch:
     `reduce_on_plateau` averages over an epoch if its `accumulation_size` is the number of steps in one.
@@ -70,36 +71,46 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         ratings, fixed = problem.ratings, params.fixed
         update = _update_by_value(factory(hyper))
         whole = jnp.maximum(total(ratings.weight), jnp.finfo(ratings.weight.dtype).tiny)
-        batches = take(ratings, visiting_order(key, ratings.value.shape[0], batch_size))
+        num_ratings = problem.layout
+        order = visiting_order(key, num_ratings, len(ratings.value), batch_size)
 
         def loss(trained: Any, batch: Ratings) -> jax.Array:
             fit = jnp.sum(batch.weight * model.loss(Params(trained, fixed), batch))
             size = jnp.sum(batch.weight)
             return fit / jnp.where(size > 0, size, 1) + model.penalty(trained, problem.weight, hyper) / whole
 
-        def descend(carry: tuple[Any, Any], batch: Ratings) -> tuple[tuple[Any, Any], None]:
+        def descend(carry: tuple[Any, Any], batch: Ratings) -> tuple[Any, Any]:
             trained, state = carry
             value, slope = jax.value_and_grad(loss)(trained, batch)
             updates, state = update(slope, state, trained, value)
             updates = jax.tree.map(jnp.multiply, updates, update_scale(trained, hyper))
-            return (optax.apply_updates(trained, updates), state), None
+            return optax.apply_updates(trained, updates), state
 
-        (trained, state), _ = jax.lax.scan(descend, (params.trained, state), batches)
+        def visit(carry: tuple[Any, Any], read: tuple[Ratings, jax.Array]) -> tuple[tuple[Any, Any], None]:
+            batch, first = read
+            return jax.lax.cond(first < num_ratings, descend, lambda carry, _: carry, carry, batch), None
+
+        firsts = batch_size * jnp.arange(len(order), dtype=num_ratings.dtype)
+        (trained, state), _ = jax.lax.scan(visit, (params.trained, state), (take(ratings, order), firsts))
         return Params(trained, fixed), state, StepInfo(jnp.array(False))
 
     return Solver(_prepare, init, step, check, name, compiler_options=without(TWO_STEP_SUMS))
 
 
-def visiting_order(key: jax.Array, num_ratings: int, batch_size: int) -> jax.Array:
-    """The batches of one epoch: (num_batches, batch_size) positions, a permutation padded with num_ratings."""
-    num_batches = -(-num_ratings // batch_size)
-    order = shuffle(key, num_ratings)
-    padding = jnp.full(num_batches * batch_size - num_ratings, num_ratings, order.dtype)
-    return jnp.concatenate([order, padding]).reshape(num_batches, batch_size)
+def visiting_order(key: jax.Array, num_ratings: jax.typing.ArrayLike, size: int, batch_size: int) -> jax.Array:
+    """The batches of one epoch: (⌈size / batch_size⌉, batch_size) positions, the first a permutation of num_ratings.
+
+    What follows are the positions of padding up to `size`, and beyond.
+    """
+    num_batches = -(-size // batch_size)
+    order = shuffle(key, num_ratings, size)
+    behind = size + jnp.arange(num_batches * batch_size - size, dtype=order.dtype)
+    return jnp.concatenate([order, behind]).reshape(num_batches, batch_size)
 
 
-def _prepare(ratings: Ratings) -> tuple[()]:
-    return ()
+def _prepare(ratings: Ratings) -> jax.Array:
+    """How many ratings there are: behind them is padding."""
+    return jnp.asarray(len(ratings.value), jnp.int32)
 
 
 def _factory(optimizer: Callable[..., Any]) -> Callable[[Hyper], optax.GradientTransformation]:

@@ -17,7 +17,7 @@ from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weight
 from jaxmf.models.promises import OWN_LOSS, SHARED_PENALTY
 from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers.devices import AXIS, check_devices, from_next, of_all, split, spread
-from jaxmf.solvers.matchings import Layout, lay_out
+from jaxmf.solvers.matchings import AT_ONCE, Layout, lay_out
 from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
@@ -59,7 +59,7 @@ def sgd(
     Args:
       batch_size: most ratings per matching. There are at least as many matchings as the largest number of ratings of a
         user or an item, so more than num_ratings / that number leaves lanes empty: see `fill`. None is as many, down to
-        a multiple of 8, between 32 and 256; on several devices, that divided by their number.
+        a multiple of 16, or of 32 from 128 on, between 32 and 256; on several devices, that divided by their number.
       schedule: factor on the learning rates as a function of the epochs done, such as
         `optax.exponential_decay(1.0, transition_steps=1, decay_rate=0.95)`; None keeps them.
       clip_update: clip every number of an update, learning rate included, to ± this; None does not.
@@ -111,9 +111,9 @@ def _prepare(batch_size: int | None, devices: int) -> Callable[[Ratings], Layout
     return prepare
 
 
-def visiting_order(key: jax.Array, num_matchings: int) -> jax.Array:
-    """The order in which one epoch visits the matchings of each block: (num_matchings,)."""
-    return shuffle(key, num_matchings)
+def visiting_order(key: jax.Array, num_matchings: jax.typing.ArrayLike, most: int) -> jax.Array:
+    """The order in which one epoch visits the matchings of each stratum, and behind them the empty ones: (most,)."""
+    return shuffle(key, num_matchings, most)
 
 
 def _check(model: Model, params: Params, hyper: Hyper) -> None:
@@ -125,7 +125,7 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
 
 
 class Matchings(NamedTuple):
-    """The ratings in matchings, each array (strata, devices, num_matchings, …, batch_size).
+    """The ratings in matchings, each array (strata, devices, most matchings, …, batch_size).
 
     Attributes:
       user, item: where the rows stand in the tables of their group. Padding lanes have weight 0 and rows of their own
@@ -141,19 +141,20 @@ class Matchings(NamedTuple):
 
 
 class Arranged(NamedTuple):
-    """What no epoch changes: the ratings in matchings, the rows of each group as in `Layout`, and where each row stands
-    among these.
+    """What no epoch changes: the ratings in matchings, the rows of each group and the number of matchings as in `Layout`,
+    and where each row stands among these rows.
     """
 
     matchings: Matchings
     members: Rows
     place: Rows
+    num_matchings: jax.Array
 
 
 def _arrange(problem: Problem, hyper: Hyper, devices: int) -> Arranged:
-    ratings, (position, members) = problem.ratings, problem.layout
+    ratings, (position, members, num_ratings, num_matchings) = problem.ratings, problem.layout
     own = take(ratings, position)
-    lane, inside = jnp.arange(position.shape[-1], dtype=position.dtype), position < ratings.value.shape[0]
+    lane, inside = jnp.arange(position.shape[-1], dtype=position.dtype), position < num_ratings
     share = row_weights(ratings, hyper.reg_exponent - 1)
     place = Rows(_place(members.user, ratings.num_users), _place(members.item, ratings.num_items))
 
@@ -167,7 +168,7 @@ def _arrange(problem: Problem, hyper: Hyper, devices: int) -> Arranged:
         Rows(own.user, own.item),
         jnp.stack([own.value, own.weight, *shares], axis=-2),
     )
-    return Arranged(split(cells, devices, PartitionSpec(None, AXIS)), members, place)
+    return Arranged(split(cells, devices, PartitionSpec(None, AXIS)), members, place, num_matchings)
 
 
 def _place(members: jax.Array, num_rows: int) -> jax.Array:
@@ -189,13 +190,13 @@ def _step(
     if options.schedule is not None:
         rate = rate * jnp.asarray(options.schedule(state[0]), rate.dtype)
     rates = jax.tree.map(lambda scale: -rate * scale, update_scale(params.trained, hyper))
-    order = visiting_order(key, layout.matchings.user.shape[2])
+    order = visiting_order(key, layout.num_matchings, layout.matchings.user.shape[2])
     epoch = spread(
         partial(_epoch, model=model, options=options),
         options.devices,
-        (PartitionSpec(None, AXIS), PartitionSpec(AXIS), *[PartitionSpec()] * 4),
+        (PartitionSpec(None, AXIS), PartitionSpec(AXIS), *[PartitionSpec()] * 5),
     )
-    found = epoch(layout.matchings, layout.members, order, params, rates, hyper)
+    found = epoch(layout.matchings, layout.members, order, layout.num_matchings, params, rates, hyper)
     trained = _map_sides(lambda place, rows: rows[place], layout.place.user, layout.place.item, found)
     return Params(trained, params.fixed), jax.tree.map(lambda epochs: epochs + 1, state), StepInfo(jnp.array(False))
 
@@ -204,6 +205,7 @@ def _epoch(
     matchings: Matchings,
     members: Rows,
     order: jax.Array,
+    num_matchings: jax.Array,
     params: Params,
     rates: Rows,
     hyper: Hyper,
@@ -212,8 +214,8 @@ def _epoch(
 ) -> Rows:
     """The rows of all groups after what each device does: its users with its items, then with the next device's."""
     (trained, fixed), devices = params, options.devices
-    strata, _, num_matchings, batch_size = matchings.user.shape
-    matchings = jax.tree.map(lambda leaf: leaf.reshape(strata * num_matchings, *leaf.shape[3:]), matchings)
+    strata, _, most, batch_size = matchings.user.shape
+    matchings = jax.tree.map(lambda leaf: leaf.reshape(strata * most, *leaf.shape[3:]), matchings)
 
     def loss(own: Rows, own_fixed: Rows, value: jax.Array, w: jax.Array, share: Rows) -> jax.Array:
         # A rating is the same model on its own two rows.
@@ -249,12 +251,21 @@ def _epoch(
         rows, *found = look(tables, at)
         return write(tables, rows, change(*found)), None
 
+    def apply_some(tables: Rows, some: tuple[jax.Array, jax.Array]) -> tuple[Rows, None]:
+        first, at = some
+
+        def visited(tables: Rows) -> Rows:
+            return jax.lax.scan(apply, tables, at)[0]
+
+        return jax.lax.cond(first < num_matchings, visited, lambda tables: tables, tables), None
+
     def visit(tables: Rows, first: jax.Array) -> tuple[Rows, None]:
-        tables, _ = jax.lax.scan(apply, tables, first + order)
+        some = jnp.arange(0, most, AT_ONCE, dtype=order.dtype), (first + order).reshape(-1, AT_ONCE)
+        tables, _ = jax.lax.scan(apply_some, tables, some)
         return tables._replace(item=from_next(tables.item, devices)), None
 
     tables = _map_sides(partial(_table, batch_size), members.user[0], members.item[0], trained)
-    tables, _ = jax.lax.scan(visit, tables, num_matchings * jnp.arange(strata, dtype=order.dtype))
+    tables, _ = jax.lax.scan(visit, tables, most * jnp.arange(strata, dtype=order.dtype))
     own = jax.tree.map(lambda blocks, rows: _as_rows(blocks, rows)[:-batch_size], tables, trained)
     return of_all(own, devices)
 

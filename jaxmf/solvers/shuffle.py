@@ -1,45 +1,56 @@
 """A random order without a sort."""
 
-import math
-
 import jax
 import jax.numpy as jnp
 
-_ROUNDS = 8
+_ROUNDS, _OF_FEW = 8, 16  # of few positions, whose hashes have few values, fewer rounds would prefer some orders
+_FEW = 4096
+_GOLDEN = 0x9E3779B9  # 2³² over the golden ratio: its multiples are far apart
 
 
-def shuffle(key: jax.Array, n: int) -> jax.Array:
-    """A pseudorandom permutation of 0, …, n − 1, int32 (n,), in O(n) elementwise work.
+def shuffle(key: jax.Array, n: jax.typing.ArrayLike, size: int) -> jax.Array:
+    """A pseudorandom permutation of 0, …, n − 1 in O(size) elementwise work; what lies behind it stays in place.
 
-    Positions are written as (row, column) in the smallest rows × columns ≥ n near a square, and a Feistel network adds
-    hashes of the one to the other in turn, each round a bijection; what lands at n or beyond goes round again.
+    Positions are written as (column, row), rows a power of 2 and rows × columns ≥ n near a square, and a Feistel network
+    adds hashes of the one to the other in turn, each round a bijection; what lands at n or beyond goes round again.
     `jax.random.permutation` sorts instead, which on a CPU takes longer than the gradients of the epoch that it orders.
 
     Args:
-      key: a random key.
-      n: static number of positions, at least 1 and below 2³¹.
+      key: a random key; its own words are hashed, so that every epoch should have a key of its own.
+      n: how many positions to permute, at least 1 and below 2³¹. It may be traced.
+      size: static length of the result, at least n, which does not change the order.
+
+    Returns:
+      (size,) int32.
 
     Reference: Black and Rogaway (2002), Ciphers with arbitrary finite domains (generalized Feistel, cycle walking).
 
-    >>> sorted(shuffle(jax.random.key(0), 5).tolist())
-    [0, 1, 2, 3, 4]
+    >>> shuffle(jax.random.key(0), 5, 7).tolist()[5:]
+    [5, 6]
     """
-    rows = math.isqrt(n - 1) + 1
-    columns = -(-n // rows)
-    salts = jax.random.bits(key, (_ROUNDS, 2), "uint32")
+    n = jnp.asarray(n, jnp.uint32)
+    half = (33 - jax.lax.clz(n - 1)) // 2  # bits of the rows' number
+    rows = jnp.uint32(1) << half
+    columns = (n + rows - 1) >> half
+    salts = jnp.arange(1, 2 * _OF_FEW + 1, dtype=jnp.uint32).reshape(_OF_FEW, 2) * jnp.uint32(_GOLDEN)
+    for word in jax.random.key_data(key):
+        salts = _hash(salts, word)
 
-    def turn(place: tuple[jax.Array, jax.Array], salt: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
+    def turn(number: jax.Array, place: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         row, column = place
-        row = (row + _hash(column, salt[0]) % rows) % rows
-        column = (column + _hash(row, salt[1]) % columns) % columns
-        return (row, column), None
+        row = (row + _hash(column, salts[number, 0])) & (rows - 1)
+        column = column + ((_hash(row, salts[number, 1]) >> 16) * columns >> 16)
+        return row, jnp.where(column < columns, column, column - columns)
 
-    def permute(position: jax.Array) -> jax.Array:
-        (row, column), _ = jax.lax.scan(turn, (position // columns, position % columns), salts)
-        return row * columns + column
+    def permute(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        order, again = state
+        rounds = jnp.where(n < _FEW, _OF_FEW, _ROUNDS)
+        row, column = jax.lax.fori_loop(0, rounds, turn, (order & (rows - 1), order >> half))
+        order = jnp.where(again, (column << half) | row, order)
+        return order, again & (order >= n)
 
-    order = permute(jnp.arange(n, dtype=jnp.uint32))
-    order = jax.lax.while_loop(lambda x: jnp.any(x >= n), lambda x: jnp.where(x >= n, permute(x), x), order)
+    place = jnp.arange(size, dtype=jnp.uint32)
+    order, _ = jax.lax.while_loop(lambda state: jnp.any(state[1]), permute, (place, place < n))
     return order.astype(jnp.int32)
 
 

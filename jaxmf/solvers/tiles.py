@@ -1,9 +1,11 @@
 """The ratings of a side in tiles: so many rows of similar length at once, their ratings slab by slab.
 
-The program of a half-step loops over tiles and slabs, so it does not grow with the skew of the data.
+The program of a half-step loops over tiles and slabs as many times as it is told when it runs. So it does not grow with
+the skew of the data, and serves all data of about the same size.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxmf.data.ratings import Ratings, take
+from jaxmf.data.ratings import Ratings, rung, take
 from jaxmf.models.memoize import memoize
 from jaxmf.solvers.devices import AXIS, split
 from jaxmf.solvers.solver import Problem
@@ -21,34 +23,32 @@ from jaxmf.solvers.solver import Problem
 # padded less, and compile longer.
 _SHORT, _WIDTH = (64, 128), 256
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
-_ROWS_ELSEWHERE = 1 << 12  # an accelerator would wait for its loop
+_ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop
 
 
-class Tiles(NamedTuple):
-    """Rows by length, the longest first.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Half:
+    """The ratings of one side's rows, first those of short rows by their width, each kind by length.
 
     Attributes:
-      cells: (devices, slabs, rows of a tile, width) positions of ratings, padded with n; or, once they are arranged,
-        the Ratings there, of that shape.
-      first: (tiles + 1,) the slab at which each tile begins, and the number of slabs.
-      rows: (devices, tiles, rows of a tile) which these are, padded with the number of rows.
+      cells: (devices, cells) positions of ratings, padded with n; or, once they are arranged, the Ratings there. A slab
+        is (rows of a tile, width) of them, a tile one slab or several.
+      first: (most tiles + 1,) the cell at which each tile begins, and behind the last tile where that ends.
+      rows: (devices, most tiles, rows of a tile) which these are, padded with the number of rows.
+      kinds: (kinds + 1,) the tile at which each kind begins, and the number of tiles.
+      place: (num_rows,) where each row stands among the rows of all tiles; their number for a row without ratings.
+      widths: ratings of a row in a slab, for each kind (static).
+      slabs: whether the last kind has tiles of several slabs (static).
     """
 
     cells: Any
     first: Any
     rows: Any
-
-
-class Half(NamedTuple):
-    """The ratings of one side's rows.
-
-    Attributes:
-      tiles: those of short rows by their width, then those of long rows.
-      place: (num_rows,) where each row stands among the rows of all tiles; their number for a row without ratings.
-    """
-
-    tiles: tuple[Tiles, ...]
+    kinds: Any
     place: Any
+    widths: tuple[int, ...] = field(metadata={"static": True})
+    slabs: bool = field(metadata={"static": True})
 
 
 class Layout(NamedTuple):
@@ -79,63 +79,61 @@ def arrange(problem: Problem, devices: int) -> Layout:
 
 def arranged(half: Half, ratings: Ratings, devices: int = 1) -> Half:
     """The ratings of one side in its tiles, as they are if they are there already."""
-    if isinstance(half.tiles[0].cells, Ratings):
+    if isinstance(half.cells, Ratings):
         return half
-    # All at once, which compiles faster than one after another.
-    positions = [tiles.cells for tiles in half.tiles]
-    cells = take(ratings, jnp.concatenate([position.reshape(-1) for position in positions]))
-    ends = np.cumsum([position.size for position in positions])
-    shaped = [
-        jax.tree.map(lambda leaf, end=end, p=position: leaf[end - p.size : end].reshape(p.shape), cells)
-        for position, end in zip(positions, ends, strict=True)
-    ]
-    shares = [split(own, devices, PartitionSpec(AXIS)) for own in shaped]
-    return half._replace(tiles=tuple(tiles._replace(cells=own) for tiles, own in zip(half.tiles, shares, strict=True)))
+    return replace(half, cells=split(take(ratings, half.cells), devices, PartitionSpec(AXIS)))
 
 
-def single(cells: jax.Array, rows: jax.Array) -> Tiles:
-    """One tile of one slab: positions (m, width) of the ratings of `rows` (m,)."""
-    return Tiles(cells[None, None], jnp.array([0, 1], jnp.int32), rows[None, None])
+def single(cells: jax.Array, rows: jax.Array) -> Half:
+    """One tile of one slab: positions (m, width) of the ratings of `rows` (m,), which are 0 .. m - 1."""
+    ends = jnp.array([0, cells.size], jnp.int32)
+    return Half(
+        cells.reshape(1, -1), ends, rows[None, None], jnp.array([0, 1], jnp.int32), rows, cells.shape[1:], False
+    )
 
 
 def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
-    count = np.bincount(row, minlength=num_rows)
-    start = np.cumsum(count) - count
-    order = np.append(np.argsort(row, kind="stable"), len(row)).astype(np.int32)
+    n, count = len(row), np.bincount(row, minlength=num_rows)
     at_once = _ROWS if jax.default_backend() == "cpu" else _ROWS_ELSEWHERE
-    tiles: list[Tiles] = []
-    above = 0
-    for width, longest in (*zip(_SHORT, _SHORT, strict=True), (_WIDTH, len(row))):
-        rows = np.flatnonzero((count > above) & (count <= longest))
-        above = longest
-        if len(rows):
-            rows = rows[np.argsort(-count[rows], kind="stable")]
-            size = min(at_once, 1 << (len(rows) - 1).bit_length())  # a power of 2, which memory may halve
-            tiles.append(_tiles(rows, count, start, order, num_rows, width, size, devices))
-    rows = np.concatenate([own.rows.ravel() for own in tiles])
-    place = np.full(num_rows + 1, len(rows), np.int32)
-    place[rows] = np.arange(len(rows))
-    half = Half(tuple(tiles), np.where(count > 0, place[:-1], np.int32(len(rows))))
-    return jax.tree.map(jnp.asarray, half)
+    at_once = min(at_once, 1 << (num_rows - 1).bit_length())  # a power of 2, which memory may halve
+    widths = (*_SHORT, _WIDTH)
+    kind = np.searchsorted(_SHORT, count)
+    # Tiles of each kind, and how many there may be at most, whatever the lengths.
+    dealt, sizes, kinds = [], [], [0]
+    for number, width in enumerate(widths):
+        rows = np.flatnonzero((kind == number) & (count > 0))
+        rows = rows[np.argsort(-count[rows], kind="stable")]
+        own = np.append(rows, np.full(-len(rows) % (at_once * devices), num_rows)).reshape(-1, at_once, devices)
+        dealt.append(own)
+        sizes.append(-(-np.append(count, 0)[own[:, 0, 0]] // width) * width)
+        kinds.append(kinds[-1] + len(own))
+    most = num_rows // (at_once * devices) + len(widths)
+    tiles = np.pad(np.concatenate(dealt), ((0, most - kinds[-1]), (0, 0), (0, 0)), constant_values=num_rows)
+    tiles = tiles.transpose(2, 0, 1).astype(np.int32)
+    lengths = np.concatenate(sizes)
+    first = np.cumsum(np.pad(lengths * at_once, (1, most - kinds[-1])))
+    # A coarse ladder, since how much is padding in tiles differs among data of one size; and room for a slab of any kind.
+    step, size = rung(n) // 4, max(first[-1], at_once * _WIDTH)
+    cells = np.full((devices, -(-size // step) * step), n, np.int32)
+    _fill(cells, row, count, tiles, first, np.repeat(widths, np.diff(kinds)))
+    place = np.full(num_rows + 1, tiles.size, np.int32)
+    place[tiles.ravel()] = np.arange(tiles.size)
+    place = np.where(count > 0, place[:-1], np.int32(tiles.size))
+    arrays = cells, first.astype(np.int32), tiles, np.array(kinds, np.int32), place
+    return Half(*map(jnp.asarray, arrays), widths, True)
 
 
-def _tiles(
-    rows: np.ndarray,
-    count: np.ndarray,
-    start: np.ndarray,
-    order: np.ndarray,
-    num_rows: int,
-    width: int,
-    at_once: int,
-    devices: int,
-) -> Tiles:
-    """These rows, sorted by length, in tiles of so many on each device; on the host."""
-    size = at_once * devices
-    num_slabs = -(-count[rows[::size]] // width)
-    first = np.append(0, np.cumsum(num_slabs))
-    dealt = np.append(rows, np.full(-len(rows) % size, num_rows)).reshape(-1, at_once, devices).transpose(2, 0, 1)
-    tile = np.repeat(np.arange(len(num_slabs)), num_slabs)
-    lane = ((np.arange(first[-1]) - first[tile])[:, None] * width + np.arange(width))[None, :, None]
-    own, count, start = dealt[:, tile, :, None], np.append(count, 0), np.append(start, 0)
-    cells = order[np.where(lane < count[own], start[own] + lane, len(order) - 1)]
-    return Tiles(cells, first.astype(np.int32), dealt.astype(np.int32))
+def _fill(
+    cells: np.ndarray, row: np.ndarray, count: np.ndarray, tiles: np.ndarray, first: np.ndarray, width: np.ndarray
+) -> None:
+    """Put the position of every rating where its row's slabs in the cells are."""
+    devices, most, at_once = tiles.shape
+    device, tile, lane = np.unravel_index(np.arange(tiles.size), tiles.shape)
+    own = tiles.ravel() < len(count)
+    home = np.empty((3, len(count)), np.int64)
+    home[:, tiles.ravel()[own]] = device[own], tile[own], lane[own]
+    order = np.argsort(row, kind="stable")
+    nth = np.arange(len(row)) - (np.cumsum(count) - count)[row[order]]
+    device, tile, lane = home[:, row[order]]
+    slab, column = np.divmod(nth, width[tile])
+    cells[device, first[tile] + (slab * at_once + lane) * width[tile] + column] = order

@@ -124,8 +124,8 @@ def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper
     for name, found in results.items():
         if getattr(found, "shape", None) != ratings.value.shape:
             raise ValueError(
-                f"{name} {own} returns {found}; expected one number per rating, shape {ratings.value.shape}: do not "
-                "sum over them"
+                f"{name} {own} returns {found}; expected one number per rating, in the shape of `value` and `user`: do "
+                "not sum over them"
             )
     weight = jax.eval_shape(row_weights, ratings, hyper.reg_exponent)
     found = traced("penalty", "trained and weight (user, item, shared) and " + number, shape.trained, weight, hyper)

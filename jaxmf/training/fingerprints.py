@@ -30,8 +30,13 @@ def fingerprint(tree: Any) -> str:
 
 
 def fingerprints(train: Ratings, valid: Ratings | None) -> Fingerprints:
-    """Of the two parts of a fit's ratings."""
-    return Fingerprints(fingerprint(train), None if valid is None else fingerprint(valid))
+    """Of the two parts of a fit's ratings, without the padding behind them."""
+    return Fingerprints(_of_observed(train), None if valid is None else _of_observed(valid))
+
+
+def _of_observed(ratings: Ratings) -> str:
+    end = 1 + int(np.flatnonzero(ratings.weight)[-1])
+    return fingerprint([np.asarray(leaf)[:end] for leaf in jax.tree.leaves(ratings)])
 
 
 def check_same(earlier: Fingerprints | None, now: Fingerprints, patience: int | None) -> None:

@@ -13,7 +13,7 @@ import pandas as pd
 from jaxmf.data.checks import expect
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
-from jaxmf.data.ratings import Ratings
+from jaxmf.data.ratings import Ratings, padded
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper
 from jaxmf.models.programs import of_model, shapes
 from jaxmf.models.xla import once
@@ -100,14 +100,19 @@ def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings |
       valid: validation ratings over the same users and items, or None.
 
     Returns:
-      a pytree of fixed shapes, what `run` of `make_fit` reads.
+      a pytree, what `run` of `make_fit` reads. Behind the ratings is padding of weight 0, up to a size of
+      `jaxmf.data.ratings.rung`: data of about the same size have the same shapes, and so the same compiled programs.
 
     Raises:
       ValueError: no Solver, what `as_ratings` refuses, or training and validation over different users or items.
     """
     check_solver(solver)
-    ratings, held_out = _parts(train, valid)
-    return Prepared(ratings, held_out, solver.prepare(ratings), solver)
+    return laid_out(solver, *_parts(train, valid))
+
+
+def laid_out(solver: Solver, train: Ratings, valid: Ratings | None) -> Prepared:
+    """`prepare` of ratings that were checked."""
+    return Prepared(padded(train), None if valid is None else padded(valid), solver.prepare(train), solver)
 
 
 def fit(
@@ -174,7 +179,8 @@ def fit(
     elif patience is not None and valid is None:
         raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
     else:
-        ratings, held_out = _parts(train, valid)
+        observed, held_out = _parts(train, valid)
+        ratings, held_out = padded(observed), None if held_out is None else padded(held_out)
     # Cast here already: an int, a NumPy number and a float of the caller's then find the same compiled program.
     numbers = cast_hyper(hyper, ratings.value.dtype)
     shape = check_functions(key, model, ratings, numbers)
@@ -187,7 +193,9 @@ def fit(
     other = ThreadPoolExecutor(1)  # hashing lets this thread go on
     hashed = other.submit(fingerprints, ratings, held_out)
     other.shutdown(wait=False)
-    batch = train if isinstance(train, Prepared) else Prepared(ratings, held_out, solver.prepare(ratings), solver)
+    batch = train
+    if not isinstance(batch, Prepared):
+        batch = Prepared(ratings, held_out, solver.prepare(observed), solver)
     earlier = None
     if resume is not None:
         needed = jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience))

@@ -22,7 +22,7 @@ from jaxmf import output
 from jaxmf.data.checks import is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
-from jaxmf.data.ratings import Ratings
+from jaxmf.data.ratings import Ratings, padded
 from jaxmf.locks import Claimed, claims_out
 from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper, objective
@@ -32,7 +32,7 @@ from jaxmf.training import store
 from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_promised, check_rank
 from jaxmf.training.chunks import Chunk, Job, Result, fit_chunk, memory_limit, num_bytes, program_text, ready, within
 from jaxmf.training.grid import Grid, Placed, members, place
-from jaxmf.training.host import Options, compiled_initialize, progress_bar
+from jaxmf.training.host import Options, compiled_initialize, laid_out, progress_bar
 from jaxmf.training.loop import RUNNING, FitState, Monitor, Prepared, check_static, first_state, initialize
 from jaxmf.training.result import Sweep, narrowed, tables
 
@@ -124,12 +124,15 @@ def race(
         folds, held_out = _checked_folds(folds, train), train  # of a fold: the same ratings under other weights
     listed = members(grid, hyper, None if folds is None else len(folds))
     placed = place(model, listed, len(train.value) * rungs[-1], pad, program)
-    shapes = _checked(key, solver, train, placed)
-    _check_padding(key, train, placed)
+    whole = padded(train)
+    shapes = _checked(key, solver, whole, placed)
+    _check_padding(key, whole, placed)
     if callable(monitor):
-        check_monitor(monitor, next(iter(shapes.values())), held_out)
-    _check_promised(key, solver, train, placed, shapes)
-    prepared = Prepared(train, held_out, solver.prepare(train), solver)
+        check_monitor(monitor, next(iter(shapes.values())), None if held_out is None else padded(held_out))
+    _check_promised(key, solver, whole, placed, shapes)
+    prepared = laid_out(solver, train, held_out)
+    if folds is not None:
+        folds = jnp.pad(folds, ((0, 0), (0, len(whole.value) - len(train.value))))
 
     devices = jax.local_devices()
     on_cpu = devices[0].platform == "cpu"

@@ -7,22 +7,36 @@ from scipy.stats import chisquare
 
 from jaxmf.solvers.shuffle import shuffle
 
+permuted = jax.jit(shuffle, static_argnums=2)
 
-@pytest.mark.parametrize("n", [1, 2, 3, 10, 97, 1000, 4097])
-def test_it_is_a_permutation(n):
-    order = jax.jit(shuffle, static_argnums=1)(jax.random.key(n), n)
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 10, 97, 1000, 1024, 4095, 4096, 4097, 8000])
+def test_it_is_a_permutation_of_n_and_then_the_identity(n):
+    order = permuted(jax.random.key(n), n, 8000)
     assert order.dtype == np.int32
-    np.testing.assert_array_equal(np.sort(order), np.arange(n))
+    np.testing.assert_array_equal(np.sort(order[:n]), np.arange(n))
+    np.testing.assert_array_equal(order[n:], np.arange(n, 8000))
+
+
+def test_the_order_does_not_depend_on_the_size():
+    key = jax.random.key(0)
+    np.testing.assert_array_equal(permuted(key, 5000, 5000), permuted(key, 5000, 8000)[:5000])
+
+
+def test_old_and_new_keys_have_the_same_order():
+    np.testing.assert_array_equal(shuffle(jax.random.key(3), 9, 9), shuffle(jax.random.PRNGKey(3), 9, 9))
 
 
 def orders(n, count):
-    return np.asarray(jax.jit(jax.vmap(lambda key: shuffle(key, n)))(jax.random.split(jax.random.key(0), count)))
+    keys = jax.random.split(jax.random.key(0), count)
+    return np.asarray(jax.jit(jax.vmap(lambda key: shuffle(key, n, n)))(keys))
 
 
-def test_every_permutation_of_five_is_as_likely():
-    codes = orders(5, 24_000) @ 5 ** np.arange(5)
+@pytest.mark.parametrize("n", [5, 6])
+def test_every_permutation_of_a_few_is_as_likely(n):
+    codes = orders(n, 240_000) @ n ** np.arange(n)
     _, found = np.unique(codes, return_counts=True)
-    assert len(found) == 120
+    assert len(found) == {5: 120, 6: 720}[n]
     assert chisquare(found).pvalue > 1e-3
 
 

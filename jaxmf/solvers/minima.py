@@ -1,0 +1,312 @@
+"""The rows of one side at their minimum, or nearer to it, tile by tile, and the derivatives of that."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmf.data.ratings import Ratings
+from jaxmf.models.model import Params, Side, pack
+from jaxmf.solvers.least_squares import descend, dot, floor, positive, solve, solve_normal, solve_system, with_diagonal
+from jaxmf.solvers.tiles import Half
+
+
+class View(NamedTuple):
+    """How the rows of one side are seen and solved; static.
+
+    Attributes:
+      design: of the model.
+      side: whose rows.
+      steps: of conjugate gradient, or None for the exact minimum.
+      rows: for each kind of tiles, how many of a tile's rows at once, a divisor of all.
+    """
+
+    design: Callable[..., tuple[Any, jax.Array]]
+    side: Side
+    steps: int | None
+    rows: tuple[int, ...]
+
+
+class Part(NamedTuple):
+    """As many rows of a tile as are worked on at once.
+
+    Attributes:
+      rows: (m,) which these are.
+      place: where the first of them stands among the rows of all tiles.
+      slabs: `slabs(function, carry)` is the carry after `function(carry, cells, at)` for each slab, whose `cells` are
+        Ratings (m, width) that begin at cell `at`.
+      short: whether there is one slab, so that no loop is needed (static).
+    """
+
+    rows: jax.Array
+    place: jax.Array
+    slabs: Callable[[Callable[..., Any], Any], Any]
+    short: bool
+
+
+def minima(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> jax.Array:
+    """The new rows of all tiles, as one device solves them; sums are at least float32.
+
+    A row without weight becomes 0. Reverse-mode derivatives by params, ratings, ridge and start are those of the
+    minimum, by the implicit function and tile by tile; those of conjugate gradients go through the steps as they ran,
+    with the design rows of all ratings in memory. Forward mode is not supported.
+
+    Args:
+      view: what is solved, and how.
+      params: the other side's rows.
+      half: arranged, without the axis of devices.
+      ridge: (num_rows, D), the diagonal of the penalty.
+      start: (num_rows, D), where the rows are.
+
+    Returns:
+      (most tiles · rows of a tile, D), in the order of `half.rows`.
+    """
+    return (_exact if view.steps is None else _near)(view, params, half, ridge, start)
+
+
+def _over_parts(view: View, half: Half, body: Callable[[Any, Part], Any], carry: Any) -> Any:
+    """`carry` after `body(carry, part)` for every part of every tile."""
+    for kind, (width, at_once) in enumerate(zip(half.widths, view.rows, strict=True)):
+        short = not half.slabs or kind + 1 < len(half.widths)
+        step = partial(_step, half, body, width, at_once, short)
+        parts = half.rows.shape[1] // at_once
+        carry = jax.lax.fori_loop(half.kinds[kind] * parts, half.kinds[kind + 1] * parts, step, carry)
+    return carry
+
+
+def _step(
+    half: Half,
+    body: Callable[[Any, Part], Any],
+    width: int,
+    at_once: int,
+    short: bool,
+    number: jax.Array,
+    carry: Any,
+) -> Any:
+    """`body` of one part of a kind's tiles: numbers count those of all tiles."""
+    in_tile = half.rows.shape[1]
+    tile, own = number // (in_tile // at_once), number % (in_tile // at_once)
+    rows = jax.lax.dynamic_slice(half.rows, (tile, own * at_once), (1, at_once))[0]
+    begin, slab_size = half.first[tile] + own * at_once * width, in_tile * width
+
+    def cut(at: jax.Array) -> Ratings:
+        def block(leaf: jax.Array) -> jax.Array:
+            return jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width).reshape(at_once, width)
+
+        return jax.tree.map(block, half.cells)
+
+    def slabs(function: Callable[..., Any], carry: Any) -> Any:
+        if short:
+            return function(carry, cut(begin), begin)
+
+        def visit(slab: jax.Array, carry: Any) -> Any:
+            at = begin + slab * slab_size
+            return function(carry, cut(at), at)
+
+        num_slabs = (half.first[tile + 1] - half.first[tile]) // slab_size
+        return jax.lax.fori_loop(jnp.zeros_like(num_slabs), num_slabs, visit, carry)
+
+    return body(carry, Part(rows, number * at_once, slabs, short))
+
+
+def _rows_of(table: jax.Array, rows: jax.Array, fill: float) -> jax.Array:
+    """Rows of a table in the dtype of sums, and `fill` where a tile has no row."""
+    dtype = jnp.promote_types(table.dtype, jnp.float32)
+    return table.at[rows].get(mode="fill", fill_value=fill).astype(dtype)
+
+
+def _block(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Design rows (m, width, D), targets and weights (m, width) of a slab."""
+    shape = cells.value.shape
+    design, target = view.design(params, jax.tree.map(jnp.ravel, cells), view.side)
+    return (
+        pack(design, cells.value.size).reshape(*shape, -1).astype(dtype),
+        target.reshape(shape).astype(dtype),
+        cells.weight.astype(dtype),
+    )
+
+
+def _rooted(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Design rows and targets times √w, and which rows have weight (m, 1)."""
+    design, target, weight = _block(view, params, cells, dtype)
+    root = jnp.sqrt(weight)
+    return root[..., None] * design, root * target, weight.sum(axis=1, keepdims=True) > 0
+
+
+def _normal(view: View, params: Params, part: Part, like: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """XᵀX, Xᵀt and which rows have weight, summed over the slabs of rows that are like these (m, D)."""
+
+    def add(carry: Any, cells: Ratings, at: Any) -> Any:
+        A, b, weighted = carry
+        X, t, here = _rooted(view, params, cells, like.dtype)
+        return A + dot(X.mT, X), b + dot(t[:, None], X)[:, 0], weighted | here
+
+    empty = jnp.zeros((*like.shape, like.shape[1]), like.dtype), jnp.zeros_like(like), jnp.zeros((len(like), 1), bool)
+    return part.slabs(add, empty)
+
+
+def _written(table: jax.Array, part: Part, z: jax.Array, weighted: jax.Array) -> jax.Array:
+    z = jnp.where(weighted, z, 0).astype(table.dtype)
+    return jax.lax.dynamic_update_slice_in_dim(table, z, part.place, 0)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _exact(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> jax.Array:
+    def body(table: jax.Array, part: Part) -> jax.Array:
+        R, before = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
+        if part.short:
+            X, t, weighted = part.slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
+            z = solve(X, t, positive(R, weighted), before)
+        else:
+            A, b, weighted = _normal(view, params, part, R)
+            z = solve_normal(A, b, positive(R, weighted), before)
+        return _written(table, part, z, weighted)
+
+    return _over_parts(view, half, body, jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype))
+
+
+def _exact_forward(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> Any:
+    z = _exact(view, params, half, ridge, start)
+    return z, (params, half, ridge, start, z)
+
+
+def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
+    """Where F(z, θ) = XᵀW(X z − t) + R z + (S − R)(z − start) is 0, dz = −(XᵀWX + S)⁻¹ dF, S taken as constant."""
+    params, half, ridge, start, solution = kept
+    floats, others = _split(params)
+
+    def body(carry: Any, part: Part) -> Any:
+        R, before = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
+        A, _, weighted = _normal(view, params, part, R)
+        R = positive(R, weighted)
+        S = floor(A, R)
+        own = (jax.lax.dynamic_slice_in_dim(table, part.place, len(R), 0) for table in (solution, slope))
+        z, pull = (table.astype(R.dtype) for table in own)
+        y = jax.vmap(solve_system)(with_diagonal(A, S), jnp.where(weighted, pull, 0))
+        y = jnp.where(weighted, y, 0)
+
+        def loss(floats: list[jax.Array], value: jax.Array, weight: jax.Array, cells: Ratings) -> jax.Array:
+            cells = replace(cells, value=value, weight=weight)
+            X, t, w = _block(view, _joined(floats, others), cells, R.dtype)
+            image, error = dot(X, y[..., None])[..., 0], dot(X, z[..., None])[..., 0] - t
+            return -jnp.sum(w * image * error)
+
+        def add(carry: Any, cells: Ratings, at: jax.Array) -> Any:
+            by_params, *by_cells = carry
+            more, *slopes = jax.grad(loss, argnums=(0, 1, 2))(floats, cells.value, cells.weight, cells)
+            by_cells = [
+                jax.lax.dynamic_update_slice_in_dim(table, leaf.ravel(), at, 0)
+                for table, leaf in zip(by_cells, slopes, strict=True)
+            ]
+            return jax.tree.map(jnp.add, by_params, more), *by_cells
+
+        by_ridge, by_start, *sums = carry
+        moved = jnp.where(S > R, before, z)
+        by_ridge = by_ridge.at[part.rows].add((-y * moved).astype(by_ridge.dtype), mode="drop")
+        by_start = by_start.at[part.rows].add((y * (S - R)).astype(by_start.dtype), mode="drop")
+        return by_ridge, by_start, *part.slabs(add, tuple(sums))
+
+    zeros = jax.tree.map(jnp.zeros_like, (ridge, start, floats, half.cells.value, half.cells.weight))
+    by_ridge, by_start, by_floats, by_value, by_weight = _over_parts(view, half, body, zeros)
+    return _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight), by_ridge, by_start
+
+
+_exact.defvjp(_exact_forward, _exact_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _near(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> jax.Array:
+    def body(table: jax.Array, part: Part) -> jax.Array:
+        R, z = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
+
+        def begin(carry: Any, cells: Ratings, at: Any) -> Any:
+            residual, diagonal, weighted = carry
+            X, t, here = _rooted(view, params, cells, R.dtype)
+            residual = residual + dot((t - dot(X, z[..., None])[..., 0])[:, None], X)[:, 0]
+            return residual, diagonal + jnp.sum(X**2, axis=1), weighted | here
+
+        def image(direction: jax.Array) -> jax.Array:
+            def add(carry: jax.Array, cells: Ratings, at: Any) -> jax.Array:
+                X, _, _ = _rooted(view, params, cells, R.dtype)
+                return carry + dot(dot(X, direction[..., None]).mT, X)[:, 0]
+
+            return part.slabs(add, jnp.zeros_like(direction))
+
+        empty = jnp.zeros_like(R), jnp.zeros_like(R), jnp.zeros((len(R), 1), bool)
+        residual, diagonal, weighted = part.slabs(begin, empty)
+        return _written(table, part, descend(image, diagonal, residual, positive(R, weighted), z, view.steps), weighted)
+
+    return _over_parts(view, half, body, jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype))
+
+
+def _near_forward(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> Any:
+    return _near(view, params, half, ridge, start), (params, half, ridge, start)
+
+
+def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
+    """The same steps over all ratings at once, which JAX differentiates."""
+    params, half, ridge, start = kept
+    (floats, others), own, rows = _split(params), _row_of_cells(half), half.rows.ravel()
+
+    def steps(
+        floats: list[jax.Array], value: jax.Array, weight: jax.Array, ridge: jax.Array, start: jax.Array
+    ) -> jax.Array:
+        R, z = _rows_of(ridge, rows, 1), _rows_of(start, rows, 0)
+        cells = replace(half.cells, value=value, weight=weight)
+        X, t, w = _block(view, _joined(floats, others), cells, R.dtype)
+
+        def back(error: jax.Array) -> jax.Array:
+            return jax.ops.segment_sum((w * error)[:, None] * X, own, len(rows))
+
+        def forward(z: jax.Array) -> jax.Array:
+            return jnp.sum(X * z.at[own].get(mode="fill", fill_value=0), axis=1)
+
+        weighted = jax.ops.segment_sum(w, own, len(rows))[:, None] > 0
+        diagonal = jax.ops.segment_sum(w[:, None] * X**2, own, len(rows))
+        R, residual = positive(R, weighted), back(t - forward(z))
+        found = descend(lambda z: back(forward(z)), diagonal, residual, R, z, view.steps)
+        return jnp.where(weighted, found, 0).astype(ridge.dtype)
+
+    given = floats, half.cells.value, half.cells.weight, ridge, start
+    by_floats, by_value, by_weight, by_ridge, by_start = jax.vjp(steps, *given)[1](slope)
+    return _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight), by_ridge, by_start
+
+
+_near.defvjp(_near_forward, _near_backward)
+
+
+def _row_of_cells(half: Half) -> jax.Array:
+    """Where the row of each cell stands among the rows of all tiles; their number behind the last tile."""
+    cell, in_tile = jnp.arange(half.cells.value.size, dtype=half.first.dtype), half.rows.shape[1]
+    tile = jnp.searchsorted(half.first, cell, side="right").astype(cell.dtype) - 1
+    width = jnp.asarray(half.widths, cell.dtype)[jnp.searchsorted(half.kinds[1:-1], tile, side="right")]
+    lane = (cell - half.first[tile]) % (in_tile * width) // width
+    return jnp.minimum(tile * in_tile + lane, half.rows.size)
+
+
+def _split(tree: Any) -> tuple[list[jax.Array], Any]:
+    """The leaves that have derivatives, and the tree without them."""
+    leaves, structure = jax.tree.flatten(tree)
+    real = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+    others = [None if has else leaf for has, leaf in zip(real, leaves, strict=True)]
+    return [leaf for has, leaf in zip(real, leaves, strict=True) if has], (structure, others)
+
+
+def _joined(floats: list[jax.Array], others: Any) -> Any:
+    structure, leaves = others
+    left: Iterator[jax.Array] = iter(floats)
+    return jax.tree.unflatten(structure, [next(left) if leaf is None else leaf for leaf in leaves])
+
+
+def _no_slope(others: Any) -> Any:
+    structure, leaves = others
+    return structure, [None if leaf is None else np.zeros(leaf.shape, jax.dtypes.float0) for leaf in leaves]
+
+
+def _slope_of(half: Half, by_value: jax.Array, by_weight: jax.Array) -> Half:
+    none = jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), half)
+    return replace(none, cells=replace(none.cells, value=by_value, weight=by_weight))
