@@ -31,7 +31,7 @@ from jaxmf import output, plot
 from jaxmf.models.model import objective, pack, row_weights
 from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers.als import half_step
-from jaxmf.solvers.least_squares import _solve, dot
+from jaxmf.solvers.least_squares import dot, solve_system
 from jaxmf.solvers.solver import Problem
 from jaxmf.solvers.tiles import prepare
 
@@ -150,9 +150,13 @@ def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> N
     """
     solver = SOLVERS["als"]
     problem = Problem(data(), row_weights(data(), HYPER.reg_exponent), layout(prepare))
-    tiles = jax.jit(solver.arrange)(problem, HYPER).user.tiles
-    cells = [own.cells for own in tiles]
-    belongs = [jnp.searchsorted(own.first, jnp.arange(own.cells.value.shape[1]), side="right") - 1 for own in tiles]
+    half = jax.jit(solver.arrange)(problem, HYPER).user
+    first, kinds, at_once = np.asarray(half.first), np.asarray(half.kinds), half.rows.shape[2]
+    cells, belongs = [], []  # of each kind: its slabs (slabs, rows of a tile, width), and whose they are
+    for width, begin, end in zip(half.widths, kinds, kinds[1:], strict=False):
+        own, shape = slice(first[begin], first[end]), (-1, at_once, width)
+        cells.append(jax.tree.map(lambda leaf, own=own, shape=shape: leaf[0, own].reshape(shape), half.cells))
+        belongs.append(np.repeat(np.arange(end - begin), np.diff(first[begin : end + 1]) // (at_once * width)))
 
     def design(params: jaxmf.Params, own: jaxmf.Ratings) -> jax.Array:
         view, _ = model.design(params, jax.tree.map(jnp.ravel, own), "user")
@@ -169,12 +173,12 @@ def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> N
         return [system(X, own.value) for X, own in zip(designs, cells, strict=True)]
 
     def solves(params: jaxmf.Params, ratings: jaxmf.Ratings, systems: Any) -> Any:
-        return [jax.vmap(jax.vmap(_solve))(A + jnp.eye(A.shape[-1])[None, None], b) for A, b in systems]
+        return [jax.vmap(jax.vmap(solve_system))(A + jnp.eye(A.shape[-1])[None, None], b) for A, b in systems]
 
     def of_tiles(systems: Any) -> Any:
         """The sums over the slabs of each tile, on one device."""
         return [
-            jax.tree.map(lambda leaf, own=own: jax.ops.segment_sum(leaf[0], own, int(own[-1]) + 1), system)
+            jax.tree.map(lambda leaf, own=own: jax.ops.segment_sum(leaf, own, int(own[-1]) + 1), system)
             for system, own in zip(systems, belongs, strict=True)
         ]
 

@@ -56,7 +56,7 @@ from jaxmf.solvers.minibatch import visiting_order  # noqa: E402
 jax.config.update("jax_num_cpu_devices", THREADS)  # before anything else uses JAX
 
 L2, RATE, DAMPING = 0.05, 0.005, 5.0
-_order = jax.jit(visiting_order, static_argnums=(1, 2))
+_order = jax.jit(visiting_order, static_argnums=(2, 3))
 ADAM = jaxmf.Hyper(l2=L2, learning_rate=0.01)
 CG_STEPS = 3
 KEY = jax.random.key(0)
@@ -395,7 +395,7 @@ def by_numpy(train: jaxmf.Dataset, batch_size: int, first: Factors) -> Way:
         moments = [[np.zeros_like(table) for _ in range(2)] for table in tables]
         clock, step = time.perf_counter(), 0
         for epoch in range(1, epochs + 1):
-            order = np.asarray(_order(jax.random.fold_in(KEY, epoch), n, batch_size)).ravel()[:n]
+            order = np.asarray(_order(jax.random.fold_in(KEY, epoch), n, n, batch_size)).ravel()[:n]
             for at in range(0, n, batch_size):
                 batch = order[at : at + batch_size]
                 index = (user[batch], item[batch])

@@ -75,10 +75,11 @@ def operations(layout: Any, num_ratings: int, rank: int) -> float:
     if not isinstance(layout, Layout):
         return float(num_ratings * D)
     total = 0.0
-    for tiles in (tiles for half in layout for tiles in half.tiles):
-        c = np.diff(tiles.first) * tiles.cells.shape[-1]
+    for half in layout:
+        devices, _, at_once = half.rows.shape
+        c = np.diff(half.first)[: int(half.kinds[-1])] / at_once
         m = np.minimum(c, D)
-        total += tiles.rows[:, 0].size * float(np.sum(2.0 * c * D * m + m**3 / 3))
+        total += devices * at_once * float(np.sum(2.0 * c * D * m + m**3 / 3))
     return total
 
 

@@ -16,6 +16,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from jaxmf import Params, fit, make_fit, prepare
+from jaxmf.data.ratings import padded
 from jaxmf.solvers import Solver
 from jaxmf.training import start
 
@@ -49,6 +50,7 @@ def pair(request) -> Pair:
 
     def member(batch, key, weight, hyper, params):
         traces.append(key)
+        weight = jnp.pad(weight, (0, len(batch.train.weight) - len(weight)))
         batch = batch._replace(train=replace(batch.train, weight=weight))
         first = start(key, wide._replace(init=lambda *_: params), solver, batch, hyper)
         return make_fit(wide, solver, EPOCHS, track=False)(key, batch, hyper, first)
@@ -99,7 +101,8 @@ def test_jit_vmap_padding_and_held_out_ratings_change_nothing(pair, members):
         place = np.full(len(FULL.value) + 1, len(alone.value))
         place[kept] = np.arange(len(kept))
         layout = pair.solver.prepare(FULL)
-        layout = layout._replace(position=jnp.asarray(place, jnp.int32)[layout.position])
+        position = jnp.asarray(place, jnp.int32)[layout.position]
+        layout = layout._replace(position=position, num_ratings=len(alone.value))
         solver = solver._replace(prepare=lambda _: layout)
     with jax.disable_jit(pair.model is MODELS["content"] or pair.solver.name not in ("sgd", "als")):
         expected = make_fit(pair.model, solver, EPOCHS, track=False)(KEYS[0], prepare(solver, alone), HYPER)
@@ -158,7 +161,7 @@ def test_ids_are_names_rows_a_set_and_weight_0_is_absent(pair, members, data):
 
     state, _ = pair.program(batch, KEYS, weights, hypers, params)
     other = Params(moved(params.trained), moved(params.fixed))
-    again, _ = pair.program(batch._replace(train=renamed, layout=layout), KEYS, weights[:, rows], hypers, other)
+    again, _ = pair.program(batch._replace(train=padded(renamed), layout=layout), KEYS, weights[:, rows], hypers, other)
     assert len(pair.traces) == 1
     expected = Params(moved(state.params.trained), moved(state.params.fixed))
     assert_close(again.params, expected, rtol=1e-7, atol=1e-9)

@@ -267,9 +267,7 @@ def _checked(
     shape = check_functions(key, model, whole, numbers)
     check_rank(hyper, shape)
     solver.check(model, shape, hyper)
-    check_promised(
-        model, solver, shape, numbers, whole, lambda: compiled_initialize(model, whole)(key, whole, numbers)
-    )
+    check_promised(model, solver, shape, numbers, whole, lambda own: compiled_initialize(model, own)(key, own, numbers))
     return laid_out(solver, ratings, None), padded(held_out)
 
 

@@ -141,8 +141,8 @@ class Matchings(NamedTuple):
 
 
 class Arranged(NamedTuple):
-    """What no epoch changes: the ratings in matchings, the rows of each group and the number of matchings as in `Layout`,
-    and where each row stands among these rows.
+    """What no epoch changes: the ratings in matchings, the rows of each group as in `Layout`, where each row stands
+    among these, and the number of matchings.
     """
 
     matchings: Matchings

@@ -11,8 +11,9 @@ _GOLDEN = 0x9E3779B9  # 2³² over the golden ratio: its multiples are far apart
 def shuffle(key: jax.Array, n: jax.typing.ArrayLike, size: int) -> jax.Array:
     """A pseudorandom permutation of 0, …, n − 1 in O(size) elementwise work; what lies behind it stays in place.
 
-    Positions are written as (column, row), rows a power of 2 and rows × columns ≥ n near a square, and a Feistel network
-    adds hashes of the one to the other in turn, each round a bijection; what lands at n or beyond goes round again.
+    Positions are written as (column, row), rows a power of 2 and rows × columns ≥ n near a square, and a Feistel
+    network adds hashes of the one to the other in turn, each round a bijection; what lands at n or beyond goes round
+    again.
     `jax.random.permutation` sorts instead, which on a CPU takes longer than the gradients of the epoch that it orders.
 
     Args:

@@ -112,22 +112,22 @@ def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
     tiles = tiles.transpose(2, 0, 1).astype(np.int32)
     lengths = np.concatenate(sizes)
     first = np.cumsum(np.pad(lengths * at_once, (1, most - kinds[-1])))
-    # A coarse ladder, since how much is padding in tiles differs among data of one size; and room for a slab of any kind.
+    # A coarse ladder, since data of one size differ in how much of their tiles is padding; and room for any one slab.
     step, size = rung(n) // 4, max(first[-1], at_once * _WIDTH)
     cells = np.full((devices, -(-size // step) * step), n, np.int32)
     _fill(cells, row, count, tiles, first, np.repeat(widths, np.diff(kinds)))
     place = np.full(num_rows + 1, tiles.size, np.int32)
     place[tiles.ravel()] = np.arange(tiles.size)
     place = np.where(count > 0, place[:-1], np.int32(tiles.size))
-    arrays = cells, first.astype(np.int32), tiles, np.array(kinds, np.int32), place
-    return Half(*map(jnp.asarray, arrays), widths, True)
+    half = Half(cells, first.astype(np.int32), tiles, np.array(kinds, np.int32), place, widths, True)
+    return jax.tree.map(jnp.asarray, half)
 
 
 def _fill(
     cells: np.ndarray, row: np.ndarray, count: np.ndarray, tiles: np.ndarray, first: np.ndarray, width: np.ndarray
 ) -> None:
     """Put the position of every rating where its row's slabs in the cells are."""
-    devices, most, at_once = tiles.shape
+    at_once = tiles.shape[2]
     device, tile, lane = np.unravel_index(np.arange(tiles.size), tiles.shape)
     own = tiles.ravel() < len(count)
     home = np.empty((3, len(count)), np.int64)

@@ -14,6 +14,7 @@ from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights, traced_shape
 from jaxmf.models.trial import check_promises
 from jaxmf.solvers.solver import Solver
+from jaxmf.training.weightless import check_init, check_score
 
 _RATINGS = "user, item, value, weight, num_users, num_items"
 
@@ -143,18 +144,19 @@ def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper
 
 
 def check_promised(
-    model: Model, solver: Solver, shape: Params, hyper: Hyper, ratings: Ratings, initialize: Callable[[], Params]
+    model: Model, solver: Solver, shape: Params, hyper: Hyper, ratings: Ratings, initialize: Callable[[Ratings], Params]
 ) -> None:
-    """ValueError if a user's model breaks a promise that the solver relies on. Once per model a small program runs, and
-    `initialize` if there are fixed parameters: the last check.
+    """ValueError if a user's model breaks a promise that the solver relies on, or starts from what has weight 0. Once
+    per model a small program runs, and `initialize`, which gives its parameters: the last check.
     """
     instead = "use solvers.minibatch, which takes any model (in the shell: --solver adam)"
     promises = solver.promises
-    check_promises(solver.name, promises, model, shape, hyper, ratings, instead, lambda: initialize().fixed)
+    check_promises(solver.name, promises, model, shape, hyper, ratings, instead, lambda: initialize(ratings).fixed)
+    check_init(model, initialize, ratings)
 
 
 def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:
-    """ValueError unless the function has validation ratings to look at and returns one number for them."""
+    """ValueError unless the function has validation ratings to look at and returns one number for those with weight."""
     if valid is None:
         raise ValueError("monitor is a function of validation ratings: pass valid= (jaxmf.splits makes them)")
     try:
@@ -163,6 +165,7 @@ def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:
         raise ValueError(f"monitor must be a function (params, ratings) that JAX can trace: {error}") from error
     if getattr(found, "shape", None) != ():
         raise ValueError(f"monitor must return one number, not {found}: take a mean or a sum")
+    check_score(monitor, shape, valid)
 
 
 def _number(value: Any) -> float | None:

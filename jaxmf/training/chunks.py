@@ -100,10 +100,16 @@ def ready(
 
 
 def fit_chunk(
-    job: Job, chunk: Chunk, batch: Prepared, earlier: Mapping[int, Result] | None = None
+    job: Job,
+    chunk: Chunk,
+    batch: Prepared,
+    earlier: Mapping[int, Result] | None = None,
+    begun: tuple[Callable[..., Any], tuple[Any, ...]] | None = None,
 ) -> dict[int, Result]:
-    """Fit the members of a chunk, with a column `seconds` in their histories: an equal share of the chunk's."""
-    program, (key, own, hyper, state) = ready(job, chunk, batch, earlier)
+    """Fit the members of a chunk, with a column `seconds` in their histories: an equal share of the chunk's. What was
+    `ready` for it may be given as `begun`.
+    """
+    program, (key, own, hyper, state) = begun or ready(job, chunk, batch, earlier)
     parts: list[dict[str, np.ndarray]] = []
     elapsed = 0.0
     for after, part, seconds in advance(key, program, own, hyper, state, chunk.stop - chunk.start):

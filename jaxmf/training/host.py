@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -193,16 +192,16 @@ def fit(
     other = ThreadPoolExecutor(1)  # hashing lets this thread go on
     hashed = other.submit(fingerprints, ratings, held_out)
     other.shutdown(wait=False)
-    batch = train
-    if not isinstance(batch, Prepared):
-        batch = Prepared(ratings, held_out, solver.prepare(observed), solver)
+    batch = train if isinstance(train, Prepared) else Prepared(ratings, held_out, solver.prepare(observed), solver)
     earlier = None
     if resume is not None:
         needed = jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience))
         earlier = resumed(resume, hyper, needed)
         check_same(resume.fingerprints, hashed.result(), patience)
 
-    initial = lambda: compiled_initialize(model, ratings)(key, ratings, numbers) if params is None else params  # noqa: E731
+    def initial(ratings: Ratings) -> Params:
+        return compiled_initialize(model, ratings)(key, ratings, numbers) if params is None else params
+
     check_promised(model, solver, shape, numbers, ratings, initial)
     options = Options(patience, min_delta, monitor, track)
     program, batch, state, compile_seconds = begin(key, model, solver, batch, numbers, options, earlier, params)
@@ -273,7 +272,7 @@ def begin(
     """
     clock = time.perf_counter()
     ratings, form = batch.train, shapes(batch)
-    program, arranged = _compiled(model, solver, options, form), _compiled_arrange(form)
+    program, arranged = _compiled(model, solver, options, form), _compiled_arrange(solver.prepare, form)
     initialize = compiled_initialize(model, ratings)
     first = _compiled_first(model, solver, options.patience, form)
     # XLA compiles on other threads what Python has traced, while Python traces the next program.
@@ -326,8 +325,8 @@ def advance(
 # A program for each shape of data has an entry of its own, the last few of which are kept: `form` is that shape.
 
 
-@lru_cache(maxsize=16)
-def _compiled_arrange(form: Any) -> jax.stages.Wrapped:
+@of_model
+def _compiled_arrange(prepare: Callable[[Ratings], Any], form: Any) -> jax.stages.Wrapped:
     return once(lambda batch, hyper: arrange(batch, hyper))
 
 

@@ -273,12 +273,13 @@ def _fitter(
         program = chunk.model, chunk.lanes, id(home)
         with lock:
             own = compiling[program]
+        begun = None
         with own:
             if program not in compiled:
                 clock = time.perf_counter()
-                ready(job, chunk, home, results)
+                begun = ready(job, chunk, home, results)
                 compiled[program] = time.perf_counter() - clock
-        return chunk, fit_chunk(job, chunk, home, results)
+        return chunk, fit_chunk(job, chunk, home, results, begun)
 
     return fit
 
@@ -341,8 +342,8 @@ def _check_promised(
 ) -> None:
     """ValueError if a user's model breaks a promise that the solver relies on."""
 
-    def initial(program: Model, numbers: Hyper) -> Params:
-        return compiled_initialize(program, train)(key, train, numbers)
+    def initial(program: Model, numbers: Hyper, ratings: Ratings) -> Params:
+        return compiled_initialize(program, ratings)(key, ratings, numbers)
 
     for member, _, running, program in placed:
         numbers = cast_hyper(running.hyper, train.value.dtype)

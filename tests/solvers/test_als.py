@@ -213,24 +213,28 @@ def test_tiles_hold_every_rating_once(devices):
     ratings = random_ratings(num_users=50, num_items=12, num_ratings=400)
     layout = prepare(ratings, devices)
     for index, half in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
-        order = np.concatenate([np.asarray(tiles.rows).ravel() for tiles in half.tiles])
-        seen = {}
-        for tiles in half.tiles:
-            cells, first, rows = (np.asarray(leaf) for leaf in tiles)
-            assert first[0] == 0
-            assert first[-1] == cells.shape[1]
-            assert rows.shape == (devices, len(first) - 1, cells.shape[2])
-            for device, tile, lane in np.ndindex(rows.shape):
-                own = cells[device, first[tile] : first[tile + 1], lane].ravel()
-                seen.setdefault(int(rows[device, tile, lane]), []).extend(own[own < len(index)].tolist())
+        cells, first, rows, kinds = map(np.asarray, (half.cells, half.first, half.rows, half.kinds))
+        order, seen, at_once = rows.ravel(), {}, rows.shape[2]
+        assert first[0] == kinds[0] == 0
+        assert len(first) == rows.shape[1] + 1
+        assert (rows[:, kinds[-1] :] == len(half.place)).all()
+        assert (cells[:, first[-1] :] == len(index)).all()
+        for kind, width in enumerate(half.widths):
+            for tile in range(kinds[kind], kinds[kind + 1]):
+                own = cells[:, first[tile] : first[tile + 1]].reshape(devices, -1, at_once, width)
+                assert (half.slabs and kind + 1 == len(half.widths)) or own.shape[1] == 1
+                for device, lane in np.ndindex(devices, at_once):
+                    positions = own[device, :, lane].ravel()
+                    positions = positions[positions < len(index)].tolist()
+                    seen.setdefault(int(rows[device, tile, lane]), []).extend(positions)
         assert seen.pop(len(half.place), []) == []
         assert sorted(seen) == sorted(set(index.tolist()))
         for row, positions in seen.items():
             assert sorted(positions) == np.flatnonzero(index == row).tolist()
         for row, place in enumerate(half.place.tolist()):
             assert place == len(order) if row not in index else int(order[place]) == row
-    assert len(layout.user.tiles[-1].first) > 2
-    assert layout.item.tiles[-1].cells.shape[1] > 2 * (len(layout.item.tiles[-1].first) - 1)
+    assert (np.diff(layout.user.kinds)[1:] > 0).all()
+    assert layout.item.first[-1] - layout.item.first[layout.item.kinds[2]] > 4 * devices * 6
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 9])

@@ -40,12 +40,14 @@ def sgd_equals_the_serial_loop():
     ratings = random_ratings(folds=True)
     for name, bounds in (("biased", {}), ("content", {"clip_update": 0.03, "clip_value": 0.5}), ("mf-user-mean", {})):
         model, solver = MODELS[name], solvers.sgd(4, devices=2, **bounds)
-        params, position = init(model, ratings, HYPER), np.asarray(solver.prepare(ratings).position)
+        params, layout = init(model, ratings, HYPER), solver.prepare(ratings)
+        position = np.asarray(layout.position)
         assert position.shape[:2] == (2, 2)
         theta = to_numpy(params)
         state, _ = run(model, solver, ratings, HYPER, 3, params=params)
         for epoch in (1, 2, 3):
-            order = np.asarray(visiting_order(jax.random.fold_in(KEY, epoch), position.shape[2]))
+            order = visiting_order(jax.random.fold_in(KEY, epoch), layout.num_matchings, position.shape[2])
+            order = np.asarray(order)
             order = position[:, :, order].ravel()
             order = order[order < len(ratings.value)]
             assert sorted(order) == list(range(len(ratings.value)))

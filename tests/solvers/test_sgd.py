@@ -20,7 +20,8 @@ from jaxmf.solvers.sgd import visiting_order
 def serial_order(key, ratings, layout, epoch=1) -> np.ndarray:
     """Positions in the order of one epoch, padding left out."""
     position = np.asarray(layout.position)
-    order = position[:, :, np.asarray(visiting_order(jax.random.fold_in(key, epoch), position.shape[2]))].ravel()
+    order = visiting_order(jax.random.fold_in(key, epoch), layout.num_matchings, position.shape[2])
+    order = position[:, :, np.asarray(order)].ravel()
     return order[order < len(ratings.value)]
 
 
@@ -135,8 +136,10 @@ def test_any_batch_size_is_some_serial_order(batch_size):
 
 
 def test_epochs_visit_fresh_orders():
-    num_matchings = solvers.sgd(4).prepare(random_ratings()).position.shape[2]
-    first, second = (np.asarray(visiting_order(jax.random.fold_in(KEY, epoch), num_matchings)) for epoch in (1, 2))
+    layout = solvers.sgd(4).prepare(random_ratings())
+    num_matchings, most = int(layout.num_matchings), layout.position.shape[2]
+    orders = (visiting_order(jax.random.fold_in(KEY, epoch), num_matchings, most) for epoch in (1, 2))
+    first, second = (np.asarray(order)[:num_matchings] for order in orders)
     assert sorted(first) == sorted(second) == list(range(num_matchings))
     assert not np.array_equal(first, second)
 
@@ -186,9 +189,9 @@ def check_matchings(user, item, batch_size, most):
 
 
 def test_fill():
-    """Two strata of two devices, each with three matchings of four lanes, of which three are empty in all."""
-    position = np.arange(48).reshape(2, 2, 3, 4)
-    assert fill(Layout(position, Rows()), 45) == (6, 45 / 48)
+    """Two strata of two devices, each with three matchings of four lanes, three of them empty in all, and room."""
+    position = np.arange(64).reshape(2, 2, 4, 4)
+    assert fill(Layout(position, Rows(), 57, 3)) == (6, 45 / 48)
 
 
 @pytest.mark.parametrize(("ratings_of_each", "batch_size"), [(1, 32), (40, 48), (200, 256)])

@@ -1,0 +1,93 @@
+"""Shapes are few: data of about the same size share compiled programs, and on which rung a fit runs changes nothing."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from helpers import COMPILED, HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, random_ratings
+
+from jaxmf import Hyper, datasets, fit, make_fit, models, prepare, solvers, splits, sweep
+from jaxmf.data import ratings as door
+from jaxmf.data.ratings import rung
+from jaxmf.solvers import matchings, tiles
+
+BIASED = MODELS["biased"]
+OF_DATA = {"als": solvers.als(), "sgd": solvers.sgd(), "adam": solvers.minibatch(optax.adam, 256)}
+
+
+def test_rungs():
+    sizes = np.unique([rung(n) for n in range(1, 60_000)])
+    assert sizes[0] == 1024
+    assert all(rung(n) >= n for n in (1, 1024, 1025, 12_345, 20_000_263, 2**31 - 1))
+    assert (sizes % 1024 == 0).all()
+    assert (np.diff(sizes)[sizes[:-1] >= 8192] <= sizes[:-1][sizes[:-1] >= 8192] / 8).all()
+    assert all(rung(size) == size for size in sizes.tolist())
+
+
+@pytest.mark.parametrize("name", OF_DATA)
+def test_splits_of_about_the_same_size_share_their_programs(name):
+    """Another random split of the same size, and one of 1 % less, compile nothing, be they fitted or swept."""
+    data, model, solver = datasets.synthetic(300, 200, 13_000, seed=0), models.biased_mf(4), OF_DATA[name]
+    parts = [splits.random(data, (0.9, 0.1), seed=0), splits.random(data, (0.9, 0.1), seed=1)]
+    parts.append(splits.random(data, (0.891, 0.109), seed=2))
+    assert len({rung(len(train)) for train, _ in parts}) == 1
+    for train, valid in parts:
+        before = len(COMPILED)
+        assert fit(KEY, model, solver, train, valid, Hyper(l2=0.1), epochs=2).status == "completed"
+        sweep(KEY, model, solver, train, valid=valid, grid={"l2": [0.1, 0.2]}, epochs=2)
+        if train is parts[0][0]:
+            assert len(COMPILED) > before
+        else:
+            assert COMPILED[before:] == []
+
+
+@pytest.fixture
+def higher(monkeypatch):
+    """Everything on a rung of its own that is higher."""
+
+    def climb():
+        monkeypatch.setattr(door, "rung", lambda n: rung(n) + 5120)
+        monkeypatch.setattr(tiles, "rung", lambda n: rung(n) + 5120)
+        monkeypatch.setattr(matchings, "_roomy", lambda size, step: step * (-(-size // step) + 3))
+
+    return climb
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", [*SOLVERS, "als-cg"])
+def test_the_rung_changes_nothing(name, dtype, higher):
+    """The same visiting order, number of steps, state and bits; 1,100 ratings fill a rung but for what is odd."""
+    solver = SOLVERS.get(name) or solvers.als(method="cg")
+    ratings, valid = (
+        random_ratings(seed, 60, 50, number, folds=True, dtype=dtype) for seed, number in ((0, 1100), (1, 200))
+    )
+    run = jax.jit(make_fit(BIASED, solver, 3, patience=9))
+    found = []
+    for _ in range(2):
+        batch = prepare(solver, ratings, valid)
+        found.append((len(batch.train.value), run(KEY, batch, HYPER)))
+        higher()
+    (low, one), (high, other) = found
+    assert (low, high) == (2048, 7168)
+    assert_same_bits(one, other)
+
+
+def test_the_number_of_steps_is_that_of_the_ratings():
+    """1,100 ratings in batches of 64 are 18 steps an epoch, whatever the rung; a batch of padding is none."""
+    solver, ratings = solvers.minibatch(optax.adam, 64), random_ratings(0, 60, 50, 1100)
+    state = fit(KEY, BIASED, solver, ratings, hyper=HYPER, epochs=2).state.solver
+    assert int(state[0].count) == 36
+
+
+def test_a_resumed_fit_may_be_prepared_or_not():
+    """Its padding is not part of the ratings' fingerprint."""
+    ratings, solver = random_ratings(), SOLVERS["als"]
+    whole = fit(KEY, BIASED, solver, ratings, hyper=HYPER, epochs=4)
+    first = fit(KEY, BIASED, solver, prepare(solver, ratings), hyper=HYPER, epochs=2)
+    assert_same_bits(fit(KEY, BIASED, solver, ratings, resume=first, epochs=2).params, whole.params)
+    with pytest.raises(ValueError, match="other training ratings"):
+        other = replace(ratings, value=jnp.flip(ratings.value))
+        fit(KEY, BIASED, solver, prepare(solver, other), resume=first, epochs=2)
