@@ -11,7 +11,7 @@ from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
 from jaxmf.models.features import as_matrix, dense_rows, project, project_all, pull_back, to_device
 from jaxmf.models.memoize import memoize
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, within_rank
 
 Center = Literal["global", "user"] | None
 
@@ -286,17 +286,18 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
         raise ValueError(f"{name}: rank must be a positive integer, not {rank!r}")
 
     def init(key: jax.Array, ratings: Ratings, hyper: Hyper) -> Params:
-        def side(key: jax.Array, n: jax.Array) -> dict[str, jax.Array]:
-            # Each column has a key of its own, so that rank 5 in a padded run starts exactly as rank 5 alone.
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rank))
-            columns = jax.vmap(lambda k: jax.random.normal(k, n.shape, n.dtype))(keys)
-            active = jnp.arange(rank) < (rank if hyper.rank is None else hyper.rank)
-            factors = jnp.where((n > 0)[:, None] & active[None, :], hyper.init_scale * columns.T, 0)
+        n_u, n_i = counts(ratings)
+        # Each column of both tables has a key of its own, so that rank 5 in a padded run starts as rank 5 alone.
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rank))
+        drawn = jax.vmap(lambda k: jax.random.normal(k, (len(n_u) + len(n_i),), n_u.dtype))(keys).T
+
+        def side(normal: jax.Array, n: jax.Array) -> dict[str, jax.Array]:
+            factors = jnp.where((n > 0)[:, None], hyper.init_scale * normal, 0)
+            if hyper.rank is not None:
+                factors = within_rank(factors, hyper.rank)
             return {"factors": factors.astype(n.dtype)} | ({"bias": jnp.zeros_like(n)} if bias else {})
 
-        user_key, item_key = jax.random.split(key)
-        n_u, n_i = counts(ratings)
-        trained, fixed = Rows(side(user_key, n_u), side(item_key, n_i)), _mean(ratings, center)
+        trained, fixed = Rows(side(drawn[: len(n_u)], n_u), side(drawn[len(n_u) :], n_i)), _mean(ratings, center)
         if features is None:
             return Params(trained, fixed)
         if features.shape[0] != ratings.num_items:

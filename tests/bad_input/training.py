@@ -250,7 +250,7 @@ CASES = {
     ),
     "monitor-vector": (
         lambda: fit(monitor=lambda params, ratings: ratings.value, valid=RATINGS),
-        r"^monitor must return one number, not .*shape=\(90,\).*: take a mean or a sum",
+        r"^monitor must return one number, not .*shape=\(1024,\).*: take a mean or a sum",
     ),
     # What `prepare` has made.
     "prepared-twice-valid": (
