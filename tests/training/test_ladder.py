@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import COMPILED, HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, random_ratings
+from helpers import COMPILED, HYPER, KEY, MODELS, SOLVERS, assert_same_bits, random_ratings
 
 from jaxmf import Hyper, datasets, fit, make_fit, models, prepare, solvers, splits, sweep
 from jaxmf.data import ratings as door
@@ -88,6 +88,6 @@ def test_a_resumed_fit_may_be_prepared_or_not():
     whole = fit(KEY, BIASED, solver, ratings, hyper=HYPER, epochs=4)
     first = fit(KEY, BIASED, solver, prepare(solver, ratings), hyper=HYPER, epochs=2)
     assert_same_bits(fit(KEY, BIASED, solver, ratings, resume=first, epochs=2).params, whole.params)
+    other = prepare(solver, replace(ratings, value=jnp.flip(ratings.value)))
     with pytest.raises(ValueError, match="other training ratings"):
-        other = replace(ratings, value=jnp.flip(ratings.value))
-        fit(KEY, BIASED, solver, prepare(solver, other), resume=first, epochs=2)
+        fit(KEY, BIASED, solver, other, resume=first, epochs=2)
