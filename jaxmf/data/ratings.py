@@ -59,12 +59,20 @@ def rung(n: int) -> int:
 
 
 def padded(ratings: Ratings) -> Ratings:
-    """The ratings, and padding of weight 0 up to the next rung; on the host."""
-    more = rung(len(ratings.value)) - len(ratings.value)
+    """The ratings, and padding of weight 0 up to the next rung; on the host.
+
+    The padding repeats the ratings, since a loss may be defined for no others: 0 times what is not finite is not 0.
+
+    >>> r = padded(Ratings(jnp.array([0, 1]), jnp.array([1, 0]), jnp.array([3., 4.]), jnp.ones(2), 2, 2))
+    >>> len(r.value), r.value.min().item(), r.weight.sum().item()
+    (1024, 3.0, 2.0)
+    """
+    size = rung(len(ratings.value))
+    more = size - len(ratings.value)
     if more == 0:
         return ratings
-    columns = {name: np.asarray(getattr(ratings, name)) for name in ("user", "item", "value", "weight")}
-    return replace(ratings, **{name: jnp.asarray(np.pad(column, (0, more))) for name, column in columns.items()})
+    user, item, value = (jnp.asarray(np.resize(x, size)) for x in (ratings.user, ratings.item, ratings.value))
+    return replace(ratings, user=user, item=item, value=value, weight=jnp.asarray(np.pad(ratings.weight, (0, more))))
 
 
 def counts(ratings: Ratings) -> tuple[jax.Array, jax.Array]:
