@@ -11,7 +11,7 @@ from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
 from jaxmf.data.pairs import among, numbered
-from jaxmf.data.ratings import Ratings, counts
+from jaxmf.data.ratings import Ratings, counts, padded
 from jaxmf.evaluate.baselines import NAMES
 from jaxmf.evaluate.baselines import baselines as all_baselines
 from jaxmf.evaluate.intervals import check_confidence, summarize
@@ -248,6 +248,7 @@ def _trial(
     if protocol == "catalog":
         row, column = place[hidden // num_items], hidden % num_items
         rows = row[row >= 0], column[row >= 0]
+    seen = padded(seen)  # what is computed of them on the device has few shapes
     n_u, n_i = (np.asarray(n, np.float64) for n in counts(seen))
     novelty = np.log2((np.sum(n_u > 0) + 1) / (n_i + 1))
     user_id = test.user_ids[users] if isinstance(test, Dataset) else users
