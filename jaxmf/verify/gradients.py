@@ -140,7 +140,8 @@ def _compare(
     """The errors at one probe, of every leaf."""
     trained, case = probe.trained, probe.case
     pull, push = _programs(bare(model))
-    cotangent = random.standard_normal(case.ratings.value.size + 1)
+    # Padding draws no number, so that what is drawn next does not hang on it.
+    cotangent = np.resize(random.standard_normal(case.num_ratings + 1), case.ratings.value.size + 1)
     _, auto, scale = jax.tree.map(np.asarray, autodiff(bare(model))(trained, case))
     pulled, hand = jax.tree.map(np.asarray, (pull(trained, case, cotangent), by_hand(model, trained, case)))
     table: dict[str, dict[str, list[float]]] = {name: {column: [] for column in LIMITS} for name in names(trained)}
