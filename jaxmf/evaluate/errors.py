@@ -53,7 +53,7 @@ def predict(
         whose rows it is not known what 0 would say (of leaves other than `factors`, `bias` and `content`), or whose
         predictions read more than the rows of the pair (`jaxmf.models.promises`).
 
-    Cost: O(n · D) for rows of D numbers.
+    Cost: O(n · D) for rows of D numbers. Calls of about the same size share a program, as those of `rating` do.
 
     >>> import jax, jaxmf
     >>> data = jaxmf.Dataset.from_arrays(["ann", "ann", "bob"], ["x", "y", "x"], [5.0, 3.0, 4.0])

@@ -95,8 +95,8 @@ def gradients(
         nothing, the ratings are over other numbers of users or items, a function of the model fails or returns another
         shape than it should, what was derived by hand lacks a leaf, or `num_directions` is not a positive integer.
 
-    Cost: five passes over the ratings per direction. Runs inside `jax.enable_x64(True)` and leaves the setting as it
-    was.
+    Cost: five passes over the ratings per direction. They are padded, by some of them again with weight 0, so that
+    ratings of about the same size share programs. Runs inside `jax.enable_x64(True)` and leaves the setting as it was.
 
     Reference: Griewank and Walther (2008), Evaluating derivatives, sections 3 and 15.
     """

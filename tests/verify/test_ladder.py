@@ -15,11 +15,11 @@ CHECKS = [verify.gradients, verify.hessian, verify.taylor, verify.complex_step, 
 def test_other_ratings_of_about_the_same_size_compile_nothing(check):
     ratings = random_ratings()
     params = init(BIASED, ratings, HYPER)
-    check(BIASED, params, ratings, HYPER, num_directions=1)
+    check(BIASED, params, ratings, HYPER, 1)
     another = random_ratings(seed=1), pick(ratings, np.arange(89)), pick(ratings, np.arange(7))
     before = len(COMPILED)
     for others in another:
-        check(BIASED, params, others, HYPER, num_directions=1)
+        check(BIASED, params, others, HYPER, 1)
     assert COMPILED[before:] == []
 
 
