@@ -213,6 +213,15 @@ MUTANTS = {
     "rankings: padding covers items": Mutant(
         "evaluate/positions.py", "hidden[num_users - begin :] = True", "pass", RANKINGS
     ),
+    "predict: a program for every number of pairs": Mutant(
+        "evaluate/errors.py", "rung(len(users)))", "len(users))", "evaluate/test_errors.py"
+    ),
+    "probes: weights of padding": Mutant(
+        "verify/probes.py",
+        "perturbed(trained, random), without_padding(case)",
+        "perturbed(trained, random), case.ratings",
+        "verify/test_ladder.py",
+    ),
     "hessian: target in the curvature": Mutant(
         "verify/curvature.py", "slope(v, jnp.zeros_like(target))", "slope(v, target)", WITNESSES
     ),

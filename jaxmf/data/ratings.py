@@ -59,16 +59,21 @@ def rung(n: int) -> int:
 
 
 def padded(ratings: Ratings) -> Ratings:
-    """The ratings, and padding of weight 0 up to the next rung; on the host."""
-    more = rung(len(ratings.value)) - len(ratings.value)
+    """The ratings, and padding up to the next rung; on the host.
+
+    Padding repeats ratings from the first on, with weight 0: a loss may be defined for no other pairs and values, as the
+    logarithm of a rating is not for 0.
+    """
+    size = rung(len(ratings.value))
+    more = size - len(ratings.value)
     if more == 0:
         return ratings
 
-    def pad(leaf: Any) -> jax.Array:
-        longer = np.pad(np.asarray(leaf), (0, more))
-        return jax.device_put(longer, leaf.sharding) if getattr(leaf, "committed", False) else jnp.asarray(longer)
+    def moved(array: np.ndarray, like: Any) -> jax.Array:
+        return jax.device_put(array, like.sharding) if getattr(like, "committed", False) else jnp.asarray(array)
 
-    return jax.tree.map(pad, ratings)
+    longer = jax.tree.map(lambda leaf: moved(np.resize(np.asarray(leaf), size), leaf), ratings)
+    return replace(longer, weight=moved(np.pad(np.asarray(ratings.weight), (0, more)), ratings.weight))
 
 
 def counts(ratings: Ratings) -> tuple[jax.Array, jax.Array]:

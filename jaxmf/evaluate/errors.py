@@ -9,7 +9,7 @@ import pandas as pd
 from jaxmf.data.checks import check_clip, expect, listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
-from jaxmf.data.ratings import Ratings
+from jaxmf.data.ratings import Ratings, padded, rung
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal, unknown_ids
 from jaxmf.models.bilinear import damped_bias, global_mean
 from jaxmf.models.model import Hyper, Model, Params, Side, check_predicts
@@ -53,7 +53,7 @@ def predict(
         whose rows it is not known what 0 would say (of leaves other than `factors`, `bias` and `content`), or whose
         predictions read more than the rows of the pair (`jaxmf.models.promises`).
 
-    Cost: O(n · D) for rows of D numbers.
+    Cost: O(n · D) for rows of D numbers. Calls of about the same size share a program, as those of `rating` do.
 
     >>> import jax, jaxmf
     >>> data = jaxmf.Dataset.from_arrays(["ann", "ann", "bob"], ["x", "y", "x"], [5.0, 3.0, 4.0])
@@ -171,7 +171,7 @@ def against_baselines(
     seen, held_out = as_parts(train, test, ("train", "test"))
     check_predicts(model, params, held_out, "evaluate.against_baselines")
     check_clip(clip)
-    fitted = [(model, params)]
+    fitted, seen = [(model, params)], padded(seen)
     fitted += [(baseline, baseline.init(None, seen, Hyper())) for baseline in (global_mean(), damped_bias())]
     rows = [{"model": m.name, "num_ratings": len(held_out.value)} | rating(m, p, held_out, clip) for m, p in fitted]
     return pd.DataFrame(rows)
@@ -185,8 +185,9 @@ def predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip
 
 
 def _predicted(model: Model, params: Params, users: Any, items: Any) -> np.ndarray:
-    """Predictions on the host in the model's own dtype, float32 at least."""
-    prediction = np.asarray(_compiled(model)(params, users, items))
+    """Predictions on the host in the model's own dtype, float32 at least. The pairs are repeated up to a rung."""
+    index = (np.resize(np.asarray(number, np.int32), rung(len(users))) for number in (users, items))
+    prediction = np.asarray(_compiled(model)(params, *index))[: len(users)]
     return prediction.astype(np.promote_types(prediction.dtype, np.float32), copy=False)
 
 

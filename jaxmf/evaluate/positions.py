@@ -120,7 +120,8 @@ def _among_all(trial: Trial, model: Model, params: Params) -> Positions:
     seen_place, seen_item = _by_place(place, *trial.seen)
     row, item = _by_place(place, trial.row[trial.relevant], trial.item[trial.relevant])
     nth = np.arange(len(row)) - runs(row)[0] if len(row) else row
-    size = max(1, min(num_users, _CELLS // (num_items * _row_size(model, params, num_items))))
+    size = max(1, min(_padded(num_users), _CELLS // (num_items * _row_size(model, params, num_items))))
+    most = min(_padded(R.max()), num_items)
     program = _compiled(model, num_items, min(trial.k, num_items))
 
     above, tied = np.zeros((2, len(row)), np.int64)
@@ -135,7 +136,7 @@ def _among_all(trial: Trial, model: Model, params: Params) -> Positions:
         own = slice(*np.searchsorted(seen_place, (begin, begin + size)))
         hidden[seen_place[own] - begin, seen_item[own]] = True
         own = slice(*np.searchsorted(row, (begin, begin + size)))
-        asked = np.zeros((max(R.max(), 1), size), np.int32)
+        asked = np.zeros((most, size), np.int32)
         asked[nth[own], row[own] - begin] = item[own]
         count = np.int32(R[order[block]].max())
         higher, equal, novelty[block], missing, finite[block] = map(
@@ -147,6 +148,11 @@ def _among_all(trial: Trial, model: Model, params: Params) -> Positions:
     _check_finite(model, trial, finite[place])
     coverage = float(np.sum(1 - missed) / possible.sum())
     return Positions(_num_candidates(trial), R, order[row], above, tied, novelty[place], coverage)
+
+
+def _padded(count: int) -> int:
+    """The least power of 4, from 16 on, that is at least as many: a short list, so that programs are found again."""
+    return max(16, 4 ** -(-(int(count) - 1).bit_length() // 2))
 
 
 def _by_place(place: np.ndarray, row: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
 from jaxmf.data.pairs import among, numbered
-from jaxmf.data.ratings import Ratings, counts
+from jaxmf.data.ratings import Ratings, counts, padded
 from jaxmf.evaluate.baselines import NAMES
 from jaxmf.evaluate.baselines import baselines as all_baselines
 from jaxmf.evaluate.intervals import check_confidence, summarize
@@ -104,7 +104,8 @@ def ranking(
         or confidence; a name that a baseline has; predictions that are not finite.
 
     Cost: "catalog" O(U · I · (D + R)) for rows of D numbers on the device, in blocks of users of fixed shape, one
-    program per model; memory O(2^18) scores. "rated" O(n · D + n log n). Times five with the baselines.
+    program per model for parts of about the same size; memory O(2^18) scores. "rated" O(n · D + n log n). Times five
+    with the baselines.
 
     Reference: Manning, Raghavan and Schütze (2008), Introduction to information retrieval, chapter 8 (precision,
     recall, map). Järvelin and Kekäläinen (2002), Cumulated gain-based evaluation of IR techniques (ndcg). Voorhees
@@ -248,6 +249,7 @@ def _trial(
     if protocol == "catalog":
         row, column = place[hidden // num_items], hidden % num_items
         rows = row[row >= 0], column[row >= 0]
+    seen = padded(seen)  # what is computed of them on the device has few shapes
     n_u, n_i = (np.asarray(n, np.float64) for n in counts(seen))
     novelty = np.log2((np.sum(n_u > 0) + 1) / (n_i + 1))
     user_id = test.user_ids[users] if isinstance(test, Dataset) else users

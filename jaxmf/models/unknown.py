@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmf.data.ratings import rung
 from jaxmf.models.model import Model, Params, Rows, Side
 from jaxmf.models.programs import jit, of_model
 from jaxmf.models.xla import TWO_STEP_SUMS, without
@@ -45,9 +46,9 @@ def predict_unknown(model: Model, params: Params, users: np.ndarray, items: np.n
     """r̂ (n,) for numbers (n,) of users and of items, of which those below 0 are unknown.
 
     Rows of zeros stand for these, as `check_zeros` allows, and `mean` for the mean of a user. Pairs are padded to a
-    power of 2, so that calls of similar size share a program. Cost: O(n · D) time and memory for rows of D numbers.
+    rung, so that calls of similar size share a program. Cost: O(n · D) time and memory for rows of D numbers.
     """
-    padding = (0, (1 << max(0, len(users) - 1).bit_length()) - len(users))
+    padding = (0, rung(len(users)) - len(users))
     index = (np.pad(number, padding, constant_values=-1).astype(np.int32) for number in (users, items))
     return np.asarray(_program(model)(params, *index, mean))[: len(users)]
 

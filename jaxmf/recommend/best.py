@@ -69,7 +69,8 @@ def best(
         size *= 2
     starts = range(0, num_rows, size)
     cuts = np.searchsorted(excluded.row, [*starts, num_rows])
-    room = 1 << (int(np.diff(cuts).max(initial=1)) - 1).bit_length()
+    # A power of 4: how many pairs a block has at most differs much among calls, and room costs little.
+    room = 4 ** -(-(int(np.diff(cuts).max(initial=16)) - 1).bit_length() // 2)
     program = _program(score, n)
 
     def block(number: int) -> tuple[np.ndarray, np.ndarray]:

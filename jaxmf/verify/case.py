@@ -13,7 +13,7 @@ import pandas as pd
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_ratings
-from jaxmf.data.ratings import Ratings, to_float64
+from jaxmf.data.ratings import Ratings, padded, to_float64
 from jaxmf.models import programs
 from jaxmf.models.model import (
     Hyper,
@@ -61,12 +61,21 @@ class GradientReport(NamedTuple):
 
 
 class Case(NamedTuple):
-    """What an objective reads beside its trained parameters, a pytree: fixed ones, ratings, n^ν per row, numbers."""
+    """What an objective reads beside its trained parameters, a pytree.
+
+    Attributes:
+      fixed: the other parameters.
+      ratings: the observations, and behind them padding of weight 0 up to a rung, so that programs are found again.
+      weight: n^ν per row.
+      hyper: the numbers.
+      num_ratings: how many observations there are.
+    """
 
     fixed: Rows
     ratings: Ratings
     weight: Rows
     hyper: Hyper
+    num_ratings: Any
 
 
 def report(model: Model, table: pd.DataFrame, limits: Mapping[str, float] | None = None) -> GradientReport:
@@ -98,15 +107,22 @@ def float64(
         )
     with jax.enable_x64(True):
         (trained, fixed), observed, hyper = to_float64((params, observed, hyper))
+        num_ratings, observed = np.int64(observed.value.size), padded(observed)
         weight = _check_functions(model, *shapes((trained, fixed, observed, hyper)))
         if further is not None:
-            further(Params(trained, fixed), Case(fixed, observed, weight, hyper))
-        yield trained, Case(fixed, observed, powers(observed, hyper), hyper)
+            further(Params(trained, fixed), Case(fixed, observed, weight, hyper, num_ratings))
+        yield trained, Case(fixed, observed, powers(observed, hyper), hyper, num_ratings)
 
 
 def check_functions(model: Model, trained: Rows, case: Case) -> None:
     """ValueError unless each function of the model returns the shapes that it should, by tracing."""
     _check_functions(model, *shapes((trained, case.fixed, case.ratings, case.hyper)))
+
+
+def without_padding(case: Case) -> Ratings:
+    """The observations alone, on the host."""
+    observed: Ratings = jax.tree.map(lambda column: np.asarray(column)[: case.num_ratings], case.ratings)
+    return observed
 
 
 def powers(ratings: Ratings, hyper: Hyper) -> Rows:
@@ -165,14 +181,14 @@ def by_hand(model: Model, trained: Rows, case: Case) -> Rows | None:
     """The hand-derived gradient, or None."""
     if model.gradient is None:
         return None
-    return _by_hand(model, "gradient")(Params(trained, case.fixed), *case[1:])
+    return _by_hand(model, "gradient")(Params(trained, case.fixed), case.ratings, case.weight, case.hyper)
 
 
 def hvp_by_hand(model: Model, trained: Rows, case: Case, direction: Rows) -> Rows | None:
     """The hand-derived product of the Hessian with a direction, or None."""
     if model.hvp is None:
         return None
-    return _by_hand(model, "hvp")(Params(trained, case.fixed), *case[1:], direction)
+    return _by_hand(model, "hvp")(Params(trained, case.fixed), case.ratings, case.weight, case.hyper, direction)
 
 
 def names(trained: Any) -> list[str]:
@@ -241,9 +257,13 @@ def _check_functions(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeS
         return traced_shape(f"verify: the {what} of the model {model.name!r}", function, *read)
 
     loss, penalty = traced("loss", model.loss, *given[:2]), traced("penalty", model.penalty, trained, weight, hyper)
-    for what, found, shape in (("loss", loss, ratings.value.shape), ("penalty", penalty, ())):
+    for what, found, shape, meaning in (
+        ("loss", loss, ratings.value.shape, ", one number for each rating and for what pads them"),
+        ("penalty", penalty, (), ""),
+    ):
         if getattr(found, "shape", None) != shape:
-            raise ValueError(f"verify: the {what} of the model {model.name!r} returns {found}; expected shape {shape}")
+            expected = f"expected shape {shape}{meaning}"
+            raise ValueError(f"verify: the {what} of the model {model.name!r} returns {found}; {expected}")
     if model.gradient is not None:
         _check_leaves(model.name, "gradient", trained, traced("hand-derived gradient", model.gradient, *given))
     if model.hvp is not None:

@@ -95,8 +95,8 @@ def gradients(
         nothing, the ratings are over other numbers of users or items, a function of the model fails or returns another
         shape than it should, what was derived by hand lacks a leaf, or `num_directions` is not a positive integer.
 
-    Cost: five passes over the ratings per direction. Runs inside `jax.enable_x64(True)` and leaves the setting as it
-    was.
+    Cost: five passes over the ratings per direction. They are padded, by some of them again with weight 0, so that
+    ratings of about the same size share programs. Runs inside `jax.enable_x64(True)` and leaves the setting as it was.
 
     Reference: Griewank and Walther (2008), Evaluating derivatives, sections 3 and 15.
     """
@@ -140,7 +140,8 @@ def _compare(
     """The errors at one probe, of every leaf."""
     trained, case = probe.trained, probe.case
     pull, push = _programs(bare(model))
-    cotangent = random.standard_normal(case.ratings.value.size + 1)
+    # Padding draws no number, so that what is drawn next does not hang on it.
+    cotangent = np.resize(random.standard_normal(case.num_ratings + 1), case.ratings.value.size + 1)
     _, auto, scale = jax.tree.map(np.asarray, autodiff(bare(model))(trained, case))
     pulled, hand = jax.tree.map(np.asarray, (pull(trained, case, cotangent), by_hand(model, trained, case)))
     table: dict[str, dict[str, list[float]]] = {name: {column: [] for column in LIMITS} for name in names(trained)}

@@ -25,6 +25,7 @@ from jaxmf.verify.case import (
     relative,
     report,
     total,
+    without_padding,
 )
 from jaxmf.verify.gradients import LIMITS, gradients
 from jaxmf.verify.probes import probes
@@ -253,7 +254,7 @@ def _by_als(mutant: Model, params: Params, ratings: Dataset | Ratings, hyper: Hy
         return None
     found = []
     with float64(mutant, params, ratings, hyper) as (trained, case):
-        layout = prepare(case.ratings)
+        layout = prepare(without_padding(case))
         for side in get_args(Side):
             trained = solve_side(bare(mutant), trained, case, layout, side)
             hand, (_, _, scale) = by_hand(mutant, trained, case), autodiff(bare(mutant))(trained, case)

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmf.data.ratings import Ratings
+from jaxmf.data.ratings import Ratings, padded
 from jaxmf.models.model import Hyper, Model, Rows, bias_l2
-from jaxmf.verify.case import Case, autodiff, bare, check_functions, perturbed, powers
+from jaxmf.verify.case import Case, autodiff, bare, check_functions, perturbed, powers, without_padding
 
-_FEWEST = 16  # ratings of a probe: with one or two there would be nothing to draw
+_FEWEST = 16  # ratings of a probe, of the padding if need be: with one or two there would be nothing to draw
 _ZEROS = 0.25  # share of the weights that are 0
 
 
@@ -38,13 +38,14 @@ def probes(model: Model, trained: Rows, case: Case, random: np.random.Generator)
     Where the objective is not finite at the ratings that were drawn, as for the logarithm of a rating, the last two
     have the given ratings and fixed parameters.
     """
-    case = case._replace(hyper=_filled(trained, case.hyper), ratings=_at_least(_FEWEST, case.ratings))
+    case = case._replace(hyper=_filled(trained, case.hyper), num_ratings=np.maximum(_FEWEST, case.num_ratings))
     check_functions(model, trained, case)
-    near = perturbed(trained, random)
-    weighted = of_columns(case.ratings, weight=_weights(case.ratings, random))
-    numbers = _numbers(case, random)
+    near, observed = perturbed(trained, random), without_padding(case)
+    weighted = padded(of_columns(observed, weight=_weights(observed, random)))
+    numbers = _numbers(case.hyper, observed, random)
     moved = perturbed(_scaled(trained, random), random)
-    drawn = case._replace(fixed=_scaled(case.fixed, random), ratings=_ratings(case.ratings, random), hyper=numbers)
+    fixed, others = _scaled(case.fixed, random), padded(_ratings(observed, random))
+    drawn = case._replace(fixed=fixed, ratings=others, hyper=numbers)
     if not np.isfinite(float(autodiff(bare(model))(moved, _weighed(drawn))[0])):
         moved, drawn = near, case._replace(ratings=weighted, hyper=numbers)
     found = {
@@ -109,23 +110,9 @@ def _is_factors(path: Any) -> bool:
     return getattr(path[-1], "key", None) == "factors"
 
 
-def _at_least(number: int, ratings: Ratings) -> Ratings:
-    """Filled up to so many ratings by some of weight 0."""
-    n = ratings.value.size
-    if n >= number:
-        return ratings
-    index = np.arange(number) % n
-    user, item, value, weight = (np.asarray(x)[index] for x in _columns(ratings))
-    return of_columns(ratings, user=user, item=item, value=value, weight=np.where(np.arange(number) < n, weight, 0))
-
-
 def of_columns(ratings: Ratings, **columns: Any) -> Ratings:
     """The ratings with other columns, from the host."""
     return replace(ratings, **columns)
-
-
-def _columns(ratings: Ratings) -> tuple[Any, ...]:
-    return ratings.user, ratings.item, ratings.value, ratings.weight
 
 
 def _weights(ratings: Ratings, random: np.random.Generator) -> np.ndarray:
@@ -138,12 +125,12 @@ def _weights(ratings: Ratings, random: np.random.Generator) -> np.ndarray:
     return weight if weight.any() else drawn
 
 
-def _numbers(case: Case, random: np.random.Generator) -> Hyper:
+def _numbers(hyper: Hyper, ratings: Ratings, random: np.random.Generator) -> Hyper:
     """λ and λ_b are in proportion to the ratings, so that a penalty is not lost beside the errors."""
-    value = np.asarray(case.ratings.value)
+    value = np.asarray(ratings.value)
     size = np.ptp(value) or np.abs(value).max() or 1.0
     l2, l2_bias = size * 10 ** random.uniform(-1, 1, 2)
-    numbers = _scaled(case.hyper, random)
+    numbers = _scaled(hyper, random)
     return numbers._replace(l2=l2, l2_bias=l2_bias, reg_exponent=np.asarray(random.uniform(0.2, 0.8)))
 
 

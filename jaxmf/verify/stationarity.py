@@ -29,6 +29,7 @@ from jaxmf.verify.case import (
     jit,
     relative,
     report,
+    without_padding,
 )
 from jaxmf.verify.probes import probes
 
@@ -71,7 +72,7 @@ def half_steps(
     random = generator(seed)
     with float64(model, params, ratings, hyper, lambda *_: als().check(model, params, hyper)) as (trained, case):
         where = {probe.name: probe for probe in probes(model, trained, case, random)}
-        layout = prepare(where["given"].case.ratings)
+        layout = prepare(without_padding(where["given"].case))
         for name, number in (("given", num_sweeps), ("weights", 1), ("numbers", 1)):
             _, trained, case = where[name]
             before, _, _ = _gradient(model, trained, case)

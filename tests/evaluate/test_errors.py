@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import HYPER, MODELS, init, numpy_predict, observations, random_ratings, to_numpy
+from helpers import COMPILED, HYPER, MODELS, init, numpy_predict, observations, random_ratings, to_numpy
 
 import jaxmf
 from jaxmf import Dataset, Hyper, evaluate, models, solvers, splits
 from jaxmf.data.ratings import cast
+from jaxmf.evaluate import errors
 
 BIASED = MODELS["biased"]
 CLIPS = [None, (1, 5), (2.5, 3.0)]
@@ -159,6 +160,46 @@ def test_predict_answers_in_the_dtype_of_the_parameters(named, dtype):
     frame = pd.DataFrame({"user_id": ["ann", "new"], "item_id": [ITEMS[0]] * 2})
     with pytest.warns(UserWarning, match="1 of 2 pairs"):
         assert jaxmf.predict(BIASED, narrow, data, frame, (1, 5), on_unknown="bias").dtype == np.float32
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_any_number_of_pairs_has_the_bits_of_its_own_program(name):
+    ratings, model = random_ratings(), MODELS[name]
+    params = init(model, ratings, HYPER._replace(init_scale=2.0))
+    for n in (1, 50, 1100):
+        pairs = [np.resize(index, n) for index in (ratings.user, ratings.item)]
+        found = errors.predictions(model, params, *pairs)
+        np.testing.assert_array_equal(found, errors._compiled(model)(params, *pairs))
+
+
+def test_another_split_of_about_the_same_size_compiles_nothing():
+    """Neither another number of pairs, nor of those with unknown ids."""
+    data = jaxmf.datasets.synthetic(num_users=60, num_items=40, num_ratings=1500)
+
+    def evaluated(train, test):
+        params = jax.tree.map(lambda leaf: leaf + 0.1, first)
+        evaluate.rating(BIASED, params, test)
+        evaluate.against_baselines(BIASED, params, train, test)
+        jaxmf.predict(BIASED, params, data, test.to_frame())
+        frame = test.to_frame().assign(user_id=np.where(test.rating > 4, -1, test.user))
+        with pytest.warns(UserWarning, match="of unknown ids"):
+            jaxmf.predict(BIASED, params, data, frame, on_unknown="bias")
+
+    train, test = splits.random(data)
+    first = init(BIASED, train.ratings, HYPER)
+    evaluated(train, test)
+    before = len(COMPILED)
+    evaluated(*splits.random(data, seed=1))
+    evaluated(train.take(np.arange(len(train) - 12)), test.take(np.arange(len(test) - 3)))
+    assert COMPILED[before:] == []
+
+
+def test_padding_changes_no_baseline(monkeypatch):
+    train, test = random_ratings(folds=True), random_ratings(seed=5, num_ratings=70)
+    given = BIASED, init(BIASED, train, HYPER), train, test
+    found = evaluate.against_baselines(*given)
+    monkeypatch.setattr("jaxmf.evaluate.errors.padded", lambda ratings: ratings)
+    pd.testing.assert_frame_equal(found, evaluate.against_baselines(*given), rtol=1e-13)
 
 
 def test_predict_of_an_empty_table(named):

@@ -12,7 +12,7 @@ import pytest
 from helpers import COMPILED, HYPER, MODELS, init, observations, random_ratings
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
-from jaxmf import Dataset, Hyper, Model, Params, Rows, evaluate, models, splits
+from jaxmf import Dataset, Hyper, Model, Params, Rows, datasets, evaluate, models, splits
 from jaxmf.evaluate import positions
 from jaxmf.evaluate.measures import METRICS
 from jaxmf.models.memoize import notes
@@ -278,6 +278,35 @@ def test_blocks_change_nothing_and_share_a_program(model, monkeypatch):
         assert COMPILED.count("jit(rank)") == before + 1
         pd.testing.assert_frame_equal(whole, blocks, rtol=1e-12)
         pd.testing.assert_frame_equal(means, evaluate.ranking(*given), rtol=1e-12)
+
+
+def test_another_split_of_about_the_same_size_compiles_nothing():
+    """Neither another number of users, nor one of relevant items."""
+    data = datasets.synthetic(num_users=60, num_items=40, num_ratings=1500)
+    train, test = splits.random(data)
+    params = init(MODELS["biased"], train.ratings, HYPER)
+
+    def ranked(train, test):
+        evaluate.ranking(MODELS["biased"], params, train, test, protocol="rated")
+        found = evaluate.ranking_by_user(MODELS["biased"], params, train, test)
+        return found["user_id"].nunique(), found["num_relevant"].max()
+
+    sizes = [ranked(train, test)]
+    before = len(COMPILED)
+    sizes += [ranked(*splits.random(data, seed=1))]
+    sizes += [ranked(train.take(np.arange(len(train) - 12)), test.take(test.user < 50))]
+    assert COMPILED[before:] == []
+    users, most = zip(*sizes, strict=True)
+    assert len(set(users)) > 1
+    assert len(set(most)) > 1
+
+
+def test_sizes_change_nothing(monkeypatch):
+    given = MODELS["biased"], init(MODELS["biased"], TRAIN, HYPER), TRAIN, TEST, 3
+    found = evaluate.ranking(*given)
+    monkeypatch.setattr(positions, "_padded", lambda count: max(count, 1))
+    monkeypatch.setattr("jaxmf.evaluate.rankings.padded", lambda ratings: ratings)
+    pd.testing.assert_frame_equal(found, evaluate.ranking(*given), rtol=1e-13)
 
 
 def test_a_diverged_fit_is_no_ranking():

@@ -218,8 +218,10 @@ def test_calls_of_similar_size_share_a_program():
     data = dataset(200, 800)
     params = init(MODELS["biased"], data.ratings, HYPER)
     top_n(MODELS["biased"], params, data, users=NAMES[:8], candidates=data.item_ids[:150])
+    top_n(MODELS["biased"], params, data, users=NAMES[:16])
     before = len(COMPILED)
     top_n(MODELS["biased"], params, data, users=NAMES[8:15], candidates=data.item_ids[20:168])
+    top_n(MODELS["biased"], params, data.take(np.arange(0, 800, 2)), users=NAMES[:16])  # half as many pairs are seen
     assert COMPILED[before:] == []
 
 

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import HYPER, KEY, MODELS, assert_same_bits, init, random_ratings
+from helpers import HYPER, KEY, MODELS, assert_same_bits, init, pick, random_ratings
 
 from jaxmf import Hyper, Model, Ratings, models, verify
-from jaxmf.verify.case import float64
+from jaxmf.verify.case import float64, without_padding
 from jaxmf.verify.mutants import MISTAKES as PLANTED
 from jaxmf.verify.probes import probes
 
@@ -59,14 +59,15 @@ def no_penalty_of_none(params, ratings, weight, hyper):
 
 EXPONENT_IGNORED = "ν ignored"  # noqa: RUF001
 DRAWN = {"weights", "ratings", "rank", "float32"}
+PADDED = DRAWN | {"nearby", "numbers"}  # whose padding shows the mistake: it repeats ratings, with the weight 0
 MISTAKES = {
     "weights ignored": (by("weights as a mask"), LEAVES, DRAWN),
-    "held-out counted": (by("padding counted"), LEAVES, DRAWN),
+    "held-out counted": (by("padding counted"), LEAVES, PADDED),
     "λ for λ_b": (by("λ for λ_b"), BIASES, {"numbers", "ratings", "rank", "float32"}),
     "exponent ignored": (by(EXPONENT_IGNORED), LEAVES, {"ratings", "float32"}),
     "empty rows penalized": (by("empty rows penalized"), LEAVES, {"ratings", "float32"}),
     "zeros missing": (by("zeros taken for missing"), LEAVES, {"ratings", "rank", "float32"}),
-    "pairs once": (last_of_equal_pairs, LEAVES, {"ratings", "rank", "float32"}),
+    "pairs once": (last_of_equal_pairs, LEAVES, PADDED),
     "one value": (by_the_first_value, LEAVES, {"ratings", "rank", "float32"}),
     "one mean": (without_the_mean, LEAVES, {"ratings", "rank", "float32"}),
     "rank": (by("rank filled with ones"), LEAVES, {"rank", "float32"}),
@@ -179,12 +180,13 @@ def test_the_probes():
     assert all(shape == shapes["given"] for shape in shapes.values())
     assert_same_bits(jax.tree.map(np.asarray, found["given"].trained), jax.tree.map(np.asarray, trained))
     for name in ("weights", "ratings", "rank"):
-        drawn = found[name].case.ratings
+        assert not np.any(found[name].case.ratings.weight[40:])
+        drawn = without_padding(found[name].case)
         weight = np.asarray(drawn.weight)
         assert 0 < np.count_nonzero(weight == 0) < weight.size / 1.5
         assert len(np.unique(weight[weight > 0])) == np.count_nonzero(weight)
         assert (np.bincount(drawn.user, weight, 17) == 0).any()
-    pairs = found["ratings"].case.ratings
+    pairs = without_padding(found["ratings"].case)
     assert len(set(zip(pairs.user.tolist(), pairs.item.tolist(), strict=True))) < 40
     assert 0 in pairs.value
     numbers = found["numbers"].case.hyper
@@ -193,3 +195,11 @@ def test_the_probes():
     assert int(found["rank"].case.hyper.rank) == 1
     assert not np.any(found["rank"].trained.item["factors"][:, 1:])
     assert np.all(found["rank"].trained.item["factors"][:, :1])
+
+
+def test_of_few_ratings_some_padding_is_drawn():
+    ratings = pick(random_ratings(), np.arange(7))
+    with float64(BIASED, init(BIASED, ratings, HYPER), ratings, HYPER) as (trained, case):
+        found = {probe.name: probe.case for probe in probes(BIASED, trained, case, np.random.default_rng(0))}
+    assert np.flatnonzero(found["given"].ratings.weight).tolist() == list(range(7))
+    assert np.flatnonzero(found["weights"].ratings.weight).max() in range(7, 16)
