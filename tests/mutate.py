@@ -151,6 +151,8 @@ MUTANTS = {
     "als: a long row by its last slab": Mutant(SQUARES, "return A + dot(X.mT, X), b", "return dot(X.mT, X), b"),
     "als: the slope by the penalty forgotten": Mutant(SQUARES, "(-y * moved)", "(-0 * y * moved)"),
     "als: the slope by the start forgotten": Mutant(SQUARES, "(y * (S - R))", "(0 * y * (S - R))", NUMBERS),
+    "als: a lost ridge pulls at the row": Mutant(SQUARES, "jnp.where(S > R, before, z)", "z", NUMBERS),
+    "als: a lost ridge lets the start go": Mutant(SQUARES, "b + (S - ridge) * start", "b", NUMBERS),
     "als: weights have no slope": Mutant(SQUARES, "-jnp.sum(w * image * error)", "-jnp.sum((w > 0) * image * error)"),
     "tiles: a slab too few": Mutant(
         TILES, "-(-count[rows[::size]] // width)", "1 + (count[rows[::size]] - 2) // width"
