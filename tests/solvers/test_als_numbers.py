@@ -8,10 +8,25 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, assert_close, assert_same_bits, init, random_ratings, run
+from helpers import (
+    HYPER,
+    KEY,
+    MODELS,
+    RANK,
+    assert_close,
+    assert_same_bits,
+    init,
+    planted_ratings,
+    random_ratings,
+    run,
+    to_numpy,
+)
 
 from jaxmf import Dataset, Hyper, fit, make_fit, models, prepare, solvers
+from jaxmf.models import row_weights
 from jaxmf.recommend import fold_in
+from jaxmf.solvers import Problem
+from jaxmf.solvers.als import half_step
 
 METHODS = {method: solvers.als(method=method) for method in ("cholesky", "cg")}
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -142,3 +157,41 @@ def test_float32_has_a_minimum_where_float64_has(scale, l2, nu):
     assert (np.diff(objective) <= 1e-3 * objective[:-1]).all()
     to_explain = float(jnp.sum((double.value - double.value.mean()) ** 2))
     assert objective[-1] < float(expected["objective"][-1]) + 0.01 * to_explain
+
+
+def test_a_penalty_below_rounding_holds_on_to_the_start():
+    """A ridge R that the sums would lose is S, the least they keep: (A + S) z = b + (S − R) start, S a constant.
+
+    The start is so far away that what its 1e-15th part does to the rows can be seen.
+    """
+    random, model, l2, l2_bias = np.random.default_rng(0), MODELS["biased"], 1e-17, 0.03
+    ratings, _ = planted_ratings(2, num_users=6, num_items=9, share=1.0, noise=1.0)
+    layout, params = prepare(METHODS["cholesky"], ratings).layout, init(model, ratings, HYPER)
+
+    @jax.jit
+    def users(before, l2, l2_bias):
+        problem = Problem(ratings, row_weights(ratings, 1.0), layout)
+        given = params._replace(trained=params.trained._replace(user=before))
+        return half_step(model, given, problem, Hyper(l2=l2, l2_bias=l2_bias), "user").trained.user
+
+    def leaves(table):
+        return {"bias": jnp.asarray(table[:, RANK]), "factors": jnp.asarray(table[:, :RANK])}
+
+    start, pull = random.normal(size=(2, 6, RANK + 1))
+    start[:, :RANK] *= 1e12
+    solved, back = jax.vjp(users, leaves(start), l2, l2_bias)
+    by_start, by_l2, by_l2_bias = back(leaves(pull))
+
+    theta = to_numpy(params)
+    X = np.column_stack([theta["Q"], np.ones(9)])
+    A, R = X.T @ X, 9 * np.array([l2] * RANK + [l2_bias])
+    S = np.maximum(R, 8 * np.finfo(float).eps * len(A) * np.diag(A))
+    assert (S > R).tolist() == [True] * RANK + [False]
+    target = np.asarray(ratings.value).reshape(6, 9) - theta["m"][:, None] - theta["c"]
+    inverse = np.linalg.inv(A + np.diag(S))
+    z, y = (target @ X + (S - R) * start) @ inverse, pull @ inverse
+    assert_close(solved, leaves(z), rtol=1e-9)
+    assert_close(by_start, leaves(y * (S - R)), rtol=1e-9)
+    assert float(by_l2) == pytest.approx(-9 * np.sum((y * start)[:, :RANK]), rel=1e-9)
+    assert float(by_l2_bias) == pytest.approx(-9 * np.sum((y * z)[:, RANK]), rel=1e-9)
+    assert np.abs(z - target @ X @ inverse).max() > 1e-3

@@ -9,6 +9,7 @@ from helpers import (
     HYPER,
     KEY,
     MODELS,
+    RANK,
     SOLVERS,
     assert_close,
     assert_same_bits,
@@ -134,6 +135,19 @@ def test_divergence_keeps_the_best_so_far(ratings, valid):
     assert_same_bits(result.params, result.state.best.params)
     score = float(mean_loss(BIASED, result.params, valid))
     assert score == pytest.approx(float(np.nanmin(result.history["valid_loss"])), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "als"])
+def test_a_traced_rank_out_of_range_diverges(ratings, valid, name):
+    """Nothing can be refused inside `jit`: the status says so, no epoch runs, and every number stays finite."""
+    batch, whole = prepare(SOLVERS[name], ratings, valid), make_fit(BIASED, SOLVERS[name], 2)
+    program = jax.jit(lambda rank: whole(KEY, batch, HYPER._replace(rank=rank)))
+    for rank, status in ((-1, 3), (0, 3), (1, 0), (RANK, 0), (RANK + 1, 3)):
+        state, history = program(rank)
+        assert int(state.status) == status
+        assert history["epoch"].tolist() == ([0, 0] if status else [1, 2])
+        assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((state, history)))
+    assert program._cache_size() == 1
 
 
 @pytest.mark.parametrize("name", ["adam", "als"])
