@@ -35,7 +35,8 @@ class Mutant(NamedTuple):
 
 BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/features.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
-SQUARES, TILES = "solvers/least_squares.py", "solvers/tiles.py"
+SQUARES, TILES, MINIMA = "solvers/least_squares.py", "solvers/tiles.py", "solvers/minima.py"
+LADDER = "training/test_ladder.py"
 MATCHINGS, DEVICES = "solvers/matchings.py", "solvers/devices.py"
 BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
 PROMISES, KEPT = "models/promises.py", "models/test_promises.py"
@@ -71,8 +72,8 @@ MUTANTS = {
     "design: content left in the items' target": Mutant(
         BILINEAR, "target = target - project(a, x, ratings.user, ratings.item)", "pass"
     ),
-    "init: empty rows drawn": Mutant(BILINEAR, "(n > 0)[:, None] & active[None, :]", "active[None, :]"),
-    "init: rank not masked": Mutant(BILINEAR, "(rank if hyper.rank is None else hyper.rank)", "rank"),
+    "init: empty rows drawn": Mutant(BILINEAR, "jnp.where((n > 0)[:, None], ", "jnp.where((n >= 0)[:, None], "),
+    "init: rank not masked": Mutant(BILINEAR, "within_rank(factors, hyper.rank)", "factors"),
     "mean: weights ignored": Mutant(
         BILINEAR, "weighted_mean(ratings.value, ratings.weight)", "jnp.mean(ratings.value)"
     ),
@@ -110,7 +111,7 @@ MUTANTS = {
         MATCHINGS, "busy = user_busy[u] | item_busy[i] | full", "busy = user_busy[u] | full"
     ),
     "sgd: blocks of one group of items": Mutant(MATCHINGS, "[item] - own) % batch_size", "[item]) % batch_size"),
-    "sgd: stale order": Mutant(SGD, "visiting_order(key, layout", "(lambda _, n: jnp.arange(n))(key, layout"),
+    "sgd: stale order": Mutant(SGD, "visiting_order(key, layout", "(lambda _, n, most: jnp.arange(most))(key, layout"),
     "sgd: items stay on their device": Mutant(
         SGD, "item=from_next(tables.item, devices)", "item=tables.item", "solvers/test_devices.py"
     ),
@@ -135,7 +136,7 @@ MUTANTS = {
     "als: users never solved": Mutant(
         ALS, 'for side in ("user", "item"):\n            params', 'for side in ("item",):\n            params'
     ),
-    "als: weights not under a root": Mutant(SQUARES, "root = jnp.sqrt(weight)", "root = (weight)", HALVES),
+    "als: weights not under a root": Mutant(MINIMA, "root = jnp.sqrt(weight)", "root = (weight)", HALVES),
     "als: rows of fewer ratings unregularized": Mutant(
         SQUARES, "one = jnp.ones_like(K[..., 0])", "one = 1e-6 * jnp.ones_like(K[..., 0])", HALVES
     ),
@@ -148,16 +149,37 @@ MUTANTS = {
     "als: steps in the units of the ratings": Mutant(
         SQUARES, "jax.lax.rsqrt(diagonal + ridge)", "jnp.ones_like(ridge)", NUMBERS
     ),
-    "als: a long row by its last slab": Mutant(SQUARES, "return A + dot(X.mT, X), b", "return dot(X.mT, X), b", HALVES),
-    "als: the slope by the penalty forgotten": Mutant(SQUARES, "(-y * moved)", "(-0 * y * moved)", HALVES),
-    "als: the slope by the start forgotten": Mutant(SQUARES, "(y * (S - R))", "(0 * y * (S - R))", NUMBERS),
-    "als: a lost ridge pulls at the row": Mutant(SQUARES, "jnp.where(S > R, before, z)", "z", NUMBERS),
+    "als: a long row by its last slab": Mutant(MINIMA, "return A + dot(X.mT, X), b", "return dot(X.mT, X), b", HALVES),
+    "als: the slope by the penalty forgotten": Mutant(MINIMA, "(-y * moved)", "(-0 * y * moved)", HALVES),
+    "als: the slope by the start forgotten": Mutant(MINIMA, "(y * (S - R))", "(0 * y * (S - R))", NUMBERS),
+    "als: a lost ridge pulls at the row": Mutant(MINIMA, "jnp.where(S > R, before, z)", "z", NUMBERS),
     "als: a lost ridge lets the start go": Mutant(SQUARES, "b + (S - ridge) * start", "b", NUMBERS),
     "als: weights have no slope": Mutant(
-        SQUARES, "-jnp.sum(w * image * error)", "-jnp.sum((w > 0) * image * error)", HALVES
+        MINIMA, "-jnp.sum(w * image * error)", "-jnp.sum((w > 0) * image * error)", HALVES
     ),
     "tiles: a slab too few": Mutant(
-        TILES, "-(-count[rows[::size]] // width)", "1 + (count[rows[::size]] - 2) // width", HALVES
+        TILES,
+        "-(-np.append(count, 0)[own[:, 0, 0]] // width)",
+        "(1 + (np.append(count, 0)[own[:, 0, 0]] - 2) // width)",
+        HALVES,
+    ),
+    "minibatch: batches of padding are steps": Mutant(MINIBATCH, "first < num_ratings", "first >= 0", LADDER),
+    "minibatch: padding in the order": Mutant(
+        MINIBATCH, "shuffle(key, num_ratings, size)", "shuffle(key, size, size)", LADDER
+    ),
+    "sgd: empty matchings in the order": Mutant(
+        SGD, "shuffle(key, num_matchings, most)", "shuffle(key, most, most)", LADDER
+    ),
+    "total: a sum that padding changes": Mutant(
+        "metrics.py", "return total(sums) if len(sums) > 1 else jnp.sum(sums)", "return jnp.sum(sums)", LADDER
+    ),
+    "ladder: padding has weight": Mutant(
+        "data/ratings.py",
+        "np.pad(np.asarray(ratings.weight), (0, more))",
+        "np.resize(np.asarray(ratings.weight), size)",
+    ),
+    "fingerprints: of padding too": Mutant(
+        "training/fingerprints.py", "np.asarray(leaf)[:end]", "np.asarray(leaf)", LADDER
     ),
     "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
     "loop: best is the last": Mutant(LOOP, "improved = finite & (", "improved = finite | ("),
@@ -171,10 +193,10 @@ MUTANTS = {
         "key",
         "training/test_sweep.py",
     ),
-    "init: one key for both sides": Mutant(
+    "init: one draw for both sides": Mutant(
         BILINEAR,
-        "user_key, item_key = jax.random.split(key)",
-        "user_key = item_key = key",
+        "side(drawn[len(n_u) :], n_i)",
+        "side(drawn[: len(n_i)], n_i)",
         "models/test_objective.py",
     ),
     "shell: the seed of the fit ignored": Mutant(

@@ -61,8 +61,8 @@ def rung(n: int) -> int:
 def padded(ratings: Ratings) -> Ratings:
     """The ratings, and padding up to the next rung; on the host.
 
-    Padding repeats ratings from the first on, with weight 0: a loss may be defined for no other pairs and values, as the
-    logarithm of a rating is not for 0.
+    Padding repeats ratings from the first on, with weight 0: a loss may be defined for no other pairs and values, as
+    the logarithm of a rating is not for 0.
     """
     size = rung(len(ratings.value))
     more = size - len(ratings.value)

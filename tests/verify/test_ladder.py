@@ -8,7 +8,7 @@ from helpers import COMPILED, HYPER, MODELS, init, pick, random_ratings
 from jaxmf import verify
 
 BIASED = MODELS["biased"]
-CHECKS = [verify.gradients, verify.hessian, verify.taylor, verify.complex_step, verify.differences]
+CHECKS = [verify.gradients, verify.hessian, verify.taylor, verify.complex_step, verify.differences, verify.half_steps]
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
@@ -23,7 +23,7 @@ def test_other_ratings_of_about_the_same_size_compile_nothing(check):
     assert COMPILED[before:] == []
 
 
-@pytest.mark.parametrize("check", [*CHECKS, verify.half_steps], ids=lambda check: check.__name__)
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
 def test_padding_changes_no_verdict_and_no_number_but_by_rounding(check, monkeypatch):
     """Nor does it draw a random number. Of `differences` we compare what is not rounding itself."""
     ratings = random_ratings(folds=True)
