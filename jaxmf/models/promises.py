@@ -96,7 +96,10 @@ def _own_design(model: Model, case: Case) -> tuple[Any, Any]:
 
 
 def _own_penalty(model: Model, case: Case, shared: bool) -> tuple[Any, Any]:
-    """The penalty's slope by the two rows of a rating alone, and what it is among all rows, times the row's share."""
+    """The penalty's slope by the two rows of a rating alone, and what it is among all rows, times the row's share.
+
+    Behind these, the largest slope, to the one of which is added how much slopes change where other rows do.
+    """
     if not shared:
         case = case._replace(share=jax.tree.map(jnp.ones_like, case.share))
 
@@ -110,7 +113,33 @@ def _own_penalty(model: Model, case: Case, shared: bool) -> tuple[Any, Any]:
     expected = Rows(
         times(share.user, _at(case.ratings.user, whole.user)), times(share.item, _at(case.ratings.item, whole.item))
     )
-    return _each_alone(lambda params, _, weight: slope(params, weight), case), expected
+    found = _each_alone(lambda params, _, weight: slope(params, weight), case)
+    change = _change_by_others(lambda trained: slope(case.params._replace(trained=trained), case.weight), case)
+    size = jax.tree.map(lambda leaf: jnp.max(abs(leaf)), whole)
+
+    def behind(leaf: jax.Array, number: jax.Array) -> jax.Array:
+        return jnp.append(leaf.reshape(-1), number)
+
+    return jax.tree.map(behind, found, jax.tree.map(jnp.add, size, change)), jax.tree.map(behind, expected, size)
+
+
+def _change_by_others(slope: Callable[[Rows], Rows], case: Case) -> Rows:
+    """How much the slopes by rows change at most, leaf by leaf, where other rows of their side do.
+
+    Rows whose number has a certain bit become others: of any two rows, one does without the other for some bit.
+    """
+    trained, others = (rows._replace(shared={}) for rows in (case.params.trained, case.others))
+    before = slope(trained)
+
+    def chosen(bit: jax.Array, leaf: jax.Array) -> jax.Array:
+        return (jnp.arange(len(leaf)) >> bit & 1).reshape(-1, *[1] * (leaf.ndim - 1)) == 1
+
+    def change(bit: jax.Array) -> Rows:
+        moved = jax.tree.map(lambda own, other: jnp.where(chosen(bit, own), other, own), trained, others)
+        return jax.tree.map(lambda a, b: jnp.max(jnp.where(chosen(bit, a), 0, abs(a - b))), slope(moved), before)
+
+    bits = max(case.ratings.num_users, case.ratings.num_items).bit_length()
+    return jax.tree.map(lambda leaf: jnp.max(leaf), jax.lax.map(change, jnp.arange(bits)))
 
 
 def _gathered(params: Params, users: jax.Array, items: jax.Array) -> Params:

@@ -203,9 +203,9 @@ def test_the_numbers_of_a_user_count_as_given():
         check = partial(check_promised, model, ALS, params, HYPER._replace(extra={"graph": strength}), RATINGS)
         if strength:
             with pytest.raises(ValueError, match=r"^als: the model 'graph' breaks a promise: .*slope by item\.factors"):
-                check(lambda: params)
+                check(lambda _: params)
         else:
-            check(lambda: params)
+            check(lambda _: params)
 
 
 def test_every_door_refuses_svdpp():

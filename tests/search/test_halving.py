@@ -91,13 +91,13 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_
     whole = search.halving(*arguments, **options)
     fitted, left = [], 2
 
-    def fit_chunk(job, chunk, home, earlier):
+    def fit_chunk(job, chunk, home, earlier, begun):
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
         fitted.append((chunk.stop, *chunk.members))
-        return chunks.fit_chunk(job, chunk, home, earlier)
+        return chunks.fit_chunk(job, chunk, home, earlier, begun)
 
     monkeypatch.setattr("jaxmf.training.race.fit_chunk", fit_chunk)
     times = 0

@@ -214,13 +214,13 @@ def test_a_sweep_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_p
     whole = sweep(*arguments, **options)
     fitted, left = [], 3
 
-    def fit_chunk(job, chunk, home, earlier):
+    def fit_chunk(job, chunk, home, earlier, begun):
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
         fitted.extend(chunk.members)
-        return chunks.fit_chunk(job, chunk, home, earlier)
+        return chunks.fit_chunk(job, chunk, home, earlier, begun)
 
     monkeypatch.setattr("jaxmf.training.race.fit_chunk", fit_chunk)
     while True:
@@ -312,9 +312,9 @@ def test_memory_is_bounded(ratings, valid):
     """A bound that is too small for the batch cuts it, and says so; one that is too small for a member is an error."""
     arguments, options = (KEY, BIASED, ADAM, ratings, valid), {"grid": {"l2": [0.1, 0.2, 0.3, 0.4]}, **OPTIONS}
     free = sweep(*arguments, **options, batch=4, workers=1)
-    message = r"to stay below 39\.1 KiB, [1-3] of 4 members at once in 1 worker\(s\), not 4 in 2"
+    message = r"to stay below 195\.3 KiB, [1-3] of 4 members at once in 1 worker\(s\), not 4 in 2"
     with pytest.warns(UserWarning, match=message):
-        bound = sweep(*arguments, **options, batch=4, workers=2, max_memory=40_000)
+        bound = sweep(*arguments, **options, batch=4, workers=2, max_memory=200_000)
     assert bound.batch < 4
     assert_close(bound.params(bound.best()), free.params(free.best()), rtol=1e-9)
     with pytest.raises(
