@@ -35,9 +35,10 @@ class Solver(NamedTuple):
     """A solver: `prepare` runs once on the host, the rest is pure. A static pytree: `Prepared` says whose it is.
 
     Attributes:
-      prepare: `(ratings) -> layout`, arrays of fixed shape. It holds positions in `ratings`, never weights or values,
-        so that one layout serves every set of weights (folds). Solvers of the same function share their layouts, and
-        so `arrange` them alike.
+      prepare: `(ratings) -> layout`, arrays. It holds positions in `ratings`, never weights or values, so that one
+        layout serves every set of weights (folds). It is given the ratings without padding, and steps find some of
+        weight 0 behind them; arrays as long as `jaxmf.data.ratings.rung` says let data of about the same size share
+        programs. Solvers of the same function share their layouts, and so `arrange` them alike.
       init: `(model, params, hyper) -> state`.
       step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
       check: `(model, params, hyper) -> None`, on shapes only: raises ValueError before anything compiles where the
