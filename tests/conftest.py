@@ -13,8 +13,32 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the suite's time is compilation. XLA's fusion emitters double it; later versions leave no choice.
 jax.config.update("jax_disable_most_optimizations", True)
+# Programs as small as these also compile sooner in one piece than in parts for several threads.
+FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 10):
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+
+# The files that run longest; these begin first, so that no worker is left alone with one of them.
+LONGEST = (
+    "test_cli.py",
+    "test_sweep.py",
+    "test_contracts.py",
+    "test_study.py",
+    "test_readme.py",
+    "test_witnesses.py",
+    "test_als.py",
+    "test_gradients.py",
+    "test_hypergradient.py",
+    "test_fold.py",
+    "test_als_numbers.py",
+    "test_debug_flags.py",
+)
+
+
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):  # of pytest-xdist: alone, files run in the order in which they were named
+        items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -32,6 +32,9 @@ MODELS = {
     "content": models.content_mf(RANK, csr_array(FEATURES)),
 }
 
+# Those that differ in more than a constant: plain around each user's mean, with biases around one mean, with content.
+DISTINCT = {name: MODELS[name] for name in ("mf-user-mean", "biased", "content")}
+
 
 def heavy_ball(hyper):
     return optax.sgd(hyper.learning_rate, momentum=hyper.momentum)
@@ -52,6 +55,14 @@ SOLVERS = {
     "adamw": solvers.minibatch(adamw, 32),
     "als": solvers.als(),
 }
+# Each solver with a model that has every kind of leaf but content, each kind of solver with content, and every model.
+PAIRS = [
+    *[("biased", solver) for solver in SOLVERS],
+    *[("content", solver) for solver in ("sgd", "adam", "als")],
+    ("mf", "als"),
+    ("mf-uncentered", "sgd"),
+    ("mf-user-mean", "adam"),
+]
 
 
 def random_ratings(seed=0, num_users=17, num_items=13, num_ratings=90, folds=False, dtype=None) -> Ratings:

@@ -39,7 +39,7 @@ SQUARES, TILES = "solvers/least_squares.py", "solvers/tiles.py"
 MATCHINGS, DEVICES = "solvers/matchings.py", "solvers/devices.py"
 BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
 PROMISES, KEPT = "models/promises.py", "models/test_promises.py"
-NUMBERS = "solvers/test_als_numbers.py"
+HALVES, NUMBERS = "solvers/test_als.py", "solvers/test_als_numbers.py"
 RANKINGS, WITNESSES = "evaluate/test_rankings.py", "verify/test_witnesses.py"
 MUTANTS = {
     "loss: not squared": Mutant(BILINEAR, "ratings.user, ratings.item)) ** 2", "ratings.user, ratings.item))"),
@@ -135,9 +135,9 @@ MUTANTS = {
     "als: users never solved": Mutant(
         ALS, 'for side in ("user", "item"):\n            params', 'for side in ("item",):\n            params'
     ),
-    "als: weights not under a root": Mutant(SQUARES, "root = jnp.sqrt(weight)", "root = (weight)"),
+    "als: weights not under a root": Mutant(SQUARES, "root = jnp.sqrt(weight)", "root = (weight)", HALVES),
     "als: rows of fewer ratings unregularized": Mutant(
-        SQUARES, "one = jnp.ones_like(K[..., 0])", "one = 1e-6 * jnp.ones_like(K[..., 0])"
+        SQUARES, "one = jnp.ones_like(K[..., 0])", "one = 1e-6 * jnp.ones_like(K[..., 0])", HALVES
     ),
     "als: no penalty is one of 1": Mutant(
         SQUARES, "ridge = jnp.where(weighted, ridge, 1)", "ridge = jnp.where(ridge == 0, 1, ridge)", NUMBERS
@@ -148,14 +148,16 @@ MUTANTS = {
     "als: steps in the units of the ratings": Mutant(
         SQUARES, "jax.lax.rsqrt(diagonal + ridge)", "jnp.ones_like(ridge)", NUMBERS
     ),
-    "als: a long row by its last slab": Mutant(SQUARES, "return A + dot(X.mT, X), b", "return dot(X.mT, X), b"),
-    "als: the slope by the penalty forgotten": Mutant(SQUARES, "(-y * moved)", "(-0 * y * moved)"),
+    "als: a long row by its last slab": Mutant(SQUARES, "return A + dot(X.mT, X), b", "return dot(X.mT, X), b", HALVES),
+    "als: the slope by the penalty forgotten": Mutant(SQUARES, "(-y * moved)", "(-0 * y * moved)", HALVES),
     "als: the slope by the start forgotten": Mutant(SQUARES, "(y * (S - R))", "(0 * y * (S - R))", NUMBERS),
     "als: a lost ridge pulls at the row": Mutant(SQUARES, "jnp.where(S > R, before, z)", "z", NUMBERS),
     "als: a lost ridge lets the start go": Mutant(SQUARES, "b + (S - ridge) * start", "b", NUMBERS),
-    "als: weights have no slope": Mutant(SQUARES, "-jnp.sum(w * image * error)", "-jnp.sum((w > 0) * image * error)"),
+    "als: weights have no slope": Mutant(
+        SQUARES, "-jnp.sum(w * image * error)", "-jnp.sum((w > 0) * image * error)", HALVES
+    ),
     "tiles: a slab too few": Mutant(
-        TILES, "-(-count[rows[::size]] // width)", "1 + (count[rows[::size]] - 2) // width"
+        TILES, "-(-count[rows[::size]] // width)", "1 + (count[rows[::size]] - 2) // width", HALVES
     ),
     "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
     "loop: best is the last": Mutant(LOOP, "improved = finite & (", "improved = finite | ("),
@@ -249,7 +251,7 @@ def noticed(mutant: Mutant) -> bool:
             raise ValueError(f"{mutant.file} has {text.count(mutant.right)} times: {mutant.right}")
         path.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
         # In one process: the workers of pytest-xdist would finish their files after the first failure.
-        command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-qx", "-m", "not realdata", *tests]
+        command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-qx", "-m", "not realdata and not slow", *tests]
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)
         if done.returncode not in (0, 1):
             raise RuntimeError(f"{mutant} broke more than a test:\n{done.stdout[-2000:]}")

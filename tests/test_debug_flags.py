@@ -10,8 +10,7 @@ from helpers import HYPER, KEY, MODELS, RANK, SOLVERS, assert_close, random_rati
 import jaxmf
 from jaxmf import Dataset, make_fit, prepare, solvers, splits, verify
 
-OPTIMIZERS = {"mf": "adam", "mf-uncentered": "adamw", "mf-user-mean": "momentum", "content": "adam"}
-PAIRS = [(m, s) for m in MODELS for s in SOLVERS if s in ("sgd", "als", OPTIMIZERS.get(m, s))]
+PAIRS = [*[("biased", solver) for solver in SOLVERS], ("content", "als"), ("mf-user-mean", "sgd")]
 TRAIN, VALID = random_ratings(folds=True), random_ratings(seed=5, num_ratings=40)
 
 

@@ -1,5 +1,6 @@
 """Experiments run, and their tables hold what their summaries say."""
 
+import importlib
 import json
 import re
 import subprocess
@@ -36,6 +37,19 @@ def test_every_experiment_is_run(monkeypatch):
     assert set(NAMES) == scripts
 
 
+def test_every_experiment_tells_its_options(monkeypatch, capsys):
+    """Whether it also runs to its end is a slow test."""
+    monkeypatch.syspath_prepend(ROOT)
+    from experiments.__main__ import NAMES
+
+    for name in NAMES:
+        monkeypatch.setattr(sys, "argv", [name, "--help"])
+        with pytest.raises(SystemExit, match=r"^0$"):
+            importlib.import_module(f"experiments.{name}").main()
+        assert "--smoke" in capsys.readouterr().out
+
+
+@pytest.mark.slow
 def test_every_file_is_there(smoke):
     found = {str(path.relative_to(smoke)) for path in smoke.rglob("*") if path.is_file()}
     tables = ("gradients", "hessian", "taylor", "complex_step", "random_problems", "step_sizes", "slopes")
@@ -48,6 +62,7 @@ def test_every_file_is_there(smoke):
     assert not {"nan", "inf", "None", "np"} & set(re.findall(r"\w+", summary))
 
 
+@pytest.mark.slow
 def test_manifest(smoke):
     config = json.loads((smoke / "config.json").read_text("utf-8"))
     assert config["finished"] is True
@@ -59,6 +74,7 @@ def test_manifest(smoke):
     assert config["data"]["num_ratings"] == 700
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradients", "hessian", "taylor", "complex_step", "slopes", "half_steps"])
 def test_no_row_fails(smoke, name):
     table = pd.read_csv(smoke / f"{name}.csv")
@@ -66,6 +82,7 @@ def test_no_row_fails(smoke, name):
     assert table["passed"].all()
 
 
+@pytest.mark.slow
 def test_no_false_alarm(smoke):
     table = pd.read_csv(smoke / "random_problems.csv")
     assert (table["alarms"] == 0).all()
@@ -76,6 +93,7 @@ def test_no_false_alarm(smoke):
     assert "0 false alarms" in (smoke / "summary.md").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_every_planted_mistake_is_caught_and_localized(smoke):
     table = pd.read_csv(smoke / "mutants.csv", keep_default_na=False)
     assert len(table) == 16
@@ -87,6 +105,7 @@ def test_every_planted_mistake_is_caught_and_localized(smoke):
     assert "elements 16 and 16, differences 16 and 16" in summary
 
 
+@pytest.mark.slow
 def test_solvers_of_one_objective_are_compared(smoke):
     """A smoke run leaves them where they are after a few epochs."""
     table = pd.read_csv(smoke / "stationarity.csv").set_index("solver")
@@ -95,6 +114,7 @@ def test_solvers_of_one_objective_are_compared(smoke):
     assert table["excess"].min() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["sgd_movielens", "content_blending", "als_sweep", "latent_factors", "solver_race", "scaling"]
 )

@@ -36,12 +36,11 @@ def parts():
     ("model", "solver", "method", "epochs", "names"),
     [
         (MODELS["biased"], EXACT, "implicit", 4000, ("l2", "l2_bias", "reg_exponent")),
-        (models.mf(2), EXACT, "implicit", 4000, ("l2", "reg_exponent")),
         (MODELS["biased"], SOLVERS["sgd"], "unrolled", 2, OF_SGD),
         (MODELS["biased"], MOMENTUM, "unrolled", 2, ("l2", "momentum", "extra.decay", *RATES)),
         (models.mf(2), ROOTED, "unrolled", 2, ("learning_rate", "init_scale")),
     ],
-    ids=["implicit", "implicit-mf", "sgd", "momentum", "adam"],
+    ids=["implicit", "sgd", "momentum", "adam"],
 )
 def test_it_equals_differences_of_whole_fits(parts, model, solver, method, epochs, names):
     options = {"method": method, "epochs": epochs}

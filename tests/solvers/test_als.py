@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import (
+    DISTINCT,
     HYPER,
     MODELS,
     assert_close,
@@ -32,7 +33,7 @@ from jaxmf.solvers.als import half_step
 from jaxmf.solvers.least_squares import solve, solve_normal
 from jaxmf.solvers.tiles import prepare
 
-each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+each_model = pytest.mark.parametrize("model", DISTINCT.values(), ids=DISTINCT)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
 
 
@@ -71,7 +72,7 @@ def test_a_sweep_by_weights_equals_the_row_loop(name):
     assert_close(state.params.trained, to_rows(expected), rtol=1e-9, atol=1e-12)
 
 
-@pytest.fixture(scope="module", params=MODELS.values(), ids=MODELS)
+@pytest.fixture(scope="module", params=DISTINCT.values(), ids=DISTINCT)
 def halves(request):
     """A model with its jitted half-steps and value-and-gradient, all functions of the hyper."""
     model, ratings, solver = request.param, random_ratings(folds=True), solvers.als()
@@ -167,8 +168,7 @@ def test_converges_at_the_sweep_of_the_loop(rule, tol):
     assert (history["objective"][sweeps:] == np.finfo(float).max).all()
 
 
-@pytest.mark.parametrize("method", ["cholesky", "cg"])
-@pytest.mark.parametrize("max_memory", [1, 500, 2000])
+@pytest.mark.parametrize(("method", "max_memory"), [("cholesky", 1), ("cholesky", 2000), ("cg", 500)])
 def test_rows_in_parts_are_the_same_rows(method, max_memory):
     ratings, model = random_ratings(folds=True), MODELS["content"]
     params = init(model, ratings, HYPER)
@@ -179,9 +179,8 @@ def test_rows_in_parts_are_the_same_rows(method, max_memory):
     assert_close(whole.params, parts.params, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("model", [MODELS["biased"], MODELS["content"]], ids=["biased", "content"])
-def test_many_steps_of_conjugate_gradient_are_exact(model):
-    ratings = random_ratings(folds=True)
+def test_many_steps_of_conjugate_gradient_are_exact():
+    ratings, model = random_ratings(folds=True), MODELS["content"]
     params = init(model, ratings, HYPER)
     exact, near = (
         run(model, solver, ratings, HYPER, 2, params=params)[0]
@@ -190,11 +189,10 @@ def test_many_steps_of_conjugate_gradient_are_exact(model):
     assert_close(exact.params, near.params, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-@each_model
-def test_conjugate_gradient_never_rises(model, steps):
+@pytest.mark.parametrize(("name", "steps"), [("biased", 1), ("content", 3)])
+def test_conjugate_gradient_never_rises(name, steps):
     """And it keeps inactive columns and rows without weight at 0, and ends near the exact solver."""
-    ratings, hyper = random_ratings(folds=True), HYPER._replace(rank=2)
+    ratings, hyper, model = random_ratings(folds=True), HYPER._replace(rank=2), MODELS[name]
     params = init(model, ratings, hyper)
     state, history = run(model, solvers.als(method="cg", steps=steps), ratings, hyper, 30, params=params)
     objectives = np.asarray(history["objective"])
@@ -249,10 +247,9 @@ def test_rows_are_solved_the_same_from_either_end(width):
 
 
 @pytest.mark.parametrize("method", ["cholesky", "cg"])
-@pytest.mark.parametrize("name", ["biased", "content"])
-def test_derivatives_equal_differences(name, method):
+def test_derivatives_equal_differences(method):
     """Of a sweep's result by the other side, values, weights, penalties and the start, in any tile."""
-    ratings, model = random_ratings(folds=True), MODELS[name]
+    ratings, model = random_ratings(folds=True), MODELS["content"]
     layout, params = prepare(ratings), init(model, ratings, HYPER)
     steps, random = {"cholesky": None, "cg": 2}[method], np.random.default_rng(0)
     kept = ratings.weight > 0

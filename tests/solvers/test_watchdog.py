@@ -42,6 +42,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_als_does_not_hang():
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT)]
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # as users run it

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, init, random_ratings, run
+from helpers import DISTINCT, HYPER, KEY, MODELS, init, random_ratings, run
 
 import jaxmf
 from jaxmf import Hyper, solvers, verify
@@ -65,7 +65,7 @@ def design_of_twice_the_bias(params, ratings, side):
 # Hessian.
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("model", DISTINCT.values(), ids=DISTINCT)
 def test_hessians_of_built_in_models_pass(model, ratings):
     table = verify.hessian(model, init(model, ratings, HYPER), ratings, HYPER, num_directions=2).to_frame()
     assert table["passed"].all()
@@ -151,7 +151,7 @@ def test_a_remainder_that_changes_its_sign_has_the_slope_beyond():
 # Complex step.
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
+@pytest.mark.parametrize("model", DISTINCT.values(), ids=DISTINCT)
 def test_complex_steps_agree_to_rounding(model, ratings):
     report = verify.complex_step(model, init(model, ratings, HYPER), ratings, HYPER, num_directions=2)
     assert report.passed
@@ -276,6 +276,7 @@ def test_where_solvers_end(ratings):
 # Planted mistakes.
 
 
+@pytest.mark.slow
 def test_every_planted_mistake_is_caught_and_localized(ratings, params):
     report = verify.mutants(BIASED, params, ratings, HYPER)
     table = report.to_frame().set_index("mutant")
