@@ -33,10 +33,7 @@ def solve(X: jax.Array, t: jax.Array, ridge: jax.Array, start: jax.Array) -> jax
     if count >= size:
         return solve_normal(dot(X.mT, X), dot(t[:, None], X)[:, 0], ridge, start)
     scaled = X / ridge[:, None]
-    K = dot(scaled, X.mT)
-    # S is `grow` times the ridge, alike for all unknowns, so that K / grow + I is the matrix.
-    largest = jnp.diagonal(K, axis1=1, axis2=2).max(axis=1)[:, None]
-    grow = jnp.maximum(1, _ROUNDING * jnp.finfo(X.dtype).eps * count * largest)
+    K, grow = dot(scaled, X.mT), _grow(X, ridge)
     center = (1 - 1 / grow) * start
     one = jnp.ones_like(K[..., 0])
     z = jax.vmap(solve_system)(with_diagonal(K / grow[..., None], one), t - dot(X, center[..., None])[..., 0])
@@ -96,9 +93,20 @@ def descend(
 
 
 def floor(A: jax.Array, ridge: jax.Array) -> jax.Array:
-    """The ridge, or the least that the sums can tell from 0."""
+    """S (m, D) of `solve_normal`: the ridge, or the least that the sums can tell from 0."""
     eps = _ROUNDING * jnp.finfo(A.dtype).eps * A.shape[-1]
     return jnp.maximum(ridge, eps * jnp.diagonal(A, axis1=1, axis2=2))
+
+
+def floor_of_short(X: jax.Array, A: jax.Array, ridge: jax.Array) -> jax.Array:
+    """S (m, D) of `solve`: that of `solve_normal`, or the ridge times a number that is alike for all unknowns."""
+    return floor(A, ridge) if X.shape[1] >= X.shape[2] else _grow(X, ridge) * ridge
+
+
+def _grow(X: jax.Array, ridge: jax.Array) -> jax.Array:
+    """What a ridge is multiplied by (m, 1), so that the ratings' system K / grow + I keeps its I."""
+    largest = jnp.sum(X**2 / ridge[:, None], axis=-1).max(axis=1, keepdims=True)
+    return jnp.maximum(1, _ROUNDING * jnp.finfo(X.dtype).eps * X.shape[1] * largest)
 
 
 def with_diagonal(A: jax.Array, diagonal: jax.Array) -> jax.Array:

@@ -11,7 +11,17 @@ import numpy as np
 
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Params, Side, pack
-from jaxmf.solvers.least_squares import descend, dot, floor, positive, solve, solve_normal, solve_system, with_diagonal
+from jaxmf.solvers.least_squares import (
+    descend,
+    dot,
+    floor,
+    floor_of_short,
+    positive,
+    solve,
+    solve_normal,
+    solve_system,
+    with_diagonal,
+)
 from jaxmf.solvers.tiles import Half
 
 
@@ -181,9 +191,14 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
 
     def body(carry: Any, part: Part) -> Any:
         R, before = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
-        A, _, weighted = _normal(view, params, part, R)
-        R = positive(R, weighted)
-        S = floor(A, R)
+        if part.short:
+            X, _, weighted = part.slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
+            A, R = dot(X.mT, X), positive(R, weighted)
+            S = floor_of_short(X, A, R)
+        else:
+            A, _, weighted = _normal(view, params, part, R)
+            R = positive(R, weighted)
+            S = floor(A, R)
         own = (jax.lax.dynamic_slice_in_dim(table, part.place, len(R), 0) for table in (solution, slope))
         z, pull = (table.astype(R.dtype) for table in own)
         y = jax.vmap(solve_system)(with_diagonal(A, S), jnp.where(weighted, pull, 0))

@@ -275,20 +275,9 @@ def begin(
     program, arranged = _compiled(model, solver, options, form), _compiled_arrange(solver.prepare, form)
     initialize = compiled_initialize(model, ratings)
     first = _compiled_first(model, solver, options.patience, form)
-    # XLA compiles on other threads what Python has traced, while Python traces the next program.
-    with ThreadPoolExecutor() as others:
-        if state is None:
-            shape = params
-            if params is None:
-                shape = jax.eval_shape(initialize, key, ratings, numbers)
-                others.submit(initialize.lower(key, ratings, numbers).compile)
-            others.submit(first.lower(shape, numbers).compile)
-        batch, state = on_all((batch, state), solver.devices)
-        others.submit(arranged.lower(batch, numbers).compile)
-        # Of arrays that lie on a device of the caller's choice, shapes do not say where.
-        if not any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves((batch, state, params))):
-            begun = jax.eval_shape(first, shape, numbers) if state is None else state
-            program.lower(key, jax.eval_shape(arranged, batch, numbers), numbers, begun, 0).compile()
+    batch, state = on_all((batch, state), solver.devices)
+    if not jax.config.jax_disable_jit:
+        _compile_ahead((program, arranged, initialize, first), key, batch, numbers, state, params)
     if state is None:
         params = initialize(key, ratings, numbers) if params is None else params
         state = on_all(first(params, numbers), solver.devices)
@@ -297,6 +286,31 @@ def begin(
     # A run of no epochs compiles the program, unless it is, and changes no bit.
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
     return program, batch, state, time.perf_counter() - clock
+
+
+def _compile_ahead(
+    programs: tuple[Any, Any, Any, Any],
+    key: jax.Array,
+    batch: Prepared,
+    numbers: Hyper,
+    state: FitState | None,
+    params: Params | None,
+) -> None:
+    """Compile what `begin` is about to run, side by side."""
+    program, arranged, initialize, first = programs
+    # XLA compiles on other threads what Python has traced, while Python traces the next program.
+    with ThreadPoolExecutor() as others:
+        if state is None:
+            shape = params
+            if params is None:
+                shape = jax.eval_shape(initialize, key, batch.train, numbers)
+                others.submit(initialize.lower(key, batch.train, numbers).compile)
+            others.submit(first.lower(shape, numbers).compile)
+        others.submit(arranged.lower(batch, numbers).compile)
+        # Of arrays that lie on a device of the caller's choice, shapes do not say where.
+        if not any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves((batch, state, params))):
+            begun = jax.eval_shape(first, shape, numbers) if state is None else state
+            program.lower(key, jax.eval_shape(arranged, batch, numbers), numbers, begun, 0).compile()
 
 
 def advance(

@@ -276,6 +276,7 @@ def test_where_solvers_end(ratings):
 # Planted mistakes.
 
 
+@pytest.mark.slow
 def test_every_planted_mistake_is_caught_and_localized(ratings, params):
     report = verify.mutants(BIASED, params, ratings, HYPER)
     table = report.to_frame().set_index("mutant")
