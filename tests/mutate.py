@@ -36,7 +36,7 @@ class Mutant(NamedTuple):
 BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/features.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
 SQUARES, TILES, MINIMA = "solvers/least_squares.py", "solvers/tiles.py", "solvers/minima.py"
-LADDER = "training/test_ladder.py"
+LADDER = "training/test_rungs.py"
 MATCHINGS, DEVICES = "solvers/matchings.py", "solvers/devices.py"
 BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
 PROMISES, KEPT = "models/promises.py", "models/test_promises.py"

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, RANK, SOLVERS, assert_close, random_ratings
+from helpers import COMPILED, HYPER, KEY, MODELS, RANK, SOLVERS, assert_close, random_ratings
 
 import jaxmf
 from jaxmf import Dataset, make_fit, prepare, solvers, splits, verify
@@ -90,4 +90,23 @@ def test_predictions_need_no_compilation():
     with jax.disable_jit():
         found, same = doors()
     assert same == items
+    assert_close(found, compiled, rtol=1e-9, atol=1e-12)
+
+
+def test_fits_need_no_compilation():
+    """Nor do a fit and a sweep, which compile nothing ahead then: unrolled loops would take XLA minutes."""
+    model, solver, options = MODELS["biased"], SOLVERS["als"], {"hyper": HYPER, "epochs": 1}
+
+    def doors():
+        alone = jaxmf.fit(KEY, model, solver, TRAIN, valid=VALID, **options)
+        runs = jaxmf.sweep(KEY, model, solver, TRAIN, valid=VALID, grid={"l2": [HYPER.l2]}, workers=1, **options)
+        return alone.params, runs.params(0)
+
+    compiled, before = doors(), len(COMPILED)
+    jax.config.update("jax_disable_jit", True)  # for the threads of a sweep too
+    try:
+        found = doors()
+    finally:
+        jax.config.update("jax_disable_jit", False)
+    assert not [name for name in COMPILED[before:] if "run" in name]
     assert_close(found, compiled, rtol=1e-9, atol=1e-12)

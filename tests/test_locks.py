@@ -155,9 +155,9 @@ def test_a_full_disk_ends_a_sweep_and_its_threads(ratings, valid, tmp_path, monk
     """What was not begun is not fitted; what is finished is read again."""
     given, fitted = (KEY, MODELS["biased"], SOLVERS["adam"], ratings, valid), []
 
-    def fit_chunk(job, chunk, home, earlier):
+    def fit_chunk(job, chunk, home, earlier, begun):
         fitted.append(chunk.number)
-        return chunks.fit_chunk(job, chunk, home, earlier)
+        return chunks.fit_chunk(job, chunk, home, earlier, begun)
 
     def write(folder, number, results):
         if number == 2:

@@ -276,8 +276,8 @@ def begin(
     initialize = compiled_initialize(model, ratings)
     first = _compiled_first(model, solver, options.patience, form)
     batch, state = on_all((batch, state), solver.devices)
-    if not jax.config.jax_disable_jit:
-        _compile_ahead((program, arranged, initialize, first), key, batch, numbers, state, params)
+    if not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+        _compile_ahead((program, arranged, initialize, first), key, ratings, batch, numbers, state, params)
     if state is None:
         params = initialize(key, ratings, numbers) if params is None else params
         state = on_all(first(params, numbers), solver.devices)
@@ -291,6 +291,7 @@ def begin(
 def _compile_ahead(
     programs: tuple[Any, Any, Any, Any],
     key: jax.Array,
+    ratings: Ratings,
     batch: Prepared,
     numbers: Hyper,
     state: FitState | None,
@@ -303,8 +304,8 @@ def _compile_ahead(
         if state is None:
             shape = params
             if params is None:
-                shape = jax.eval_shape(initialize, key, batch.train, numbers)
-                others.submit(initialize.lower(key, batch.train, numbers).compile)
+                shape = jax.eval_shape(initialize, key, ratings, numbers)
+                others.submit(initialize.lower(key, ratings, numbers).compile)
             others.submit(first.lower(shape, numbers).compile)
         others.submit(arranged.lower(batch, numbers).compile)
         # Of arrays that lie on a device of the caller's choice, shapes do not say where.

@@ -31,8 +31,8 @@ Monitor = str | Callable[[Params, Ratings], jax.Array]
 
 
 class Prepared(NamedTuple):
-    """What `prepare` returns: training ratings, validation ratings (or None), each with padding of weight 0 behind them,
-    a solver's layout of the former, and whose it is (static).
+    """What `prepare` returns: training ratings, validation ratings (or None), either with padding of weight 0 behind
+    them, a solver's layout of the former, and whose it is (static).
     """
 
     train: Ratings
