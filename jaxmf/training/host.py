@@ -277,7 +277,7 @@ def begin(
     first = _compiled_first(model, solver, options.patience, form)
     batch, state = on_all((batch, state), solver.devices)
     if not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-        _compile_ahead((program, arranged, initialize, first), key, ratings, batch, numbers, state, params)
+        _compile_ahead(key, (program, arranged, initialize, first), ratings, batch, numbers, state, params)
     if state is None:
         params = initialize(key, ratings, numbers) if params is None else params
         state = on_all(first(params, numbers), solver.devices)
@@ -289,8 +289,8 @@ def begin(
 
 
 def _compile_ahead(
-    programs: tuple[Any, Any, Any, Any],
     key: jax.Array,
+    programs: tuple[Any, Any, Any, Any],
     ratings: Ratings,
     batch: Prepared,
     numbers: Hyper,
