@@ -45,16 +45,16 @@ def take(ratings: Ratings, index: jax.Array) -> Ratings:
     return replace(picked, weight=jnp.where(inside, picked.weight, 0))
 
 
-def rung(n: int) -> int:
+def rung(n: int, least: int = 1024) -> int:
     """The least size of the ladder that is at least n: programs are compiled for these sizes, so that they are few.
 
-    Every size is a multiple of 1,024, and from 8,192 on there are eight to an octave, so that at most an eighth is
-    padding.
+    Every size is a multiple of `least`, and from eight times that on there are eight to an octave, so that at most an
+    eighth is padding.
 
     >>> [rung(n) for n in (1, 1024, 1025, 100_000, 1_000_000)]
     [1024, 1024, 2048, 106496, 1048576]
     """
-    step = max(1024, 1 << max(0, (n - 1).bit_length() - 4))
+    step = max(least, 1 << max(0, (n - 1).bit_length() - 4))
     return -(-n // step) * step
 
 

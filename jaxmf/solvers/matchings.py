@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmf.data.ratings import rung
 from jaxmf.models.model import Rows
 
 _FEW = 100_000  # ratings that are quickly put into matchings one by one
@@ -58,23 +59,17 @@ def lay_out(
             own = np.flatnonzero((users[user] == device) & (items[item] == (device + stratum) % devices))
             parts.append(np.append(own, n)[matchings(user[own], item[own], batch_size)])
     longest = max(map(len, parts))
-    most = _roomy(longest, AT_ONCE)
+    most = rung(longest, AT_ONCE)
     position = np.stack([np.pad(part, ((0, most - len(part)), (0, 0)), constant_values=n) for part in parts])
     position = position.reshape(devices, devices, most, batch_size).astype(np.int32)
     members = Rows(_members(users, devices), _members(items, devices))
     return Layout(position, members, np.int32(n), np.int32(longest))
 
 
-def _roomy(size: int, step: int) -> int:
-    """The least size of a ladder of multiples of `step` that is at least `size`: eight to an octave, or fewer."""
-    step = max(step, 1 << max(0, (size - 1).bit_length() - 4))
-    return -(-size // step) * step
-
-
 def _members(group: np.ndarray, devices: int) -> np.ndarray:
     """The rows of each group, (devices, most in a group), filled up with the number of rows."""
     rows = [np.flatnonzero(group == own) for own in range(devices)]
-    most = len(group) if devices == 1 else min(len(group), _roomy(max(map(len, rows)), 1))
+    most = len(group) if devices == 1 else min(len(group), rung(max(map(len, rows)), 1))
     return np.stack([np.pad(own, (0, most - len(own)), constant_values=len(group)) for own in rows]).astype(np.int32)
 
 

@@ -51,7 +51,7 @@ def higher(monkeypatch):
     def climb():
         monkeypatch.setattr(door, "rung", lambda n: rung(n) + 5120)
         monkeypatch.setattr(tiles, "rung", lambda n: rung(n) + 5120)
-        monkeypatch.setattr(matchings, "_roomy", lambda size, step: step * (-(-size // step) + 3))
+        monkeypatch.setattr(matchings, "rung", lambda n, least: rung(n, least) + 3 * least)
 
     return climb
 
