@@ -11,8 +11,10 @@ from helpers import COMPILED, HYPER, KEY, MODELS, SOLVERS, assert_same_bits, ran
 
 from jaxmf import Hyper, datasets, fit, make_fit, models, prepare, solvers, splits, sweep
 from jaxmf.data import ratings as door
-from jaxmf.data.ratings import rung
+from jaxmf.data.ratings import padded, rung
+from jaxmf.metrics import total
 from jaxmf.solvers import matchings, tiles
+from jaxmf.training.fingerprints import fingerprints
 
 BIASED = MODELS["biased"]
 OF_DATA = {"als": solvers.als(), "sgd": solvers.sgd(), "adam": solvers.minibatch(optax.adam, 256)}
@@ -75,6 +77,15 @@ def test_the_rung_changes_nothing(name, dtype, higher):
     assert_same_bits(one, other)
 
 
+@pytest.mark.parametrize("n", [5, 5000, 300_000])
+def test_zeros_behind_change_a_sum_by_last_bits_at_most(n, optimized):
+    """By none, unless numbers are so few that one row holds them, or the sums of rows so many that one does not."""
+    values = np.random.default_rng(n).normal(size=n).astype(np.float32)
+    sums = [float(jax.jit(total)(np.pad(values, (0, more)))) for more in (0, 1000, 5000, 150_000, 700_000, 2_000_000)]
+    assert sums == pytest.approx([values.sum(dtype=float)] * 6, abs=1e-7 * float(np.abs(values).sum()))
+    assert n < 1024 or len(set(sums[:-1])) == 1
+
+
 def test_the_number_of_steps_is_that_of_the_ratings():
     """1,100 ratings in batches of 64 are 18 steps an epoch, whatever the rung; a batch of padding is none."""
     solver, ratings = solvers.minibatch(optax.adam, 64), random_ratings(0, 60, 50, 1100)
@@ -83,8 +94,9 @@ def test_the_number_of_steps_is_that_of_the_ratings():
 
 
 def test_a_resumed_fit_may_be_prepared_or_not():
-    """Its padding is not part of the ratings' fingerprint."""
+    """Padding is not part of the ratings' fingerprint, so that another ladder of sizes would know them again."""
     ratings, solver = random_ratings(), SOLVERS["als"]
+    assert fingerprints(ratings, ratings) == fingerprints(padded(ratings), padded(ratings))
     whole = fit(KEY, BIASED, solver, ratings, hyper=HYPER, epochs=4)
     first = fit(KEY, BIASED, solver, prepare(solver, ratings), hyper=HYPER, epochs=2)
     assert_same_bits(fit(KEY, BIASED, solver, ratings, resume=first, epochs=2).params, whole.params)
