@@ -58,6 +58,15 @@ def rung(n: int, least: int = 1024) -> int:
     return -(-n // step) * step
 
 
+def power_of_4(n: int) -> int:
+    """The least power of 4, from 16 on, that is at least n: for sizes that differ much among calls where room is cheap.
+
+    >>> [power_of_4(n) for n in (0, 16, 17, 65)]
+    [16, 16, 64, 256]
+    """
+    return max(16, 4 ** -(-(n - 1).bit_length() // 2))
+
+
 def padded(ratings: Ratings) -> Ratings:
     """The ratings, and padding up to the next rung; on the host.
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmf.data.ratings import power_of_4
 from jaxmf.evaluate.errors import predictions
 from jaxmf.models.model import Model, Params, scores
 from jaxmf.models.programs import jit, of_model
@@ -120,8 +121,8 @@ def _among_all(trial: Trial, model: Model, params: Params) -> Positions:
     seen_place, seen_item = _by_place(place, *trial.seen)
     row, item = _by_place(place, trial.row[trial.relevant], trial.item[trial.relevant])
     nth = np.arange(len(row)) - runs(row)[0] if len(row) else row
-    size = max(1, min(_padded(num_users), _CELLS // (num_items * _row_size(model, params, num_items))))
-    most = min(_padded(R.max()), num_items)
+    size = max(1, min(power_of_4(num_users), _CELLS // (num_items * _row_size(model, params, num_items))))
+    most = min(power_of_4(int(R.max())), num_items)
     program = _compiled(model, num_items, min(trial.k, num_items))
 
     above, tied = np.zeros((2, len(row)), np.int64)
@@ -148,11 +149,6 @@ def _among_all(trial: Trial, model: Model, params: Params) -> Positions:
     _check_finite(model, trial, finite[place])
     coverage = float(np.sum(1 - missed) / possible.sum())
     return Positions(_num_candidates(trial), R, order[row], above, tied, novelty[place], coverage)
-
-
-def _padded(count: int) -> int:
-    """The least power of 4, from 16 on, that is at least as many: a short list, so that programs are found again."""
-    return max(16, 4 ** -(-(int(count) - 1).bit_length() // 2))
 
 
 def _by_place(place: np.ndarray, row: np.ndarray, item: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

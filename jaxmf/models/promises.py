@@ -115,7 +115,7 @@ def _own_penalty(model: Model, case: Case, shared: bool) -> tuple[Any, Any]:
     )
     found = _each_alone(lambda params, _, weight: slope(params, weight), case)
     change = _change_by_others(lambda trained: slope(case.params._replace(trained=trained), case.weight), case)
-    size = jax.tree.map(lambda leaf: jnp.max(abs(leaf)), whole)
+    size = jax.tree.map(lambda leaf: jnp.max(abs(leaf), initial=0), whole)
 
     def behind(leaf: jax.Array, number: jax.Array) -> jax.Array:
         return jnp.append(leaf.reshape(-1), number)
@@ -136,10 +136,11 @@ def _change_by_others(slope: Callable[[Rows], Rows], case: Case) -> Rows:
 
     def change(bit: jax.Array) -> Rows:
         moved = jax.tree.map(lambda own, other: jnp.where(chosen(bit, own), other, own), trained, others)
-        return jax.tree.map(lambda a, b: jnp.max(jnp.where(chosen(bit, a), 0, abs(a - b))), slope(moved), before)
+        changes = jax.tree.map(lambda a, b: jnp.where(chosen(bit, a), 0, abs(a - b)), slope(moved), before)
+        return jax.tree.map(lambda leaf: jnp.max(leaf, initial=0), changes)
 
     bits = max(case.ratings.num_users, case.ratings.num_items).bit_length()
-    return jax.tree.map(lambda leaf: jnp.max(leaf), jax.lax.map(change, jnp.arange(bits)))
+    return jax.tree.map(jnp.max, jax.lax.map(change, jnp.arange(bits)))
 
 
 def _gathered(params: Params, users: jax.Array, items: jax.Array) -> Params:

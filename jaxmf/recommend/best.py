@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmf.data.ratings import power_of_4
 from jaxmf.models.programs import jit, of_model
 
 _WIDTH = 16  # columns whose maximum stands for them in the first stage: a cache line of float32
@@ -69,8 +70,7 @@ def best(
         size *= 2
     starts = range(0, num_rows, size)
     cuts = np.searchsorted(excluded.row, [*starts, num_rows])
-    # A power of 4: how many pairs a block has at most differs much among calls, and room costs little.
-    room = 4 ** -(-(int(np.diff(cuts).max(initial=16)) - 1).bit_length() // 2)
+    room = power_of_4(int(np.diff(cuts).max(initial=0)))
     program = _program(score, n)
 
     def block(number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -22,7 +22,7 @@ from jaxmf.solvers.solver import Solver
 from jaxmf.training import STATUS, Prepared, check_hyper, make_fit, start
 from jaxmf.training.checks import check_functions, check_key, check_promised, check_rank
 from jaxmf.training.grid import EXTRA, NUMBERS, with_numbers
-from jaxmf.training.host import Options, advance, begin, compiled_initialize, laid_out, progress_bar
+from jaxmf.training.host import Options, advance, begin, compiled_initialize, progress_bar
 from jaxmf.training.loop import check_static, first_state
 
 Method = Literal["implicit", "unrolled"]
@@ -268,7 +268,7 @@ def _checked(
     check_rank(hyper, shape)
     solver.check(model, shape, hyper)
     check_promised(model, solver, shape, numbers, whole, lambda own: compiled_initialize(model, own)(key, own, numbers))
-    return laid_out(solver, ratings, None), padded(held_out)
+    return Prepared(whole, None, solver.prepare(ratings), solver), padded(held_out)
 
 
 def _evaluate(

@@ -69,7 +69,7 @@ def lay_out(
 def _members(group: np.ndarray, devices: int) -> np.ndarray:
     """The rows of each group, (devices, most in a group), filled up with the number of rows."""
     rows = [np.flatnonzero(group == own) for own in range(devices)]
-    most = len(group) if devices == 1 else min(len(group), rung(max(map(len, rows)), 1))
+    most = min(len(group), rung(max(map(len, rows)), 1))
     return np.stack([np.pad(own, (0, most - len(own)), constant_values=len(group)) for own in rows]).astype(np.int32)
 
 

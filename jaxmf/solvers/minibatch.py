@@ -90,6 +90,7 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
             batch, first = read
             return jax.lax.cond(first < num_ratings, descend, lambda carry, _: carry, carry, batch), None
 
+        # Told by counting, not by the order, so that under a `vmap` over keys it is one condition for all.
         firsts = batch_size * jnp.arange(len(order), dtype=num_ratings.dtype)
         (trained, state), _ = jax.lax.scan(visit, (params.trained, state), (take(ratings, order), firsts))
         return Params(trained, fixed), state, StepInfo(jnp.array(False))

@@ -260,6 +260,7 @@ def _epoch(
         return jax.lax.cond(first < num_matchings, visited, lambda tables: tables, tables), None
 
     def visit(tables: Rows, first: jax.Array) -> tuple[Rows, None]:
+        # Which are empty is told by counting, so that under a `vmap` over keys it is one condition for all.
         some = jnp.arange(0, most, AT_ONCE, dtype=order.dtype), (first + order).reshape(-1, AT_ONCE)
         tables, _ = jax.lax.scan(apply_some, tables, some)
         return tables._replace(item=from_next(tables.item, devices)), None

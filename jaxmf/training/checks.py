@@ -144,15 +144,24 @@ def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper
 
 
 def check_promised(
-    model: Model, solver: Solver, shape: Params, hyper: Hyper, ratings: Ratings, initialize: Callable[[Ratings], Params]
+    model: Model,
+    solver: Solver,
+    params: Params,
+    hyper: Hyper,
+    ratings: Ratings,
+    initialize: Callable[[Ratings], Params] | None,
 ) -> None:
     """ValueError if a user's model breaks a promise that the solver relies on, or starts from what has weight 0. Once
     per model a small program runs, and `initialize`, which gives its parameters: the last check.
+
+    Of `params` the shapes are enough, unless `initialize` is None, since the fit starts from them.
     """
     instead = "use solvers.minibatch, which takes any model (in the shell: --solver adam)"
     promises = solver.promises
-    check_promises(solver.name, promises, model, shape, hyper, ratings, instead, lambda: initialize(ratings).fixed)
-    check_init(model, initialize, ratings)
+    fixed = None if initialize is None else lambda: initialize(ratings).fixed
+    check_promises(solver.name, promises, model, params, hyper, ratings, instead, fixed)
+    if initialize is not None:
+        check_init(model, initialize, ratings)
 
 
 def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:

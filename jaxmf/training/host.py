@@ -106,12 +106,8 @@ def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings |
       ValueError: no Solver, what `as_ratings` refuses, or training and validation over different users or items.
     """
     check_solver(solver)
-    return laid_out(solver, *_parts(train, valid))
-
-
-def laid_out(solver: Solver, train: Ratings, valid: Ratings | None) -> Prepared:
-    """`prepare` of ratings that were checked."""
-    return Prepared(padded(train), None if valid is None else padded(valid), solver.prepare(train), solver)
+    observed, held_out = _parts(train, valid)
+    return Prepared(padded(observed), None if held_out is None else padded(held_out), solver.prepare(observed), solver)
 
 
 def fit(
@@ -200,9 +196,12 @@ def fit(
         check_same(resume.fingerprints, hashed.result(), patience)
 
     def initial(ratings: Ratings) -> Params:
-        return compiled_initialize(model, ratings)(key, ratings, numbers) if params is None else params
+        return compiled_initialize(model, ratings)(key, ratings, numbers)
 
-    check_promised(model, solver, shape, numbers, ratings, initial)
+    if params is None:
+        check_promised(model, solver, shape, numbers, ratings, initial)
+    else:
+        check_promised(model, solver, params, numbers, ratings, None)
     options = Options(patience, min_delta, monitor, track)
     program, batch, state, compile_seconds = begin(key, model, solver, batch, numbers, options, earlier, params)
 

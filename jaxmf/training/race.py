@@ -32,7 +32,7 @@ from jaxmf.training import store
 from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_promised, check_rank
 from jaxmf.training.chunks import Chunk, Job, Result, fit_chunk, memory_limit, num_bytes, program_text, ready, within
 from jaxmf.training.grid import Grid, Placed, members, place
-from jaxmf.training.host import Options, compiled_initialize, laid_out, progress_bar
+from jaxmf.training.host import Options, compiled_initialize, progress_bar
 from jaxmf.training.loop import RUNNING, FitState, Monitor, Prepared, check_static, first_state, initialize
 from jaxmf.training.result import Sweep, narrowed, tables
 
@@ -127,10 +127,12 @@ def race(
     whole = padded(train)
     shapes = _checked(key, solver, whole, placed)
     _check_padding(key, whole, placed)
+    if held_out is not None:
+        held_out = whole if held_out is train else padded(held_out)
     if callable(monitor):
-        check_monitor(monitor, next(iter(shapes.values())), None if held_out is None else padded(held_out))
+        check_monitor(monitor, next(iter(shapes.values())), held_out)
     _check_promised(key, solver, whole, placed, shapes)
-    prepared = laid_out(solver, train, held_out)
+    prepared = Prepared(whole, held_out, solver.prepare(train), solver)
     if folds is not None:
         folds = jnp.pad(folds, ((0, 0), (0, len(whole.value) - len(train.value))))
 

@@ -23,8 +23,10 @@ def check_init(model: Model, initialize: Callable[[Ratings], Params], ratings: R
       initialize: its initial parameters for ratings.
       ratings: where it is tried, if some of them have weight 0.
     """
+    if how_built(model) is not None:
+        return
     tried = _tried(model)
-    if how_built(model) is not None or "init" in tried or np.asarray(ratings.weight).all():
+    if "init" in tried or np.asarray(ratings.weight).all():
         return
     if not _alike(initialize(ratings), initialize(_others(ratings))):
         raise ValueError(

@@ -48,6 +48,14 @@ def test_a_model_that_starts_from_what_has_no_weight_is_refused(door):
     door(KEY, own(weighted), SGD, RATINGS, **options)
 
 
+def test_a_fit_from_given_parameters_says_nothing_of_init():
+    model, given = own(plain), MODELS["biased"].init(KEY, RATINGS, Hyper())
+    given = given._replace(fixed=own(plain).init(KEY, RATINGS, Hyper()).fixed)
+    assert fit(KEY, model, SGD, RATINGS, epochs=1, params=given).status == "completed"
+    with pytest.raises(ValueError, match=r"init of the model 'own' reads ratings of weight 0"):
+        fit(KEY, model, SGD, RATINGS, epochs=1)
+
+
 def test_a_monitor_of_what_has_no_weight_is_refused():
     given = KEY, MODELS["biased"], SGD, RATINGS, VALID, Hyper()
     with pytest.raises(ValueError, match=r"^monitor reads ratings of weight 0, .*: multiply by ratings\.weight"):
