@@ -151,7 +151,7 @@ def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> N
     solver = SOLVERS["als"]
     problem = Problem(data(), row_weights(data(), HYPER.reg_exponent), layout(prepare))
     half = jax.jit(solver.arrange)(problem, HYPER).user
-    first, kinds, at_once = np.asarray(half.first), np.asarray(half.kinds), half.rows.shape[2]
+    first, kinds, at_once = np.asarray(half.first), (0, *map(int, half.ends)), half.rows.shape[2]
     cells, belongs = [], []  # of each kind: its slabs (slabs, rows of a tile, width), and whose they are
     for width, begin, end in zip(half.widths, kinds, kinds[1:], strict=False):
         own, shape = slice(first[begin], first[end]), (-1, at_once, width)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
+from jaxmf.models.draws import normal
 from jaxmf.models.features import as_matrix, dense_rows, project, project_all, pull_back, to_device
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, within_rank
@@ -287,12 +288,11 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
 
     def init(key: jax.Array, ratings: Ratings, hyper: Hyper) -> Params:
         n_u, n_i = counts(ratings)
-        # Each column of both tables has a key of its own, so that rank 5 in a padded run starts as rank 5 alone.
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(rank))
-        drawn = jax.vmap(lambda k: jax.random.normal(k, (len(n_u) + len(n_i),), n_u.dtype))(keys).T
+        # A column does not depend on how many there are, so that rank 5 in a padded run starts as rank 5 alone.
+        drawn = normal(key, len(n_u) + len(n_i), rank, n_u.dtype)
 
-        def side(normal: jax.Array, n: jax.Array) -> dict[str, jax.Array]:
-            factors = jnp.where((n > 0)[:, None], hyper.init_scale * normal, 0)
+        def side(rows: jax.Array, n: jax.Array) -> dict[str, jax.Array]:
+            factors = jnp.where((n > 0)[:, None], hyper.init_scale * rows, 0)
             if hyper.rank is not None:
                 factors = within_rank(factors, hyper.rank)
             return {"factors": factors.astype(n.dtype)} | ({"bias": jnp.zeros_like(n)} if bias else {})

@@ -18,6 +18,7 @@ from jaxmf.data.observed import as_parts
 from jaxmf.data.ratings import Ratings, counts, padded, to_float64
 from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, cast_hyper, mean_loss, objective
 from jaxmf.models.programs import jit, of_model
+from jaxmf.models.xla import here
 from jaxmf.solvers.solver import Solver
 from jaxmf.training import STATUS, Prepared, check_hyper, make_fit, start
 from jaxmf.training.checks import check_functions, check_key, check_promised, check_rank
@@ -333,7 +334,7 @@ def _unrolled(model: Model, solver: Solver, epochs: int) -> Callable[..., Any]:
         state, _ = jax.lax.scan(epoch, state, length=epochs)
         return mean_loss(model, state.params, valid), state
 
-    return jit(jax.value_and_grad(loss, has_aux=True), compiler_options=dict(solver.compiler_options))
+    return jit(jax.value_and_grad(loss, has_aux=True), compiler_options=here(solver.compiler_options))
 
 
 @of_model

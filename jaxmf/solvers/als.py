@@ -18,6 +18,7 @@ from jaxmf.models.programs import of_model
 from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, SQUARED_LOSS
 from jaxmf.models.xla import TWO_STEP_SUMS, once, without
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, spread
+from jaxmf.solvers.least_squares import positive
 from jaxmf.solvers.minima import View, minima
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 from jaxmf.solvers.tiles import Half, arrange, arranged, prepare_for
@@ -101,14 +102,11 @@ def als(
         before = params.trained
         for side in ("user", "item"):
             params = half_step(model, params, problem, hyper, side, num_steps, max_memory, devices)
+        if tol is None:
+            return params, state, StepInfo(jnp.array(False))
         after = params.trained
         change = _norm(jax.tree.map(jnp.subtract, after, before))
-        if tol is None:
-            converged = jnp.array(False)
-        elif rule == "relative":
-            converged = change < tol * _norm(after)
-        else:
-            converged = jnp.abs(state - change) < tol
+        converged = change < tol * _norm(after) if rule == "relative" else jnp.abs(state - change) < tol
         return params, change, StepInfo(converged)
 
     def arrange_tiles(problem: Problem, hyper: Hyper) -> Any:
@@ -134,8 +132,9 @@ def half_step(
     if not jax.tree.leaves(like):
         return params
     num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
-    half = arranged(getattr(problem.layout, side), problem.ratings)
-    ridge = ridge_of(model, params.trained, problem.weight, hyper, side, num_rows)
+    half = arranged(getattr(problem.layout, side), problem.ratings, side)
+    weighted = half.weighted[:, None]
+    ridge = positive(ridge_of(model, params.trained, problem.weight, hyper, side, num_rows), weighted)
     view = View(model.design, side, steps, _rows_at_once(half, ridge.shape[1], ridge.dtype, max_memory))
 
     def solved(cells: Ratings, rows: jax.Array, rest: Half, *given: Any) -> jax.Array:
@@ -145,8 +144,8 @@ def half_step(
     share, whole = PartitionSpec(AXIS), PartitionSpec()
     work = spread(solved, devices, (share, share, whole, whole, whole, whole))
     rest = replace(half, cells=None, rows=None)
-    found = work(half.cells, half.rows, rest, params, ridge, pack(like, num_rows))
-    table = found.at[half.place].get(mode="fill", fill_value=0)
+    found = work(half.cells, half.rows, rest, params, ridge, jnp.where(weighted, pack(like, num_rows), 0))
+    table = jnp.where(weighted, found.at[half.place].get(mode="fill", fill_value=0), 0)
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 _ROUNDING = 8  # times eps and the size of a system: a ridge below that part of its diagonal is lost in the sums
 
@@ -95,7 +96,7 @@ def descend(
 def floor(A: jax.Array, ridge: jax.Array) -> jax.Array:
     """S (m, D) of `solve_normal`: the ridge, or the least that the sums can tell from 0."""
     eps = _ROUNDING * jnp.finfo(A.dtype).eps * A.shape[-1]
-    return jnp.maximum(ridge, eps * jnp.diagonal(A, axis1=1, axis2=2))
+    return jnp.maximum(ridge, eps * jnp.sum(jnp.where(_diagonal(A), A, 0), axis=2))
 
 
 def floor_of_short(X: jax.Array, A: jax.Array, ridge: jax.Array) -> jax.Array:
@@ -111,7 +112,12 @@ def _grow(X: jax.Array, ridge: jax.Array) -> jax.Array:
 
 def with_diagonal(A: jax.Array, diagonal: jax.Array) -> jax.Array:
     """The matrices A (m, D, D) with these numbers (m, D) added to their diagonals."""
-    return A + diagonal[..., None] * jnp.eye(A.shape[-1], dtype=A.dtype)[None]
+    return jnp.where(_diagonal(A), A + diagonal[..., None], A)
+
+
+def _diagonal(A: jax.Array) -> np.ndarray:
+    """Where a matrix has its diagonal (1, D, D). A constant: JAX would take programs of their own to compute it."""
+    return np.eye(A.shape[-1], dtype=bool)[None]
 
 
 def positive(ridge: jax.Array, weighted: jax.Array) -> jax.Array:

@@ -13,7 +13,7 @@ from jaxmf.data.ratings import Ratings, take
 from jaxmf.metrics import total
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, update_scale
-from jaxmf.models.xla import TWO_STEP_SUMS, without
+from jaxmf.models.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
 
@@ -95,7 +95,8 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         (trained, state), _ = jax.lax.scan(visit, (params.trained, state), (take(ratings, order), firsts))
         return Params(trained, fixed), state, StepInfo(jnp.array(False))
 
-    return Solver(_prepare, init, step, check, name, compiler_options=without(TWO_STEP_SUMS))
+    options = (*without(TWO_STEP_SUMS), LESS_OPTIMIZED)
+    return Solver(_prepare, init, step, check, name, compiler_options=options)
 
 
 def visiting_order(key: jax.Array, num_ratings: jax.typing.ArrayLike, size: int, batch_size: int) -> jax.Array:

@@ -16,7 +16,6 @@ from jaxmf.solvers.least_squares import (
     dot,
     floor,
     floor_of_short,
-    positive,
     solve,
     solve_normal,
     solve_system,
@@ -49,7 +48,7 @@ class Part(NamedTuple):
       place: where the first of them stands among the rows of all tiles.
       slabs: `slabs(function, carry)` is the carry after `function(carry, cells, at)` for each slab, whose `cells` are
         Ratings (m, width) that begin at cell `at`.
-      short: whether there is one slab, so that no loop is needed (static).
+      short: whether these rows have one slab with fewer ratings than unknowns (static).
     """
 
     rows: jax.Array
@@ -61,15 +60,15 @@ class Part(NamedTuple):
 def minima(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> jax.Array:
     """The new rows of all tiles, as one device solves them; sums are at least float32.
 
-    A row without weight becomes 0. Reverse-mode derivatives by params, ratings, ridge and start are those of the
-    minimum, by the implicit function and tile by tile; those of conjugate gradients go through the steps as they ran,
-    with the design rows of all ratings in memory. Forward mode is not supported.
+    A row whose ratings have no weight becomes 0 if it starts there. Reverse-mode derivatives by params, ratings, ridge
+    and start are those of the minimum, by the implicit function and tile by tile; those of conjugate gradients go
+    through the steps as they ran, with the design rows of all ratings in memory. Forward mode is not supported.
 
     Args:
       view: what is solved, and how.
       params: the other side's rows.
       half: arranged, without the axis of devices.
-      ridge: (num_rows, D), the diagonal of the penalty.
+      ridge: (num_rows, D), the diagonal of the penalty, positive.
       start: (num_rows, D), where the rows are.
 
     Returns:
@@ -78,49 +77,68 @@ def minima(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.
     return (_exact if view.steps is None else _near)(view, params, half, ridge, start)
 
 
-def _over_parts(view: View, half: Half, body: Callable[[Any, Part], Any], carry: Any) -> Any:
-    """`carry` after `body(carry, part)` for every part of every tile."""
-    for kind, (width, at_once) in enumerate(zip(half.widths, view.rows, strict=True)):
-        short = not half.slabs or kind + 1 < len(half.widths)
-        step = partial(_step, half, body, width, at_once, short)
+def _over_parts(view: View, half: Half, num_short: int, body: Callable[[Any, Part], Any], carry: Any) -> Any:
+    """`carry` after `body(carry, part)` for every part of every tile.
+
+    The first `num_short` kinds have a loop each, since the shapes of what `body` makes depend on their widths. All
+    others share one, so that it is compiled once.
+    """
+    alone = [range(kind, kind + 1) for kind in range(num_short)]
+    shared = range(num_short, len(half.widths))
+    for kinds in (*alone, shared) if shared else alone:
+        at_once = min(view.rows[kind] for kind in kinds)
         parts = half.rows.shape[1] // at_once
-        carry = jax.lax.fori_loop(half.kinds[kind] * parts, half.kinds[kind + 1] * parts, step, carry)
+        begin, end = half.ends[kinds[0] - 1] if kinds[0] else jnp.zeros_like(half.ends[0]), half.ends[kinds[-1]]
+        step = partial(_step, half, body, kinds, at_once, kinds is not shared)
+        carry = jax.lax.fori_loop(begin * parts, end * parts, step, carry)
     return carry
 
 
 def _step(
     half: Half,
     body: Callable[[Any, Part], Any],
-    width: int,
+    kinds: range,
     at_once: int,
     short: bool,
     number: jax.Array,
     carry: Any,
 ) -> Any:
-    """`body` of one part of a kind's tiles: numbers count those of all tiles."""
+    """`body` of one part of a tile of these kinds: numbers count the parts of all tiles."""
     in_tile = half.rows.shape[1]
-    tile, own = number // (in_tile // at_once), number % (in_tile // at_once)
+    parts = in_tile // at_once
+    tile, own = (number, jnp.zeros_like(number)) if parts == 1 else (number // parts, number % parts)
     rows = jax.lax.dynamic_slice(half.rows, (tile, own * at_once), (1, at_once))[0]
-    begin, slab_size = half.first[tile] + own * at_once * width, in_tile * width
-
-    def cut(at: jax.Array) -> Ratings:
-        def block(leaf: jax.Array) -> jax.Array:
-            return jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width).reshape(at_once, width)
-
-        return jax.tree.map(block, half.cells)
 
     def slabs(function: Callable[..., Any], carry: Any) -> Any:
-        if short:
-            return function(carry, cut(begin), begin)
+        def of_kind(width: int, several: bool) -> Callable[[Any], Any]:
+            begin, slab_size = half.first[tile] + own * at_once * width, in_tile * width
 
-        def visit(slab: jax.Array, carry: Any) -> Any:
-            at = begin + slab * slab_size
-            return function(carry, cut(at), at)
+            def visit(slab: Any, carry: Any) -> Any:
+                at = begin + slab * slab_size
 
-        num_slabs = (half.first[tile + 1] - half.first[tile]) // slab_size
-        return jax.lax.fori_loop(jnp.zeros_like(num_slabs), num_slabs, visit, carry)
+                def block(leaf: jax.Array) -> jax.Array:
+                    return jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width).reshape(at_once, width)
+
+                return function(carry, jax.tree.map(block, half.cells), at)
+
+            def visit_all(carry: Any) -> Any:
+                num_slabs = (half.first[tile + 1] - half.first[tile]) // slab_size
+                return jax.lax.fori_loop(jnp.zeros_like(num_slabs), num_slabs, visit, carry)
+
+            return visit_all if several else partial(visit, 0)
+
+        last = len(half.widths) - 1
+        branches = [of_kind(half.widths[kind], half.slabs and kind == last) for kind in kinds]
+        number = sum(tile >= half.ends[kind] for kind in kinds[:-1])
+        return jax.lax.switch(number, branches, carry) if len(branches) > 1 else branches[0](carry)
 
     return body(carry, Part(rows, number * at_once, slabs, short))
+
+
+def _num_short(half: Half, size: int) -> int:
+    """How many kinds have rows of one slab with fewer ratings than a row has unknowns, by the ratings' system."""
+    one_slab = half.widths[:-1] if half.slabs else half.widths
+    return sum(width < size for width in one_slab)
 
 
 def _rows_of(table: jax.Array, rows: jax.Array, fill: float) -> jax.Array:
@@ -140,28 +158,26 @@ def _block(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax.
     )
 
 
-def _rooted(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Design rows and targets times √w, and which rows have weight (m, 1)."""
+def _rooted(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax.Array, jax.Array]:
+    """Design rows (m, width, D) and targets (m, width) of a slab, times √w."""
     design, target, weight = _block(view, params, cells, dtype)
     root = jnp.sqrt(weight)
-    return root[..., None] * design, root * target, weight.sum(axis=1, keepdims=True) > 0
+    return root[..., None] * design, root * target
 
 
-def _normal(view: View, params: Params, part: Part, like: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """XᵀX, Xᵀt and which rows have weight, summed over the slabs of rows that are like these (m, D)."""
+def _normal(view: View, params: Params, part: Part, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """XᵀX and Xᵀt, summed over the slabs of rows that are like these (m, D)."""
 
     def add(carry: Any, cells: Ratings, at: Any) -> Any:
-        A, b, weighted = carry
-        X, t, here = _rooted(view, params, cells, like.dtype)
-        return A + dot(X.mT, X), b + dot(t[:, None], X)[:, 0], weighted | here
+        A, b = carry
+        X, t = _rooted(view, params, cells, like.dtype)
+        return A + dot(X.mT, X), b + dot(t[:, None], X)[:, 0]
 
-    empty = jnp.zeros((*like.shape, like.shape[1]), like.dtype), jnp.zeros_like(like), jnp.zeros((len(like), 1), bool)
-    return part.slabs(add, empty)
+    return part.slabs(add, (jnp.zeros((*like.shape, like.shape[1]), like.dtype), jnp.zeros_like(like)))
 
 
-def _written(table: jax.Array, part: Part, z: jax.Array, weighted: jax.Array) -> jax.Array:
-    z = jnp.where(weighted, z, 0).astype(table.dtype)
-    return jax.lax.dynamic_update_slice_in_dim(table, z, part.place, 0)
+def _written(table: jax.Array, part: Part, z: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(table, z.astype(table.dtype), part.place, 0)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -169,14 +185,14 @@ def _exact(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.
     def body(table: jax.Array, part: Part) -> jax.Array:
         R, before = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
         if part.short:
-            X, t, weighted = part.slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
-            z = solve(X, t, positive(R, weighted), before)
+            X, t = part.slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
+            z = solve(X, t, R, before)
         else:
-            A, b, weighted = _normal(view, params, part, R)
-            z = solve_normal(A, b, positive(R, weighted), before)
-        return _written(table, part, z, weighted)
+            z = solve_normal(*_normal(view, params, part, R), R, before)
+        return _written(table, part, z)
 
-    return _over_parts(view, half, body, jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype))
+    empty = jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype)
+    return _over_parts(view, half, _num_short(half, ridge.shape[1]), body, empty)
 
 
 def _exact_forward(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> Any:
@@ -192,17 +208,15 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
     def body(carry: Any, part: Part) -> Any:
         R, before = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
         if part.short:
-            X, _, weighted = part.slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
-            A, R = dot(X.mT, X), positive(R, weighted)
+            X, _ = part.slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
+            A = dot(X.mT, X)
             S = floor_of_short(X, A, R)
         else:
-            A, _, weighted = _normal(view, params, part, R)
-            R = positive(R, weighted)
+            A, _ = _normal(view, params, part, R)
             S = floor(A, R)
         own = (jax.lax.dynamic_slice_in_dim(table, part.place, len(R), 0) for table in (solution, slope))
         z, pull = (table.astype(R.dtype) for table in own)
-        y = jax.vmap(solve_system)(with_diagonal(A, S), jnp.where(weighted, pull, 0))
-        y = jnp.where(weighted, y, 0)
+        y = jax.vmap(solve_system)(with_diagonal(A, S), pull)
 
         def loss(floats: list[jax.Array], value: jax.Array, weight: jax.Array, cells: Ratings) -> jax.Array:
             cells = replace(cells, value=value, weight=weight)
@@ -226,7 +240,8 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
         return by_ridge, by_start, *part.slabs(add, tuple(sums))
 
     zeros = jax.tree.map(jnp.zeros_like, (ridge, start, floats, half.cells.value, half.cells.weight))
-    by_ridge, by_start, by_floats, by_value, by_weight = _over_parts(view, half, body, zeros)
+    num_short = _num_short(half, ridge.shape[1])
+    by_ridge, by_start, by_floats, by_value, by_weight = _over_parts(view, half, num_short, body, zeros)
     return _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight), by_ridge, by_start
 
 
@@ -239,23 +254,22 @@ def _near(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.A
         R, z = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
 
         def begin(carry: Any, cells: Ratings, at: Any) -> Any:
-            residual, diagonal, weighted = carry
-            X, t, here = _rooted(view, params, cells, R.dtype)
+            residual, diagonal = carry
+            X, t = _rooted(view, params, cells, R.dtype)
             residual = residual + dot((t - dot(X, z[..., None])[..., 0])[:, None], X)[:, 0]
-            return residual, diagonal + jnp.sum(X**2, axis=1), weighted | here
+            return residual, diagonal + jnp.sum(X**2, axis=1)
 
         def image(direction: jax.Array) -> jax.Array:
             def add(carry: jax.Array, cells: Ratings, at: Any) -> jax.Array:
-                X, _, _ = _rooted(view, params, cells, R.dtype)
+                X, _ = _rooted(view, params, cells, R.dtype)
                 return carry + dot(dot(X, direction[..., None]).mT, X)[:, 0]
 
             return part.slabs(add, jnp.zeros_like(direction))
 
-        empty = jnp.zeros_like(R), jnp.zeros_like(R), jnp.zeros((len(R), 1), bool)
-        residual, diagonal, weighted = part.slabs(begin, empty)
-        return _written(table, part, descend(image, diagonal, residual, positive(R, weighted), z, view.steps), weighted)
+        residual, diagonal = part.slabs(begin, (jnp.zeros_like(R), jnp.zeros_like(R)))
+        return _written(table, part, descend(image, diagonal, residual, R, z, view.steps))
 
-    return _over_parts(view, half, body, jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype))
+    return _over_parts(view, half, 0, body, jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype))
 
 
 def _near_forward(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> Any:
@@ -280,11 +294,8 @@ def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
         def forward(z: jax.Array) -> jax.Array:
             return jnp.sum(X * z.at[own].get(mode="fill", fill_value=0), axis=1)
 
-        weighted = jax.ops.segment_sum(w, own, len(rows))[:, None] > 0
         diagonal = jax.ops.segment_sum(w[:, None] * X**2, own, len(rows))
-        R, residual = positive(R, weighted), back(t - forward(z))
-        found = descend(lambda z: back(forward(z)), diagonal, residual, R, z, view.steps)
-        return jnp.where(weighted, found, 0).astype(ridge.dtype)
+        return descend(lambda z: back(forward(z)), diagonal, back(t - forward(z)), R, z, view.steps).astype(ridge.dtype)
 
     given = floats, half.cells.value, half.cells.weight, ridge, start
     by_floats, by_value, by_weight, by_ridge, by_start = jax.vjp(steps, *given)[1](slope)
@@ -298,7 +309,7 @@ def _row_of_cells(half: Half) -> jax.Array:
     """Where the row of each cell stands among the rows of all tiles; their number behind the last tile."""
     cell, in_tile = jnp.arange(half.cells.value.size, dtype=half.first.dtype), half.rows.shape[1]
     tile = jnp.searchsorted(half.first, cell, side="right").astype(cell.dtype) - 1
-    width = jnp.asarray(half.widths, cell.dtype)[jnp.searchsorted(half.kinds[1:-1], tile, side="right")]
+    width = jnp.asarray(half.widths, cell.dtype)[sum(tile >= end for end in half.ends[:-1])]
     lane = (cell - half.first[tile]) % (in_tile * width) // width
     return jnp.minimum(tile * in_tile + lane, half.rows.size)
 

@@ -15,7 +15,7 @@ from jaxmf.data.ratings import Ratings, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weights, update_scale
 from jaxmf.models.promises import OWN_LOSS, SHARED_PENALTY
-from jaxmf.models.xla import TWO_STEP_SUMS, without
+from jaxmf.models.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.solvers.devices import AXIS, check_devices, from_next, of_all, split, spread
 from jaxmf.solvers.matchings import AT_ONCE, Layout, lay_out
 from jaxmf.solvers.shuffle import shuffle
@@ -96,7 +96,7 @@ def sgd(
     check_devices("sgd", devices)
     step = partial(_step, options=Options(schedule, clip_update, clip_value, devices))
     arrange = partial(_arrange, devices=devices)
-    layout, compiler_options = _prepare(batch_size, devices), without(_THREADS, TWO_STEP_SUMS)
+    layout, compiler_options = _prepare(batch_size, devices), (*without(_THREADS, TWO_STEP_SUMS), LESS_OPTIMIZED)
     promises = OWN_LOSS, SHARED_PENALTY
     return Solver(layout, init, step, _check, "sgd", arrange, compiler_options, devices, promises=promises)
 

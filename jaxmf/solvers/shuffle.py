@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 
+from jaxmf.models.draws import GOLDEN, hash32
+
 _ROUNDS, _OF_FEW = 8, 16  # of few positions, whose hashes have few values, fewer rounds would prefer some orders
 _FEW = 4096
-_GOLDEN = 0x9E3779B9  # 2³² over the golden ratio: its multiples are far apart
 
 
 def shuffle(key: jax.Array, n: jax.typing.ArrayLike, size: int) -> jax.Array:
@@ -33,14 +34,14 @@ def shuffle(key: jax.Array, n: jax.typing.ArrayLike, size: int) -> jax.Array:
     half = (33 - jax.lax.clz(n - 1)) // 2  # bits of the rows' number
     rows = jnp.uint32(1) << half
     columns = (n + rows - 1) >> half
-    salts = jnp.arange(1, 2 * _OF_FEW + 1, dtype=jnp.uint32).reshape(_OF_FEW, 2) * jnp.uint32(_GOLDEN)
+    salts = jnp.arange(1, 2 * _OF_FEW + 1, dtype=jnp.uint32).reshape(_OF_FEW, 2) * jnp.uint32(GOLDEN)
     for word in jax.random.key_data(key):
-        salts = _hash(salts, word)
+        salts = hash32(salts, word)
 
     def turn(number: jax.Array, place: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         row, column = place
-        row = (row + _hash(column, salts[number, 0])) & (rows - 1)
-        column = column + ((_hash(row, salts[number, 1]) >> 16) * columns >> 16)
+        row = (row + hash32(column, salts[number, 0])) & (rows - 1)
+        column = column + ((hash32(row, salts[number, 1]) >> 16) * columns >> 16)
         return row, jnp.where(column < columns, column, column - columns)
 
     def permute(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
@@ -53,11 +54,3 @@ def shuffle(key: jax.Array, n: jax.typing.ArrayLike, size: int) -> jax.Array:
     place = jnp.arange(size, dtype=jnp.uint32)
     order, _ = jax.lax.while_loop(lambda state: jnp.any(state[1]), permute, (place, place < n))
     return order.astype(jnp.int32)
-
-
-def _hash(x: jax.Array, salt: jax.Array) -> jax.Array:
-    """MurmurHash3's finalizer (Appleby, 2011) of x ^ salt, uint32."""
-    x = x ^ salt
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper
 from jaxmf.models.programs import of_model, shapes
+from jaxmf.models.xla import here
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.grid import Member
 from jaxmf.training.host import CHUNK, Options, advance, begin
@@ -173,7 +174,7 @@ def _together(
 
     axes = (0, (None, 0), 0)
     together = jax.vmap(program, (*axes, 0, None))
-    return jax.jit(jax.vmap(first, axes)), jax.jit(together, compiler_options=dict(solver.compiler_options))
+    return jax.jit(jax.vmap(first, axes)), jax.jit(together, compiler_options=here(solver.compiler_options))
 
 
 def memory_limit(max_memory: int | None, device: jax.Device) -> int | None:

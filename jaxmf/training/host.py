@@ -15,7 +15,7 @@ from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings, padded
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper
 from jaxmf.models.programs import of_model, shapes
-from jaxmf.models.xla import once
+from jaxmf.models.xla import here, once
 from jaxmf.solvers.devices import on_all, on_first
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_promised, check_rank
@@ -361,7 +361,7 @@ def _compiled_first(model: Model, solver: Solver, patience: int | None, form: An
 
 @of_model
 def _compiled(model: Model, solver: Solver, options: Options, form: Any) -> jax.stages.Wrapped:
-    return jax.jit(make_fit(model, solver, CHUNK, *options), compiler_options=dict(solver.compiler_options))
+    return jax.jit(make_fit(model, solver, CHUNK, *options), compiler_options=here(solver.compiler_options))
 
 
 def progress_bar(total: int, progress: bool, unit: str = "epoch") -> Any:

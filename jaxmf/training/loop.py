@@ -167,11 +167,11 @@ def make_fit(
             if best is not None:
                 score = row[monitored]
                 improved = finite & ((best.epoch == 0) | (score < best.score - min_delta))
-                best = _where(improved, Best(params, score, epoch), best)
+                best = _either(improved, Best(params, score, epoch), best)
                 status = jnp.where(epoch - best.epoch >= patience, STOPPED_EARLY, status)
             after = FitState(epoch, params, inner, best, status.astype(jnp.int32))
             halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
-            return _where(finite, after, halted), {"epoch": epoch, **row}
+            return _either(finite, after, halted), {"epoch": epoch, **row}
 
         row = jax.eval_shape(lambda: {"epoch": state.epoch, **measure(state.params, problem, batch.valid, hyper)})
         blank = {
@@ -235,8 +235,9 @@ def _largest(dtype: Any) -> Any:
     return (jnp.finfo if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo)(dtype).max
 
 
-def _where(condition: jax.Array, new: Any, old: Any) -> Any:
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
+def _either(condition: jax.Array, new: Any, old: Any) -> Any:
+    """One of two trees: by a condition, since selecting leaf by leaf would take a kernel for each."""
+    return jax.lax.cond(condition, lambda: new, lambda: old)
 
 
 def arrange(batch: Prepared, hyper: Hyper) -> Prepared:

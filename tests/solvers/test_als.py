@@ -211,7 +211,7 @@ def test_tiles_hold_every_rating_once(devices):
     ratings = random_ratings(num_users=50, num_items=12, num_ratings=400)
     layout = prepare(ratings, devices)
     for index, half in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
-        cells, first, rows, kinds = map(np.asarray, (half.cells, half.first, half.rows, half.kinds))
+        cells, first, rows, kinds = map(np.asarray, (half.cells, half.first, half.rows, (0, *half.ends)))
         order, seen, at_once = rows.ravel(), {}, rows.shape[2]
         assert first[0] == kinds[0] == 0
         assert len(first) == rows.shape[1] + 1
@@ -231,8 +231,8 @@ def test_tiles_hold_every_rating_once(devices):
             assert sorted(positions) == np.flatnonzero(index == row).tolist()
         for row, place in enumerate(half.place.tolist()):
             assert place == len(order) if row not in index else int(order[place]) == row
-    assert (np.diff(layout.user.kinds)[1:] > 0).all()
-    assert layout.item.first[-1] - layout.item.first[layout.item.kinds[2]] > 4 * devices * 6
+    assert (np.diff(layout.user.ends) > 0).all()
+    assert layout.item.first[-1] - layout.item.first[layout.item.ends[1]] > 4 * devices * 6
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 9])
