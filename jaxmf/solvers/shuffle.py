@@ -2,11 +2,12 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmf.models.draws import GOLDEN, hash32
 
-_ROUNDS, _OF_FEW = 8, 16  # of few positions, whose hashes have few values, fewer rounds would prefer some orders
-_FEW = 4096
+_ROUNDS = 16  # of few positions, whose hashes have few values, fewer rounds would prefer some orders
+_WALKS = np.uint32(1 << 31)  # the bit of a position that has not arrived
 
 
 def shuffle(key: jax.Array, n: jax.typing.ArrayLike, size: int) -> jax.Array:
@@ -19,7 +20,7 @@ def shuffle(key: jax.Array, n: jax.typing.ArrayLike, size: int) -> jax.Array:
 
     Args:
       key: a random key; its own words are hashed, so that every epoch should have a key of its own.
-      n: how many positions to permute, at least 1 and below 2³¹. It may be traced.
+      n: how many positions to permute, at least 1 and at most 2³¹ − 2¹⁶. It may be traced.
       size: static length of the result, at least n, which does not change the order.
 
     Returns:
@@ -31,26 +32,23 @@ def shuffle(key: jax.Array, n: jax.typing.ArrayLike, size: int) -> jax.Array:
     [5, 6]
     """
     n = jnp.asarray(n, jnp.uint32)
-    half = (33 - jax.lax.clz(n - 1)) // 2  # bits of the rows' number
-    rows = jnp.uint32(1) << half
-    columns = (n + rows - 1) >> half
-    salts = jnp.arange(1, 2 * _OF_FEW + 1, dtype=jnp.uint32).reshape(_OF_FEW, 2) * jnp.uint32(GOLDEN)
+    half = (33 - jax.lax.clz(n - 1)) >> 1  # bits of the rows' number
+    columns = ((n - 1) >> half) + 1
+    salts = jnp.arange(1, 2 * _ROUNDS + 1, dtype=jnp.uint32).reshape(_ROUNDS, 2) * jnp.uint32(GOLDEN)
     for word in jax.random.key_data(key):
         salts = hash32(salts, word)
 
-    def turn(number: jax.Array, place: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        row, column = place
-        row = (row + hash32(column, salts[number, 0])) & (rows - 1)
+    def turn(number: jax.Array, place: jax.Array) -> jax.Array:
+        last = (jnp.uint32(1) << half) - 1
+        row, column = place & last, place >> half
+        row = (row + hash32(column, salts[number, 0])) & last
         column = column + ((hash32(row, salts[number, 1]) >> 16) * columns >> 16)
-        return row, jnp.where(column < columns, column, column - columns)
+        return jnp.where(column < columns, column, column - columns) << half | row
 
-    def permute(state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        order, again = state
-        rounds = jnp.where(n < _FEW, _OF_FEW, _ROUNDS)
-        row, column = jax.lax.fori_loop(0, rounds, turn, (order & (rows - 1), order >> half))
-        order = jnp.where(again, (column << half) | row, order)
-        return order, again & (order >= n)
+    def walk(order: jax.Array) -> jax.Array:
+        place = jax.lax.fori_loop(0, _ROUNDS, turn, order & (_WALKS - 1))
+        return jnp.where(order >= _WALKS, place | jnp.where(place < n, 0, _WALKS), order)
 
     place = jnp.arange(size, dtype=jnp.uint32)
-    order, _ = jax.lax.while_loop(lambda state: jnp.any(state[1]), permute, (place, place < n))
-    return order.astype(jnp.int32)
+    order = jnp.where(place < n, place | _WALKS, place)
+    return jax.lax.while_loop(lambda order: jnp.any(order >= _WALKS), walk, order).astype(jnp.int32)
