@@ -34,6 +34,7 @@ class Mutant(NamedTuple):
 
 
 BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/features.py"
+LEAVES, DRAWS = "models/leaves.py", "models/draws.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
 SQUARES, TILES, MINIMA = "solvers/least_squares.py", "solvers/tiles.py", "solvers/minima.py"
 LADDER = "training/test_rungs.py"
@@ -73,7 +74,7 @@ MUTANTS = {
         BILINEAR, "target = target - project(a, x, ratings.user, ratings.item)", "pass"
     ),
     "init: empty rows drawn": Mutant(BILINEAR, "jnp.where((n > 0)[:, None], ", "jnp.where((n >= 0)[:, None], "),
-    "init: rank not masked": Mutant(BILINEAR, "within_rank(factors, hyper.rank)", "factors"),
+    "init: rank not masked": Mutant(BILINEAR, "fill_beyond_rank(made, hyper.rank)", "made"),
     "mean: weights ignored": Mutant(
         BILINEAR, "weighted_mean(ratings.value, ratings.weight)", "jnp.mean(ratings.value)"
     ),
@@ -90,8 +91,10 @@ MUTANTS = {
         MODEL, "return total(ratings.weight * model.loss", "return jnp.mean(ratings.weight * model.loss"
     ),
     "objective: held-out counted": Mutant(MODEL, "return total(ratings.weight * model.loss", "return total(model.loss"),
-    "update scale: bias rate ignored": Mutant(MODEL, "one * (hyper.learning_rate_bias / hyper.learning_rate)", "one"),
-    "update scale: rank not masked": Mutant(MODEL, "jnp.where(jnp.broadcast_to(", "jnp.where(True | jnp.broadcast_to("),
+    "update scale: bias rate ignored": Mutant(LEAVES, "one * (hyper.learning_rate_bias / hyper.learning_rate)", "one"),
+    "update scale: rank not masked": Mutant(
+        LEAVES, "jnp.where(jnp.broadcast_to(", "jnp.where(True | jnp.broadcast_to("
+    ),
     "metrics: mean for weighted mean": Mutant("metrics.py", "total(weight * values)", "total(values)"),
     "metrics: no square root": Mutant("metrics.py", "jnp.sqrt(mse(", "(mse("),
     "metrics: no absolute value": Mutant("metrics.py", "jnp.abs(value - prediction)", "(value - prediction)"),
@@ -163,6 +166,19 @@ MUTANTS = {
         "(1 + (np.append(count, 0)[own[:, 0, 0]] - 2) // width)",
         HALVES,
     ),
+    "tiles: long rows by their first ratings": Mutant(
+        MINIMA, "number = sum(tile >= half.ends[kind] for kind in kinds[:-1])", "number = 0 * tile", HALVES
+    ),
+    "als: rows without weight stay where they are": Mutant(
+        ALS,
+        'found.at[half.place].get(mode="fill", fill_value=0), 0)',
+        "found.at[half.place].get(), pack(like, num_rows))",
+    ),
+    "draws: alike for all keys": Mutant(DRAWS, "hash32(salts[0], word), hash32(salts[1], word)", "salts"),
+    "draws: the columns are one in other orders": Mutant(
+        DRAWS, "hash32(hash32(row, salts[0][None]), salts[1][None])", "hash32(row, salts[0][None] & 255)"
+    ),
+    "draws: no tails": Mutant(DRAWS, "jax.lax.erf_inv(jnp.clip(uniform, -limit, limit))", "uniform"),
     "minibatch: batches of padding are steps": Mutant(MINIBATCH, "first < num_ratings", "first >= 0", LADDER),
     "minibatch: padding in the order": Mutant(
         MINIBATCH, "shuffle(key, num_ratings, size)", "shuffle(key, size, size)", LADDER
@@ -185,7 +201,9 @@ MUTANTS = {
     "loop: best is the last": Mutant(LOOP, "improved = finite & (", "improved = finite | ("),
     "loop: patience off by one": Mutant(LOOP, "epoch - best.epoch >= patience", "epoch - best.epoch > patience"),
     "loop: one key for all epochs": Mutant(LOOP, "jax.random.fold_in(key, epoch), model", "key, model"),
-    "loop: divergence kept": Mutant(LOOP, "return _where(finite, after, halted)", "return _where(True, after, halted)"),
+    "loop: divergence kept": Mutant(
+        LOOP, "return _either(finite, after, halted)", "return _either(True, after, halted)"
+    ),
     "loop: min_delta ignored": Mutant(LOOP, "(score < best.score - min_delta)", "(score < best.score)"),
     "sweep: the sweep's own key, whatever the seed": Mutant(
         "training/race.py",

@@ -11,8 +11,9 @@ from jaxmf.data.ratings import Ratings, counts
 from jaxmf.metrics import weighted_mean
 from jaxmf.models.draws import normal
 from jaxmf.models.features import as_matrix, dense_rows, project, project_all, pull_back, to_device
+from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.memoize import memoize
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, within_rank
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
 
 Center = Literal["global", "user"] | None
 
@@ -293,9 +294,8 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
 
         def side(rows: jax.Array, n: jax.Array) -> dict[str, jax.Array]:
             factors = jnp.where((n > 0)[:, None], hyper.init_scale * rows, 0)
-            if hyper.rank is not None:
-                factors = within_rank(factors, hyper.rank)
-            return {"factors": factors.astype(n.dtype)} | ({"bias": jnp.zeros_like(n)} if bias else {})
+            made = {"factors": factors.astype(n.dtype)} | ({"bias": jnp.zeros_like(n)} if bias else {})
+            return made if hyper.rank is None else fill_beyond_rank(made, hyper.rank)
 
         trained, fixed = Rows(side(drawn[: len(n_u)], n_u), side(drawn[len(n_u) :], n_i)), _mean(ratings, center)
         if features is None:

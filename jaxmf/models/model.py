@@ -292,27 +292,3 @@ def unpack(table: jax.Array, like: Any) -> Any:
     columns = zip(cuts, cuts[1:], leaves, strict=False)
     pieces = [table[:, a:b].reshape(-1, *leaf.shape[1:]) for a, b, leaf in columns]
     return jax.tree.unflatten(jax.tree.structure(like), pieces)
-
-
-def within_rank(table: jax.Array, rank: jax.typing.ArrayLike) -> jax.Array:
-    """The table with 0 in the columns (last axis) beyond the active rank."""
-    return jnp.where(jnp.broadcast_to(jnp.arange(table.shape[-1]) < rank, table.shape), table, 0)
-
-
-def update_scale(trained: Rows, hyper: Hyper) -> Rows:
-    """What each update is multiplied by: for each leaf one row, (1, …), broadcastable to `trained`.
-
-    `learning_rate_bias / learning_rate` for leaves named `bias`, 0 for the columns of `factors` beyond the active rank
-    and 1 elsewhere.
-    """
-
-    def scale(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        name = getattr(path[-1], "key", None)
-        one = jnp.ones((1, *leaf.shape[1:]) if leaf.ndim else (), leaf.dtype)
-        if name == "bias" and hyper.learning_rate_bias is not None:
-            return one * (hyper.learning_rate_bias / hyper.learning_rate)
-        if name == "factors" and hyper.rank is not None:
-            return within_rank(one, hyper.rank)
-        return one
-
-    return jax.tree_util.tree_map_with_path(scale, trained)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, within_rank
+from jaxmf.models.leaves import fill_beyond_rank
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side
 from jaxmf.models.trial import NUM_RATINGS, Case, Promise
 
 
@@ -51,12 +52,8 @@ def _masked(model: Model, case: Case) -> tuple[Any, Any]:
     """The loss where factors of one side are 0 beyond the rank, and where those of both are, by side."""
     if case.hyper.rank is None:
         return (), ()
-
-    def cut(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        return within_rank(leaf, 1) if getattr(path[-1], "key", None) == "factors" else leaf
-
     trained = case.params.trained
-    within = jax.tree_util.tree_map_with_path(cut, trained)
+    within = fill_beyond_rank(trained, 1)
     both = model.loss(case.params._replace(trained=within), case.ratings)
     found = {
         side: model.loss(case.params._replace(trained=trained._replace(**{side: getattr(within, side)})), case.ratings)

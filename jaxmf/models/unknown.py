@@ -8,21 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.ratings import rung
+from jaxmf.models.leaves import NOTHING_AT_0
 from jaxmf.models.model import Model, Params, Rows, Side
 from jaxmf.models.programs import jit, of_model
 from jaxmf.models.xla import TWO_STEP_SUMS, without
-
-# The leaves of which 0 says that nothing is known; a user's mean gives way to that of all.
-_NOTHING: dict[Side, dict[str, tuple[str, ...]]] = {
-    "user": {"trained": ("factors", "bias", "content"), "fixed": ("mean",)},
-    "item": {"trained": ("factors", "bias"), "fixed": ("content",)},
-}
 
 
 def check_zeros(who: str, model: Model, params: Params, sides: Iterable[Side]) -> None:
     """ValueError, starting with `who`, if rows of these sides have a leaf of which 0 says something."""
     for side in sides:
-        for part, names in _NOTHING[side].items():
+        for part, names in NOTHING_AT_0[side].items():
             for path, _ in jax.tree_util.tree_leaves_with_path(getattr(getattr(params, part), side)):
                 if not {getattr(key, "key", None) for key in path} & set(names):
                     leaf = jax.tree_util.keystr(path, simple=True, separator=".")

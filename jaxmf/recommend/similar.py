@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from jaxmf.data.dataset import Dataset
+from jaxmf.models.leaves import FACTORS
 from jaxmf.models.model import Model, Params, Side
 from jaxmf.recommend.best import Pairs, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_sizes
@@ -20,7 +21,7 @@ def similar_items(
     data: Dataset,
     items: Iterable[Any] | None = None,
     n: int = 10,
-    leaf: str = "factors",
+    leaf: str = FACTORS,
     max_memory: int | None = None,
 ) -> pd.DataFrame:
     """The n items of the most similar rows for each item, itself left out.
@@ -62,7 +63,7 @@ def similar_users(
     data: Dataset,
     users: Iterable[Any] | None = None,
     n: int = 10,
-    leaf: str = "factors",
+    leaf: str = FACTORS,
     max_memory: int | None = None,
 ) -> pd.DataFrame:
     """The n users of the most similar rows for each user, as `similar_items` does for items.

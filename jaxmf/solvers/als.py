@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings
+from jaxmf.models.leaves import has_bias
 from jaxmf.models.memoize import how_built, memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, traced_shape, unpack
 from jaxmf.models.programs import of_model
@@ -193,9 +194,7 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
         )
     check_design(model, params)
     dtype = jnp.result_type(*jax.tree.leaves(params.trained))
-    paths = jax.tree_util.tree_leaves_with_path(params.trained)
-    biased = any(jax.tree_util.keystr(path[-1:], simple=True) == "bias" for path, _ in paths)
-    for name, value in (("l2", hyper.l2), *([("l2_bias", bias_l2(hyper))] if biased else [])):
+    for name, value in (("l2", hyper.l2), *([("l2_bias", bias_l2(hyper))] if has_bias(params.trained) else [])):
         if not np.asarray(value, dtype) >= jnp.finfo(dtype).tiny:
             where = f" in {dtype}" if value > 0 else ""
             raise ValueError(

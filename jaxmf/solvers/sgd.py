@@ -12,8 +12,9 @@ from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
+from jaxmf.models.leaves import update_scale
 from jaxmf.models.memoize import memoize
-from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weights, update_scale
+from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weights
 from jaxmf.models.promises import OWN_LOSS, SHARED_PENALTY
 from jaxmf.models.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.solvers.devices import AXIS, check_devices, from_next, of_all, split, spread

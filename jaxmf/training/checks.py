@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Ratings
+from jaxmf.models.leaves import width
 from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights, traced_shape
 from jaxmf.models.trial import check_promises
@@ -66,22 +67,16 @@ def check_rank(hyper: Hyper, shape: Params) -> None:
     """ValueError unless parameters of this shape have as many columns as the active rank, if there is one."""
     if hyper.rank is None:
         return
-    width = width_of(shape)
-    if width is None:
+    most = width(shape.trained)
+    if most is None:
         raise ValueError("hyper: rank is given, but the model trains no leaf named 'factors'; leave it None")
     if isinstance(hyper.rank, jax.core.Tracer):  # no number yet: out of range, the fit has the status `diverged`
         return
     rank = _number(hyper.rank)
     if isinstance(hyper.rank, bool) or rank is None or not rank.is_integer() or rank < 1:
         raise ValueError(f"hyper: rank must be a positive integer, or None for the model's width, not {hyper.rank!r}")
-    if rank > width:
-        raise ValueError(f"hyper: rank must be at most the model's width {width}, not {hyper.rank!r}: widen the model")
-
-
-def width_of(shape: Params) -> int | None:
-    """Columns of the users' factors; None for a model without."""
-    factors = shape.trained.user.get("factors") if isinstance(shape.trained.user, dict) else None
-    return None if factors is None else factors.shape[-1]
+    if rank > most:
+        raise ValueError(f"hyper: rank must be at most the model's width {most}, not {hyper.rank!r}: widen the model")
 
 
 @contextmanager

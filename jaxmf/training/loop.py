@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxmf import metrics
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
+from jaxmf.models.leaves import fill_beyond_rank, width
 from jaxmf.models.model import (
     Hyper,
     Model,
@@ -19,10 +20,9 @@ from jaxmf.models.model import (
     mean_loss,
     objective,
     row_weights,
-    within_rank,
 )
 from jaxmf.solvers.solver import Problem, Solver, as_prepared
-from jaxmf.training.checks import check_rank, explained, width_of
+from jaxmf.training.checks import check_rank, explained
 
 RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
 STATUS = ("completed", "converged", "stopped_early", "diverged")
@@ -214,19 +214,15 @@ def initialize(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> 
 
 def first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, patience: int | None) -> FitState:
     """The state before the first epoch, from the initial parameters: 0 beyond the active rank, whoever made them."""
-
-    def cut(path: tuple[Any, ...], leaf: Any) -> Any:
-        return within_rank(leaf, hyper.rank) if getattr(path[-1], "key", None) == "factors" else leaf
-
     if hyper.rank is not None:
-        params = params._replace(trained=jax.tree_util.tree_map_with_path(cut, params.trained))
+        params = params._replace(trained=fill_beyond_rank(params.trained, hyper.rank))
     dtype = jnp.result_type(*jax.tree.leaves(params))
     zero = jnp.zeros((), jnp.int32)
     best = None if patience is None else Best(params, jnp.array(_largest(dtype), dtype), zero)
     status = zero
-    if hyper.rank is not None and (width := width_of(params)) is not None:
+    if hyper.rank is not None and (most := width(params.trained)) is not None:
         rank = jnp.asarray(hyper.rank, jnp.int32)
-        status = jnp.where((rank >= 1) & (rank <= width), RUNNING, DIVERGED).astype(jnp.int32)
+        status = jnp.where((rank >= 1) & (rank <= most), RUNNING, DIVERGED).astype(jnp.int32)
     return FitState(zero, params, solver.init(model, params, cast_hyper(hyper, dtype)), best, status)
 
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.checks import expect
+from jaxmf.models.leaves import width
 from jaxmf.models.model import Hyper, Params, check_finite, leaf_shapes
-from jaxmf.training.checks import width_of
 from jaxmf.training.loop import STATUS, FitState, Saved
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _same(one: Any, other: Any) -> bool:
 
 
 def _active_rank(hyper: Hyper, params: Params) -> int | None:
-    return width_of(params) if hyper.rank is None else int(hyper.rank)
+    return width(params.trained) if hyper.rank is None else int(hyper.rank)
 
 
 def _restored(saved: Saved, like: Any) -> Any:

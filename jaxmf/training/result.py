@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from jaxmf.models.leaves import map_factors, width
 from jaxmf.models.model import Hyper, Model, Params, bias_l2
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.chunks import Result
@@ -180,11 +181,7 @@ def narrowed(params: Params, place: Placed) -> Params:
     """The columns of the member's own rank, where it ran in a wider program."""
     if place.program is place.model:
         return params
-
-    def cut(path: tuple[Any, ...], leaf: Any) -> Any:
-        return leaf[..., : place.own.rank] if getattr(path[-1], "key", None) == "factors" else leaf
-
-    return params._replace(trained=jax.tree_util.tree_map_with_path(cut, params.trained))
+    return params._replace(trained=map_factors(lambda table: table[..., : place.own.rank], params.trained))
 
 
 def tables(
@@ -197,13 +194,7 @@ def tables(
         history = pd.DataFrame({"member": number, **own.point, **columns})
         histories.append(history)
         status = "pruned" if index == RUNNING and len(history) < epochs else STATUS[index]
-        factors = [
-            leaf
-            for path, leaf in jax.tree_util.tree_leaves_with_path(shapes[program].trained)
-            if "factors" in str(path[-1])
-        ]
-        width = factors[0].shape[-1] if factors else None
-        ranks = (own.rank, own.hyper.rank, width)
+        ranks = (own.rank, own.hyper.rank, width(shapes[program].trained))
         hyper = own.hyper._replace(l2_bias=bias_l2(own.hyper))
         if hyper.learning_rate_bias is None:
             hyper = hyper._replace(learning_rate_bias=hyper.learning_rate)

@@ -13,6 +13,7 @@ import pandas as pd
 from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
+from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, check_model
 from jaxmf.solvers.tiles import prepare
 from jaxmf.verify.case import (
@@ -110,13 +111,7 @@ def _empty_rows_penalized(gradient: Gradient, params: Params, ratings: Ratings, 
 
 def _rank_forgotten(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
     """The columns beyond the active rank are filled up with ones, not with zeros."""
-
-    def filled(path: tuple[Any, ...], leaf: jax.Array) -> jax.Array:
-        if getattr(path[-1], "key", None) != "factors" or hyper.rank is None:
-            return leaf
-        return jnp.where(jnp.broadcast_to(jnp.arange(leaf.shape[-1]) < hyper.rank, leaf.shape), leaf, 1)
-
-    trained = jax.tree_util.tree_map_with_path(filled, params.trained)
+    trained = params.trained if hyper.rank is None else fill_beyond_rank(params.trained, hyper.rank, 1)
     return gradient(params._replace(trained=trained), ratings, weight, hyper)
 
 

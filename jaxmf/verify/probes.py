@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxmf.data.ratings import Ratings, padded
+from jaxmf.models.leaves import map_factors, width
 from jaxmf.models.model import Hyper, Model, Rows, bias_l2
 from jaxmf.verify.case import Case, autodiff, bare, check_functions, perturbed, powers, without_padding
 
@@ -55,10 +56,11 @@ def probes(model: Model, trained: Rows, case: Case, random: np.random.Generator)
         "numbers": (near, case._replace(hyper=numbers)),
         "ratings": (moved, drawn),
     }
-    if (rank := (_width(trained) or 1) // 2) > 0:
+    if (rank := (width(trained) or 1) // 2) > 0:
         number = np.asarray(rank, np.asarray(case.hyper.rank).dtype)
         beyond = numbers._replace(rank=number, reg_exponent=np.zeros(()))
-        found["rank"] = (_within_rank(moved, rank), drawn._replace(hyper=beyond))
+        within = map_factors(lambda table: np.where(np.arange(table.shape[-1]) < rank, table, 0), moved)
+        found["rank"] = (within, drawn._replace(hyper=beyond))
     return tuple(Probe(name, point, _weighed(where)) for name, (point, where) in found.items())
 
 
@@ -88,26 +90,9 @@ def _weighed(case: Case) -> Case:
 
 def _filled(trained: Rows, hyper: Hyper) -> Hyper:
     """λ_b and the active rank as numbers, so that probes differ in no structure."""
-    width = _width(trained)
-    rank = np.int32(width) if hyper.rank is None and width is not None else hyper.rank
+    most = width(trained)
+    rank = np.int32(most) if hyper.rank is None and most is not None else hyper.rank
     return hyper._replace(l2_bias=bias_l2(hyper), rank=rank)
-
-
-def _width(trained: Rows) -> int | None:
-    """Columns of the widest `factors`; None for a model without."""
-    leaves = jax.tree_util.tree_leaves_with_path(trained)
-    return max((leaf.shape[-1] for path, leaf in leaves if _is_factors(path) and leaf.ndim), default=None)
-
-
-def _within_rank(trained: Rows, rank: int) -> Rows:
-    def masked(path: Any, leaf: Any) -> Any:
-        return np.where(np.arange(leaf.shape[-1]) < rank, leaf, 0) if _is_factors(path) and leaf.ndim else leaf
-
-    return jax.tree_util.tree_map_with_path(masked, trained)
-
-
-def _is_factors(path: Any) -> bool:
-    return getattr(path[-1], "key", None) == "factors"
 
 
 def of_columns(ratings: Ratings, **columns: Any) -> Ratings:
