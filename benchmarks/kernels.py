@@ -226,19 +226,20 @@ def test_gradient_by_autodiff(timed: Any, model: jaxmf.Model) -> None:
 
 def test_gradient_by_hand(timed: Any, model: jaxmf.Model) -> None:
     """Its gradient by the model's formula."""
-    assert model.gradient is not None
-    timed(lambda params, ratings: model.gradient(params, ratings, row_weights(ratings, 1.0), HYPER))
+    assert model.by_hand is not None
+    timed(lambda params, ratings: model.by_hand.gradient(params, ratings, row_weights(ratings, 1.0), HYPER))
 
 
 def test_hvp_by_hand(timed: Any, model: jaxmf.Model) -> None:
     """The Hessian times a direction by the model's formula."""
-    assert model.hvp is not None
-    timed(lambda params, ratings: model.hvp(params, ratings, row_weights(ratings, 1.0), HYPER, params.trained))
+    assert model.by_hand is not None
+    assert model.by_hand.hvp is not None
+    timed(lambda params, ratings: model.by_hand.hvp(params, ratings, row_weights(ratings, 1.0), HYPER, params.trained))
 
 
 def test_predict(timed: Any, model: jaxmf.Model) -> None:
     """Predictions of all ratings."""
-    timed(lambda params, ratings: model.predict(params, ratings.user, ratings.item))
+    timed(lambda params, ratings: model.predict(params, ratings))
 
 
 def test_scores(timed: Any, model: jaxmf.Model) -> None:

@@ -242,7 +242,7 @@ def load(sizes: Sizes) -> Data:
     params = bias.init(None, train.ratings, jaxmf.Hyper())
 
     def rest(part: jaxmf.Dataset) -> jaxmf.Dataset:
-        return replace(part, rating=part.rating - np.asarray(bias.predict(params, part.user, part.item), float))
+        return replace(part, rating=part.rating - np.asarray(bias.predict(params, part.ratings), float))
 
     return Data(train, test, rest(train), rest(test))
 

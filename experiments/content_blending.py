@@ -154,7 +154,7 @@ def worked(features: np.ndarray | None) -> tuple[float, Rows]:
     begun = model._replace(init=lambda key, ratings, hyper: before)
     hyper = Hyper(0.1, reg_exponent=1.0, learning_rate=0.01 / 2)
     fit = jaxmf.fit(jax.random.key(SEED), begun, solvers.sgd(4), ratings, hyper=hyper, epochs=1, track=False)
-    return float(model.predict(before, ratings.user, ratings.item)[0]), fit.params.trained
+    return float(model.predict(before, ratings)[0]), fit.params.trained
 
 
 def worked_rows() -> list[tuple[str, Any, Any]]:
@@ -189,7 +189,7 @@ def worked_loss(predicted: Sequence[float]) -> float:
         {"bias": jnp.full(3, (0.3 / 3) ** 0.5), "factors": jnp.full((3, 5), (0.8 / 15) ** 0.5)},
     )
     fixed = Rows(shared={"mean": jnp.array(3.0)})
-    short = jnp.array(predicted) - model.predict(Params(trained, fixed), ratings.user, ratings.item)
+    short = jnp.array(predicted) - model.predict(Params(trained, fixed), ratings)
     params = Params(trained, fixed._replace(user={"mean": short}))
     return float(models.objective(model, params, ratings, Hyper(0.1, reg_exponent=0.0)))
 

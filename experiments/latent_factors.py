@@ -69,7 +69,7 @@ def clipped(model: Model) -> Callable[[Params, Ratings], jax.Array]:
     """RMSE of predictions clipped to the scale, which the document prints throughout."""
 
     def rmse(params: Params, ratings: Ratings) -> jax.Array:
-        predicted = jnp.clip(model.predict(params, ratings.user, ratings.item), *CLIP)
+        predicted = jnp.clip(model.predict(params, ratings), *CLIP)
         return jnp.sqrt(jnp.sum(ratings.weight * (ratings.value - predicted) ** 2) / jnp.sum(ratings.weight))
 
     return rmse

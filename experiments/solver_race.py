@@ -99,7 +99,7 @@ def race(model: Model, parts: Parts, ways: Ways, num_seeds: int, epochs: int) ->
     test = parts[2].ratings
 
     def test_rmse(params: Params, valid: Ratings) -> jax.Array:
-        return metrics.rmse(test.value, model.predict(params, test.user, test.item), test.weight)
+        return metrics.rmse(test.value, model.predict(params, test), test.weight)
 
     tables = []
     for name, (solver, hyper) in tqdm(ways.items(), desc="race"):

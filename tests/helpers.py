@@ -3,7 +3,6 @@
 import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple
 from unittest import mock
@@ -103,8 +102,7 @@ def planted_ratings(rank, seed=0, num_users=40, num_items=30, share=0.6, noise=0
 
 def pick(ratings, index) -> Ratings:
     """The observations at these positions (numbers or a mask), in this order."""
-    names = ("user", "item", "value", "weight")
-    return replace(ratings, **{name: getattr(ratings, name)[index] for name in names})
+    return jax.tree.map(lambda leaf: leaf[index], ratings)
 
 
 def run(model, solver, ratings, hyper, epochs=1, params=None, key=KEY, valid=None, patience=None, **options):

@@ -54,10 +54,10 @@ def own_model(tmp_path, monkeypatch) -> str:
         "right = models.biased_mf(2)\n"
         "\n"
         "def flipped(params, ratings, weight, hyper):\n"
-        "    found = right.gradient(params, ratings, weight, hyper)\n"
+        "    found = right.by_hand.gradient(params, ratings, weight, hyper)\n"
         "    return found._replace(item=found.item | {'bias': -found.item['bias']})\n"
         "\n"
-        "wrong = right._replace(gradient=flipped)\n"
+        "wrong = right._replace(by_hand=models.ByHand(flipped))\n"
         "family = models.biased_mf\n"
     )
     monkeypatch.chdir(tmp_path)

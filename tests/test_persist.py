@@ -205,14 +205,14 @@ def own_init(key, ratings, hyper):
     return Params(Rows(item={"look": {"deep": (draw, draw[:, 0])}}))
 
 
-def own_predict(params, users, items):
-    return params.trained.item["look"]["deep"][1][items]
+def own_predict(params, pairs):
+    return params.trained.item["look"]["deep"][1][pairs.item]
 
 
 OWN = Model(
     init=own_init,
     predict=own_predict,
-    loss=lambda params, ratings: (ratings.value - own_predict(params, ratings.user, ratings.item)) ** 2,
+    loss=lambda params, ratings: (ratings.value - own_predict(params, ratings)) ** 2,
     penalty=lambda trained, weight, hyper: 0.0,
     name="mine",
 )
@@ -239,7 +239,7 @@ def test_a_constructor_of_ones_own_is_not_taken_for_a_built_in_one(path):
 
 
 def test_a_model_with_a_part_replaced_is_ones_own(path):
-    changed = BIASED._replace(predict=lambda params, users, items: 0.0 * BIASED.predict(params, users, items))
+    changed = BIASED._replace(predict=lambda params, pairs: 0.0 * BIASED.predict(params, pairs))
     save(path, unfitted(changed), DATA)
     with pytest.raises(ValueError, match=r"'biased_mf', .*pass the model"):
         load(path)

@@ -275,10 +275,10 @@ def test_a_wrong_gradient_stops_the_study(data, tmp_path, monkeypatch, calls):
     right = models.biased_mf(2)
 
     def wrong(params, ratings, weight, hyper):
-        found = right.gradient(params, ratings, weight, hyper)
+        found = right.by_hand.gradient(params, ratings, weight, hyper)
         return found._replace(item=found.item | {"bias": -found.item["bias"]})
 
-    made = {"mf": models.mf, "biased_mf": lambda rank: right._replace(gradient=wrong)}
+    made = {"mf": models.mf, "biased_mf": lambda rank: right._replace(by_hand=models.ByHand(wrong))}
     monkeypatch.setattr(study, "MODELS", made)
     with pytest.raises(
         study.WrongGradientError, match=r"gradient verification failed for biased_mf item\.bias; see .*gradients\.csv"

@@ -2,6 +2,6 @@
 
 from jaxmf.data import content, datasets, splits
 from jaxmf.data.dataset import Dataset
-from jaxmf.data.ratings import Ratings
+from jaxmf.data.ratings import Pairs, Ratings
 
-__all__ = ["Dataset", "Ratings", "content", "datasets", "splits"]
+__all__ = ["Dataset", "Pairs", "Ratings", "content", "datasets", "splits"]

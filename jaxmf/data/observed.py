@@ -3,6 +3,7 @@
 from dataclasses import fields
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,8 +26,8 @@ def as_ratings(data: Dataset | Ratings, name: str) -> Ratings:
       Ratings, at least one of them with weight.
 
     Raises:
-      ValueError: something else, no ratings, none with weight, arrays of other shapes or dtypes, an index out of range,
-        or a value or weight that is not finite, or negative.
+      ValueError: something else, no ratings, none with weight, arrays of other shapes or dtypes, context of another
+        length, an index out of range, or a value or weight that is not finite, or negative.
 
     Cost: O(n) on the host.
     """
@@ -44,6 +45,13 @@ def as_ratings(data: Dataset | Ratings, name: str) -> Ratings:
             raise ValueError(
                 f"{name} holds {found}; expected arrays of one length, integers in user and item, floats in value and "
                 "weight. Dataset.from_arrays(...).ratings has them"
+            )
+    for path, leaf in jax.tree_util.tree_leaves_with_path(ratings.context):
+        if np.shape(leaf)[:1] != (n,):
+            where = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(
+                f"{name} holds context {where!r} of shape {list(np.shape(leaf))}; expected a leading axis of {n}, one "
+                "entry per rating"
             )
     narrow = [x.dtype for x in (arrays["value"], arrays["weight"]) if x.dtype not in (np.float32, np.float64)]
     if narrow:

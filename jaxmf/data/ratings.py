@@ -10,6 +10,22 @@ import numpy as np
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Pairs:
+    """Users and items to predict for, a pytree. `Ratings` are pairs too.
+
+    Attributes:
+      user: (n,) int32, row of each pair's user.
+      item: (n,) int32, row of each pair's item.
+      context: what else is known of each pair, as in `Ratings`.
+    """
+
+    user: jax.Array
+    item: jax.Array
+    context: dict[str, Any] = field(default_factory=dict)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Ratings:
     """Observed ratings in coordinate (COO) form, a pytree.
 
@@ -20,6 +36,8 @@ class Ratings:
       weight: (n,) float, w: 1 for an observation, 0 for padding or a held-out one.
       num_users: number of users (static), at least max(user) + 1.
       num_items: number of items (static), at least max(item) + 1.
+      context: what else a model reads of each observation, such as the bin of its time: arrays (n, …) by name, which
+        are gathered, padded and laid out along with the rest.
     """
 
     user: jax.Array
@@ -28,6 +46,7 @@ class Ratings:
     weight: jax.Array
     num_users: int = field(metadata={"static": True})
     num_items: int = field(metadata={"static": True})
+    context: dict[str, Any] = field(default_factory=dict)
 
 
 def take(ratings: Ratings, index: jax.Array) -> Ratings:
@@ -38,10 +57,7 @@ def take(ratings: Ratings, index: jax.Array) -> Ratings:
     [1.0, 0.0]
     """
     inside = index < ratings.value.shape[0]
-    picked = replace(
-        ratings,
-        **{name: getattr(ratings, name).at[index].get(mode="clip") for name in ("user", "item", "value", "weight")},
-    )
+    picked = jax.tree.map(lambda leaf: leaf.at[index].get(mode="clip"), ratings)
     return replace(picked, weight=jnp.where(inside, picked.weight, 0))
 
 
@@ -81,7 +97,8 @@ def padded(ratings: Ratings) -> Ratings:
     def moved(array: np.ndarray, like: Any) -> jax.Array:
         return jax.device_put(array, like.sharding) if getattr(like, "committed", False) else jnp.asarray(array)
 
-    longer = jax.tree.map(lambda leaf: moved(np.resize(np.asarray(leaf), size), leaf), ratings)
+    place = np.arange(size) % len(ratings.value)
+    longer = jax.tree.map(lambda leaf: moved(np.asarray(leaf)[place], leaf), ratings)
     return replace(longer, weight=moved(np.pad(np.asarray(ratings.weight), (0, more)), ratings.weight))
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from jaxmf.data.ratings import Ratings, counts
+from jaxmf.data.ratings import Pairs, Ratings, counts
 from jaxmf.metrics import weighted_mean
 from jaxmf.models.bilinear import damped_bias
 from jaxmf.models.model import Hyper, Model, Params, Rows
@@ -29,8 +29,8 @@ def baselines(train: Ratings) -> Iterator[tuple[str, tuple[Model, Params]]]:
     yield "damped_bias", (damped_bias(), damped_bias().init(None, train, Hyper()))
 
 
-def _predict(params: Params, users: jax.Array, items: jax.Array) -> jax.Array:
-    return params.fixed.item["score"][items]
+def _predict(params: Params, pairs: Pairs) -> jax.Array:
+    return params.fixed.item["score"][pairs.item]
 
 
 def _scores(params: Params, users: jax.Array) -> jax.Array:

@@ -3,13 +3,15 @@
 import warnings
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from jaxmf.data.checks import check_clip, expect, listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
-from jaxmf.data.ratings import Ratings, padded, rung
+from jaxmf.data.ratings import Pairs, Ratings, padded, rung
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal, unknown_ids
 from jaxmf.models.bilinear import damped_bias, global_mean
 from jaxmf.models.model import Hyper, Model, Params, Side, check_predicts
@@ -82,7 +84,7 @@ def predict(
     if unknown.any():
         _tell_of_unknown(model, params, data, frame, user, item, on_unknown)
     # The unknown ones have numbers of others for the time being, so that the program is that of as many known pairs.
-    values = _predicted(model, params, np.maximum(user, 0), np.maximum(item, 0))
+    values = _predicted(model, params, Pairs(np.maximum(user, 0), np.maximum(item, 0)))
     if unknown.any() and on_unknown == "drop":
         values, index = values[~unknown], index[~unknown]
     elif unknown.any():
@@ -143,9 +145,9 @@ def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = N
     Cost: O(n · D) for rows of D numbers.
     """
     ratings = as_ratings(test, "evaluate.rating: test")
-    check_predicts(model, params, ratings, "evaluate.rating")
+    check_predicts(model, params, ratings, "evaluate.rating", ratings.context)
     weight = np.asarray(ratings.weight, np.float64)
-    error = np.asarray(ratings.value, np.float64) - predictions(model, params, ratings.user, ratings.item, clip)
+    error = np.asarray(ratings.value, np.float64) - predictions(model, params, ratings, clip)
     mse = float(weight @ error**2 / weight.sum())
     return {"rmse": mse**0.5, "mae": float(weight @ np.abs(error) / weight.sum()), "mse": mse}
 
@@ -169,7 +171,7 @@ def against_baselines(
     Cost: that of three calls of `rating`.
     """
     seen, held_out = as_parts(train, test, ("train", "test"))
-    check_predicts(model, params, held_out, "evaluate.against_baselines")
+    check_predicts(model, params, held_out, "evaluate.against_baselines", held_out.context)
     check_clip(clip)
     fitted, seen = [(model, params)], padded(seen)
     fitted += [(baseline, baseline.init(None, seen, Hyper())) for baseline in (global_mean(), damped_bias())]
@@ -177,17 +179,20 @@ def against_baselines(
     return pd.DataFrame(rows)
 
 
-def predictions(model: Model, params: Params, users: Any, items: Any, clip: Clip = None) -> np.ndarray:
-    """The model's predictions (n,) for index arrays (n,), on the host in float64."""
+def predictions(model: Model, params: Params, pairs: Pairs | Ratings, clip: Clip = None) -> np.ndarray:
+    """The model's predictions (n,), on the host in float64."""
     check_clip(clip)
-    prediction = _predicted(model, params, users, items).astype(np.float64)
+    prediction = _predicted(model, params, pairs).astype(np.float64)
     return prediction if clip is None else np.clip(prediction, *clip)
 
 
-def _predicted(model: Model, params: Params, users: Any, items: Any) -> np.ndarray:
+def _predicted(model: Model, params: Params, pairs: Pairs | Ratings) -> np.ndarray:
     """Predictions on the host in the model's own dtype, float32 at least. The pairs are repeated up to a rung."""
-    index = (np.resize(np.asarray(number, np.int32), rung(len(users))) for number in (users, items))
-    prediction = np.asarray(_compiled(model)(params, *index))[: len(users)]
+    n = len(pairs.user)
+    place = np.arange(rung(n)) % max(n, 1)
+    user, item = (jnp.asarray(np.append(number, 0)[place], jnp.int32) for number in (pairs.user, pairs.item))
+    context = jax.tree.map(lambda leaf: np.asarray(leaf)[place], pairs.context)
+    prediction = np.asarray(_compiled(model)(params, Pairs(user, item, context)))[:n]
     return prediction.astype(np.promote_types(prediction.dtype, np.float32), copy=False)
 
 

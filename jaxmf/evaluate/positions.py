@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.data.ratings import power_of_4
+from jaxmf.data.ratings import Pairs, power_of_4
 from jaxmf.evaluate.errors import predictions
 from jaxmf.models.model import Model, Params, scores
 from jaxmf.models.programs import jit, of_model
@@ -66,7 +66,7 @@ def positions(trial: Trial, model: Model, params: Params) -> Positions:
     """Positions by the model's scores; a ValueError if one is not finite."""
     if trial.seen is not None:
         return _among_all(trial, model, params)
-    score = predictions(model, params, trial.user[trial.row].astype(np.int32), trial.item)
+    score = predictions(model, params, Pairs(jnp.asarray(trial.user[trial.row]), jnp.asarray(trial.item)))
     _check_finite(model, trial, np.bincount(trial.row, ~np.isfinite(score), len(trial.user)) == 0)
     return _among_tested(trial, score)
 

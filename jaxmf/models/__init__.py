@@ -2,9 +2,10 @@
 
 from jaxmf.models.bilinear import biased_mf, content_mf, damped_bias, global_mean, mf
 from jaxmf.models.features import SparseRows
-from jaxmf.models.model import Hyper, Model, Params, Rows, mean_loss, objective, row_weights, scores
+from jaxmf.models.model import ByHand, Hyper, Model, Params, Rows, mean_loss, objective, row_weights, scores
 
 __all__ = [
+    "ByHand",
     "Hyper",
     "Model",
     "Params",

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxmf.data.checks import is_positive, is_positive_integer
-from jaxmf.data.ratings import Ratings, counts
+from jaxmf.data.ratings import Pairs, Ratings, counts
 from jaxmf.metrics import weighted_mean
 from jaxmf.models.draws import normal
 from jaxmf.models.features import as_matrix, dense_rows, project, project_all, pull_back, to_device
 from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.memoize import memoize
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
+from jaxmf.models.model import ByHand, Hyper, Model, Params, Rows, Side, bias_l2
 
 Center = Literal["global", "user"] | None
 
@@ -101,7 +101,7 @@ def global_mean() -> Model:
     def init(key: jax.Array | None, ratings: Ratings, hyper: Hyper) -> Params:
         return Params(Rows(), _mean(ratings, "global"))
 
-    return Model(init, predict, loss, penalty, gradient, name="global_mean", hvp=hvp)
+    return Model(init, predict, loss, penalty, BY_HAND, name="global_mean")
 
 
 @memoize
@@ -139,12 +139,12 @@ def damped_bias(damping_user: float = 5.0, damping_item: float = 5.0) -> Model:
         b = jax.ops.segment_sum(ratings.weight * residual, ratings.user, ratings.num_users) / (n_u + damping_user)
         return Params(Rows({"bias": b}, {"bias": c}), fixed)
 
-    return Model(init, predict, loss, penalty, gradient, design, name="damped_bias", hvp=hvp, scores=scores)
+    return Model(init, predict, loss, penalty, BY_HAND, design, name="damped_bias", scores=scores)
 
 
-def predict(params: Params, users: jax.Array, items: jax.Array) -> jax.Array:
-    """r̂ (n,) for index arrays (n,): the sum of the terms that the parameters have."""
-    user, item = params.trained.user, params.trained.item
+def predict(params: Params, pairs: Pairs | Ratings) -> jax.Array:
+    """r̂ (n,): the sum of the terms that the parameters have."""
+    user, item, users, items = params.trained.user, params.trained.item, pairs.user, pairs.item
     rating = _mean_term(params, users)
     if "bias" in user:
         rating = rating + user["bias"][users] + item["bias"][items]
@@ -176,7 +176,7 @@ def scores(params: Params, users: jax.Array) -> jax.Array:
 
 def loss(params: Params, ratings: Ratings) -> jax.Array:
     """Squared error (r − r̂)², (n,)."""
-    return (ratings.value - predict(params, ratings.user, ratings.item)) ** 2
+    return (ratings.value - predict(params, ratings)) ** 2
 
 
 def penalty(trained: Rows, weight: Rows, hyper: Hyper) -> jax.Array:
@@ -198,7 +198,7 @@ def gradient(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Ro
     ∂L/∂q_i = −2 Σ_u w e p_u + 2 λ n_i^ν q_i        ∂L/∂c_i = −2 Σ_u w e + 2 λ_b n_i^ν c_i
     ∂L/∂a_u = −2 Σ_i w e x_i + 2 λ n_u^ν a_u
     """
-    error = ratings.weight * (ratings.value - predict(params, ratings.user, ratings.item))
+    error = ratings.weight * (ratings.value - predict(params, ratings))
 
     def side(own: Side, num_rows: int) -> dict[str, jax.Array]:
         rows, others = getattr(params.trained, own), getattr(params.trained, _OTHER[own])
@@ -224,7 +224,7 @@ def hvp(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper, direction:
     q_i: 2 Σ_u w (ẏ p_u − e ṗ_u) + 2 λ n_i^ν q̇_i        c_i: 2 Σ_u w ẏ + 2 λ_b n_i^ν ċ_i
     a_u: 2 Σ_i w ẏ x_i + 2 λ n_u^ν ȧ_u
     """
-    error = ratings.weight * (ratings.value - predict(params, ratings.user, ratings.item))
+    error = ratings.weight * (ratings.value - predict(params, ratings))
     user, item, moved_user, moved_item = params.trained.user, params.trained.item, direction.user, direction.item
     change = jnp.zeros_like(error)
     if "bias" in user:
@@ -257,6 +257,9 @@ def _penalty_slope(rows: dict[str, jax.Array], row_weight: jax.Array, hyper: Hyp
     """2 λ n^ν times each row, with λ_b for biases: the penalty's gradient, and its Hessian too, as it is quadratic."""
     l2 = {"factors": hyper.l2, "bias": bias_l2(hyper), "content": hyper.l2}
     return {name: 2 * l2[name] * row_weight.reshape(-1, *[1] * (leaf.ndim - 1)) * leaf for name, leaf in rows.items()}
+
+
+BY_HAND = ByHand(gradient, hvp)
 
 
 def design(params: Params, ratings: Ratings, side: Side) -> tuple[dict[str, jax.Array], jax.Array]:
@@ -309,7 +312,7 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
         content = {"content": to_device(features, n_u.dtype)}
         return Params(trained._replace(user=trained.user | {"content": weights}), fixed._replace(item=content))
 
-    return Model(init, predict, loss, penalty, gradient, design, with_rank, name, hvp, scores)
+    return Model(init, predict, loss, penalty, BY_HAND, design, with_rank, name, scores)
 
 
 def _mean(ratings: Ratings, center: Center) -> Rows:

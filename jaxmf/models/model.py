@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.checks import expect
-from jaxmf.data.ratings import Ratings, counts
+from jaxmf.data.ratings import Pairs, Ratings, counts
 from jaxmf.metrics import total, weighted_mean
 from jaxmf.models.memoize import described, reduced
 
@@ -72,23 +72,33 @@ class Hyper(NamedTuple):
         return f"Hyper({', '.join(f'{name}={_number(value)}' for name, value in self._asdict().items())})"
 
 
+class ByHand(NamedTuple):
+    """The derivatives of the objective that were derived by hand, for `jaxmf.verify`.
+
+    Attributes:
+      gradient: `(params, ratings, weight, hyper) -> Rows`, the gradient with respect to `trained`.
+      hvp: `(params, ratings, weight, hyper, direction) -> Rows`, the product of the Hessian with a `direction` shaped
+        as `trained`, or None.
+    """
+
+    gradient: Callable[..., Rows]
+    hvp: Callable[..., Rows] | None = None
+
+
 class Model(NamedTuple):
     """A model: three required pure functions and `penalty`; what is None is refused by the tools that need it.
 
     Attributes:
       init: `(key, ratings, hyper) -> Params`. Rows without weight start at 0.
-      predict: `(params, users, items) -> (n,)` for index arrays `(n,)`.
+      predict: `(params, pairs) -> (n,)` for Pairs or Ratings, of which it reads `user`, `item` and `context` alone.
       loss: `(params, ratings) -> (n,)`, one number per observation; the library applies the weights.
       penalty: `(trained, weight, hyper) -> scalar`, where `weight.user` and `weight.item` hold one factor per row.
-      gradient: `(params, ratings, weight, hyper) -> Rows`, the hand-derived gradient of the objective with respect to
-        `trained`, or None.
+      by_hand: the derivatives of the objective that were derived by hand, or None.
       design: `(params, ratings, side) -> (design, target)` or None. `design` has the structure of that side's trained
         rows with a leading axis n, and r̂ − (r − target) = Σ_leaves ⟨design, row⟩: the loss is the squared distance of
         that sum from `target`, and the penalty is a diagonal quadratic in the rows. ALS and fold-in need it.
       with_rank: `(rank) -> Model`, the same model at another width, or None.
       name: shown in tables.
-      hvp: `(params, ratings, weight, hyper, direction) -> Rows`, the hand-derived product of the objective's Hessian
-        with a `direction` shaped as `trained`, or None.
       scores: `(params, users) -> (m, num_items)`, what `predict` gives for users (m,) and every item, by one matrix
         product where there is one; None calls `predict` on all pairs.
     """
@@ -97,11 +107,10 @@ class Model(NamedTuple):
     predict: Callable[..., jax.Array]
     loss: Callable[..., jax.Array]
     penalty: Callable[..., jax.Array]
-    gradient: Callable[..., Rows] | None = None
+    by_hand: ByHand | None = None
     design: Callable[..., tuple[Any, jax.Array]] | None = None
     with_rank: Callable[[int], "Model"] | None = None
     name: str = "custom"
-    hvp: Callable[..., Rows] | None = None
     scores: Callable[..., jax.Array] | None = None
 
     def __repr__(self) -> str:
@@ -196,7 +205,7 @@ def scores(model: Model, params: Params, users: jax.Array, num_items: int) -> ja
     if model.scores is not None:
         return model.scores(params, users)
     items = jnp.arange(num_items)
-    return jax.vmap(lambda user: model.predict(params, jnp.full_like(items, user), items))(users)
+    return jax.vmap(lambda user: model.predict(params, Pairs(jnp.full_like(items, user), items)))(users)
 
 
 def check_model(model: Model) -> None:
@@ -231,15 +240,18 @@ def check_finite(params: Params, who: str) -> None:
             )
 
 
-def check_predicts(model: Model, params: Params, ratings: Any, who: str) -> None:
+def check_predicts(model: Model, params: Params, ratings: Any, who: str, context: Any = None) -> None:
     """ValueError, starting with `who`, unless it is a Model that predicts with these Params; by tracing.
 
-    As `check_counts` does, it compares them with Ratings or a Dataset.
+    As `check_counts` does, it compares them with Ratings or a Dataset. Pairs have this context, or none.
     """
     check_model(model)
     check_counts(params, ratings, who)
-    index = jax.ShapeDtypeStruct((1,), jnp.int32)
-    shape = traced_shape(f"{who}: predict of the model {model.name!r}", model.predict, params, index, index)
+    index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
+    given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), context or {})
+    remedy = "Pass fit.model and fit.params of one fit" + ("" if context else ", of a model that reads no context")
+    predicts = f"{who}: predict of the model {model.name!r}"
+    shape = traced_shape(predicts, model.predict, params, Pairs(index, index, given), remedy=remedy)
     if getattr(shape, "shape", None) != (1,):
         raise ValueError(f"{who}: predict of the model {model.name!r} returns {shape}; expected one number per pair")
 

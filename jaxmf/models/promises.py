@@ -1,13 +1,14 @@
 """What tools rely on beyond the shapes: the promises of a model. `trial` says when and where each is tried."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
 
-from jaxmf.data.ratings import Ratings
+from jaxmf.data.ratings import Pairs, Ratings
 from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side
 from jaxmf.models.trial import NUM_RATINGS, Case, Promise
@@ -72,7 +73,8 @@ def _each_alone(function: Callable[[Params, Ratings, Rows], Any], case: Case) ->
     def alone(read: tuple[Ratings, Rows]) -> Any:
         cell, share = read
         user, item, zero = cell.user[None], cell.item[None], jnp.zeros(1, jnp.int32)
-        one = Ratings(zero, zero, cell.value[None], cell.weight[None], num_users=1, num_items=1)
+        one = jax.tree.map(lambda leaf: leaf[None], replace(cell, num_users=1, num_items=1))
+        one = replace(one, user=zero, item=zero)
         own = Params(*(Rows(_at(user, rows.user), _at(item, rows.item), rows.shared) for rows in case.params))
         weight = Rows(share.user * _at(user, case.weight.user), share.item * _at(item, case.weight.item))
         return jax.tree.map(lambda leaf: leaf[0], function(own, one, weight))
@@ -149,32 +151,35 @@ def _gathered(params: Params, users: jax.Array, items: jax.Array) -> Params:
     return Params(*(Rows(take(users, rows.user), take(items, rows.item), rows.shared) for rows in params))
 
 
-def _scores(model: Model, params: Params, users: jax.Array, items: jax.Array) -> jax.Array:
+def _scores(model: Model, params: Params, pairs: Pairs) -> jax.Array:
     """r̂ of pairs, as rankings compute it."""
     if model.scores is None:
-        return model.predict(params, users, items)
-    return jnp.take_along_axis(model.scores(params, users), items[:, None], axis=1)[:, 0]
+        return model.predict(params, pairs)
+    return jnp.take_along_axis(model.scores(params, pairs.user), pairs.item[:, None], axis=1)[:, 0]
 
 
 def _right_scores(model: Model, case: Case) -> tuple[Any, Any]:
-    pairs = case.ratings.user, case.ratings.item
-    return _scores(model, case.params, *pairs), model.predict(case.params, *pairs)
+    return _scores(model, case.params, _pairs(case)), model.predict(case.params, _pairs(case))
 
 
 def _own_users(model: Model, case: Case) -> tuple[Any, Any]:
     """Scores of gathered users with all items and a row of zeros behind them, and predictions."""
-    users, items = case.ratings.user, case.ratings.item
-    found = _gathered(case.params, users, jnp.arange(case.ratings.num_items + 1))
-    return _scores(model, found, jnp.arange(NUM_RATINGS), items), model.predict(case.params, users, items)
+    pairs = _pairs(case)
+    found = _gathered(case.params, pairs.user, jnp.arange(case.ratings.num_items + 1))
+    own = replace(pairs, user=jnp.arange(NUM_RATINGS))
+    return _scores(model, found, own), model.predict(case.params, pairs)
 
 
 def _own_pairs(model: Model, case: Case) -> tuple[Any, Any]:
     """Scores of gathered users and items, in another order and a row of zeros behind them, and predictions."""
-    users, items = case.ratings.user, case.ratings.item
-    catalog = jnp.append(items[::-1], case.ratings.num_items)
-    found = _gathered(case.params, users, catalog)
-    place = jnp.arange(NUM_RATINGS)
-    return _scores(model, found, place, place[::-1]), model.predict(case.params, users, items)
+    pairs = _pairs(case)
+    catalog = jnp.append(pairs.item[::-1], case.ratings.num_items)
+    found, place = _gathered(case.params, pairs.user, catalog), jnp.arange(NUM_RATINGS)
+    return _scores(model, found, replace(pairs, user=place, item=place[::-1])), model.predict(case.params, pairs)
+
+
+def _pairs(case: Case) -> Pairs:
+    return Pairs(case.ratings.user, case.ratings.item, case.ratings.context)
 
 
 DIAGONAL_PENALTY = Promise(

@@ -188,6 +188,7 @@ def _case(params: Params, hyper: Hyper, ratings: Any) -> Case:
         positive(NUM_RATINGS),
         ratings.num_users,
         ratings.num_items,
+        jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[position]), getattr(ratings, "context", {})),
     )
     drawn: dict[str, Any] = {
         name: positive() for name in ("l2", "l2_bias", "reg_exponent") if getattr(hyper, name) is not None

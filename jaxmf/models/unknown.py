@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.data.ratings import rung
+from jaxmf.data.ratings import Pairs, rung
 from jaxmf.models.leaves import NOTHING_AT_0
 from jaxmf.models.model import Model, Params, Rows, Side
 from jaxmf.models.programs import jit, of_model
@@ -57,7 +57,7 @@ def _program(model: Model) -> Any:
             known = jnp.where(users < 0, mean.astype(fixed.user["mean"].dtype), fixed.user["mean"])
             fixed = fixed._replace(user=fixed.user | {"mean": known})
         pair = jnp.arange(len(users))
-        return model.predict(Params(trained, fixed), pair, pair)
+        return model.predict(Params(trained, fixed), Pairs(pair, pair))
 
     return jit(predicted, compiler_options=dict(without(TWO_STEP_SUMS)))
 

@@ -24,8 +24,8 @@ class Best(NamedTuple):
     score: np.ndarray
 
 
-class Pairs(NamedTuple):
-    """Pairs (row, column), sorted by row, (m,) each."""
+class Cells(NamedTuple):
+    """Cells (row, column), sorted by row, (m,) each."""
 
     row: np.ndarray
     column: np.ndarray
@@ -37,7 +37,7 @@ def best(
     catalog: Any,
     num_rows: int,
     num_columns: int,
-    excluded: Pairs,
+    excluded: Cells,
     n: int,
     cell_bytes: int,
     max_memory: int | None,

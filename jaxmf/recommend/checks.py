@@ -49,7 +49,7 @@ def check_solvable(who: str, model: Model, params: Params, hyper: Hyper) -> None
             "model a `design`, as the built-in ones have, or fit it anew to data.extend(new_frame)"
         )
     try:
-        als().check(model, params, hyper)
+        als().check(model, params, hyper, {})
     except ValueError as error:
         raise ValueError(f"{who}: {error}") from None
 

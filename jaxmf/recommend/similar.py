@@ -11,7 +11,7 @@ import pandas as pd
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.leaves import FACTORS
 from jaxmf.models.model import Model, Params, Side
-from jaxmf.recommend.best import Pairs, best, is_column, padded
+from jaxmf.recommend.best import Cells, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_sizes
 
 
@@ -109,7 +109,7 @@ def _similar(
 
     catalog = np.zeros((padded(len(unit)), unit.shape[1]), unit.dtype)
     catalog[: len(unit)] = unit
-    itself = Pairs(np.arange(len(own)), own)
+    itself = Cells(np.arange(len(own)), own)
     queries = lambda block: unit[own[np.minimum(block, len(own) - 1)]]  # noqa: E731
     found = best(
         _cosine, queries, jnp.asarray(catalog), len(own), len(unit), itself, n, unit.dtype.itemsize, max_memory

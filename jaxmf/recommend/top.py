@@ -16,7 +16,7 @@ from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
 from jaxmf.models.model import Model, Params, Rows, Side, scores
 from jaxmf.models.programs import jit, of_model
 from jaxmf.models.unknown import check_zeros, mean_of_unknown
-from jaxmf.recommend.best import Pairs, best, is_column, padded
+from jaxmf.recommend.best import Cells, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_rankable, check_sizes
 
 
@@ -96,7 +96,7 @@ def top_n(
         (catalog, *_gather(params.trained.item, params.fixed.item, catalog), *shared),
         len(user),
         len(item),
-        _seen(train, user, item) if filter_seen else Pairs(np.zeros(0, np.int64), np.zeros(0, np.int64)),
+        _seen(train, user, item) if filter_seen else Cells(np.zeros(0, np.int64), np.zeros(0, np.int64)),
         n,
         _cell_bytes(model, params),
         max_memory,
@@ -150,7 +150,7 @@ def _numbers(
     return np.where(unknown, len(known), number), wanted, count
 
 
-def _seen(train: Dataset, user: np.ndarray, item: np.ndarray) -> Pairs:
+def _seen(train: Dataset, user: np.ndarray, item: np.ndarray) -> Cells:
     """The pairs (place in `user`, place in `item`) that `train` has rated, by place in `user`."""
     count = np.bincount(train.user, minlength=train.num_users + 1)  # and none of an unknown user
     own = train.item
@@ -164,12 +164,12 @@ def _seen(train: Dataset, user: np.ndarray, item: np.ndarray) -> Pairs:
         before = np.cumsum(count[user]) - count[user]
         own = own[np.arange(len(row)) - before[row] + start[user][row]]
     if len(item) == train.num_items and np.array_equal(item, np.arange(train.num_items)):
-        return Pairs(row, own)
+        return Cells(row, own)
     place = np.full(train.num_items, -1)
     known = item < train.num_items
     place[item[known]] = np.flatnonzero(known)
     column = place[own]
-    return Pairs(row[column >= 0], column[column >= 0])
+    return Cells(row[column >= 0], column[column >= 0])
 
 
 def _users(params: Params, user: np.ndarray, mean: float) -> Callable[[np.ndarray], Any]:

@@ -267,7 +267,7 @@ def _checked(
     numbers, whole = cast_hyper(hyper, ratings.value.dtype), padded(ratings)
     shape = check_functions(key, model, whole, numbers)
     check_rank(hyper, shape)
-    solver.check(model, shape, hyper)
+    solver.check(model, shape, hyper, ratings.context)
     check_promised(model, solver, shape, numbers, whole, lambda own: compiled_initialize(model, own)(key, own, numbers))
     return Prepared(whole, None, solver.prepare(ratings), solver), padded(held_out)
 

@@ -181,7 +181,7 @@ def _length(rows: object) -> jax.Array:
     return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(rows)))
 
 
-def _check(model: Model, params: Params, hyper: Hyper) -> None:
+def _check(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
     if model.design is None:
         raise ValueError(
             f"als: the model {model.name!r} has no `design`, so its rows have no normal equations. Give the model a "
@@ -192,7 +192,7 @@ def _check(model: Model, params: Params, hyper: Hyper) -> None:
             f"als: the model {model.name!r} trains `shared` leaves, which belong to no row. Use solvers.minibatch, or "
             "move those leaves to `fixed`."
         )
-    check_design(model, params)
+    check_design(model, params, context)
     dtype = jnp.result_type(*jax.tree.leaves(params.trained))
     for name, value in (("l2", hyper.l2), *([("l2_bias", bias_l2(hyper))] if has_bias(params.trained) else [])):
         if not np.asarray(value, dtype) >= jnp.finfo(dtype).tiny:
@@ -225,13 +225,14 @@ def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
     return once(holds)
 
 
-def check_design(model: Model, params: Params) -> None:
+def check_design(model: Model, params: Params, context: Any) -> None:
     """ValueError, the model's own or one that shows both, if a side's design does not have the shape of its rows."""
     assert model.design is not None
     index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
     number: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
-    one = Ratings(index, index, number, number, num_users=1, num_items=1)
-    takes = "It takes params (trained, fixed), ratings (user, item, value, weight, num_users, num_items) and side"
+    own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), context)
+    one = Ratings(index, index, number, number, num_users=1, num_items=1, context=own)
+    takes = "It takes params (trained, fixed), ratings (user, item, value, weight, context) and side"
     for side, rows in (("user", params.trained.user), ("item", params.trained.item)):
         who = f"als: design of the model {model.name!r}"
         design, _ = traced_shape(who, partial(model.design, side=side), params, one, remedy=takes, words=ValueError)

@@ -63,7 +63,7 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
     def init(model: Model, params: Params, hyper: Hyper) -> Any:
         return factory(hyper).init(params.trained)
 
-    def check(model: Model, params: Params, hyper: Hyper) -> None:
+    def check(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
         _check_optimizer(name, factory, hyper, params.trained)
 
     def step(

@@ -117,7 +117,8 @@ def _step(
                 at = begin + slab * slab_size
 
                 def block(leaf: jax.Array) -> jax.Array:
-                    return jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width).reshape(at_once, width)
+                    own = jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width)
+                    return own.reshape(at_once, width, *leaf.shape[1:])
 
                 return function(carry, jax.tree.map(block, half.cells), at)
 
@@ -150,7 +151,8 @@ def _rows_of(table: jax.Array, rows: jax.Array, fill: float) -> jax.Array:
 def _block(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Design rows (m, width, D), targets and weights (m, width) of a slab."""
     shape = cells.value.shape
-    design, target = view.design(params, jax.tree.map(jnp.ravel, cells), view.side)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), cells)
+    design, target = view.design(params, flat, view.side)
     return (
         pack(design, cells.value.size).reshape(*shape, -1).astype(dtype),
         target.reshape(shape).astype(dtype),

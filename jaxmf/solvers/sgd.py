@@ -117,7 +117,7 @@ def visiting_order(key: jax.Array, num_matchings: jax.typing.ArrayLike, most: in
     return shuffle(key, num_matchings, most)
 
 
-def _check(model: Model, params: Params, hyper: Hyper) -> None:
+def _check(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
     if jax.tree.leaves(params.trained.shared):
         raise ValueError(
             f"sgd: the model {model.name!r} trains `shared` leaves, which every rating touches, so no two ratings "
@@ -133,12 +133,14 @@ class Matchings(NamedTuple):
         below the tables, since updates of equal rows would be undefined.
       ids: the rows themselves, any for padding lanes.
       numbers: value, weight w, and w n^(ν−1) of the user and of the item, one after another on an axis of their own.
+      context: that of the ratings.
     """
 
     user: jax.Array
     item: jax.Array
     ids: Rows
     numbers: jax.Array
+    context: dict[str, Any]
 
 
 class Arranged(NamedTuple):
@@ -168,6 +170,7 @@ def _arrange(problem: Problem, hyper: Hyper, devices: int) -> Arranged:
         local(place.item, own.item, members.item.shape[1]),
         Rows(own.user, own.item),
         jnp.stack([own.value, own.weight, *shares], axis=-2),
+        own.context,
     )
     return Arranged(split(cells, devices, PartitionSpec(None, AXIS)), members, place, num_matchings)
 
@@ -218,25 +221,25 @@ def _epoch(
     strata, _, most, batch_size = matchings.user.shape
     matchings = jax.tree.map(lambda leaf: leaf.reshape(strata * most, *leaf.shape[3:]), matchings)
 
-    def loss(own: Rows, own_fixed: Rows, value: jax.Array, w: jax.Array, share: Rows) -> jax.Array:
+    def loss(own: Rows, own_fixed: Rows, value: jax.Array, w: jax.Array, share: Rows, context: Any) -> jax.Array:
         # A rating is the same model on its own two rows.
-        own, own_fixed, share = jax.tree.map(lambda leaf: leaf[None], (own, own_fixed, share))
+        own, own_fixed, share, context = jax.tree.map(lambda leaf: leaf[None], (own, own_fixed, share, context))
         first = jnp.zeros(1, jnp.int32)
-        alone = Ratings(first, first, value[None], w[None], num_users=1, num_items=1)
+        alone = Ratings(first, first, value[None], w[None], num_users=1, num_items=1, context=context)
         return objective(model, Params(own, own_fixed._replace(shared=fixed.shared)), alone, hyper, share)
 
     @_apart
-    def look(tables: Rows, at: jax.Array) -> tuple[Rows, Rows, Rows, jax.Array]:
-        user, item, ids, numbers = jax.tree.map(lambda leaf: leaf.at[at].get(**_KNOWN), matchings)
+    def look(tables: Rows, at: jax.Array) -> tuple[Rows, Rows, Rows, jax.Array, Any]:
+        user, item, ids, numbers, context = jax.tree.map(lambda leaf: leaf.at[at].get(**_KNOWN), matchings)
         blocks = _map_sides(lambda index, rows: rows.at[index].get(unique_indices=True, **_KNOWN), user, item, tables)
         own_fixed = _map_sides(lambda index, rows: rows.at[index].get(mode="clip"), ids.user, ids.item, fixed)
-        return Rows(user, item), blocks, own_fixed, numbers
+        return Rows(user, item), blocks, own_fixed, numbers, context
 
     @_apart
-    def change(blocks: Rows, own_fixed: Rows, numbers: jax.Array) -> Rows:
+    def change(blocks: Rows, own_fixed: Rows, numbers: jax.Array, context: Any) -> Rows:
         value, w, share_user, share_item = numbers
         own = jax.tree.map(_as_rows, blocks, trained)
-        pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, Rows(share_user, share_item))
+        pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, Rows(share_user, share_item), context)
         step = _clip(jax.tree.map(lambda rate, p: (rate * p).astype(p.dtype), rates, pull), options.clip_update)
         if options.clip_value is None:
             return jax.tree.map(_in_blocks, step)

@@ -41,8 +41,9 @@ class Solver(NamedTuple):
         programs. Solvers of the same function share their layouts, and so `arrange` them alike.
       init: `(model, params, hyper) -> state`.
       step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
-      check: `(model, params, hyper) -> None`, on shapes only: raises ValueError before anything compiles where the
-        solver needs a part that the model lacks, or a number that `hyper` does not have.
+      check: `(model, params, hyper, context) -> None`, `context` being that of the ratings, on shapes only: raises
+        ValueError before anything compiles where the solver needs a part that the model lacks, or a number that `hyper`
+        does not have.
       name: shown in tables.
       arrange: `(problem, hyper) -> layout`, what `step` finds in `problem.layout`: whatever no epoch changes, made once
         before the first. Default the layout of `prepare`.
@@ -57,7 +58,7 @@ class Solver(NamedTuple):
     prepare: Callable[[Ratings], Any]
     init: Callable[[Model, Params, Hyper], Any]
     step: Callable[[jax.Array, Model, Params, Any, Problem, Hyper], tuple[Params, Any, StepInfo]]
-    check: Callable[[Model, Params, Hyper], None]
+    check: Callable[[Model, Params, Hyper, Any], None]
     name: str = "custom"
     arrange: Callable[[Problem, Hyper], Any] = as_prepared
     compiler_options: tuple[tuple[str, Any], ...] = ()

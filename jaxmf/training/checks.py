@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.checks import expect
-from jaxmf.data.ratings import Ratings
+from jaxmf.data.ratings import Pairs, Ratings
 from jaxmf.models.leaves import width
 from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights, traced_shape
@@ -17,7 +17,7 @@ from jaxmf.models.trial import check_promises
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.weightless import check_init, check_score
 
-_RATINGS = "user, item, value, weight, num_users, num_items"
+_RATINGS = "user, item, value, weight, num_users, num_items, context"
 
 
 def check_key(key: jax.Array) -> None:
@@ -111,11 +111,10 @@ def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper
                         f"init {own} makes {kind}.{side}{jax.tree_util.keystr(path)} of shape {leaf.shape}; expected a "
                         f"leading axis of {count}, one row per {side}. What belongs to no row goes to `shared`"
                     )
+    pairs = Pairs(ratings.user, ratings.item, ratings.context)
     results = {
         "loss": traced("loss", f"params (trained, fixed) and ratings ({_RATINGS})", shape, ratings),
-        "predict": traced(
-            "predict", "params (trained, fixed), users and items, integers (n,)", shape, ratings.user, ratings.item
-        ),
+        "predict": traced("predict", "params (trained, fixed) and pairs (user, item, context)", shape, pairs),
     }
     for name, found in results.items():
         if getattr(found, "shape", None) != ratings.value.shape:

@@ -182,7 +182,7 @@ def fit(
     check_rank(hyper, shape)
     if callable(monitor):
         check_monitor(monitor, shape, held_out)
-    solver.check(model, shape, hyper)
+    solver.check(model, shape, hyper, ratings.context)
     if params is not None:
         params = given(params, shape)
     other = ThreadPoolExecutor(1)  # hashing lets this thread go on

@@ -122,7 +122,7 @@ def make_fit(
             row["train_loss"] = mean_loss(model, params, problem.ratings)
             row["objective"] = objective(model, params, problem.ratings, hyper, problem.weight)
         if valid is not None:
-            seen = (valid.value, model.predict(params, valid.user, valid.item), valid.weight)
+            seen = (valid.value, model.predict(params, valid), valid.weight)
             row["valid_loss"] = mean_loss(model, params, valid)
             row["valid_rmse"], row["valid_mae"] = metrics.rmse(*seen), metrics.mae(*seen)
             if callable(monitor):

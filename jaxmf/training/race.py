@@ -305,7 +305,7 @@ def _checked(key: jax.Array, solver: Solver, train: Ratings, placed: list[Placed
             seen.add(what)
             try:
                 check_rank(running.hyper, shapes[program])
-                solver.check(program, shapes[program], running.hyper)
+                solver.check(program, shapes[program], running.hyper, train.context)
             except ValueError as error:
                 raise ValueError(f"sweep: {error} In the point {own.point}") from None
     return shapes

@@ -55,10 +55,12 @@ def check_score(monitor: Callable[[Params, Ratings], jax.Array], shape: Params, 
 
 
 def _others(ratings: Ratings) -> Ratings:
-    """The ratings with another user, item and value where the weight is 0."""
+    """The ratings with another user, item, value and context where the weight is 0."""
     absent = ratings.weight == 0
+    first = jnp.where(absent, 0, jnp.arange(len(absent)))
     return replace(
         ratings,
+        context=jax.tree.map(lambda leaf: jnp.asarray(leaf)[first], ratings.context),
         user=jnp.where(absent, ratings.num_users - 1, ratings.user),
         item=jnp.where(absent, ratings.num_items - 1, ratings.item),
         value=jnp.where(absent, ratings.value + 1, ratings.value),

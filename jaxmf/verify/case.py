@@ -138,7 +138,7 @@ def check_count(name: str, number: object) -> None:
 
 def bare(model: Model) -> Model:
     """The model without what was derived by hand, so that models which differ in nothing else share programs."""
-    return model._replace(gradient=None, hvp=None)
+    return model._replace(by_hand=None)
 
 
 def total(model: Model, trained: Rows, case: Case) -> jax.Array:
@@ -179,14 +179,14 @@ def hvp(model: Model) -> Callable[[Rows, Rows, Case], Rows]:
 
 def by_hand(model: Model, trained: Rows, case: Case) -> Rows | None:
     """The hand-derived gradient, or None."""
-    if model.gradient is None:
+    if model.by_hand is None:
         return None
     return _by_hand(model, "gradient")(Params(trained, case.fixed), case.ratings, case.weight, case.hyper)
 
 
 def hvp_by_hand(model: Model, trained: Rows, case: Case, direction: Rows) -> Rows | None:
     """The hand-derived product of the Hessian with a direction, or None."""
-    if model.hvp is None:
+    if model.by_hand is None or model.by_hand.hvp is None:
         return None
     return _by_hand(model, "hvp")(Params(trained, case.fixed), case.ratings, case.weight, case.hyper, direction)
 
@@ -240,7 +240,7 @@ def relative(error: Any, scale: Any) -> float:
 
 @of_model
 def _by_hand(model: Model, name: str) -> Any:
-    return jit(getattr(model, name))
+    return jit(getattr(model.by_hand, name))
 
 
 _row_weights = jit(row_weights)
@@ -264,11 +264,11 @@ def _check_functions(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeS
         if getattr(found, "shape", None) != shape:
             expected = f"expected shape {shape}{meaning}"
             raise ValueError(f"verify: the {what} of the model {model.name!r} returns {found}; {expected}")
-    if model.gradient is not None:
-        _check_leaves(model.name, "gradient", trained, traced("hand-derived gradient", model.gradient, *given))
-    if model.hvp is not None:
-        what = "Hessian-vector product"
-        _check_leaves(model.name, what, trained, traced(f"hand-derived {what}", model.hvp, *given, trained))
+    if model.by_hand is not None:
+        _check_leaves(model.name, "gradient", trained, traced("hand-derived gradient", model.by_hand.gradient, *given))
+        if model.by_hand.hvp is not None:
+            what = "Hessian-vector product"
+            _check_leaves(model.name, what, trained, traced(f"hand-derived {what}", model.by_hand.hvp, *given, trained))
     return weight
 
 

@@ -47,7 +47,7 @@ def hessian(
 
     For standard normal directions v in all leaves, at the probes of `gradients`,
 
-        autodiff  jax.jvp of jax.grad L    hand  model.hvp    central  [∇L(θ+hv) − ∇L(θ−hv)] / 2h
+        autodiff  jax.jvp of jax.grad L    hand  model.by_hand.hvp    central  [∇L(θ+hv) − ∇L(θ−hv)] / 2h
 
     are compared leaf by leaf. With d, t and R the design, the targets and the ridge that `als` solves with, a side's
     rows z have the gradient 2(Σ w d dᵀ + R)z − 2 Σ w t d, and, since r̂ is linear in them, the Gauss–Newton block
@@ -59,10 +59,10 @@ def hessian(
 
     Returns:
       a GradientReport with one row per leaf: `leaf`, `directions`, the errors of the worst direction and probe
-      `hand_vs_autodiff` (missing without `model.hvp`), `autodiff_vs_central`, `autodiff_vs_als` and `gradient_vs_als`
-      (missing for a model without `design`, or with `shared` leaves), relative to the largest element of the leaf or,
-      for the gradient, of the summed magnitudes, `dtype`, `failed`, the probes at which the leaf is wrong, and the
-      verdict `passed`.
+      `hand_vs_autodiff` (missing without `model.by_hand.hvp`), `autodiff_vs_central`, `autodiff_vs_als` and
+      `gradient_vs_als` (missing for a model without `design`, or with `shared` leaves), relative to the largest element
+      of the leaf or, for the gradient, of the summed magnitudes, `dtype`, `failed`, the probes at which the leaf is
+      wrong, and the verdict `passed`.
 
     Raises:
       ValueError: as `gradients`.
@@ -78,7 +78,7 @@ def hessian(
 
     def check(params: Params, case: Case) -> None:
         if _sides(model, params.trained):
-            check_design(model, params)
+            check_design(model, params, case.ratings.context)
 
     with float64(model, params, ratings, hyper, check) as (trained, case):
         found = {

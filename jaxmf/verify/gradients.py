@@ -61,7 +61,7 @@ def gradients(
     For every trained leaf and direction v, with L = Σ_j t_j the objective's terms (one per observation, and the
     penalty) and J their Jacobian,
 
-        autodiff  ⟨jax.grad L, v⟩    hand     ⟨model.gradient, v⟩
+        autodiff  ⟨jax.grad L, v⟩    hand     ⟨model.by_hand.gradient, v⟩
         jvp       Σ_j (Jv)_j         central  Σ_j [t_j(θ+hv) − t_j(θ−hv)] / 2h
 
     are compared relative to Σ_j |(Jv)_j|, which is not 0 at a stationary point. The hand-derived gradient is also

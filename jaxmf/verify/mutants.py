@@ -12,6 +12,7 @@ import pandas as pd
 
 from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
+from jaxmf.data.observed import as_ratings
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, check_model
@@ -180,14 +181,15 @@ def mutants(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyp
     """
     check_model(model)
     generator(seed)
-    if model.gradient is None:
+    if model.by_hand is None:
         raise ValueError(
             f"verify: the model {model.name!r} has no hand-derived gradient to plant mistakes in: give it one, or use "
             "verify.gradients, which needs none"
         )
     rows: list[dict[str, Any]] = []
     for name, mistake in MISTAKES.items():
-        mutant = model._replace(gradient=partial(_planted, model.gradient, mistake))
+        planted = partial(_planted, model.by_hand.gradient, mistake)
+        mutant = model._replace(by_hand=model.by_hand._replace(gradient=planted))
         given = (mutant, params, ratings, hyper)
         if not (leaves := _changed(model, *given, seed)):
             continue
@@ -245,7 +247,7 @@ def _by_complex_step(mutant: Model, params: Params, ratings: Dataset | Ratings, 
 
 def _by_als(mutant: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper) -> str | None:
     """The leaves of the side just solved whose gradient is not 0."""
-    if not solvable(mutant, params, hyper):
+    if not solvable(mutant, params, hyper, as_ratings(ratings, "verify: ratings").context):
         return None
     found = []
     with float64(mutant, params, ratings, hyper) as (trained, case):

@@ -70,7 +70,11 @@ def half_steps(
     check_count("num_sweeps", num_sweeps)
     rows: list[dict[str, Any]] = []
     random = generator(seed)
-    with float64(model, params, ratings, hyper, lambda *_: als().check(model, params, hyper)) as (trained, case):
+
+    def check(_: Params, case: Case) -> None:
+        als().check(model, params, hyper, case.ratings.context)
+
+    with float64(model, params, ratings, hyper, check) as (trained, case):
         where = {probe.name: probe for probe in probes(model, trained, case, random)}
         layout = prepare(without_padding(where["given"].case))
         for name, number in (("given", num_sweeps), ("weights", 1), ("numbers", 1)):
@@ -158,10 +162,10 @@ def _ratio(gradient: Any, scale: Any) -> float:
     return relative(dot(gradient, gradient) ** 0.5, dot(scale, scale) ** 0.5)
 
 
-def solvable(model: Model, params: Params, hyper: Hyper) -> bool:
-    """Whether `als` takes the model."""
+def solvable(model: Model, params: Params, hyper: Hyper, context: Any) -> bool:
+    """Whether `als` takes the model, with ratings of this context."""
     try:
-        als().check(model, params, hyper)
+        als().check(model, params, hyper, context)
     except ValueError:
         return False
     return True

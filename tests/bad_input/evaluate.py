@@ -30,7 +30,7 @@ def predict_unknown(**rows):
     trained = {side: leaves for side, leaves in rows.items() if side in ("user", "item")}
     fixed = {side.removeprefix("fixed_"): leaves for side, leaves in rows.items() if side not in trained}
     params = PARAMS._replace(trained=PARAMS.trained._replace(**trained), fixed=PARAMS.fixed._replace(**fixed))
-    model = BIASED._replace(predict=lambda params, users, items: 0.0 * users, name="mine")
+    model = BIASED._replace(predict=lambda params, pairs: 0.0 * pairs.user, name="mine")
     return predict(model, params, frame=NINE.replace({"user_id": {2: 99}, "item_id": {100: 7}}), on_unknown="bias")
 
 
@@ -235,7 +235,7 @@ CASES = {
     ),
     "rating-none": (lambda: rate(params=None), r"^evaluate\.rating: params must be a Params, not NoneType"),
     "rating-table": (
-        lambda: rate(model=BIASED._replace(predict=lambda params, users, items: params.trained.user["factors"][users])),
+        lambda: rate(model=BIASED._replace(predict=lambda params, pairs: params.trained.user["factors"][pairs.user])),
         r"^evaluate\.rating: predict of the model 'biased_mf' returns .*\(1, 3\).*; expected one number per pair",
     ),
     "predict-uneven-params": (

@@ -83,7 +83,7 @@ CASES = {
         r"^loss of the model 'mine' fails on these params \(AttributeError",
     ),
     "predict-numpy": (
-        lambda: fit(model=OWN._replace(predict=lambda params, users, items: np.abs(np.asarray(users)))),
+        lambda: fit(model=OWN._replace(predict=lambda params, pairs: np.abs(np.asarray(pairs.user)))),
         "^predict of the model 'mine' calls NumPy on what JAX traces: jax.numpy has the same functions",
     ),
     "init-numpy": (
@@ -103,7 +103,7 @@ CASES = {
         r"loss of the model 'mine' returns .*shape=\(\).*; expected one number per rating, in the shape of `value`",
     ),
     "predict-table": (
-        lambda: fit(model=OWN._replace(predict=lambda params, users, items: params.trained.user["factors"][users])),
+        lambda: fit(model=OWN._replace(predict=lambda params, pairs: params.trained.user["factors"][pairs.user])),
         r"predict of the model 'mine' returns .*shape=\(\d+, 3\).*; expected one number per rating, in the shape",
     ),
 }

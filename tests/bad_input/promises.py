@@ -21,12 +21,12 @@ def of_the_batch(params, ratings):
     return BIASED.loss(params, ratings) / jnp.sum(ratings.weight)
 
 
-def by_user_number(params, users, items):
-    return BIASED.predict(params, users, items) + users
+def by_user_number(params, pairs):
+    return BIASED.predict(params, pairs) + pairs.user
 
 
-def by_item_number(params, users, items):
-    return BIASED.predict(params, users, items) + items
+def by_item_number(params, pairs):
+    return BIASED.predict(params, pairs) + pairs.item
 
 
 def design_by_item_number(params, ratings, side):
@@ -39,7 +39,7 @@ BATCH = OWN._replace(loss=of_the_batch)
 USERS = OWN._replace(predict=by_user_number, scores=None)
 ITEMS = OWN._replace(
     predict=by_item_number,
-    loss=lambda params, r: (r.value - by_item_number(params, r.user, r.item)) ** 2,
+    loss=lambda params, r: (r.value - by_item_number(params, r)) ** 2,
     design=design_by_item_number,
     scores=None,
 )

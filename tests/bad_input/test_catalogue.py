@@ -36,13 +36,13 @@ def files(tmp_path_factory) -> Path:
     (folder / "bad.parquet").write_text("not Parquet at all")
     (folder / "strange.py").write_text("number = 3\n")
     # What no shape tells of a user's model, small programs find out, once: here they have.
-    ALS.check(BIASED._replace(with_rank=None), PARAMS, HYPER._replace(rank=2))
-    ALS.check(OWN, PARAMS, HYPER)
+    ALS.check(BIASED._replace(with_rank=None), PARAMS, HYPER._replace(rank=2), {})
+    ALS.check(OWN, PARAMS, HYPER, {})
     for broken, message in promises.CASES.values():
         with pytest.raises(ValueError, match=message):
             broken()
     with pytest.raises(ValueError, match=r"leaves user\.bias free"):
-        ALS.check(FREE, PARAMS, Hyper())
+        ALS.check(FREE, PARAMS, Hyper(), {})
     return folder
 
 

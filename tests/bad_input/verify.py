@@ -10,33 +10,34 @@ from helpers import HYPER, KEY
 
 from bad_input.builders import BIASED, FIT, FRAME, MODEL, PARAMS, RATINGS, UNEVEN, zeros
 from jaxmf import Hyper, Params, Rows, models, verify
+from jaxmf.models import ByHand
 
 
 def without_item_bias(params, ratings, weight, hyper):
-    found = BIASED.gradient(params, ratings, weight, hyper)
+    found = BIASED.by_hand.gradient(params, ratings, weight, hyper)
     return found._replace(item={"factors": found.item["factors"]})
 
 
 def transposed(params, ratings, weight, hyper):
-    found = BIASED.gradient(params, ratings, weight, hyper)
+    found = BIASED.by_hand.gradient(params, ratings, weight, hyper)
     return found._replace(item=found.item | {"factors": found.item["factors"].T})
 
 
 def with_age(*given):
-    found = BIASED.gradient(*given)
+    found = BIASED.by_hand.gradient(*given)
     return found._replace(user=found.user | {"age": given[1].value})
 
 
 def as_dict(*given):
-    return BIASED.gradient(*given)._asdict()
+    return BIASED.by_hand.gradient(*given)._asdict()
 
 
 def lacking(*given):
-    return BIASED.hvp(*given)._replace(item={})
+    return BIASED.by_hand.hvp(*given)._replace(item={})
 
 
 def flat(*given):
-    return jax.tree.map(jnp.ravel, BIASED.hvp(*given))
+    return jax.tree.map(jnp.ravel, BIASED.by_hand.hvp(*given))
 
 
 def narrow(params, ratings, side):
@@ -50,7 +51,7 @@ def changed(**functions):
 
 def of_loss(name, function):
     """The model whose loss is this function of the error."""
-    bare = BIASED._replace(gradient=None, hvp=None, name=name)
+    bare = BIASED._replace(by_hand=None, name=name)
     return bare._replace(loss=lambda *given: function(BIASED.loss(*given)))
 
 
@@ -85,7 +86,10 @@ REFUSED = {
     "items": ({"ratings": replace(RATINGS, num_items=14)}, "^verify: the model has 13 items, the ratings have 14"),
     "hyper": ({"hyper": {"l2": 0.1}}, "^hyper must be a Hyper, not dict"),
     "l2": ({"hyper": Hyper(l2=np.ones(2))}, r"^hyper: l2 must be one number, not array"),
-    "lacks": (changed(gradient=without_item_bias), "^verify: the hand-derived gradient of 'biased_mf' lacks item.bias"),
+    "lacks": (
+        changed(by_hand=ByHand(without_item_bias)),
+        "^verify: the hand-derived gradient of 'biased_mf' lacks item.bias",
+    ),
 }
 RANDOM = ("gradients", "hessian", "taylor", "remainders", "complex_step", "differences")
 DIRECTIONS = "^verify: num_directions must be a positive integer, not "
@@ -114,11 +118,11 @@ CASES = {
         "^verify: the model 'global_mean' trains no parameters, so it has no gradient: verify one that is fitted",
     ),
     "verify-lacks": (
-        lambda: check(model=BIASED._replace(gradient=without_item_bias)),
+        lambda: check(model=BIASED._replace(by_hand=ByHand(without_item_bias))),
         r"^verify: the hand-derived gradient of 'biased_mf' lacks item\.bias; trained: \['user\.bias', ",
     ),
     "verify-shape": (
-        lambda: check(model=BIASED._replace(gradient=transposed)),
+        lambda: check(model=BIASED._replace(by_hand=ByHand(transposed))),
         r"^verify: the hand-derived gradient of item\.factors has shape \(3, 13\); expected the leaf's, \(13, 3\)",
     ),
     # Of what a user has written.
@@ -143,27 +147,27 @@ CASES = {
         r"^verify: the penalty of the model 'biased_mf' fails .*TypeError: .*takes 1 positional argument but 3 were",
     ),
     "verify-extra-leaf": (
-        partial(check, **changed(gradient=with_age)),
+        partial(check, **changed(by_hand=ByHand(with_age))),
         "^verify: the hand-derived gradient of 'biased_mf' has user.age, which is not trained; trained: ",
     ),
     "verify-gradient-dict": (
-        partial(check, **changed(gradient=as_dict)),
+        partial(check, **changed(by_hand=ByHand(as_dict))),
         r"^verify: the hand-derived gradient of 'biased_mf' must be a Rows, not dict: Rows\(user=",
     ),
     "verify-gradient-arguments": (
-        partial(check, **changed(gradient=lambda params, ratings: params.trained)),
+        partial(check, **changed(by_hand=ByHand(lambda params, ratings: params.trained))),
         r"^verify: the hand-derived gradient of the model 'biased_mf' fails .*takes 2 positional arguments but 4 were",
     ),
     "verify-hvp-lacks": (
-        partial(check, "hessian", **changed(hvp=lacking)),
+        partial(check, "hessian", **changed(by_hand=BIASED.by_hand._replace(hvp=lacking))),
         r"^verify: the hand-derived Hessian-vector product of 'biased_mf' lacks item\.bias, lacks item\.factors",
     ),
     "verify-hvp-shape": (
-        partial(check, "taylor", **changed(hvp=flat)),
+        partial(check, "taylor", **changed(by_hand=BIASED.by_hand._replace(hvp=flat))),
         r"^verify: the hand-derived Hessian-vector product of user\.factors has shape \(51,\); expected .*, \(17, 3\)",
     ),
     "verify-hvp-arguments": (
-        partial(check, "hessian", **changed(hvp=BIASED.gradient)),
+        partial(check, "hessian", **changed(by_hand=BIASED.by_hand._replace(hvp=BIASED.by_hand.gradient))),
         r"^verify: the hand-derived Hessian-vector product of the model 'biased_mf' fails .*TypeError: .*argument",
     ),
     "verify-hessian-design": (
@@ -204,7 +208,7 @@ CASES = {
         "^als: l2 must be positive, not 0.0: without a penalty",
     ),
     "verify-shared": (
-        partial(check, "half_steps", params=SHARED, **changed(gradient=None, hvp=None)),
+        partial(check, "half_steps", params=SHARED, **changed(by_hand=None)),
         "^als: the model 'biased_mf' trains `shared` leaves, which belong to no row",
     ),
     # Where fits end.
@@ -249,7 +253,7 @@ CASES = {
     "verify-tol-word": (partial(fits, FIT, tol="1e-3"), "^verify: tol must be a positive number, not '1e-3'"),
     # Planted mistakes.
     "verify-no-gradient": (
-        partial(check, "mutants", **changed(gradient=None)),
+        partial(check, "mutants", **changed(by_hand=None)),
         "^verify: the model 'biased_mf' has no hand-derived gradient to plant mistakes in: give it one, or use",
     ),
     **{

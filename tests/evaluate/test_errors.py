@@ -11,7 +11,7 @@ from helpers import COMPILED, HYPER, MODELS, init, numpy_predict, observations, 
 
 import jaxmf
 from jaxmf import Dataset, Hyper, evaluate, models, solvers, splits
-from jaxmf.data.ratings import cast
+from jaxmf.data.ratings import Pairs, cast
 from jaxmf.evaluate import errors
 
 BIASED = MODELS["biased"]
@@ -167,9 +167,9 @@ def test_any_number_of_pairs_has_the_bits_of_its_own_program(name):
     ratings, model = random_ratings(), MODELS[name]
     params = init(model, ratings, HYPER._replace(init_scale=2.0))
     for n in (1, 50, 1100):
-        pairs = [np.resize(index, n) for index in (ratings.user, ratings.item)]
-        found = errors.predictions(model, params, *pairs)
-        np.testing.assert_array_equal(found, errors._compiled(model)(params, *pairs))
+        pairs = Pairs(*(np.resize(index, n) for index in (ratings.user, ratings.item)))
+        found = errors.predictions(model, params, pairs)
+        np.testing.assert_array_equal(found, errors._compiled(model)(params, pairs))
 
 
 def test_another_split_of_about_the_same_size_compiles_nothing():

@@ -20,7 +20,7 @@ from jaxmf.models.memoize import notes
 # A model whose scores are a table, by which tests say what ties with what.
 TABLE = Model(
     init=None,
-    predict=lambda params, users, items: params.fixed.user["score"][users, items],
+    predict=lambda params, pairs: params.fixed.user["score"][pairs.user, pairs.item],
     loss=None,
     penalty=None,
     name="table",
@@ -359,7 +359,7 @@ def test_the_document_s_protocol_on_latest_small(latest_small, optimized):
     assert precision.loc["oracle", "value"] == pytest.approx(0.658, abs=5e-4)
 
     columns = (test.user, test.item, test.rating)
-    score = np.asarray(jax.jit(model.predict)(params, test.user, test.item))
+    score = np.asarray(jax.jit(model.predict)(params, test.ratings))
     assert document_precision(*columns, score) == pytest.approx(precision.loc["own", "value"], abs=1e-3)
     assert document_precision(*columns, test.rating) == pytest.approx(precision.loc["oracle", "value"], rel=1e-12)
     rng = np.random.default_rng(0)

@@ -21,6 +21,7 @@ from helpers import (
 )
 
 from jaxmf import Hyper, Params, Ratings, Rows, models
+from jaxmf.data.ratings import Pairs
 from jaxmf.models import objective, row_weights, scores
 
 each_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
@@ -55,9 +56,9 @@ def test_worked_losses(predictions, expected):
         {"bias": jnp.full(3, (0.3 / 3) ** 0.5), "factors": jnp.full((3, 5), (0.8 / 15) ** 0.5)},
     )
     mean = Rows(shared={"mean": jnp.array(3.0)})
-    short = jnp.array(predictions) - model.predict(Params(trained, mean), ratings.user, ratings.item)
+    short = jnp.array(predictions) - model.predict(Params(trained, mean), ratings)
     params = Params(trained, mean._replace(user={"mean": short}))
-    np.testing.assert_allclose(model.predict(params, ratings.user, ratings.item), predictions, rtol=1e-15)
+    np.testing.assert_allclose(model.predict(params, ratings), predictions, rtol=1e-15)
     loss = objective(model, params, ratings, Hyper(l2=0.1, reg_exponent=0.0))
     np.testing.assert_allclose(loss, expected, rtol=1e-14)
 
@@ -77,7 +78,7 @@ def test_objective_equals_the_loop(model, nu):
 def test_hand_derived_gradient_equals_autodiff(model, nu):
     ratings, hyper = random_ratings(folds=True), HYPER._replace(reg_exponent=nu)
     params = filled(model, ratings)
-    by_hand = model.gradient(params, ratings, row_weights(ratings, nu), hyper)
+    by_hand = model.by_hand.gradient(params, ratings, row_weights(ratings, nu), hyper)
     automatic = jax.grad(lambda t: objective(model, params._replace(trained=t), ratings, hyper))(params.trained)
     assert_close(by_hand, automatic, rtol=1e-12, atol=1e-12)
 
@@ -87,7 +88,7 @@ def test_scores_are_the_predictions_of_every_item(model):
     ratings = random_ratings()
     params = filled(model, ratings)
     users, items = jnp.array([3, 0, 16, 3]), jnp.arange(ratings.num_items)
-    expected = model.predict(params, jnp.repeat(users, len(items)), jnp.tile(items, len(users)))
+    expected = model.predict(params, Pairs(jnp.repeat(users, len(items)), jnp.tile(items, len(users))))
     for each in (model, model._replace(scores=None)):
         found = scores(each, params, users, ratings.num_items)
         assert_close(found, expected.reshape(len(users), len(items)))
@@ -98,7 +99,9 @@ def test_gradient_equals_central_differences():
     ratings = random_ratings(folds=True)
     model = MODELS["biased"]
     params = filled(model, ratings)
-    gradient = to_numpy(params._replace(trained=model.gradient(params, ratings, row_weights(ratings, 0.5), HYPER)))
+    gradient = to_numpy(
+        params._replace(trained=model.by_hand.gradient(params, ratings, row_weights(ratings, 0.5), HYPER))
+    )
     for name, place in {"P": (2, 1), "Q": (3, 0), "b": (4,), "c": (5,)}.items():
         theta, h = to_numpy(params), 1e-5
         theta[name][place] += h
@@ -219,7 +222,7 @@ def test_global_mean_predicts_the_mean():
     ratings = random_ratings()
     model = models.global_mean()
     params = model.init(None, ratings, HYPER)
-    np.testing.assert_allclose(model.predict(params, ratings.user, ratings.item), np.mean(ratings.value), rtol=1e-14)
+    np.testing.assert_allclose(model.predict(params, ratings), np.mean(ratings.value), rtol=1e-14)
     assert jax.tree.leaves(params.trained) == []
 
 
@@ -242,7 +245,7 @@ def test_float32_stays_float32():
     hyper = jax.tree.map(jnp.float32, HYPER)
     for model in (*MODELS.values(), models.damped_bias(), models.global_mean()):
         params = model.init(KEY, ratings, hyper)
-        found = (params, objective(model, params, ratings, hyper), model.predict(params, ratings.user, ratings.item))
+        found = (params, objective(model, params, ratings, hyper), model.predict(params, ratings))
         dtypes = {leaf.dtype.name for leaf in jax.tree.leaves(found)}
         assert dtypes == ({"float32", "int32"} if model.name == "content_mf" else {"float32"}), model.name
 

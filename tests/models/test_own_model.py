@@ -19,16 +19,16 @@ def logistic_init(key, ratings, hyper):
     return Params(Rows({"factors": P}, {"factors": Q}))
 
 
-def logit(params, users, items):
-    return jnp.sum(params.trained.user["factors"][users] * params.trained.item["factors"][items], axis=-1)
+def logit(params, pairs):
+    return jnp.sum(params.trained.user["factors"][pairs.user] * params.trained.item["factors"][pairs.item], axis=-1)
 
 
-def logistic_predict(params, users, items):
-    return jax.nn.sigmoid(logit(params, users, items))
+def logistic_predict(params, pairs):
+    return jax.nn.sigmoid(logit(params, pairs))
 
 
 def logistic_loss(params, ratings):
-    z = logit(params, ratings.user, ratings.item)
+    z = logit(params, ratings)
     return jax.nn.softplus(z) - ratings.value * z
 
 
@@ -49,12 +49,12 @@ def scaled_init(key, ratings, hyper):
     return params._replace(trained=params.trained._replace(shared={"scale": jnp.ones((), ratings.value.dtype)}))
 
 
-def scaled_predict(params, users, items):
-    return params.trained.shared["scale"] * logit(params, users, items)
+def scaled_predict(params, pairs):
+    return params.trained.shared["scale"] * logit(params, pairs)
 
 
 def scaled_loss(params, ratings):
-    return (ratings.value - scaled_predict(params, ratings.user, ratings.item)) ** 2
+    return (ratings.value - scaled_predict(params, ratings)) ** 2
 
 
 SCALED = Model(scaled_init, scaled_predict, scaled_loss, logistic_penalty, name="scaled")
@@ -66,12 +66,12 @@ def popular_init(key, ratings, hyper):
     return Params(Rows(item={"bias": jnp.zeros(ratings.num_items, ratings.value.dtype)}))
 
 
-def popular_predict(params, users, items):
-    return params.trained.item["bias"][items]
+def popular_predict(params, pairs):
+    return params.trained.item["bias"][pairs.item]
 
 
 def popular_loss(params, ratings):
-    return (ratings.value - popular_predict(params, ratings.user, ratings.item)) ** 2
+    return (ratings.value - popular_predict(params, ratings)) ** 2
 
 
 def popular_penalty(trained, weight, hyper):
@@ -106,7 +106,7 @@ def test_logistic(clicks, solver):
     assert loss[0] == pytest.approx(np.log(2), rel=0.1)
     assert loss[-1] < 0.5 * loss[0]
     np.testing.assert_allclose(result.history["valid_loss"], loss)
-    chance = LOGISTIC.predict(result.params, clicks.user, clicks.item)
+    chance = LOGISTIC.predict(result.params, clicks)
     assert float(chance[clicks.value == 1].mean()) > 0.6 > 0.4 > float(chance[clicks.value == 0].mean())
 
 

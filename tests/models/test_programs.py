@@ -28,7 +28,7 @@ def own_init(key, ratings, hyper):
 
 
 def own_loss(params, ratings):
-    return jnp.abs(ratings.value - BIASED.predict(params, ratings.user, ratings.item))
+    return jnp.abs(ratings.value - BIASED.predict(params, ratings))
 
 
 OWN = Model(own_init, BIASED.predict, own_loss, BIASED.penalty, name="mine")

@@ -12,6 +12,7 @@ from helpers import COMPILED, HYPER, KEY, MODELS, init, random_ratings
 
 import jaxmf
 from jaxmf import Dataset, Params, Rows, recommend, solvers, verify
+from jaxmf.data.ratings import Pairs
 from jaxmf.models import promises, trial
 from jaxmf.training.checks import check_promised
 
@@ -61,8 +62,8 @@ def with_implicit(params, users):
     return params._replace(trained=params.trained._replace(user=user), fixed=params.fixed._replace(user={}))
 
 
-def svdpp_predict(params, users, items):
-    return BIASED.predict(with_implicit(params, users), jnp.arange(len(users)), items)
+def svdpp_predict(params, pairs):
+    return BIASED.predict(with_implicit(params, pairs.user), Pairs(jnp.arange(len(pairs.user)), pairs.item))
 
 
 def svdpp_penalty(trained, weight, hyper):
@@ -74,7 +75,7 @@ def svdpp_penalty(trained, weight, hyper):
 SVDPP = jaxmf.Model(
     svdpp_init,
     svdpp_predict,
-    lambda params, r: (r.value - svdpp_predict(params, r.user, r.item)) ** 2,
+    lambda params, r: (r.value - svdpp_predict(params, r)) ** 2,
     svdpp_penalty,
     name="svdpp",
 )
@@ -112,7 +113,7 @@ def mean_penalty(trained, weight, hyper):
 
 
 def logistic(params, r):
-    return optax.sigmoid_binary_cross_entropy(BIASED.predict(params, r.user, r.item), r.value)
+    return optax.sigmoid_binary_cross_entropy(BIASED.predict(params, r), r.value)
 
 
 def design_of_itself(params, r, side):
@@ -130,8 +131,8 @@ def design_by_number(params, r, side):
 AGE = jnp.arange(13.0)
 AGED = own(
     "aged",
-    predict=lambda params, users, items: BIASED.predict(params, users, items) + 0.1 * AGE[items],
-    loss=lambda params, r: (r.value - BIASED.predict(params, r.user, r.item) - 0.1 * AGE[r.item]) ** 2,
+    predict=lambda params, pairs: BIASED.predict(params, pairs) + 0.1 * AGE[pairs.item],
+    loss=lambda params, r: (r.value - BIASED.predict(params, r) - 0.1 * AGE[r.item]) ** 2,
     design=design_by_number,
     scores=None,
 )
@@ -183,10 +184,11 @@ def test_no_more_is_asked_than_a_tool_relies_on(promise, model):
 def test_columns_beyond_the_rank():
     """A column that enters by its exponential is not 0 where the other side's is."""
 
-    def predict(params, users, items):
-        return jnp.sum(jnp.exp(params.trained.user["factors"][users]) * params.trained.item["factors"][items], axis=1)
+    def predict(params, pairs):
+        user, item = params.trained.user["factors"][pairs.user], params.trained.item["factors"][pairs.item]
+        return jnp.sum(jnp.exp(user) * item, axis=1)
 
-    model = own("exponential", predict=predict, loss=lambda params, r: (r.value - predict(params, r.user, r.item)) ** 2)
+    model = own("exponential", predict=predict, loss=lambda params, r: (r.value - predict(params, r)) ** 2)
     assert kept(promises.MASKED_COLUMNS, model)
     assert not kept(promises.MASKED_COLUMNS, model, HYPER._replace(rank=2))
 
@@ -222,7 +224,7 @@ def test_every_door_refuses_svdpp():
             door()
     best = recommend.top_n(SVDPP, params, DATA, users=[11, 3], n=2, filter_seen=False)
     for user, items in best.groupby("user_id")["item_id"]:
-        score = SVDPP.predict(params, np.full(13, user), np.arange(13))
+        score = SVDPP.predict(params, Pairs(np.full(13, user), np.arange(13)))
         assert items.tolist() == np.argsort(-np.asarray(score))[:2].tolist()
 
 

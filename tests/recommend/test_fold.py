@@ -285,13 +285,13 @@ def test_a_model_of_ones_own():
             params.trained.item[0][ratings.item] if side == "user" else params.trained.user[0][ratings.user]
         )
 
-    def predict(params, users, items):
-        return params.trained.user[0][users] + params.trained.item[0][items]
+    def predict(params, pairs):
+        return params.trained.user[0][pairs.user] + params.trained.item[0][pairs.item]
 
     own = models.damped_bias()._replace(
         init=lambda key, ratings, hyper: Params(Rows((jnp.zeros(ratings.num_users),), (jnp.zeros(ratings.num_items),))),
         predict=predict,
-        loss=lambda params, r: (r.value - predict(params, r.user, r.item)) ** 2,
+        loss=lambda params, r: (r.value - predict(params, r)) ** 2,
         penalty=lambda trained, weight, hyper: (
             hyper.l2 * sum(jnp.sum(w * rows[0] ** 2) for w, rows in zip(weight[:2], trained[:2], strict=True))
         ),

@@ -142,7 +142,7 @@ def test_a_planted_rank_is_recovered():
 
     def error(rank):
         params = run(model, solvers.als(), train, hyper._replace(rank=rank), 100)[0].params
-        return float(rmse(held_out.value, model.predict(params, held_out.user, held_out.item), held_out.weight))
+        return float(rmse(held_out.value, model.predict(params, held_out), held_out.weight))
 
     assert error(4) < 1e-2
     assert error(2) > 0.3

@@ -64,7 +64,7 @@ def fits_resume_and_leave_one_device():
         both = fit(KEY, model, solver, ratings, ratings, HYPER, epochs=4, patience=6, resume=part)
         assert_close(both.state, whole.state, rtol=0)
         assert {len(leaf.devices()) for leaf in jax.tree.leaves(both.state)} == {1}
-        assert np.isfinite(model.predict(both.params, ratings.user, ratings.item)).all()
+        assert np.isfinite(model.predict(both.params, ratings)).all()
         again = fit(KEY, model, solver, ratings, ratings, HYPER, epochs=1, patience=6, params=whole.params)
         free = jax.tree.map(np.asarray, whole.params)  # of any device
         state, _ = run(model, solver, ratings, HYPER, params=free, valid=ratings, patience=6)

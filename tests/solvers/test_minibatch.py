@@ -137,7 +137,7 @@ def test_an_optimizer_that_takes_no_value_is_spared_it():
     """`optax.contrib.sam` takes further arguments, and this is not one."""
     ratings, model = random_ratings(), MODELS["biased"]
     solver = solvers.minibatch(lambda h: optax.contrib.sam(optax.sgd(h.learning_rate), optax.sgd(0.1)), 32)
-    solver.check(model, init(model, ratings, HYPER), HYPER)
+    solver.check(model, init(model, ratings, HYPER), HYPER, {})
 
 
 def test_bias_rate_scales_updates_of_adam_too():

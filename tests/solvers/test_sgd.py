@@ -12,6 +12,7 @@ from helpers import HYPER, KEY, MODELS, assert_close, init, numpy_sgd, random_ra
 from scipy.sparse import csr_array
 
 from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
+from jaxmf.data.ratings import Pairs
 from jaxmf.models.features import to_device
 from jaxmf.solvers.matchings import Layout, fill, matchings
 from jaxmf.solvers.sgd import visiting_order
@@ -42,7 +43,7 @@ def worked(model, predicted, mean=3.0, user=None, fixed_item=None) -> Rows:
         Rows(item=fixed_item or {}, shared={"mean": jnp.array(mean)}),
     )
     ratings = Ratings(jnp.array([0]), jnp.array([1]), jnp.array([4.0]), jnp.ones(1), num_users=3, num_items=3)
-    assert abs(float(model.predict(before, jnp.array([0]), jnp.array([1]))[0]) - predicted) < 1e-14
+    assert abs(float(model.predict(before, Pairs(jnp.array([0]), jnp.array([1])))[0]) - predicted) < 1e-14
     state, _ = run(model, solvers.sgd(4), ratings, Hyper(l2=0.1, reg_exponent=1.0, learning_rate=0.005), params=before)
     assert_close(state.params.fixed, before.fixed, rtol=0)
     return state.params.trained

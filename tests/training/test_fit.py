@@ -92,7 +92,7 @@ def test_history_says_what_it_names(ratings, valid):
     last = {name: column[-1] for name, column in result.history.items()}
     assert last["train_loss"] == pytest.approx(float(mean_loss(BIASED, result.params, ratings)), rel=1e-12)
     assert last["objective"] == pytest.approx(float(objective(BIASED, result.params, ratings, HYPER)), rel=1e-12)
-    error = np.asarray(valid.value - BIASED.predict(result.params, valid.user, valid.item))
+    error = np.asarray(valid.value - BIASED.predict(result.params, valid))
     assert last["valid_loss"] == pytest.approx(np.mean(error**2), rel=1e-12)
     assert last["valid_rmse"] == pytest.approx(np.sqrt(np.mean(error**2)), rel=1e-12)
     assert last["valid_mae"] == pytest.approx(np.mean(np.abs(error)), rel=1e-12)

@@ -129,7 +129,7 @@ def test_values_never_recompile(ratings, valid):
         traces.append(batch)
         return BIASED.loss(params, batch)
 
-    own = BIASED._replace(loss=loss, gradient=None)
+    own = BIASED._replace(loss=loss, by_hand=None)
     for batch in (1, 2):
         sweep(KEY, own, ADAM, ratings, valid, grid={"l2": [0.1, 0.2, 0.3]}, batch=batch, **OPTIONS)
         before = len(traces)
@@ -362,7 +362,7 @@ def test_a_model_whose_init_knows_no_rank_is_not_padded_and_masked(ratings, vali
         """A mean over the columns where others have a sum."""
         model = models.mf(rank, None)
         predict = lambda *given: model.predict(*given) / rank  # noqa: E731
-        loss = lambda params, r: (r.value - predict(params, r.user, r.item)) ** 2  # noqa: E731
+        loss = lambda params, r: (r.value - predict(params, r)) ** 2  # noqa: E731
         return model._replace(predict=predict, loss=loss, with_rank=averaged)
 
     options = {"grid": {"rank": [1, 3]}, "keep": "all", **OPTIONS}

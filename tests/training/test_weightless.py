@@ -34,7 +34,7 @@ def by_errors(weighs):
     """The mean error of a fit, of all ratings or of those with weight."""
 
     def monitor(params, ratings):
-        error = abs(ratings.value - MODELS["biased"].predict(params, ratings.user, ratings.item))
+        error = abs(ratings.value - MODELS["biased"].predict(params, ratings))
         return metrics.weighted_mean(error, ratings.weight) if weighs else error.mean()
 
     return monitor

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from jaxmf import Hyper, Model, Params, Ratings, Rows, models, solvers, verify
 from jaxmf.data import datasets
-from jaxmf.models import objective, row_weights
+from jaxmf.models import ByHand, objective, row_weights
 
 ERRORS = ["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]
 LEAVES = ["user.bias", "user.factors", "item.bias", "item.factors"]
@@ -80,7 +80,7 @@ def test_the_lecture_s_gradient():
     model, hyper = models.mf(3, center=None), Hyper(l2=0.1, reg_exponent=0.0)
     params = Params(Rows({"factors": jnp.asarray(U)}, {"factors": jnp.asarray(V)}))
     auto = jax.grad(lambda t: objective(model, Params(t), ratings, hyper))(params.trained)
-    hand = model.gradient(params, ratings, row_weights(ratings, 0.0), hyper)
+    hand = model.by_hand.gradient(params, ratings, row_weights(ratings, 0.0), hyper)
     for gradient in (auto, hand):
         assert abs(float(gradient.user["factors"][0, 0]) - 2.93976684) < 5e-9
     assert verify.gradients(model, params, ratings, hyper).passed
@@ -90,7 +90,7 @@ def test_the_lecture_s_gradient():
 
 
 def right(params, ratings, weight, hyper) -> Rows:
-    return BIASED.gradient(params, ratings, weight, hyper)
+    return BIASED.by_hand.gradient(params, ratings, weight, hyper)
 
 
 def edit(rows: Rows, leaf: str, change) -> Rows:
@@ -166,7 +166,12 @@ MISTAKES = {
 @pytest.mark.parametrize(("gradient", "leaves"), MISTAKES.items(), ids=[gradient.__name__ for gradient in MISTAKES])
 def test_a_planted_mistake_is_caught_and_its_leaf_named(gradient, leaves, ratings):
     """Also at the initial parameters, where the biases are 0 and their penalty cannot be seen."""
-    report = verify.gradients(BIASED._replace(gradient=gradient), init(BIASED, ratings, HYPER), ratings, HYPER)
+    report = verify.gradients(
+        BIASED._replace(by_hand=ByHand(gradient)),
+        init(BIASED, ratings, HYPER),
+        ratings,
+        HYPER,
+    )
     assert report.passed is False
     assert failed(report) == leaves
     table = report.to_frame().set_index("leaf")
@@ -202,7 +207,7 @@ def undefined_loss(params, ratings):
     ids=["right", "stop_gradient", "nan"],
 )
 def test_without_a_hand_derived_gradient_autodiff_is_compared_with_differences(model, leaves, ratings):
-    report = verify.gradients(model._replace(gradient=None), init(BIASED, ratings, HYPER), ratings, HYPER)
+    report = verify.gradients(model._replace(by_hand=None), init(BIASED, ratings, HYPER), ratings, HYPER)
     assert failed(report) == leaves
     assert report.passed == (not leaves)
     assert report.table[["hand_vs_autodiff", "hand_vs_central"]].isna().all(axis=None)
@@ -232,12 +237,12 @@ def test_float32_parameters_and_a_shared_leaf_are_checked_in_float64(ratings):
         params = models.mf(2, None).init(key, ratings, hyper)
         return params._replace(trained=params.trained._replace(shared={"scale": jnp.ones((), jnp.float32)}))
 
-    def predict(params, users, items):
+    def predict(params, pairs):
         P, Q = params.trained.user["factors"], params.trained.item["factors"]
-        return params.trained.shared["scale"] * jnp.sum(P[users] * Q[items], axis=-1)
+        return params.trained.shared["scale"] * jnp.sum(P[pairs.user] * Q[pairs.item], axis=-1)
 
     def loss(params, ratings):
-        return (ratings.value - predict(params, ratings.user, ratings.item)) ** 2
+        return (ratings.value - predict(params, ratings)) ** 2
 
     single = random_ratings(dtype=jnp.float32)
     hyper = Hyper(l2=0.1, init_scale=0.5)

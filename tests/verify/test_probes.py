@@ -9,6 +9,7 @@ import pytest
 from helpers import HYPER, KEY, MODELS, assert_same_bits, init, pick, random_ratings
 
 from jaxmf import Hyper, Model, Ratings, models, verify
+from jaxmf.models import ByHand
 from jaxmf.verify.case import float64, without_padding
 from jaxmf.verify.mutants import MISTAKES as PLANTED
 from jaxmf.verify.probes import probes
@@ -23,7 +24,7 @@ NUMBERS = Hyper(l2=0.1, reg_exponent=0.0, init_scale=0.0, extra={"slope": 0.0})
 
 
 def by(name):
-    return lambda *given: PLANTED[name](BIASED.gradient, *given)
+    return lambda *given: PLANTED[name](BIASED.by_hand.gradient, *given)
 
 
 def last_of_equal_pairs(params, ratings, weight, hyper):
@@ -31,22 +32,22 @@ def last_of_equal_pairs(params, ratings, weight, hyper):
     pair = ratings.user * ratings.num_items + ratings.item
     last = jnp.full(ratings.num_users * ratings.num_items, -1).at[pair].max(jnp.arange(pair.size))
     kept = jnp.where(last[pair] == jnp.arange(pair.size), ratings.weight, 0)
-    return BIASED.gradient(params, replace(ratings, weight=kept), weight, hyper)
+    return BIASED.by_hand.gradient(params, replace(ratings, weight=kept), weight, hyper)
 
 
 def by_the_first_value(params, ratings, weight, hyper):
     alike = replace(ratings, value=jnp.full_like(ratings.value, 1) * ratings.value[0])
-    return BIASED.gradient(params, alike, weight, hyper)
+    return BIASED.by_hand.gradient(params, alike, weight, hyper)
 
 
 def without_the_mean(params, ratings, weight, hyper):
     """Right where μ = 3, as it is here."""
     fixed = params.fixed._replace(shared={"mean": 3.0})
-    return BIASED.gradient(params._replace(fixed=fixed), ratings, weight, hyper)
+    return BIASED.by_hand.gradient(params._replace(fixed=fixed), ratings, weight, hyper)
 
 
 def rough_in_float32(params, ratings, weight, hyper):
-    right = BIASED.gradient(params, ratings, weight, hyper)
+    right = BIASED.by_hand.gradient(params, ratings, weight, hyper)
     rough = lambda leaf: leaf.astype(jnp.float16).astype(leaf.dtype) if leaf.dtype == jnp.float32 else leaf  # noqa: E731
     return right._replace(item=jax.tree.map(rough, right.item))
 
@@ -54,7 +55,7 @@ def rough_in_float32(params, ratings, weight, hyper):
 def no_penalty_of_none(params, ratings, weight, hyper):
     """λ_b of None taken for 0."""
     l2_bias = 0.0 if hyper.l2_bias is None else hyper.l2_bias
-    return BIASED.gradient(params, ratings, weight, hyper._replace(l2_bias=l2_bias))
+    return BIASED.by_hand.gradient(params, ratings, weight, hyper._replace(l2_bias=l2_bias))
 
 
 EXPONENT_IGNORED = "ν ignored"  # noqa: RUF001
@@ -88,14 +89,14 @@ def test_what_is_right_passes_where_data_hide_much():
 
 @pytest.mark.parametrize(("gradient", "leaves", "where"), MISTAKES.values(), ids=MISTAKES)
 def test_what_the_data_hide_is_noticed_and_the_probe_named(gradient, leaves, where):
-    table = checked(BIASED._replace(gradient=gradient))
+    table = checked(BIASED._replace(by_hand=ByHand(gradient)))
     assert table.loc[~table["passed"], "leaf"].tolist() == leaves
     assert {name for names in table["failed"] for name in names.split(", ") if name} == where
 
 
 def test_what_is_made_of_none_is_checked_as_given():
     ratings = random_ratings(num_ratings=40)
-    model = BIASED._replace(gradient=no_penalty_of_none)
+    model = BIASED._replace(by_hand=ByHand(no_penalty_of_none))
     params = init(model, ratings, HYPER)
     trained = jax.tree.map(lambda leaf: leaf + 0.1, params.trained)
     report = verify.gradients(model, params._replace(trained=trained), ratings, HYPER._replace(l2_bias=None))
@@ -106,7 +107,7 @@ def test_what_is_made_of_none_is_checked_as_given():
 
 
 def hvp_by_a_mask(params, ratings, *rest):
-    return BIASED.hvp(params, replace(ratings, weight=jnp.sign(ratings.weight)), *rest)
+    return BIASED.by_hand.hvp(params, replace(ratings, weight=jnp.sign(ratings.weight)), *rest)
 
 
 def design_of_mean_3(params, ratings, side):
@@ -114,11 +115,11 @@ def design_of_mean_3(params, ratings, side):
 
 
 def test_the_other_witnesses_see_it_too():
-    hessian = checked(BIASED._replace(hvp=hvp_by_a_mask), verify.hessian)
+    hessian = checked(BIASED._replace(by_hand=BIASED.by_hand._replace(hvp=hvp_by_a_mask)), verify.hessian)
     assert set(hessian["failed"]) == {"weights, ratings, rank"}
     hessian = checked(BIASED._replace(design=design_of_mean_3), verify.hessian)
     assert set(hessian["failed"]) == {"ratings, rank"}
-    wrong = BIASED._replace(gradient=by("weights as a mask"))
+    wrong = BIASED._replace(by_hand=ByHand(by("weights as a mask")))
     assert set(checked(wrong, verify.complex_step)["failed"]) == {"weights, ratings, rank"}
     taylor = checked(wrong, verify.taylor).query("order == 1")
     assert set(taylor["failed"]) == {"ratings"}
@@ -150,11 +151,11 @@ def test_features_of_0_hide_nothing():
     model = models.content_mf(3, np.zeros((17, 2)))
 
     def gradient(params, *rest):
-        right = model.gradient(params, *rest)
+        right = model.by_hand.gradient(params, *rest)
         return right._replace(user=right.user | {"content": 2 * rest[2].l2 * params.trained.user["content"]})
 
     assert checked(model)["passed"].all()
-    table = checked(model._replace(gradient=gradient))
+    table = checked(model._replace(by_hand=ByHand(gradient)))
     assert table.loc[~table["passed"], "leaf"].tolist() == ["user.content"]
 
 
@@ -162,7 +163,7 @@ def test_a_loss_that_knows_no_other_ratings_keeps_the_given_ones():
     """The logarithm of a rating: 0 is outside its domain."""
 
     def loss(params, ratings):
-        return (jnp.log(ratings.value) - BIASED.predict(params, ratings.user, ratings.item)) ** 2
+        return (jnp.log(ratings.value) - BIASED.predict(params, ratings)) ** 2
 
     table = checked(Model(BIASED.init, BIASED.predict, loss, BIASED.penalty, name="log"))
     assert table["passed"].all()

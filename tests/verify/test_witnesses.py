@@ -12,7 +12,7 @@ from helpers import DISTINCT, HYPER, KEY, MODELS, init, random_ratings, run
 
 import jaxmf
 from jaxmf import Hyper, solvers, verify
-from jaxmf.models import objective
+from jaxmf.models import ByHand, objective
 from jaxmf.verify.mutants import MISTAKES
 from jaxmf.verify.taylor import _slope
 
@@ -40,16 +40,16 @@ def edited(rows, side, name, change):
 
 def hvp_without_error(params, ratings, weight, hyper, direction):
     """The Gauss-Newton product, which forgets −e q̇ and −e ṗ."""
-    exact = replace(ratings, value=BIASED.predict(params, ratings.user, ratings.item))
-    return BIASED.hvp(params, exact, weight, hyper, direction)
+    exact = replace(ratings, value=BIASED.predict(params, ratings))
+    return BIASED.by_hand.hvp(params, exact, weight, hyper, direction)
 
 
 def hvp_of_half_a_bias(params, ratings, weight, hyper, direction):
-    return edited(BIASED.hvp(params, ratings, weight, hyper, direction), "item", "bias", lambda leaf: leaf / 2)
+    return edited(BIASED.by_hand.hvp(params, ratings, weight, hyper, direction), "item", "bias", lambda leaf: leaf / 2)
 
 
 def gradient_of_half_a_bias(params, ratings, weight, hyper):
-    return edited(BIASED.gradient(params, ratings, weight, hyper), "item", "bias", lambda leaf: leaf / 2)
+    return edited(BIASED.by_hand.gradient(params, ratings, weight, hyper), "item", "bias", lambda leaf: leaf / 2)
 
 
 def design_of_the_wrong_mean(params, ratings, side):
@@ -93,7 +93,7 @@ def test_a_wrong_curvature_is_named(part, column, leaves, ratings, params):
 
 
 def test_the_hessian_of_a_model_without_formulas(ratings, params):
-    bare = BIASED._replace(hvp=None, design=None)
+    bare = BIASED._replace(by_hand=BIASED.by_hand._replace(hvp=None), design=None)
     table = verify.hessian(bare, params, ratings, HYPER, num_directions=1).to_frame()
     assert table["passed"].all()
     assert table[["hand_vs_autodiff", "autodiff_vs_als", "gradient_vs_als"]].isna().all(axis=None)
@@ -159,12 +159,12 @@ def test_complex_steps_agree_to_rounding(model, ratings):
 
 
 def test_a_complex_step_names_the_wrong_leaf(ratings, params):
-    wrong = BIASED._replace(gradient=gradient_of_half_a_bias)
+    wrong = BIASED._replace(by_hand=ByHand(gradient_of_half_a_bias))
     assert failed(verify.complex_step(wrong, params, ratings, HYPER, num_directions=2)) == ["item.bias"]
 
 
 def absolute(params, ratings):
-    return jnp.abs(ratings.value - BIASED.predict(params, ratings.user, ratings.item))
+    return jnp.abs(ratings.value - BIASED.predict(params, ratings))
 
 
 def real(params, ratings):
@@ -173,7 +173,7 @@ def real(params, ratings):
 
 @pytest.mark.parametrize(("loss", "operation"), [(absolute, "abs"), (real, "real")], ids=["abs", "real"])
 def test_a_complex_step_refuses_what_has_no_complex_derivative(loss, operation, ratings, params):
-    model = BIASED._replace(loss=loss, gradient=None, name="robust")
+    model = BIASED._replace(loss=loss, by_hand=None, name="robust")
     with pytest.raises(verify.NotAnalyticError, match=rf"'robust': it takes {operation} of a number"):
         verify.complex_step(model, params, ratings, HYPER)
 
@@ -213,9 +213,7 @@ def test_slopes_of_differences(found):
 
 def test_differences_of_a_loss_that_is_no_polynomial(ratings, params):
     def loss(params, ratings):
-        return optax.sigmoid_binary_cross_entropy(
-            BIASED.predict(params, ratings.user, ratings.item) - 3, ratings.value / 5
-        )
+        return optax.sigmoid_binary_cross_entropy(BIASED.predict(params, ratings) - 3, ratings.value / 5)
 
     found = verify.differences(BIASED._replace(loss=loss), params, ratings, HYPER, num_directions=2)
     assert found.passed
@@ -292,7 +290,7 @@ def test_every_planted_mistake_is_caught_and_localized(ratings, params):
 
 
 def test_a_formula_that_no_mistake_changes_is_refused(ratings, params):
-    stub = BIASED._replace(gradient=lambda params, *rest: jax.tree.map(jnp.zeros_like, params.trained))
+    stub = BIASED._replace(by_hand=ByHand(lambda params, *rest: jax.tree.map(jnp.zeros_like, params.trained)))
     with pytest.raises(ValueError, match=r"no mistake changes the hand-derived gradient of 'biased_mf'"):
         verify.mutants(stub, params, ratings, HYPER)
 
