@@ -258,7 +258,7 @@ MUTANTS = {
         "evaluate/positions.py", "hidden[num_users - begin :] = True", "pass", RANKINGS
     ),
     "predict: a program for every number of pairs": Mutant(
-        "evaluate/errors.py", "rung(len(users)))", "len(users))", "evaluate/test_errors.py"
+        "evaluate/errors.py", "np.arange(rung(n))", "np.arange(n)", "evaluate/test_errors.py"
     ),
     "probes: weights of padding": Mutant(
         "verify/probes.py",
