@@ -44,7 +44,7 @@ PROMISES, KEPT = "models/promises.py", "models/test_promises.py"
 HALVES, NUMBERS = "solvers/test_als.py", "solvers/test_als_numbers.py"
 RANKINGS, WITNESSES = "evaluate/test_rankings.py", "verify/test_witnesses.py"
 MUTANTS = {
-    "loss: not squared": Mutant(BILINEAR, "ratings.user, ratings.item)) ** 2", "ratings.user, ratings.item))"),
+    "loss: not squared": Mutant(BILINEAR, "predict(params, ratings)) ** 2", "predict(params, ratings))"),
     "predict: item bias twice": Mutant(
         BILINEAR, 'user["bias"][users] + item["bias"][items]', '2 * item["bias"][items]'
     ),
@@ -88,9 +88,9 @@ MUTANTS = {
     "row weights: exponent ignored": Mutant(MODEL, "jnp.where(n > 0, n, 1) ** exponent", "jnp.where(n > 0, n, 1)"),
     "row weights: 0^0 = 0": Mutant(MODEL, "jnp.where(jnp.equal(exponent, 0), 1, 0)", "jnp.zeros(jnp.shape(exponent))"),
     "objective: mean for sum": Mutant(
-        MODEL, "return total(ratings.weight * model.loss", "return jnp.mean(ratings.weight * model.loss"
+        MODEL, "fit = total(ratings.weight * model.loss", "fit = jnp.mean(ratings.weight * model.loss"
     ),
-    "objective: held-out counted": Mutant(MODEL, "return total(ratings.weight * model.loss", "return total(model.loss"),
+    "objective: held-out counted": Mutant(MODEL, "fit = total(ratings.weight * model.loss", "fit = total(model.loss"),
     "update scale: bias rate ignored": Mutant(LEAVES, "one * (hyper.learning_rate_bias / hyper.learning_rate)", "one"),
     "update scale: rank not masked": Mutant(
         LEAVES, "jnp.where(jnp.broadcast_to(", "jnp.where(True | jnp.broadcast_to("
@@ -130,7 +130,7 @@ MUTANTS = {
     ),
     "sgd: schedule a step late": Mutant(SGD, "options.schedule(state[0])", "options.schedule(state[0] + 1)"),
     "minibatch: sum for mean": Mutant(MINIBATCH, "fit / jnp.where(size > 0, size, 1)", "fit"),
-    "minibatch: whole penalty per step": Mutant(MINIBATCH, "problem.weight, hyper) / whole", "problem.weight, hyper)"),
+    "minibatch: whole penalty per step": Mutant(MINIBATCH, " + others / whole", " + others"),
     "minibatch: optimizer forgets": Mutant(MINIBATCH, "updates, state = update(", "updates, _ = update("),
     "minibatch: bias rate ignored": Mutant(
         MINIBATCH, "jax.tree.map(jnp.multiply, updates, update_scale(trained, hyper))", "updates"

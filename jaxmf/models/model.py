@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ from jaxmf.metrics import total, weighted_mean
 from jaxmf.models.memoize import described, reduced
 
 Side = Literal["user", "item"]
+_READS = Literal["rows", "tables"]
 
 
 class Rows(NamedTuple):
@@ -101,6 +102,10 @@ class Model(NamedTuple):
       name: shown in tables.
       scores: `(params, users) -> (m, num_items)`, what `predict` gives for users (m,) and every item, by one matrix
         product where there is one; None calls `predict` on all pairs.
+      reads: "rows" if the loss and the prediction of a pair read no trained rows but the pair's own two, which `jaxmf`
+        tries where it relies on it; "tables" if they read others too, as SVD++ reads those of all items that a user has
+        rated: then `sgd`, `fold_in`, `update` and `top_n(candidates=)` refuse the model.
+      background: `(params, hyper) -> scalar` that the objective adds, a loss over cells that are not observed, or None.
     """
 
     init: Callable[..., Params]
@@ -112,6 +117,8 @@ class Model(NamedTuple):
     with_rank: Callable[[int], "Model"] | None = None
     name: str = "custom"
     scores: Callable[..., jax.Array] | None = None
+    reads: _READS = "rows"
+    background: Callable[..., jax.Array] | None = None
 
     def __repr__(self) -> str:
         return described(self)
@@ -164,7 +171,7 @@ def row_weights(ratings: Ratings, exponent: jax.typing.ArrayLike) -> Rows:
 def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weight: Rows | None = None) -> jax.Array:
     """The regularized training objective, the one that every solver minimizes.
 
-        L(θ) = Σ_{(u,i)∈Ω} w_ui ℓ_ui(θ) + penalty(θ, n^ν, hyper)
+        L(θ) = Σ_{(u,i)∈Ω} w_ui ℓ_ui(θ) + background(θ, hyper) + penalty(θ, n^ν, hyper)
 
     and for the built-in models, with r̂ the model's prediction,
 
@@ -189,7 +196,13 @@ def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weig
     hyper = cast_hyper(hyper, ratings.value.dtype)
     if weight is None:
         weight = row_weights(ratings, hyper.reg_exponent)
-    return total(ratings.weight * model.loss(params, ratings)) + model.penalty(params.trained, weight, hyper)
+    fit = total(ratings.weight * model.loss(params, ratings)) + beside(model, params, hyper)
+    return fit + model.penalty(params.trained, weight, hyper)
+
+
+def beside(model: Model, params: Params, hyper: Hyper) -> Any:
+    """What the objective adds to the loss of the observations: the model's `background`, or 0."""
+    return 0.0 if model.background is None else model.background(params, hyper)
 
 
 def mean_loss(model: Model, params: Params, ratings: Ratings) -> jax.Array:
@@ -209,8 +222,10 @@ def scores(model: Model, params: Params, users: jax.Array, num_items: int) -> ja
 
 
 def check_model(model: Model) -> None:
-    """ValueError unless it is a Model."""
+    """ValueError unless it is a Model, which says what it reads."""
     expect(model, Model, "model", "call the constructor, as in models.biased_mf(16), or take the fit.model of a fit")
+    if model.reads not in get_args(_READS):
+        raise ValueError(f"the model {model.name!r} has reads={model.reads!r}; expected 'rows' or 'tables'")
 
 
 def check_counts(params: Params, ratings: Any, who: str) -> None:

@@ -56,6 +56,7 @@ def check_solvable(who: str, model: Model, params: Params, hyper: Hyper) -> None
 
 def check_foldable(who: str, model: Model, params: Params, hyper: Hyper, data: Dataset) -> None:
     """ValueError if a user's model breaks what rows that are solved alone rely on; the last check, see `trial`."""
+    _check_reads(who, model, "fit the model anew to data.extend(new_frame)")
     promises = (*PROMISES, OWN_DESIGN, OWN_PENALTY)
     instead = "fit the model anew to data.extend(new_frame) (in the shell: jaxmf fit)"
     check_promises(who, promises, model, params, hyper, data, instead)
@@ -64,10 +65,17 @@ def check_foldable(who: str, model: Model, params: Params, hyper: Hyper, data: D
 def check_rankable(model: Model, params: Params, train: Dataset, chosen: bool) -> None:
     """ValueError if a user's model predicts otherwise for gathered users, and for `chosen` items; the last check."""
     if chosen:
+        _check_reads("top_n", model, "leave candidates= out and take these items from what top_n then returns")
         promise, instead = OWN_PAIRS, "leave candidates= out and take these items from what top_n then returns"
     else:
         promise, instead = OWN_USERS, "rank what jaxmf.predict returns (in the shell: jaxmf predict)"
     check_promises("top_n", (promise,), model, params, Hyper(), train, instead)
+
+
+def _check_reads(who: str, model: Model, instead: str) -> None:
+    """ValueError if the model says that it reads whole tables, of which there are parts alone."""
+    if model.reads == "tables":
+        raise ValueError(f"{who}: the model {model.name!r} reads whole tables (its `reads` is 'tables'): {instead}")
 
 
 def check_sweeps(who: str, sweeps: Any) -> None:

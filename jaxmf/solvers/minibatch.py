@@ -13,7 +13,7 @@ from jaxmf.data.ratings import Ratings, take
 from jaxmf.metrics import total
 from jaxmf.models.leaves import update_scale
 from jaxmf.models.memoize import memoize
-from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.model import Hyper, Model, Params, Rows, beside
 from jaxmf.models.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Problem, Solver, StepInfo
@@ -26,7 +26,7 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
     Each step descends the mean objective, L / |Ω|, estimated on its batch, so that a learning rate does not depend on
     the size of the data:
 
-        Σ_B w ℓ / Σ_B w  +  penalty / Σ_Ω w
+        Σ_B w ℓ / Σ_B w  +  (background + penalty) / Σ_Ω w
 
     The penalty is over *all* rows at every step. The last batch of an epoch is padded with weight 0, never dropped,
     and batches of padding alone are no steps.
@@ -78,7 +78,8 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         def loss(trained: Any, batch: Ratings) -> jax.Array:
             fit = jnp.sum(batch.weight * model.loss(Params(trained, fixed), batch))
             size = jnp.sum(batch.weight)
-            return fit / jnp.where(size > 0, size, 1) + model.penalty(trained, problem.weight, hyper) / whole
+            others = beside(model, Params(trained, fixed), hyper) + model.penalty(trained, problem.weight, hyper)
+            return fit / jnp.where(size > 0, size, 1) + others / whole
 
         def descend(carry: tuple[Any, Any], batch: Ratings) -> tuple[Any, Any]:
             trained, state = carry

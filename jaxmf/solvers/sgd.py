@@ -123,6 +123,15 @@ def _check(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
             f"sgd: the model {model.name!r} trains `shared` leaves, which every rating touches, so no two ratings "
             "commute. Use solvers.minibatch, or move those leaves to `fixed`."
         )
+    if model.reads == "tables":
+        raise ValueError(
+            f"sgd: the model {model.name!r} reads whole tables (its `reads` is 'tables'), so no two ratings commute. "
+            "Use solvers.minibatch."
+        )
+    if model.background is not None:
+        raise ValueError(
+            f"sgd: the model {model.name!r} has a `background`, of which no rating has a share. Use solvers.minibatch."
+        )
 
 
 class Matchings(NamedTuple):

@@ -20,6 +20,7 @@ from jaxmf.models.model import (
     Model,
     Params,
     Rows,
+    beside,
     check_counts,
     check_finite,
     check_model,
@@ -147,9 +148,10 @@ def total(model: Model, trained: Rows, case: Case) -> jax.Array:
 
 
 def terms(model: Model, trained: Rows, case: Case) -> jax.Array:
-    """The terms t of L = Σ_j t_j, (n + 1,): one per observation, and the penalty."""
-    fit = case.ratings.weight * model.loss(Params(trained, case.fixed), case.ratings)
-    return jnp.append(fit, model.penalty(trained, case.weight, case.hyper))
+    """The terms t of L = Σ_j t_j, (n + 1,): one per observation, and the background with the penalty."""
+    params = Params(trained, case.fixed)
+    others = beside(model, params, case.hyper) + model.penalty(trained, case.weight, case.hyper)
+    return jnp.append(case.ratings.weight * model.loss(params, case.ratings), others)
 
 
 @of_model

@@ -60,9 +60,9 @@ def hessian(
     Returns:
       a GradientReport with one row per leaf: `leaf`, `directions`, the errors of the worst direction and probe
       `hand_vs_autodiff` (missing without `model.by_hand.hvp`), `autodiff_vs_central`, `autodiff_vs_als` and
-      `gradient_vs_als` (missing for a model without `design`, or with `shared` leaves), relative to the largest element
-      of the leaf or, for the gradient, of the summed magnitudes, `dtype`, `failed`, the probes at which the leaf is
-      wrong, and the verdict `passed`.
+      `gradient_vs_als` (missing for a model without `design`, or with a `background` or `shared` leaves), relative to
+      the largest element of the leaf or, for the gradient, of the summed magnitudes, `dtype`, `failed`, the probes at
+      which the leaf is wrong, and the verdict `passed`.
 
     Raises:
       ValueError: as `gradients`.
@@ -119,7 +119,8 @@ def _compare(
 
 def _sides(model: Model, trained: Rows) -> tuple[Side, ...]:
     """Those whose rows have normal equations."""
-    return () if model.design is None or jax.tree.leaves(trained.shared) else get_args(Side)
+    none = model.design is None or model.background is not None or jax.tree.leaves(trained.shared)
+    return () if none else get_args(Side)
 
 
 def _only(side: Side, tree: Rows) -> Rows:
