@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 import jaxmf
 from jaxmf import output, plot
-from jaxmf.models.model import objective, pack, row_weights
+from jaxmf.models.model import objective, pack, products, row_weights
 from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers.als import half_step
 from jaxmf.solvers.least_squares import dot, solve_system
@@ -244,7 +244,8 @@ def test_predict(timed: Any, model: jaxmf.Model) -> None:
 
 def test_scores(timed: Any, model: jaxmf.Model) -> None:
     """Scores of every item for 1,000 users."""
-    timed(lambda params, ratings: model.scores(params, jnp.arange(USERS)))
+    assert model.embed is not None
+    timed(lambda params, ratings: products(model.embed, params, jnp.arange(USERS)))
 
 
 def test_init(timed: Any, model: jaxmf.Model) -> None:

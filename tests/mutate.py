@@ -65,8 +65,17 @@ MUTANTS = {
     "hvp: users moved twice": Mutant(
         BILINEAR, 'change += moved_user["bias"][ratings.user]', 'change += 2 * moved_user["bias"][ratings.user]'
     ),
-    "scores: biases of the first users": Mutant(
-        BILINEAR, 'own = own + user["bias"][users]', 'own = own + user["bias"][: len(users)]'
+    "embed: no biases of users": Mutant(BILINEAR, 'own = own + user["bias"]\n', "own = own\n"),
+    "scores: of the first users": Mutant(
+        MODEL,
+        "jax.tree.map(lambda leaf: leaf[users], rows.user)",
+        "jax.tree.map(lambda leaf: leaf[: len(users)], rows.user)",
+    ),
+    "minibatch: the background forgotten": Mutant(
+        MINIBATCH, "beside(model, Params(trained, fixed), hyper) + model", "model"
+    ),
+    "sgd: no context": Mutant(
+        SGD, "        own.context,\n", "        jax.tree.map(lambda leaf: 0 * leaf, own.context),\n"
     ),
     "penalty: content free": Mutant(BILINEAR, 'for name in ("factors", "content"):', 'for name in ("factors",):'),
     "design: bias left in the target": Mutant(BILINEAR, '        target = target - others["bias"][index]\n', ""),

@@ -33,13 +33,8 @@ def _predict(params: Params, pairs: Pairs) -> jax.Array:
     return params.fixed.item["score"][pairs.item]
 
 
-def _scores(params: Params, users: jax.Array) -> jax.Array:
-    score = params.fixed.item["score"]
-    return jnp.broadcast_to(score[None, :], (users.shape[0], score.shape[0]))
-
-
 def _refuse(*_: object) -> jax.Array:
     raise NotImplementedError("a baseline is not trained")
 
 
-_BY_ITEM = Model(_refuse, _predict, _refuse, _refuse, name="by_item", scores=_scores)  # type: ignore[arg-type]
+_BY_ITEM = Model(_refuse, _predict, _refuse, _refuse, name="by_item")  # type: ignore[arg-type]

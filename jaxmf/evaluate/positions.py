@@ -157,8 +157,8 @@ def _by_place(place: np.ndarray, row: np.ndarray, item: np.ndarray) -> tuple[np.
 
 
 def _row_size(model: Model, params: Params, num_items: int) -> int:
-    """Numbers that one score takes: without `scores`, all of an item's row."""
-    if model.scores is not None:
+    """Numbers that one score takes: without `embed`, all of an item's row."""
+    if model.embed is not None:
         return 1
     return max(1, sum(leaf.size for leaf in jax.tree.leaves(params.trained.item)) // num_items)
 

@@ -239,7 +239,7 @@ def _trial(
                 "test has no pair of user and item that is not in train or exclude; expected held-out ratings: "
                 "jaxmf.splits makes parts that do not overlap"
             )
-    if protocol == "catalog" and model.scores is not None:
+    if protocol == "catalog" and model.embed is not None:
         promise, instead = RIGHT_SCORES, "rank with protocol='rated', which calls `predict`"
         check_promises("evaluate.ranking", (promise,), model, params, Hyper(), held_out, instead)
     user, item = np.divmod(pair, num_items)

@@ -10,7 +10,7 @@ from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Pairs, Ratings, counts
 from jaxmf.metrics import weighted_mean
 from jaxmf.models.draws import normal
-from jaxmf.models.features import as_matrix, dense_rows, project, project_all, pull_back, to_device
+from jaxmf.models.features import as_matrix, dense_rows, project, pull_back, to_device
 from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import ByHand, Hyper, Model, Params, Rows, Side, bias_l2
@@ -139,7 +139,7 @@ def damped_bias(damping_user: float = 5.0, damping_item: float = 5.0) -> Model:
         b = jax.ops.segment_sum(ratings.weight * residual, ratings.user, ratings.num_users) / (n_u + damping_user)
         return Params(Rows({"bias": b}, {"bias": c}), fixed)
 
-    return Model(init, predict, loss, penalty, BY_HAND, design, name="damped_bias", scores=scores)
+    return Model(init, predict, loss, penalty, BY_HAND, design, name="damped_bias", embed=embed)
 
 
 def predict(params: Params, pairs: Pairs | Ratings) -> jax.Array:
@@ -155,23 +155,24 @@ def predict(params: Params, pairs: Pairs | Ratings) -> jax.Array:
     return rating
 
 
-def scores(params: Params, users: jax.Array) -> jax.Array:
-    """r̂ (m, num_items) for users (m,) and every item, by a matrix product, and one more for content.
+def embed(params: Params) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+    """Tables of users and of items whose products are r̂: one of all terms but content, and one of that.
 
-    Means and biases are columns of the product, beside ones: added to it, each would be a pass over all scores.
+    Means and biases are columns of it, beside ones: added to the product, each would be a pass over all scores.
     """
     user, item = params.trained.user, params.trained.item
-    own, left, right = _mean_term(params, users), [], []
+    own = _mean_term(params, jnp.arange(len(jax.tree.leaves(user)[0])))
+    left, right = [], []
     if "factors" in user:
-        left, right = [user["factors"][users]], [item["factors"]]
+        left, right = [user["factors"]], [item["factors"]]
     if "bias" in user:
-        own = own + user["bias"][users]
+        own = own + user["bias"]
         left, right = [*left, jnp.ones_like(own)[:, None]], [*right, item["bias"][:, None]]
     left, right = [*left, own[:, None]], [*right, jnp.ones_like(right[0][:, :1])]
-    rating = jnp.matmul(jnp.concatenate(left, axis=1), jnp.concatenate(right, axis=1).T, precision="highest")
-    if "content" in user:
-        rating = rating + project_all(user["content"][users], params.fixed.item["content"])
-    return rating
+    terms = jnp.concatenate(left, axis=1), jnp.concatenate(right, axis=1)
+    if "content" not in user:
+        return terms[:1], terms[1:]
+    return (terms[0], user["content"]), (terms[1], params.fixed.item["content"])
 
 
 def loss(params: Params, ratings: Ratings) -> jax.Array:
@@ -312,7 +313,7 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
         content = {"content": to_device(features, n_u.dtype)}
         return Params(trained._replace(user=trained.user | {"content": weights}), fixed._replace(item=content))
 
-    return Model(init, predict, loss, penalty, BY_HAND, design, with_rank, name, scores)
+    return Model(init, predict, loss, penalty, BY_HAND, design, with_rank, name, embed)
 
 
 def _mean(ratings: Ratings, center: Center) -> Rows:

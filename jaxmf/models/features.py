@@ -55,7 +55,7 @@ def project(weights: jax.Array, x: jax.Array | SparseRows, users: jax.Array, ite
 
 
 def project_all(weights: jax.Array, x: jax.Array | SparseRows) -> jax.Array:
-    """a·x_i (m, num_items) for weights a (m, F) and every item; sparse features one nonzero of each item at a time."""
+    """a·x_i (m, num_items) for rows a (m, F) and every item; sparse features one nonzero of each item at a time."""
     if not isinstance(x, SparseRows):
         return jnp.matmul(weights, x.T, precision="highest")
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import reduce
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -11,6 +12,7 @@ import numpy as np
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Pairs, Ratings, counts
 from jaxmf.metrics import total, weighted_mean
+from jaxmf.models.features import project_all
 from jaxmf.models.memoize import described, reduced
 
 Side = Literal["user", "item"]
@@ -100,8 +102,11 @@ class Model(NamedTuple):
         that sum from `target`, and the penalty is a diagonal quadratic in the rows. ALS and fold-in need it.
       with_rank: `(rank) -> Model`, the same model at another width, or None.
       name: shown in tables.
-      scores: `(params, users) -> (m, num_items)`, what `predict` gives for users (m,) and every item, by one matrix
-        product where there is one; None calls `predict` on all pairs.
+      embed: `(params) -> (left, right)`, tables (num_users, d) and (num_items, d) with r̂ = link(left·right), or tuples
+        of tables whose products add up, of which some of `right` may be SparseRows. It is called on some rows of the
+        parameters too. None where predictions are no such products: rankings then call `predict` on all pairs.
+      link: an increasing function of left·right, elementwise, that gives r̂; None for left·right itself. Rankings are by
+        left·right, which does not saturate.
       reads: "rows" if the loss and the prediction of a pair read no trained rows but the pair's own two, which `jaxmf`
         tries where it relies on it; "tables" if they read others too, as SVD++ reads those of all items that a user has
         rated: then `sgd`, `fold_in`, `update` and `top_n(candidates=)` refuse the model.
@@ -116,7 +121,8 @@ class Model(NamedTuple):
     design: Callable[..., tuple[Any, jax.Array]] | None = None
     with_rank: Callable[[int], "Model"] | None = None
     name: str = "custom"
-    scores: Callable[..., jax.Array] | None = None
+    embed: Callable[[Params], tuple[Any, Any]] | None = None
+    link: Callable[[jax.Array], jax.Array] | None = None
     reads: _READS = "rows"
     background: Callable[..., jax.Array] | None = None
 
@@ -211,14 +217,26 @@ def mean_loss(model: Model, params: Params, ratings: Ratings) -> jax.Array:
 
 
 def scores(model: Model, params: Params, users: jax.Array, num_items: int) -> jax.Array:
-    """r̂ (m, num_items) for users (m,) and every item: `model.scores`, or `model.predict` on all pairs.
+    """What ranks every item for users (m,), (m, num_items): left·right of the model's `embed`, or else its predictions.
 
-    Cost: O(m · num_items · D) for rows of D numbers; memory O(m · num_items), and D times that without `model.scores`.
+    Cost: O(m · num_items · D) for rows of D numbers; memory O(m · num_items), and D times that without `model.embed`.
     """
-    if model.scores is not None:
-        return model.scores(params, users)
+    if model.embed is not None:
+        return products(model.embed, params, users)
     items = jnp.arange(num_items)
     return jax.vmap(lambda user: model.predict(params, Pairs(jnp.full_like(items, user), items)))(users)
+
+
+def products(embed: Callable[[Params], tuple[Any, Any]], params: Params, users: jax.Array) -> jax.Array:
+    """left·right (m, num_items) for users (m,) and every item."""
+    own = (rows._replace(user=jax.tree.map(lambda leaf: leaf[users], rows.user)) for rows in params)
+    left, right = (tables if type(tables) is tuple else (tables,) for tables in embed(Params(*own)))
+    return reduce(jnp.add, map(project_all, left, right))
+
+
+def linked(model: Model, score: Any) -> Any:
+    """The predictions r̂ of scores."""
+    return score if model.embed is None or model.link is None else model.link(score)
 
 
 def check_model(model: Model) -> None:

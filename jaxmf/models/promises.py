@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxmf.data.ratings import Pairs, Ratings
 from jaxmf.models.leaves import fill_beyond_rank
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, linked, products
 from jaxmf.models.trial import NUM_RATINGS, Case, Promise
 
 
@@ -153,9 +153,11 @@ def _gathered(params: Params, users: jax.Array, items: jax.Array) -> Params:
 
 def _scores(model: Model, params: Params, pairs: Pairs) -> jax.Array:
     """r̂ of pairs, as rankings compute it."""
-    if model.scores is None:
+    if model.embed is None:
         return model.predict(params, pairs)
-    return jnp.take_along_axis(model.scores(params, pairs.user), pairs.item[:, None], axis=1)[:, 0]
+    found = products(model.embed, params, pairs.user)
+    predicted: jax.Array = linked(model, jnp.take_along_axis(found, pairs.item[:, None], axis=1)[:, 0])
+    return predicted
 
 
 def _right_scores(model: Model, case: Case) -> tuple[Any, Any]:
@@ -220,8 +222,8 @@ OWN_PENALTY = Promise(
 )
 RIGHT_SCORES = Promise(
     _right_scores,
-    "its `scores` are not what `predict` gives",
-    "Leave `scores` None",
+    "its `embed` and `link` do not give what `predict` does",
+    "Leave `embed` None",
 )
 OWN_USERS = Promise(
     _own_users,

@@ -19,7 +19,7 @@ from jaxmf.models.programs import of_model
 
 NUM_RATINGS = 6  # at which promises are tried
 _IN_A_HURRY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-_PARTS = ("predict", "loss", "penalty", "design", "scores")  # of a model, what trials call
+_PARTS = ("predict", "loss", "penalty", "design", "embed", "link")  # of a model, what trials call
 
 
 class Case(NamedTuple):

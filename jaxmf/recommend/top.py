@@ -13,7 +13,7 @@ from jaxmf.data.checks import listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ids import as_ids, distinct, factorize
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
-from jaxmf.models.model import Model, Params, Rows, Side, scores
+from jaxmf.models.model import Model, Params, Rows, Side, linked, scores
 from jaxmf.models.programs import jit, of_model
 from jaxmf.models.unknown import check_zeros, mean_of_unknown
 from jaxmf.recommend.best import Cells, best, is_column, padded
@@ -108,7 +108,7 @@ def top_n(
             "user_id": user_ids[row],
             "item_id": item_ids[found.column[keep]],
             "rank": rank + 1,
-            "score": found.score[keep],
+            "score": np.asarray(linked(model, found.score[keep])),
         }
     )
     table.attrs = {"unknown_users": unknown_users, "unknown_candidates": unknown_items}
@@ -206,9 +206,9 @@ def _score(model: Model) -> Callable[[Any, Any], jax.Array]:
 
 
 def _cell_bytes(model: Model, params: Params) -> int:
-    """Bytes for one score: a number, and without `scores` the products that it is a sum of."""
+    """Bytes for one score: a number, and without `embed` the products that it is a sum of."""
     largest = max((leaf.dtype.itemsize for leaf in jax.tree.leaves(params)), default=4)
-    if model.scores is not None:
+    if model.embed is not None:
         return largest
     rows = jax.tree.leaves((params.trained[:2], params.fixed[:2]))
     return largest * (1 + max((leaf[:1].size for leaf in rows), default=0))

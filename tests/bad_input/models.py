@@ -74,7 +74,7 @@ CASES = {
     "loss-field": (
         lambda: fit(model=OWN._replace(loss=lambda params, r: r.rating)),
         r"^loss of the model 'mine' fails on these params \(AttributeError: .*'rating'.*It takes params \(trained, "
-        r"fixed\) and ratings \(user, item, value, weight, num_users, num_items\)",
+        r"fixed\) and ratings \(user, item, value, weight, num_users, num_items, context\)",
     ),
     "loss-field-in-a-run": (
         lambda: jax.eval_shape(

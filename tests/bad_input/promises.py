@@ -36,14 +36,14 @@ def design_by_item_number(params, ratings, side):
 
 NEIGHBORS = OWN._replace(penalty=with_neighbors)
 BATCH = OWN._replace(loss=of_the_batch)
-USERS = OWN._replace(predict=by_user_number, scores=None)
+USERS = OWN._replace(predict=by_user_number, embed=None)
 ITEMS = OWN._replace(
     predict=by_item_number,
     loss=lambda params, r: (r.value - by_item_number(params, r)) ** 2,
     design=design_by_item_number,
-    scores=None,
+    embed=None,
 )
-SCORES = OWN._replace(scores=lambda params, users: 2 * BIASED.scores(params, users))
+SCORES = OWN._replace(link=lambda score: 2 * score)
 PROMISE = "the model 'mine' breaks a promise: its "
 
 CASES = {
@@ -89,8 +89,8 @@ CASES = {
         lambda: predict(model=ITEMS, frame=NINE.replace({"user_id": {2: 99}}), on_unknown="bias"),
         rf"^predict: {PROMISE}predictions read more than the rows of .*, or pass on_unknown='drop'$",
     ),
-    "promise-scores": (
+    "promise-embed": (
         lambda: rank(model=SCORES),
-        rf"^evaluate\.ranking: {PROMISE}`scores` are not what `predict` gives\. Leave `scores` None, or rank with",
+        rf"^evaluate\.ranking: {PROMISE}`embed` and `link` do not give what `predict` does\. Leave `embed` None, or ",
     ),
 }

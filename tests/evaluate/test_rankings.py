@@ -24,9 +24,9 @@ TABLE = Model(
     loss=None,
     penalty=None,
     name="table",
-    scores=lambda params, users: params.fixed.user["score"][users],
+    embed=lambda params: (params.fixed.user["score"], params.fixed.item["one"]),
 )
-SLOW = TABLE._replace(scores=None, name="slow")
+SLOW = TABLE._replace(embed=None, name="slow")
 TRAIN = random_ratings(folds=True)
 TEST = random_ratings(seed=5, num_ratings=70, folds=True)
 COUNTED = ["num_candidates", "num_relevant"]
@@ -34,9 +34,12 @@ COUNTED = ["num_candidates", "num_relevant"]
 
 def table(seed=0, levels=4, shape=(17, 13)):
     """Parameters of TABLE with scores of so few levels that they tie."""
-    return Params(
-        Rows(), Rows(user={"score": jnp.asarray(np.random.default_rng(seed).integers(0, levels, shape), float)})
-    )
+    return of(jnp.asarray(np.random.default_rng(seed).integers(0, levels, shape), float))
+
+
+def of(score):
+    """Parameters of TABLE with these scores."""
+    return Params(Rows(), Rows({"score": score}, {"one": jnp.eye(score.shape[1], dtype=score.dtype)}))
 
 
 def orders(score):
@@ -227,7 +230,7 @@ def test_the_numbers_of_the_items_do_not_matter(protocol):
     rng = np.random.default_rng(0)
     renamed, params = rng.permutation(13), table(levels=3)
     score = params.fixed.user["score"]
-    other_params = Params(Rows(), Rows(user={"score": score[:, np.argsort(renamed)]}))
+    other_params = of(score[:, np.argsort(renamed)])
 
     def shuffled(ratings):
         order = rng.permutation(len(ratings.value))
@@ -313,7 +316,7 @@ def test_a_diverged_fit_is_no_ranking():
     params = table()
     score = np.array(params.fixed.user["score"])
     score[3, 5] = np.nan
-    bad = Params(Rows(), Rows(user={"score": jnp.asarray(score)}))
+    bad = of(jnp.asarray(score))
     tested = replace(TEST, user=jnp.full_like(TEST.user, 3), item=jnp.arange(70, dtype=jnp.int32) % 13)
     tested = replace(tested, weight=(jnp.arange(70) < 13) * 1.0)
     for protocol in ("rated", "catalog"):
@@ -325,8 +328,8 @@ def test_scores_stay_single_and_ties_with_them():
     """Two scores that are the same in float32 tie, as they do for whoever sorts them."""
     score = np.ones((17, 13))
     score[:, 5] += 1e-9
-    single = Params(Rows(), Rows(user={"score": jnp.asarray(score, jnp.float32)}))
-    double = Params(Rows(), Rows(user={"score": jnp.asarray(score)}))
+    single = of(jnp.asarray(score, jnp.float32))
+    double = of(jnp.asarray(score))
     for protocol in ("rated", "catalog"):
         auc = [
             evaluate.ranking_by_user(TABLE, each, TRAIN, TEST, 3, protocol, baselines=False)["auc"].dropna()

@@ -91,3 +91,41 @@ def test_a_model_that_reads_tables_is_refused_where_there_are_rows_alone(ratings
     assert len(recommend.top_n(model, fit.params, data, users=[3], n=2)) == 2
     with pytest.raises(ValueError, match=r"^the model 'whole' has reads='table'; expected 'rows' or 'tables'"):
         jaxmf.fit(KEY, model._replace(reads="table"), ADAM, ratings)
+
+
+# A link: a chance whose products rank.
+
+
+def chance(params, pairs):
+    return jax.nn.sigmoid(MODELS["biased"].predict(params, pairs))
+
+
+LOGISTIC = MODELS["biased"]._replace(
+    predict=chance,
+    loss=lambda params, r: optax.sigmoid_binary_cross_entropy(MODELS["biased"].predict(params, r), r.value),
+    by_hand=None,
+    design=None,
+    link=jax.nn.sigmoid,
+    name="logistic",
+)
+
+
+def test_a_link_ranks_by_products_and_reports_chances():
+    """In float32 the chances of 30 and of 40 are both 1, and the order is still that of the products."""
+    columns = np.repeat([0, 1], 4), np.tile(np.arange(4), 2), np.tile([1.0, 0.0, 1.0, 0.0], 2)
+    data = jaxmf.Dataset(pd.Index(["a", "b"]), pd.Index([*"wxyz"]), *columns)
+    bias = np.array([30.0, -2.0, 40.0, 1.0])
+    rows = ({"factors": np.zeros((len(each), 3)), "bias": each} for each in (np.zeros(2), bias))
+    single = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), jaxmf.Rows(*rows))
+    params = jaxmf.Params(single, jaxmf.Rows(shared={"mean": jnp.float32(0)}))
+    best = recommend.top_n(LOGISTIC, params, data, n=4, filter_seen=False)
+    assert best["item_id"].tolist()[:4] == [*"ywzx"]
+    expected = 1 / (1 + np.exp(-np.sort(bias)[::-1]))
+    np.testing.assert_allclose(best["score"], np.tile(expected, 2), rtol=1e-6)
+    assert best["score"].dtype == np.float32
+    slow = recommend.top_n(LOGISTIC._replace(embed=None, link=None), params, data, users=["b"], n=4, filter_seen=False)
+    np.testing.assert_allclose(slow["score"], expected, rtol=1e-6)
+    ranked = jaxmf.evaluate.ranking(
+        LOGISTIC, params, data.take(np.array([0])), data.take(np.arange(4, 8)), k=2, threshold=1
+    )
+    assert ranked["value"].notna().all()

@@ -89,7 +89,7 @@ def test_scores_are_the_predictions_of_every_item(model):
     params = filled(model, ratings)
     users, items = jnp.array([3, 0, 16, 3]), jnp.arange(ratings.num_items)
     expected = model.predict(params, Pairs(jnp.repeat(users, len(items)), jnp.tile(items, len(users))))
-    for each in (model, model._replace(scores=None)):
+    for each in (model, model._replace(embed=None)):
         found = scores(each, params, users, ratings.num_items)
         assert_close(found, expected.reshape(len(users), len(items)))
 

@@ -134,7 +134,7 @@ AGED = own(
     predict=lambda params, pairs: BIASED.predict(params, pairs) + 0.1 * AGE[pairs.item],
     loss=lambda params, r: (r.value - BIASED.predict(params, r) - 0.1 * AGE[r.item]) ** 2,
     design=design_by_number,
-    scores=None,
+    embed=None,
 )
 
 

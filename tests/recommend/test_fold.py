@@ -296,7 +296,7 @@ def test_a_model_of_ones_own():
             hyper.l2 * sum(jnp.sum(w * rows[0] ** 2) for w, rows in zip(weight[:2], trained[:2], strict=True))
         ),
         design=design,
-        scores=None,
+        embed=None,
         name="own",
     )
     data = dataset()

@@ -162,7 +162,7 @@ def test_bounded_memory_changes_nothing(max_memory):
 
 def test_a_model_without_scores_or_rows():
     data = dataset()
-    own = MODELS["biased"]._replace(scores=None, name="mine")
+    own = MODELS["biased"]._replace(embed=None, name="mine")
     params = params_of(own, data)
     pd.testing.assert_frame_equal(top_n(own, params, data), top_n(MODELS["biased"], params, data))
     mean = models.global_mean()
