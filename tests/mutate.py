@@ -176,7 +176,7 @@ MUTANTS = {
         HALVES,
     ),
     "tiles: long rows by their first ratings": Mutant(
-        MINIMA, "number = sum(tile >= half.ends[kind] for kind in kinds[:-1])", "number = 0 * tile", HALVES
+        MINIMA, "of_kind = sum(tile >= half.ends[kind] for kind in kinds[:-1])", "of_kind = 0 * tile", HALVES
     ),
     "als: rows without weight stay where they are": Mutant(
         ALS,

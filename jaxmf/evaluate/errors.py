@@ -14,7 +14,8 @@ from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Pairs, Ratings, padded, rung
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal, unknown_ids
 from jaxmf.models.bilinear import damped_bias, global_mean
-from jaxmf.models.model import Hyper, Model, Params, Side, check_predicts
+from jaxmf.models.checks import check_predicts
+from jaxmf.models.model import Hyper, Model, Params, Side
 from jaxmf.models.programs import jit, of_model
 from jaxmf.models.promises import OWN_PAIRS
 from jaxmf.models.trial import check_promises

@@ -17,7 +17,8 @@ from jaxmf.evaluate.baselines import baselines as all_baselines
 from jaxmf.evaluate.intervals import check_confidence, summarize
 from jaxmf.evaluate.measures import Empty, measures
 from jaxmf.evaluate.positions import Positions, Trial, oracle, positions
-from jaxmf.models.model import Hyper, Model, Params, check_model, check_predicts
+from jaxmf.models.checks import check_model, check_predicts
+from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.models.promises import RIGHT_SCORES
 from jaxmf.models.trial import check_promises
 

@@ -3,20 +3,18 @@
 import math
 from collections.abc import Callable
 from functools import reduce
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Pairs, Ratings, counts
 from jaxmf.metrics import total, weighted_mean
 from jaxmf.models.features import project_all
 from jaxmf.models.memoize import described, reduced
 
 Side = Literal["user", "item"]
-_READS = Literal["rows", "tables"]
+Reads = Literal["rows", "tables"]
 
 
 class Rows(NamedTuple):
@@ -123,7 +121,7 @@ class Model(NamedTuple):
     name: str = "custom"
     embed: Callable[[Params], tuple[Any, Any]] | None = None
     link: Callable[[jax.Array], jax.Array] | None = None
-    reads: _READS = "rows"
+    reads: Reads = "rows"
     background: Callable[..., jax.Array] | None = None
 
     def __repr__(self) -> str:
@@ -237,78 +235,6 @@ def products(embed: Callable[[Params], tuple[Any, Any]], params: Params, users: 
 def linked(model: Model, score: Any) -> Any:
     """The predictions r̂ of scores."""
     return score if model.embed is None or model.link is None else model.link(score)
-
-
-def check_model(model: Model) -> None:
-    """ValueError unless it is a Model, which says what it reads."""
-    expect(model, Model, "model", "call the constructor, as in models.biased_mf(16), or take the fit.model of a fit")
-    if model.reads not in get_args(_READS):
-        raise ValueError(f"the model {model.name!r} has reads={model.reads!r}; expected 'rows' or 'tables'")
-
-
-def check_counts(params: Params, ratings: Any, who: str) -> None:
-    """ValueError, starting with `who`, unless Params are over as many users and items as Ratings or a Dataset."""
-    expect(params, Params, f"{who}: params", "take the fit.params of a fit, or what model.init returns")
-    for kind, rows in params._asdict().items():
-        expect(rows, Rows, f"{who}: params.{kind}", "Params(Rows(user={...}, item={...})) as model.init returns")
-    for side, count in (("user", ratings.num_users), ("item", ratings.num_items)):
-        for leaf in jax.tree.leaves((getattr(params.trained, side), getattr(params.fixed, side))):
-            if not getattr(leaf, "shape", ()):
-                raise ValueError(f"{who}: params of the {side}s hold {leaf!r:.50}; expected arrays, one row each")
-            if leaf.shape[0] != count:
-                raise ValueError(
-                    f"{who}: the model has {leaf.shape[0]} {side}s, the ratings have {count}. Split one Dataset with "
-                    "jaxmf.splits, so that both share their ids"
-                )
-
-
-def check_finite(params: Params, who: str) -> None:
-    """ValueError, starting with `who` and naming the leaf, unless all numbers of Params are finite."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        if not np.isfinite(np.asarray(leaf)).all():
-            where = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise ValueError(
-                f"{who}: {where} of params has NaN or infinite numbers, as after a fit that diverged (see fit.status): "
-                "use the parameters of a fit that did not"
-            )
-
-
-def check_predicts(model: Model, params: Params, ratings: Any, who: str, context: Any = None) -> None:
-    """ValueError, starting with `who`, unless it is a Model that predicts with these Params; by tracing.
-
-    As `check_counts` does, it compares them with Ratings or a Dataset. Pairs have this context, or none.
-    """
-    check_model(model)
-    check_counts(params, ratings, who)
-    index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
-    given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), context or {})
-    remedy = "Pass fit.model and fit.params of one fit" + ("" if context else ", of a model that reads no context")
-    predicts = f"{who}: predict of the model {model.name!r}"
-    shape = traced_shape(predicts, model.predict, params, Pairs(index, index, given), remedy=remedy)
-    if getattr(shape, "shape", None) != (1,):
-        raise ValueError(f"{who}: predict of the model {model.name!r} returns {shape}; expected one number per pair")
-
-
-def traced_shape(
-    who: str, function: Any, *given: Any, remedy: str = "Pass fit.model and fit.params of one fit", words: Any = ()
-) -> Any:
-    """The shapes that one of a model's functions returns; ValueError, starting with `who`, if it fails.
-
-    Errors of the types `words` say by themselves what is wrong.
-    """
-    try:
-        return jax.eval_shape(function, *given)
-    except words:
-        raise
-    except jax.errors.TracerArrayConversionError as error:
-        raise ValueError(f"{who} calls NumPy on what JAX traces: jax.numpy has the same functions") from error
-    except jax.errors.ConcretizationTypeError as error:
-        raise ValueError(
-            f"{who} needs a number, for an `if` or a shape, of what JAX traces: use jnp.where, or a constant"
-        ) from error
-    except Exception as error:
-        why = f"{type(error).__name__}: {error}".partition("\n")[0]
-        raise ValueError(f"{who} fails on these params ({why}). {remedy}") from error
 
 
 def cast_hyper(hyper: Hyper, dtype: Any) -> Hyper:

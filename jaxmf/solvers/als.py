@@ -12,9 +12,10 @@ from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings
+from jaxmf.models.checks import traced_shape
 from jaxmf.models.leaves import has_bias
 from jaxmf.models.memoize import how_built, memoize
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, traced_shape, unpack
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
 from jaxmf.models.programs import of_model
 from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, SQUARED_LOSS
 from jaxmf.models.xla import TWO_STEP_SUMS, once, without

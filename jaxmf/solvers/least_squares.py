@@ -13,26 +13,23 @@ _ROUNDING = 8  # times eps and the size of a system: a ridge below that part of 
 dot = partial(jnp.matmul, precision="highest")
 
 
-def solve(X: jax.Array, t: jax.Array, ridge: jax.Array, start: jax.Array) -> jax.Array:
-    """The minimizer z (m, D) of ‖t − X z‖² + Σ ridge·z² for each of m rows with c ratings.
+def solve_short(X: jax.Array, t: jax.Array, ridge: jax.Array, start: jax.Array) -> jax.Array:
+    """The minimizer z (m, D) of ‖t − X z‖² + Σ ridge·z² for each of m rows with c < D ratings.
 
-    For c ≥ D by the normal equations, see `solve_normal`; for a row with fewer ratings than unknowns by the ratings'
-    system, which is smaller and gives the same vector, with R = diag(ridge) and K = X R⁻¹Xᵀ:
+    By the ratings' system, which is smaller than the normal equations and gives the same vector, with R = diag(ridge)
+    and K = X R⁻¹Xᵀ:
 
         z = R⁻¹Xᵀ (K + I)⁻¹ t
 
     Args:
       X: (m, c, D), design rows times √w, 0 for padding.
       t: (m, c), targets times √w.
-      ridge: (m, D), positive.
+      ridge: (m, D), positive; see `floor_of_short` for one that rounding would hide.
       start: (m, D), where the rows are.
 
     Returns:
       (m, D).
     """
-    count, size = X.shape[1:]
-    if count >= size:
-        return solve_normal(dot(X.mT, X), dot(t[:, None], X)[:, 0], ridge, start)
     scaled = X / ridge[:, None]
     K, grow = dot(scaled, X.mT), _grow(X, ridge)
     center = (1 - 1 / grow) * start
@@ -99,9 +96,9 @@ def floor(A: jax.Array, ridge: jax.Array) -> jax.Array:
     return jnp.maximum(ridge, eps * jnp.sum(jnp.where(_diagonal(A), A, 0), axis=2))
 
 
-def floor_of_short(X: jax.Array, A: jax.Array, ridge: jax.Array) -> jax.Array:
-    """S (m, D) of `solve`: that of `solve_normal`, or the ridge times a number that is alike for all unknowns."""
-    return floor(A, ridge) if X.shape[1] >= X.shape[2] else _grow(X, ridge) * ridge
+def floor_of_short(X: jax.Array, ridge: jax.Array) -> jax.Array:
+    """S (m, D) as `solve_short` has it: the ridge times a number that is alike for all unknowns of a row."""
+    return _grow(X, ridge) * ridge
 
 
 def _grow(X: jax.Array, ridge: jax.Array) -> jax.Array:

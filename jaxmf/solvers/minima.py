@@ -16,8 +16,8 @@ from jaxmf.solvers.least_squares import (
     dot,
     floor,
     floor_of_short,
-    solve,
     solve_normal,
+    solve_short,
     solve_system,
     with_diagonal,
 )
@@ -108,32 +108,41 @@ def _step(
     parts = in_tile // at_once
     tile, own = (number, jnp.zeros_like(number)) if parts == 1 else (number // parts, number % parts)
     rows = jax.lax.dynamic_slice(half.rows, (tile, own * at_once), (1, at_once))[0]
-
-    def slabs(function: Callable[..., Any], carry: Any) -> Any:
-        def of_kind(width: int, several: bool) -> Callable[[Any], Any]:
-            begin, slab_size = half.first[tile] + own * at_once * width, in_tile * width
-
-            def visit(slab: Any, carry: Any) -> Any:
-                at = begin + slab * slab_size
-
-                def block(leaf: jax.Array) -> jax.Array:
-                    own = jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width)
-                    return own.reshape(at_once, width, *leaf.shape[1:])
-
-                return function(carry, jax.tree.map(block, half.cells), at)
-
-            def visit_all(carry: Any) -> Any:
-                num_slabs = (half.first[tile + 1] - half.first[tile]) // slab_size
-                return jax.lax.fori_loop(jnp.zeros_like(num_slabs), num_slabs, visit, carry)
-
-            return visit_all if several else partial(visit, 0)
-
-        last = len(half.widths) - 1
-        branches = [of_kind(half.widths[kind], half.slabs and kind == last) for kind in kinds]
-        number = sum(tile >= half.ends[kind] for kind in kinds[:-1])
-        return jax.lax.switch(number, branches, carry) if len(branches) > 1 else branches[0](carry)
-
+    slabs = partial(_over_slabs, half, kinds, at_once, tile, own)
     return body(carry, Part(rows, number * at_once, slabs, short))
+
+
+def _over_slabs(
+    half: Half,
+    kinds: range,
+    at_once: int,
+    tile: jax.Array,
+    own: jax.Array,
+    function: Callable[..., Any],
+    carry: Any,
+) -> Any:
+    """`carry` after `function(carry, cells, at)` for each slab of a part of a tile, which is of one of these kinds."""
+    in_tile, last = half.rows.shape[1], len(half.widths) - 1
+
+    def visit(width: int, slab: Any, carry: Any) -> Any:
+        at = half.first[tile] + (slab * in_tile + own * at_once) * width
+
+        def block(leaf: jax.Array) -> jax.Array:
+            cells = jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width)
+            return cells.reshape(at_once, width, *leaf.shape[1:])
+
+        return function(carry, jax.tree.map(block, half.cells), at)
+
+    def visit_all(width: int, carry: Any) -> Any:
+        num_slabs = (half.first[tile + 1] - half.first[tile]) // (in_tile * width)
+        return jax.lax.fori_loop(jnp.zeros_like(num_slabs), num_slabs, partial(visit, width), carry)
+
+    ways = [
+        partial(visit_all, half.widths[kind]) if half.slabs and kind == last else partial(visit, half.widths[kind], 0)
+        for kind in kinds
+    ]
+    of_kind = sum(tile >= half.ends[kind] for kind in kinds[:-1])
+    return jax.lax.switch(of_kind, ways, carry) if len(ways) > 1 else ways[0](carry)
 
 
 def _num_short(half: Half, size: int) -> int:
@@ -188,7 +197,7 @@ def _exact(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.
         R, before = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
         if part.short:
             X, t = part.slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
-            z = solve(X, t, R, before)
+            z = solve_short(X, t, R, before)
         else:
             z = solve_normal(*_normal(view, params, part, R), R, before)
         return _written(table, part, z)
@@ -212,7 +221,7 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
         if part.short:
             X, _ = part.slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
             A = dot(X.mT, X)
-            S = floor_of_short(X, A, R)
+            S = floor_of_short(X, R)
         else:
             A, _ = _normal(view, params, part, R)
             S = floor(A, R)

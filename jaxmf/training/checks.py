@@ -10,9 +10,10 @@ import numpy as np
 
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Pairs, Ratings
+from jaxmf.models.checks import traced_shape
 from jaxmf.models.leaves import width
 from jaxmf.models.memoize import how_built
-from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights, traced_shape
+from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights
 from jaxmf.models.trial import check_promises
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.weightless import check_init, check_score

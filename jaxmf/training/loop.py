@@ -10,17 +10,9 @@ import jax.numpy as jnp
 from jaxmf import metrics
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
+from jaxmf.models.checks import check_model
 from jaxmf.models.leaves import fill_beyond_rank, width
-from jaxmf.models.model import (
-    Hyper,
-    Model,
-    Params,
-    cast_hyper,
-    check_model,
-    mean_loss,
-    objective,
-    row_weights,
-)
+from jaxmf.models.model import Hyper, Model, Params, cast_hyper, mean_loss, objective, row_weights
 from jaxmf.solvers.solver import Problem, Solver, as_prepared
 from jaxmf.training.checks import check_rank, explained
 

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.checks import expect
+from jaxmf.models.checks import check_finite
 from jaxmf.models.leaves import width
-from jaxmf.models.model import Hyper, Params, check_finite, leaf_shapes
+from jaxmf.models.model import Hyper, Params, leaf_shapes
 from jaxmf.training.loop import STATUS, FitState, Saved
 
 if TYPE_CHECKING:

@@ -15,19 +15,8 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_ratings
 from jaxmf.data.ratings import Ratings, padded, to_float64
 from jaxmf.models import programs
-from jaxmf.models.model import (
-    Hyper,
-    Model,
-    Params,
-    Rows,
-    beside,
-    check_counts,
-    check_finite,
-    check_model,
-    objective,
-    row_weights,
-    traced_shape,
-)
+from jaxmf.models.checks import check_counts, check_finite, check_model, traced_shape
+from jaxmf.models.model import Hyper, Model, Params, Rows, beside, objective, row_weights
 from jaxmf.models.programs import of_model, shapes
 from jaxmf.training import check_hyper
 

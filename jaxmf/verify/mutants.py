@@ -14,8 +14,9 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_ratings
 from jaxmf.data.ratings import Ratings
+from jaxmf.models.checks import check_model
 from jaxmf.models.leaves import fill_beyond_rank
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, check_model
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
 from jaxmf.solvers.tiles import prepare
 from jaxmf.verify.case import (
     GradientReport,

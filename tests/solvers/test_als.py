@@ -31,7 +31,7 @@ from jaxmf.metrics import rmse
 from jaxmf.models import objective, row_weights
 from jaxmf.solvers import Problem
 from jaxmf.solvers.als import half_step
-from jaxmf.solvers.least_squares import solve, solve_normal
+from jaxmf.solvers.least_squares import solve_normal, solve_short
 from jaxmf.solvers.tiles import prepare
 
 each_model = pytest.mark.parametrize("model", DISTINCT.values(), ids=DISTINCT)
@@ -247,11 +247,11 @@ def test_rows_are_solved_the_same_from_either_end(width):
     X, t = random.normal(size=(2, width, 4)), random.normal(size=(2, width))
     expected = [np.linalg.solve(X[row].T @ X[row] + np.diag(ridge[row]), X[row].T @ t[row]) for row in range(2)]
     padded = [np.concatenate([a, 0 * a], axis=1) for a in (X, t)]
-    np.testing.assert_allclose(solve(X, t, ridge, start), expected, rtol=1e-11)
-    np.testing.assert_allclose(solve(*padded, ridge, start), expected, rtol=1e-10)
+    np.testing.assert_allclose(solve_short(X, t, ridge, start), expected, rtol=1e-11)
+    np.testing.assert_allclose(solve_short(*padded, ridge, start), expected, rtol=1e-10)
     normal = X.mT @ X, (X.mT @ t[..., None])[..., 0]
     np.testing.assert_allclose(solve_normal(*map(jnp.asarray, normal), ridge, start), expected, rtol=1e-10)
-    np.testing.assert_array_equal(solve(0 * X, 0 * t, ridge, start), np.zeros_like(ridge))
+    np.testing.assert_array_equal(solve_short(0 * X, 0 * t, ridge, start), np.zeros_like(ridge))
 
 
 @pytest.mark.parametrize("method", ["cholesky", "cg"])
