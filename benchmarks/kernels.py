@@ -126,7 +126,7 @@ def test_epoch(timed: Any, model: jaxmf.Model, rank: int, name: str) -> None:
 
     arranged = jax.jit(lambda ratings, layout: solver.arrange(problem(ratings, layout), HYPER))
     layouts = arranged(data(), layout(solver.prepare))
-    timed(epoch, layouts, state, work=work_of_epoch(name, rank), options=solver.compiler_options)
+    timed(epoch, layouts, state, work=work_of_epoch(name, rank), options=solver.machine.compiler_options)
 
 
 @pytest.mark.parametrize("side", ["user", "item"])

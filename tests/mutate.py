@@ -319,11 +319,13 @@ def noticed(mutant: Mutant) -> bool:
 def main(names: list[str]) -> int:
     """Run the mutants, print those that no test noticed, and the share of the others."""
     chosen = {name: MUTANTS[name] for name in names or MUTANTS}
+    verdicts = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        verdicts = list(tqdm(pool.map(noticed, chosen.values()), total=len(chosen), unit="mutant"))
-    for name, verdict in zip(chosen, verdicts, strict=True):
-        if not verdict:
-            print(f"survived: {name}")
+        found = pool.map(noticed, chosen.values())
+        for name, verdict in tqdm(zip(chosen, found, strict=True), total=len(chosen), unit="mutant"):
+            verdicts.append(verdict)
+            if not verdict:
+                tqdm.write(f"survived: {name}")
     share = sum(verdicts) / len(verdicts)
     print(f"{sum(verdicts)} of {len(verdicts)} mutants noticed ({share:.0%})")
     return int(share < 0.9)

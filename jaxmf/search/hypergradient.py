@@ -252,7 +252,7 @@ def _checked(
     check_key(key)
     check_static(model, solver, epochs, None, 0.0, "loss")
     check_hyper(hyper)
-    if solver.devices > 1:
+    if solver.machine.devices > 1:
         raise ValueError("hypergradient: it differentiates on one device, so the solver must have devices=1")
     if method not in ("implicit", "unrolled"):
         raise ValueError(f"hypergradient: method must be 'implicit' or 'unrolled', not {method!r}")
@@ -334,7 +334,7 @@ def _unrolled(model: Model, solver: Solver, epochs: int) -> Callable[..., Any]:
         state, _ = jax.lax.scan(epoch, state, length=epochs)
         return mean_loss(model, state.params, valid), state
 
-    return jit(jax.value_and_grad(loss, has_aux=True), compiler_options=here(solver.compiler_options))
+    return jit(jax.value_and_grad(loss, has_aux=True), compiler_options=here(solver.machine.compiler_options))
 
 
 @of_model

@@ -3,6 +3,6 @@
 from jaxmf.solvers.als import als
 from jaxmf.solvers.minibatch import minibatch
 from jaxmf.solvers.sgd import sgd
-from jaxmf.solvers.solver import Problem, Solver, StepInfo
+from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
-__all__ = ["Problem", "Solver", "StepInfo", "als", "minibatch", "sgd"]
+__all__ = ["Machine", "Problem", "Solver", "StepInfo", "als", "minibatch", "sgd"]

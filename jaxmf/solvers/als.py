@@ -22,7 +22,7 @@ from jaxmf.models.xla import TWO_STEP_SUMS, once, without
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, spread
 from jaxmf.solvers.least_squares import positive
 from jaxmf.solvers.minima import View, minima
-from jaxmf.solvers.solver import Problem, Solver, StepInfo
+from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 from jaxmf.solvers.tiles import Half, arrange, arranged, prepare_for
 
 _CACHED = 1 << 21  # bytes of normal equations, or of designs, that a CPU works on at once: more would leave its cache
@@ -114,8 +114,9 @@ def als(
     def arrange_tiles(problem: Problem, hyper: Hyper) -> Any:
         return arrange(problem, devices)
 
-    name, options = "als" if method == "cholesky" else "als-cg", without(TWO_STEP_SUMS)
-    return Solver(prepare_for(devices), init, step, _check, name, arrange_tiles, options, devices, _REMEDY, PROMISES)
+    name, column_seconds = ("als", 1e-8) if method == "cholesky" else ("als-cg", 1e-9)
+    machine = Machine(without(TWO_STEP_SUMS), devices, column_seconds)
+    return Solver(prepare_for(devices), init, step, _check, name, arrange_tiles, machine, _REMEDY, PROMISES)
 
 
 def half_step(

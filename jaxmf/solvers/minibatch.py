@@ -16,7 +16,7 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, beside
 from jaxmf.models.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.solvers.shuffle import shuffle
-from jaxmf.solvers.solver import Problem, Solver, StepInfo
+from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
 
 @memoize
@@ -97,8 +97,8 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         (trained, state), _ = jax.lax.scan(visit, (params.trained, state), (take(ratings, order), firsts))
         return Params(trained, fixed), state, StepInfo(jnp.array(False))
 
-    options = (*without(TWO_STEP_SUMS), LESS_OPTIMIZED)
-    return Solver(_prepare, init, step, check, name, compiler_options=options)
+    machine = Machine((*without(TWO_STEP_SUMS), LESS_OPTIMIZED), column_seconds=5e-9)
+    return Solver(_prepare, init, step, check, name, machine=machine)
 
 
 def visiting_order(key: jax.Array, num_ratings: jax.typing.ArrayLike, size: int, batch_size: int) -> jax.Array:

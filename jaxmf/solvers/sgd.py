@@ -20,7 +20,7 @@ from jaxmf.models.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.solvers.devices import AXIS, check_devices, from_next, of_all, split, spread
 from jaxmf.solvers.matchings import AT_ONCE, Layout, lay_out
 from jaxmf.solvers.shuffle import shuffle
-from jaxmf.solvers.solver import Problem, Solver, StepInfo
+from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
 _KNOWN: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}  # of positions
 # On a CPU, XLA takes a gather of few rows for work on the whole table and hands half to a thread, which costs more than
@@ -97,9 +97,9 @@ def sgd(
     check_devices("sgd", devices)
     step = partial(_step, options=Options(schedule, clip_update, clip_value, devices))
     arrange = partial(_arrange, devices=devices)
-    layout, compiler_options = _prepare(batch_size, devices), (*without(_THREADS, TWO_STEP_SUMS), LESS_OPTIMIZED)
+    machine = Machine((*without(_THREADS, TWO_STEP_SUMS), LESS_OPTIMIZED), devices, column_seconds=7e-10)
     promises = OWN_LOSS, SHARED_PENALTY
-    return Solver(layout, init, step, _check, "sgd", arrange, compiler_options, devices, promises=promises)
+    return Solver(_prepare(batch_size, devices), init, step, _check, "sgd", arrange, machine, promises=promises)
 
 
 @memoize

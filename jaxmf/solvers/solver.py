@@ -25,6 +25,22 @@ class StepInfo(NamedTuple):
     converged: jax.Array
 
 
+class Machine(NamedTuple):
+    """What a solver asks of the machine, for speed alone.
+
+    Attributes:
+      compiler_options: names and values of XLA's options for the programs in which the library runs it, such as
+        `without(TWO_STEP_SUMS)` of `jaxmf.models.xla`.
+      devices: how many of this process its steps use at once.
+      column_seconds: how much longer an epoch takes per rating and column of the factors on a core of a CPU, by which
+        `sweep` decides whether ranks share a program.
+    """
+
+    compiler_options: tuple[tuple[str, Any], ...] = ()
+    devices: int = 1
+    column_seconds: float = 5e-9
+
+
 def as_prepared(problem: Problem, hyper: Hyper) -> Any:
     """The layout that `prepare` made."""
     return problem.layout
@@ -47,9 +63,7 @@ class Solver(NamedTuple):
       name: shown in tables.
       arrange: `(problem, hyper) -> layout`, what `step` finds in `problem.layout`: whatever no epoch changes, made once
         before the first. Default the layout of `prepare`.
-      compiler_options: names and values of XLA's options for the programs in which the library runs it, such as
-        `without(TWO_STEP_SUMS)` of `jaxmf.models.xla`.
-      devices: how many of this process its steps use at once.
+      machine: what it asks of the machine, for speed alone.
       remedy: what to try after a fit has diverged, in the names of `Hyper`, for messages.
       promises: what its steps rely on that no shape shows, see `jaxmf.models.promises`: `fit` and `sweep` try these
         with a user's model before the epochs compile.
@@ -61,8 +75,7 @@ class Solver(NamedTuple):
     check: Callable[[Model, Params, Hyper, Any], None]
     name: str = "custom"
     arrange: Callable[[Problem, Hyper], Any] = as_prepared
-    compiler_options: tuple[tuple[str, Any], ...] = ()
-    devices: int = 1
+    machine: Machine = Machine()
     remedy: str = "a smaller learning_rate"
     promises: tuple[Promise, ...] = ()
 

@@ -174,7 +174,7 @@ def _together(
 
     axes = (0, (None, 0), 0)
     together = jax.vmap(program, (*axes, 0, None))
-    return jax.jit(jax.vmap(first, axes)), jax.jit(together, compiler_options=here(solver.compiler_options))
+    return jax.jit(jax.vmap(first, axes)), jax.jit(together, compiler_options=here(solver.machine.compiler_options))
 
 
 def memory_limit(max_memory: int | None, device: jax.Device) -> int | None:

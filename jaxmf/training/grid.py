@@ -15,9 +15,9 @@ Grid = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]
 NUMBERS = tuple(name for name in Hyper._fields if name not in ("rank", "extra"))
 EXTRA = "extra."
 
-# What decides between one program for all ranks and one for each; benchmarks/sweep.py shows both ways.
-_SECONDS_PER_COLUMN = 5e-9  # of an epoch, per rating and column of the factors
-_COMPILE_SECONDS = 2.0
+# What another program takes to compile, which decides between one for all ranks and one for each, with the seconds that
+# each more column of the factors takes (`Solver.machine`); benchmarks/sweep.py shows both ways.
+_COMPILE_SECONDS = 1.5
 
 
 class Member(NamedTuple):
@@ -144,10 +144,11 @@ class Placed(NamedTuple):
 
 
 def place(
-    model: Model, listed: list[Member], work: int, pad: bool | None, program: Model | None = None
+    model: Model, listed: list[Member], column_seconds: float, pad: bool | None, program: Model | None = None
 ) -> list[Placed]:
-    """Each member in the program of its own rank, or all in that of the largest, or in `program`; `work`: ratings ×
-    epochs. Unless asked to, a user's model is not padded: its `init` may draw a wider table otherwise.
+    """Each member in the program of its own rank, or all in that of the largest, or in `program`; `column_seconds` is
+    what a column more takes in all epochs. Unless asked to, a user's model is not padded: its `init` may draw a wider
+    table otherwise.
     """
     ranks = {member.rank for member in listed if member.rank is not None}
     if not ranks:
@@ -158,7 +159,7 @@ def place(
     pad = True if program is not None else pad
     if pad is None and how_built(model) is not None:
         columns = sum(max(ranks) - (member.rank or 0) for member in listed)
-        pad = columns * work * _SECONDS_PER_COLUMN < (len(ranks) - 1) * _COMPILE_SECONDS
+        pad = columns * column_seconds < (len(ranks) - 1) * _COMPILE_SECONDS
     models = {rank: model.with_rank(rank) for rank in ranks}
     wide = program or models[max(ranks)]
     return [

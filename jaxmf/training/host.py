@@ -216,7 +216,7 @@ def fit(
             bar.update(len(table))
             if "valid_rmse" in table:
                 bar.set_postfix(valid_rmse=f"{table['valid_rmse'].iloc[-1]:.4f}", refresh=False)
-    state = on_first(state, solver.devices)
+    state = on_first(state, solver.machine.devices)
     params = state.params if state.best is None else state.best.params
     whole = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"epoch": [], "seconds": []})
     columns = {str(name): whole[name].to_numpy() for name in whole}
@@ -274,12 +274,12 @@ def begin(
     program, arranged = _compiled(model, solver, options, form), _compiled_arrange(solver.prepare, form)
     initialize = compiled_initialize(model, ratings)
     first = _compiled_first(model, solver, options.patience, form)
-    batch, state = on_all((batch, state), solver.devices)
+    batch, state = on_all((batch, state), solver.machine.devices)
     if not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         _compile_ahead(key, (program, arranged, initialize, first), ratings, batch, numbers, state, params)
     if state is None:
         params = initialize(key, ratings, numbers) if params is None else params
-        state = on_all(first(params, numbers), solver.devices)
+        state = on_all(first(params, numbers), solver.machine.devices)
     # Once for all chunks of epochs; the program then finds the layout arranged.
     batch = arranged(batch, numbers)
     # A run of no epochs compiles the program, unless it is, and changes no bit.
@@ -361,7 +361,7 @@ def _compiled_first(model: Model, solver: Solver, patience: int | None, form: An
 
 @of_model
 def _compiled(model: Model, solver: Solver, options: Options, form: Any) -> jax.stages.Wrapped:
-    return jax.jit(make_fit(model, solver, CHUNK, *options), compiler_options=here(solver.compiler_options))
+    return jax.jit(make_fit(model, solver, CHUNK, *options), compiler_options=here(solver.machine.compiler_options))
 
 
 def progress_bar(total: int, progress: bool, unit: str = "epoch") -> Any:

@@ -108,7 +108,7 @@ def race(
     check_static(model, solver, rungs[-1], patience, min_delta, monitor)
     check_hyper(hyper)
     _check_choices(keep, batch, workers, max_memory)
-    if solver.devices > 1:
+    if solver.machine.devices > 1:
         raise ValueError("sweep: it spreads its members over cores and devices, so the solver must have devices=1")
     if folds is None and valid is None:
         if patience is not None:
@@ -123,7 +123,8 @@ def race(
     if folds is not None:
         folds, held_out = _checked_folds(folds, train), train  # of a fold: the same ratings under other weights
     listed = members(grid, hyper, None if folds is None else len(folds))
-    placed = place(model, listed, len(train.value) * rungs[-1], pad, program)
+    column_seconds = solver.machine.column_seconds * len(train.value) * rungs[-1]
+    placed = place(model, listed, column_seconds, pad, program)
     whole = padded(train)
     shapes = _checked(key, solver, whole, placed)
     _check_padding(key, whole, placed)

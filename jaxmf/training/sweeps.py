@@ -60,7 +60,7 @@ def sweep(
       batch: members at once under `vmap`; their number changes the last bits. Default: 1 on a CPU, where a member then
         has the bits of its own `fit`; all that fit into memory elsewhere. benchmarks/sweep.py measures it.
       pad: True fits all ranks at the largest width by one program, False each rank at its own; None does whichever
-        costs less by the number of ratings, epochs and members, and never pads a model of a user's own.
+        costs less by the solver and the number of ratings, epochs and members, and never pads a user's own model.
       workers: batches that run at once on each device. Default: one per core on a CPU, 1 elsewhere. All local
         accelerators are used; they do not talk to each other.
       max_memory: most bytes that the programs running at once may take on a device, and that kept parameters may take;
