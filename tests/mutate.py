@@ -58,12 +58,15 @@ MUTANTS = {
     "gradient: mask ignored": Mutant(
         BILINEAR, "segment_sum(error, index, num_rows)", "segment_sum(error / ratings.weight, index, num_rows)"
     ),
-    "hvp: mask ignored": Mutant(BILINEAR, "    change *= ratings.weight\n", ""),
+    "hvp: mask ignored": Mutant(BILINEAR, "    change *= ratings.weight\n", "", WITNESSES),
     "hvp: error forgotten": Mutant(
-        BILINEAR, 'pull -= error[:, None] * moved_others["factors"][other_index]', "pull = pull"
+        BILINEAR, 'pull -= error[:, None] * moved_others["factors"][other_index]', "pull = pull", WITNESSES
     ),
     "hvp: users moved twice": Mutant(
-        BILINEAR, 'change += moved_user["bias"][ratings.user]', 'change += 2 * moved_user["bias"][ratings.user]'
+        BILINEAR,
+        'change += moved_user["bias"][ratings.user]',
+        'change += 2 * moved_user["bias"][ratings.user]',
+        WITNESSES,
     ),
     "embed: no biases of users": Mutant(BILINEAR, 'own = own + user["bias"]\n', "own = own\n"),
     "scores: of the first users": Mutant(
