@@ -10,7 +10,7 @@ def normal(key: jax.Array, num_rows: int, num_columns: int, dtype: jax.typing.DT
     """Standard normal numbers (num_rows, num_columns), each a function of the key, its row and its column alone.
 
     So a table's first columns, and its first rows, are those of a smaller table with the same key. The number's place
-    is hashed with the words of the key to a uniform u in (−1, 1) of 31 bits, and z = √2 erf⁻¹(u).
+    is hashed with the words of the key to a uniform u in (−1, 1) of 32 bits, and z = √2 erf⁻¹(u).
 
     >>> bool((normal(jax.random.key(0), 3, 5, "float32")[:2, :4] == normal(jax.random.key(0), 2, 4, "float32")).all())
     True
