@@ -3,7 +3,8 @@
     python tests/mutate.py [NAME ...]
 
 Each mutant is a copy of the package with one line changed, on which the tests of that code run until the first failure.
-Without names all mutants run, which takes half an hour or more on two cores. Exit code 1 if fewer than 90 % are noticed.
+Without names all mutants run, which takes half an hour or more on two cores. Exit code 1 if fewer than 90 % are
+noticed.
 """
 
 import os
