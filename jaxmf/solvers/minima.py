@@ -48,7 +48,7 @@ class Part(NamedTuple):
       place: where the first of them stands among the rows of all tiles.
       slabs: `slabs(function, carry)` is the carry after `function(carry, cells, at)` for each slab, whose `cells` are
         Ratings (m, width) that begin at cell `at`.
-      short: whether these rows have one slab with fewer ratings than unknowns (static).
+      short: whether these rows have one slab with far fewer ratings than unknowns (static).
     """
 
     rows: jax.Array
@@ -146,9 +146,12 @@ def _over_slabs(
 
 
 def _num_short(half: Half, size: int) -> int:
-    """How many kinds have rows of one slab with fewer ratings than a row has unknowns, by the ratings' system."""
+    """How many kinds have rows of one slab with so few ratings that the ratings' system pays: half as many as unknowns.
+
+    Nearer to that, it takes as long to solve, and longer to compile.
+    """
     one_slab = half.widths[:-1] if half.slabs else half.widths
-    return sum(width < size for width in one_slab)
+    return sum(2 * width <= size for width in one_slab)
 
 
 def _rows_of(table: jax.Array, rows: jax.Array, fill: float) -> jax.Array:
