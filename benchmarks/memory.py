@@ -6,9 +6,9 @@
 Each kind runs in a process of its own, as the one before would blur it. A row is printed every tenth of the way:
 resident memory, programs that XLA holds, memory maps of the process (Linux grants 65,530, and most are programs'), and
 arrays on the device. Programs, maps and arrays must stay level after the first 30 fits. Memory grows even then, by less
-than 1 MiB per fit of another size: JAX keeps what it has traced of its own functions for each new size, some 4,400
-objects a fit. The last kind shows the same without jaxmf: a new `jax.jit` for each size, dropped after one call. The
-last row of a kind is after `jax.clear_caches`.
+than 1 MiB per fit of another size: JAX keeps what it has traced of its own functions for each new size. The last kind
+shows the same without jaxmf: a new `jax.jit` for each size, dropped after one call. The last row of a kind is after
+`jax.clear_caches`.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def features(number: int) -> None:
 
 
 def functions_of_jax(number: int) -> None:
-    """As many functions of JAX as the programs of a fit have, compiled for another size each time, and dropped."""
+    """A hundred calls of functions of JAX, compiled for another size each time, and dropped."""
 
     def program(x: jax.Array) -> jax.Array:
         for _ in range(12):

@@ -49,6 +49,11 @@ class Ratings:
     context: dict[str, Any] = field(default_factory=dict)
 
 
+def pairs_of(ratings: Ratings) -> Pairs:
+    """The pairs of ratings alone."""
+    return Pairs(ratings.user, ratings.item, ratings.context)
+
+
 def take(ratings: Ratings, index: jax.Array) -> Ratings:
     """The observations at positions `index`, any shape; positions beyond the last are padding of weight 0.
 

@@ -53,12 +53,16 @@ def check_predicts(model: Model, params: Params, ratings: Any, who: str, context
     check_model(model)
     check_counts(params, ratings, who)
     index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
-    given = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), context or {})
     remedy = "Pass fit.model and fit.params of one fit" + ("" if context else ", of a model that reads no context")
     predicts = f"{who}: predict of the model {model.name!r}"
-    shape = traced_shape(predicts, model.predict, params, Pairs(index, index, given), remedy=remedy)
+    shape = traced_shape(predicts, model.predict, params, Pairs(index, index, of_one(context or {})), remedy=remedy)
     if getattr(shape, "shape", None) != (1,):
         raise ValueError(f"{who}: predict of the model {model.name!r} returns {shape}; expected one number per pair")
+
+
+def of_one(context: Any) -> Any:
+    """The shapes of a single pair's context."""
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), context)
 
 
 def traced_shape(

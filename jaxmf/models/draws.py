@@ -16,9 +16,7 @@ def normal(key: jax.Array, num_rows: int, num_columns: int, dtype: jax.typing.DT
     True
     """
     column = jnp.arange(1, num_columns + 1, dtype=jnp.uint32) * jnp.uint32(GOLDEN)
-    salts = column, ~column
-    for word in jax.random.key_data(key):
-        salts = hash32(salts[0], word), hash32(salts[1], word)
+    salts = salted(key, column), salted(key, ~column)
     row = jnp.arange(num_rows, dtype=jnp.uint32)[:, None]
     # Two rounds: after one, two columns whose salts differ in few bits would hold the same numbers in another order.
     bits = hash32(hash32(row, salts[0][None]), salts[1][None])
@@ -27,6 +25,13 @@ def normal(key: jax.Array, num_rows: int, num_columns: int, dtype: jax.typing.DT
     uniform = (bits.astype(jnp.int32).astype(wide) + 0.5) * 2.0**-31
     limit = 1 - float(jnp.finfo(wide).epsneg)
     return (2**0.5 * jax.lax.erf_inv(jnp.clip(uniform, -limit, limit))).astype(dtype)
+
+
+def salted(key: jax.Array, numbers: jax.Array) -> jax.Array:
+    """The numbers, uint32, hashed with each word of the key."""
+    for word in jax.random.key_data(key):
+        numbers = hash32(numbers, word)
+    return numbers
 
 
 def hash32(x: jax.Array, salt: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxmf.data.ratings import Pairs, Ratings
+from jaxmf.data.ratings import Pairs, Ratings, pairs_of
 from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, linked, products
 from jaxmf.models.trial import NUM_RATINGS, Case, Promise
@@ -161,12 +161,13 @@ def _scores(model: Model, params: Params, pairs: Pairs) -> jax.Array:
 
 
 def _right_scores(model: Model, case: Case) -> tuple[Any, Any]:
-    return _scores(model, case.params, _pairs(case)), model.predict(case.params, _pairs(case))
+    pairs = pairs_of(case.ratings)
+    return _scores(model, case.params, pairs), model.predict(case.params, pairs)
 
 
 def _own_users(model: Model, case: Case) -> tuple[Any, Any]:
     """Scores of gathered users with all items and a row of zeros behind them, and predictions."""
-    pairs = _pairs(case)
+    pairs = pairs_of(case.ratings)
     found = _gathered(case.params, pairs.user, jnp.arange(case.ratings.num_items + 1))
     own = replace(pairs, user=jnp.arange(NUM_RATINGS))
     return _scores(model, found, own), model.predict(case.params, pairs)
@@ -174,14 +175,10 @@ def _own_users(model: Model, case: Case) -> tuple[Any, Any]:
 
 def _own_pairs(model: Model, case: Case) -> tuple[Any, Any]:
     """Scores of gathered users and items, in another order and a row of zeros behind them, and predictions."""
-    pairs = _pairs(case)
+    pairs = pairs_of(case.ratings)
     catalog = jnp.append(pairs.item[::-1], case.ratings.num_items)
     found, place = _gathered(case.params, pairs.user, catalog), jnp.arange(NUM_RATINGS)
     return _scores(model, found, replace(pairs, user=place, item=place[::-1])), model.predict(case.params, pairs)
-
-
-def _pairs(case: Case) -> Pairs:
-    return Pairs(case.ratings.user, case.ratings.item, case.ratings.context)
 
 
 DIAGONAL_PENALTY = Promise(

@@ -16,9 +16,9 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, Rows
 from jaxmf.models.programs import of_model
+from jaxmf.models.xla import IN_A_HURRY
 
 NUM_RATINGS = 6  # at which promises are tried
-_IN_A_HURRY = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 _PARTS = ("predict", "loss", "penalty", "design", "embed", "link")  # of a model, what trials call
 
 
@@ -148,7 +148,7 @@ def _program(model: Model, promises: tuple[Promise, ...]) -> tuple[Callable[[Cas
                 failures[number] = f"{type(error).__name__}: {error}".partition("\n")[0]
         return pairs
 
-    return jax.jit(program, compiler_options=_IN_A_HURRY), failures
+    return jax.jit(program, compiler_options=IN_A_HURRY), failures
 
 
 def _bare(model: Model) -> Model:

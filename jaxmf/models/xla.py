@@ -9,9 +9,12 @@ import jax
 # one. Over many millions of float32 numbers they lose less, as `metrics.total` does.
 TWO_STEP_SUMS = "tree_reduction_rewriter"
 
-# LLVM optimizes less, which takes a tenth less time. Programs made of gathers, scatters and short sums run as fast, and
-# those of 16 columns up to twice as fast; blocks that stay in a cache, as those of `als`, run 15 % slower.
+# LLVM optimizes less, which takes less time. Programs made of gathers, scatters and short sums run as fast or faster;
+# blocks that stay in a cache, as those of `als`, run slower.
 LESS_OPTIMIZED = ("xla_backend_optimization_level", 1)
+
+# And hardly at all, for programs that run a few times.
+IN_A_HURRY = {LESS_OPTIMIZED[0]: 0, "xla_llvm_disable_expensive_passes": True}
 
 
 def without(*passes: str) -> tuple[tuple[str, Any], ...]:

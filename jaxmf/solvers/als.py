@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.checks import traced_shape
+from jaxmf.models.checks import of_one, traced_shape
 from jaxmf.models.leaves import has_bias
 from jaxmf.models.memoize import how_built, memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
@@ -237,8 +237,7 @@ def check_design(model: Model, params: Params, context: Any) -> None:
     assert model.design is not None
     index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
     number: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
-    own = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), context)
-    one = Ratings(index, index, number, number, num_users=1, num_items=1, context=own)
+    one = Ratings(index, index, number, number, num_users=1, num_items=1, context=of_one(context))
     takes = "It takes params (trained, fixed), ratings (user, item, value, weight, context) and side"
     for side, rows in (("user", params.trained.user), ("item", params.trained.item)):
         who = f"als: design of the model {model.name!r}"

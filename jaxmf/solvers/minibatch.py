@@ -97,7 +97,7 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         (trained, state), _ = jax.lax.scan(visit, (params.trained, state), (take(ratings, order), firsts))
         return Params(trained, fixed), state, StepInfo(jnp.array(False))
 
-    machine = Machine((*without(TWO_STEP_SUMS), LESS_OPTIMIZED), column_seconds=5e-9)
+    machine = Machine((*without(TWO_STEP_SUMS), LESS_OPTIMIZED))
     return Solver(_prepare, init, step, check, name, machine=machine)
 
 

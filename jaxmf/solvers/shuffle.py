@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.models.draws import GOLDEN, hash32
+from jaxmf.models.draws import GOLDEN, hash32, salted
 
 _ROUNDS = 16  # of few positions, whose hashes have few values, fewer rounds would prefer some orders
 _WALKS = np.uint32(1 << 31)  # the bit of a position that has not arrived
@@ -34,9 +34,8 @@ def shuffle(key: jax.Array, n: jax.typing.ArrayLike, size: int) -> jax.Array:
     n = jnp.asarray(n, jnp.uint32)
     half = (33 - jax.lax.clz(n - 1)) >> 1  # bits of the rows' number
     columns = ((n - 1) >> half) + 1
-    salts = jnp.arange(1, 2 * _ROUNDS + 1, dtype=jnp.uint32).reshape(_ROUNDS, 2) * jnp.uint32(GOLDEN)
-    for word in jax.random.key_data(key):
-        salts = hash32(salts, word)
+    numbers = jnp.arange(1, 2 * _ROUNDS + 1, dtype=jnp.uint32).reshape(_ROUNDS, 2)
+    salts = salted(key, numbers * jnp.uint32(GOLDEN))
 
     def turn(number: jax.Array, place: jax.Array) -> jax.Array:
         last = (jnp.uint32(1) << half) - 1

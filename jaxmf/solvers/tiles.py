@@ -7,7 +7,7 @@ the skew of the data, and serves all data of about the same size.
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,6 @@ from jaxmf.solvers.solver import Problem
 # Ratings of a row in a slab: rows up to these lengths have one, longer ones as many as they need. More kinds would be
 # padded less, and compile longer.
 _SHORT, _WIDTH = (64, 128), 256
-_SIDES: tuple[Side, Side] = "user", "item"
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
 _ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop
 
@@ -78,7 +77,7 @@ def prepare_for(devices: int) -> Callable[[Ratings], Layout]:
 
 def arrange(problem: Problem, devices: int) -> Layout:
     """The ratings themselves in the tiles."""
-    return Layout(*(arranged(getattr(problem.layout, side), problem.ratings, side, devices) for side in _SIDES))
+    return Layout(*(arranged(getattr(problem.layout, side), problem.ratings, side, devices) for side in get_args(Side)))
 
 
 def arranged(half: Half, ratings: Ratings, side: Side, devices: int = 1) -> Half:

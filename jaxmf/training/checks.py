@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.checks import expect
-from jaxmf.data.ratings import Pairs, Ratings
+from jaxmf.data.ratings import Ratings, pairs_of
 from jaxmf.models.checks import traced_shape
 from jaxmf.models.leaves import width
 from jaxmf.models.memoize import how_built
@@ -112,10 +112,11 @@ def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper
                         f"init {own} makes {kind}.{side}{jax.tree_util.keystr(path)} of shape {leaf.shape}; expected a "
                         f"leading axis of {count}, one row per {side}. What belongs to no row goes to `shared`"
                     )
-    pairs = Pairs(ratings.user, ratings.item, ratings.context)
     results = {
         "loss": traced("loss", f"params (trained, fixed) and ratings ({_RATINGS})", shape, ratings),
-        "predict": traced("predict", "params (trained, fixed) and pairs (user, item, context)", shape, pairs),
+        "predict": traced(
+            "predict", "params (trained, fixed) and pairs (user, item, context)", shape, pairs_of(ratings)
+        ),
     }
     for name, found in results.items():
         if getattr(found, "shape", None) != ratings.value.shape:

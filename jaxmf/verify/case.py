@@ -18,12 +18,11 @@ from jaxmf.models import programs
 from jaxmf.models.checks import check_counts, check_finite, check_model, traced_shape
 from jaxmf.models.model import Hyper, Model, Params, Rows, beside, objective, row_weights
 from jaxmf.models.programs import of_model, shapes
+from jaxmf.models.xla import IN_A_HURRY
 from jaxmf.training import check_hyper
 
-# These programs are compiled for few calls, so in a hurry: half the time, and no bit of a sum is worth more.
-jit = partial(
-    programs.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
-)
+# No bit of a sum is worth more time to compile.
+jit = partial(programs.jit, compiler_options=IN_A_HURRY)
 
 
 class GradientReport(NamedTuple):
