@@ -33,7 +33,7 @@ from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers.als import half_step
 from jaxmf.solvers.least_squares import dot, solve_system
 from jaxmf.solvers.solver import Problem
-from jaxmf.solvers.tiles import prepare
+from jaxmf.solvers.tiles import arranged, prepare
 
 SMOKE = "--smoke" in sys.argv
 SHAPE = (200, 300, 6000) if SMOKE else (6040, 3706, 900_000)
@@ -114,19 +114,16 @@ def timed(benchmark: Any, model: jaxmf.Model, rank: int) -> Any:
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_epoch(timed: Any, model: jaxmf.Model, rank: int, name: str) -> None:
-    """One epoch of a solver, of ratings that are arranged."""
+    """One epoch of a solver that is set up."""
     solver = SOLVERS[name]
     state = solver.init(model, model.init(KEY, data(), HYPER), HYPER)
 
-    def problem(ratings: jaxmf.Ratings, layout: Any) -> Problem:
-        return Problem(ratings, row_weights(ratings, HYPER.reg_exponent), layout)
+    def epoch(params: jaxmf.Params, ratings: jaxmf.Ratings, constants: Any, state: Any) -> Any:
+        problem = Problem(ratings, row_weights(ratings, HYPER.reg_exponent), constants)
+        return solver.step(KEY, model, params, state, problem, HYPER)[0]
 
-    def epoch(params: jaxmf.Params, ratings: jaxmf.Ratings, layout: Any, state: Any) -> Any:
-        return solver.step(KEY, model, params, state, problem(ratings, layout), HYPER)[0]
-
-    arranged = jax.jit(lambda ratings, layout: solver.arrange(problem(ratings, layout), HYPER))
-    layouts = arranged(data(), layout(solver.prepare))
-    timed(epoch, layouts, state, work=work_of_epoch(name, rank), options=solver.machine.compiler_options)
+    constants = jax.jit(solver.setup)(data(), layout(solver.prepare), HYPER)
+    timed(epoch, constants, state, work=work_of_epoch(name, rank), options=solver.machine.compiler_options)
 
 
 @pytest.mark.parametrize("side", ["user", "item"])
@@ -135,12 +132,12 @@ def test_half_step(timed: Any, model: jaxmf.Model, rank: int, side: Any, method:
     """All rows of one side by ALS."""
     own = [counts()[side]]
 
-    def half(params: jaxmf.Params, ratings: jaxmf.Ratings, layout: Any) -> Any:
-        problem = Problem(ratings, row_weights(ratings, HYPER.reg_exponent), layout)
+    def half(params: jaxmf.Params, ratings: jaxmf.Ratings, constants: Any) -> Any:
+        problem = Problem(ratings, row_weights(ratings, HYPER.reg_exponent), constants)
         return half_step(model, params, problem, HYPER, side, None if method == "cholesky" else STEPS)
 
     work = limits.als_work(own, rank) if method == "cholesky" else limits.cg_work(own, rank, STEPS)
-    timed(half, layout(prepare), work=work)
+    timed(half, jax.jit(arranged)(layout(prepare), data()), work=work)
 
 
 @pytest.mark.parametrize("part", ["designs", "products", "solves"])
@@ -148,9 +145,7 @@ def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> N
     """A part of exact ALS, for the users: the designs X of each slab of a tile; XᵀX and Xᵀt, or XXᵀ for rows that are
     shorter than their unknowns; the solutions of these systems. All tiles at once, which a fit never does.
     """
-    solver = SOLVERS["als"]
-    problem = Problem(data(), row_weights(data(), HYPER.reg_exponent), layout(prepare))
-    half = jax.jit(solver.arrange)(problem, HYPER).user
+    half = jax.jit(arranged)(layout(prepare), data()).user
     first, kinds, at_once = np.asarray(half.first), (0, *map(int, half.ends)), half.rows.shape[2]
     cells, belongs = [], []  # of each kind: its slabs (slabs, rows of a tile, width), and whose they are
     for width, begin, end in zip(half.widths, kinds, kinds[1:], strict=False):

@@ -31,6 +31,15 @@ MODELS = {
     "content": models.content_mf(RANK, csr_array(FEATURES)),
 }
 
+
+def all_cells(params, hyper):
+    """α0 Σ_{u,i} r̂² over all cells of the biased model, without them, by the Gram matrices of both sides."""
+    left, right = (jnp.concatenate(tables, axis=1) for tables in MODELS["biased"].embed(params))
+    return hyper.unobserved * jnp.sum((left.T @ left) * (right.T @ right))
+
+
+IALS = MODELS["biased"]._replace(background=all_cells, by_hand=None, name="ials")
+
 # Those that differ in more than a constant: plain around each user's mean, with biases around one mean, with content.
 DISTINCT = {name: MODELS[name] for name in ("mf-user-mean", "biased", "content")}
 

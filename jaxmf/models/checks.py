@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Pairs
-from jaxmf.models.model import Model, Params, Reads, Rows
+from jaxmf.models.model import Hyper, Model, Params, Reads, Rows
 
 
 def check_model(model: Model) -> None:
@@ -16,6 +16,15 @@ def check_model(model: Model) -> None:
     expect(model, Model, "model", "call the constructor, as in models.biased_mf(16), or take the fit.model of a fit")
     if model.reads not in get_args(Reads):
         raise ValueError(f"the model {model.name!r} has reads={model.reads!r}; expected 'rows' or 'tables'")
+
+
+def check_unobserved(model: Model, hyper: Hyper) -> None:
+    """ValueError if a weight of unobserved cells is given to a model that has no loss over them."""
+    if hyper.unobserved is not None and model.background is None:
+        raise ValueError(
+            f"hyper: unobserved is given, but the model {model.name!r} has no `background`, a loss over cells that are "
+            "not observed; leave it None"
+        )
 
 
 def check_counts(params: Params, ratings: Any, who: str) -> None:

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from jaxmf.data.ratings import Pairs, Ratings, pairs_of
 from jaxmf.models.leaves import fill_beyond_rank
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, linked, products
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, beside, linked, pack, products, unpack
+from jaxmf.models.quadratic import background_of
 from jaxmf.models.trial import NUM_RATINGS, Case, Promise
 
 
@@ -50,17 +51,38 @@ def _squared(model: Model, case: Case) -> tuple[Any, Any]:
 
 
 def _masked(model: Model, case: Case) -> tuple[Any, Any]:
-    """The loss where factors of one side are 0 beyond the rank, and where those of both are, by side."""
+    """The loss, and the background, where factors of one side are 0 beyond the rank, and of both, by side."""
     if case.hyper.rank is None:
         return (), ()
     trained = case.params.trained
     within = fill_beyond_rank(trained, 1)
-    both = model.loss(case.params._replace(trained=within), case.ratings)
-    found = {
-        side: model.loss(case.params._replace(trained=trained._replace(**{side: getattr(within, side)})), case.ratings)
-        for side in get_args(Side)
-    }
-    return found, dict.fromkeys(found, both)
+
+    def losses(trained: Rows) -> tuple[Any, Any]:
+        params = case.params._replace(trained=trained)
+        return model.loss(params, case.ratings), jnp.asarray(beside(model, params, case.hyper))
+
+    found = {side: losses(trained._replace(**{side: getattr(within, side)})) for side in get_args(Side)}
+    return found, dict.fromkeys(found, losses(within))
+
+
+def _one_curvature(model: Model, case: Case) -> tuple[Any, Any]:
+    """The background's slope at rows z of a side, and 2 (H z + h) with H of the first of them, by side."""
+    found, expected = {}, {}
+    for side in get_args(Side):
+        rows, num_rows = getattr(case.params.trained, side), getattr(case.ratings, f"num_{side}s")
+        quadratic = background_of(model, case.params, case.hyper, side, num_rows)
+        if quadratic is None or not jax.tree.leaves(rows):
+            continue
+
+        def background(rows: Any, side: Side = side) -> Any:
+            assert model.background is not None
+            params = case.params._replace(trained=case.params.trained._replace(**{side: rows}))
+            return model.background(params, case.hyper)
+
+        found[side] = jax.grad(background)(rows)
+        table = 2 * (pack(rows, num_rows) @ quadratic.curvature + quadratic.slope)
+        expected[side] = unpack(table, rows)
+    return found, expected
 
 
 def _at(index: jax.Array, rows: Any) -> Any:
@@ -195,6 +217,12 @@ MASKED_COLUMNS = Promise(
     _masked,
     "its columns beyond the active rank do not stay 0: the loss depends on them where those of the {where}s are 0",
     "Let a column of factors enter by its product with the other side's, leave `rank` out",
+)
+ONE_CURVATURE = Promise(
+    _one_curvature,
+    "its background is not a quadratic in the rows of one side that has the same Hessian in each, so that the slope by "
+    "{where} is another",
+    "Let it be a sum of squared products over all cells, of the tables that `embed` returns",
 )
 OWN_LOSS = Promise(
     _own_loss,

@@ -1,7 +1,7 @@
 """How a promise of a model is tried at random numbers, before a tool relies on it; `promises` says which there are.
 
 A trial holds what a tool computes from a part of the model against what it means. At random numbers two different
-analytic formulas differ, so that one trial says whether they are one. The trained numbers, n^ν, λ and λ_b are drawn
+analytic formulas differ, so that one trial says whether they are one. The trained numbers, n^ν, λ, λ_b and α0 are drawn
 with a fixed seed; fixed leaves, `hyper.extra` and a few ratings are those at hand: a model may be defined only there.
 """
 
@@ -19,7 +19,7 @@ from jaxmf.models.programs import of_model
 from jaxmf.models.xla import IN_A_HURRY
 
 NUM_RATINGS = 6  # at which promises are tried
-_PARTS = ("predict", "loss", "penalty", "design", "embed", "link")  # of a model, what trials call
+_PARTS = ("predict", "loss", "penalty", "design", "embed", "link", "background")  # of a model, what trials call
 
 
 class Case(NamedTuple):
@@ -31,7 +31,7 @@ class Case(NamedTuple):
       ratings: a few, of random weights.
       weight: n^ν per row, at random.
       share: a random factor per rating, for the user and for the item.
-      hyper: λ, λ_b and ν at random.
+      hyper: λ, λ_b, ν and α0 at random.
     """
 
     params: Params
@@ -191,7 +191,7 @@ def _case(params: Params, hyper: Hyper, ratings: Any) -> Case:
         jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[position]), getattr(ratings, "context", {})),
     )
     drawn: dict[str, Any] = {
-        name: positive() for name in ("l2", "l2_bias", "reg_exponent") if getattr(hyper, name) is not None
+        name: positive() for name in ("l2", "l2_bias", "reg_exponent", "unobserved") if getattr(hyper, name) is not None
     }
     rank = None if hyper.rank is None else jnp.asarray(hyper.rank, jnp.int32)
     numbers = jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None, **drawn))._replace(rank=rank)

@@ -49,6 +49,11 @@ def check_solvable(who: str, model: Model, params: Params, hyper: Hyper) -> None
             f"{who}: the model {model.name!r} has no `design`, so its rows have no least squares to solve. Give the "
             "model a `design`, as the built-in ones have, or fit it anew to data.extend(new_frame)"
         )
+    if model.background is not None:
+        raise ValueError(
+            f"{who}: the model {model.name!r} has a `background`, a loss over all rows of the other side, of which "
+            "there are parts alone: fit the model anew to data.extend(new_frame)"
+        )
     try:
         als().check(model, params, hyper, {})
     except ValueError as error:

@@ -292,11 +292,11 @@ def _evaluate(
         (loss, state), slopes = _unrolled(model, solver, epochs)(values, key, batch, valid, numbers, params)
         checks = (jnp.nan, jnp.nan)
     else:
-        program, arranged, state, _ = begin(key, model, solver, batch, numbers, Options(track=False))
+        program, batch, state, _ = begin(key, model, solver, batch, numbers, Options(track=False))
         initial = state.params.trained
         if params is not None:
             state = first_state(model, solver, params, numbers, None)
-        for after, _, _ in advance(key, program, arranged, numbers, state, epochs):
+        for after, _, _ in advance(key, program, batch, numbers, state, epochs):
             state = after
         with jax.enable_x64(True):
             arguments = to_float64((values, state.params, initial, batch.train, valid, numbers))

@@ -17,18 +17,19 @@ from jaxmf.models.leaves import has_bias
 from jaxmf.models.memoize import how_built, memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
 from jaxmf.models.programs import of_model
-from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, SQUARED_LOSS
+from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, ONE_CURVATURE, SQUARED_LOSS
+from jaxmf.models.quadratic import background_of, ridge_of
 from jaxmf.models.xla import TWO_STEP_SUMS, once, without
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, spread
 from jaxmf.solvers.least_squares import positive
 from jaxmf.solvers.minima import View, minima
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
-from jaxmf.solvers.tiles import Half, arrange, arranged, prepare_for
+from jaxmf.solvers.tiles import Half, Layout, arranged, prepare_for
 
 _CACHED = 1 << 21  # bytes of normal equations, or of designs, that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
 _REMEDY = "a larger l2, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
-PROMISES = (DIAGONAL_PENALTY, SQUARED_LOSS, MASKED_COLUMNS)
+PROMISES = (DIAGONAL_PENALTY, SQUARED_LOSS, MASKED_COLUMNS, ONE_CURVATURE)
 
 
 @memoize
@@ -47,6 +48,9 @@ def als(
 
         (Σ w d dᵀ + n^ν diag(λ, …, λ_b)) z = Σ w t d
 
+    A model's `background` adds half its Hessian in a row to the matrix of every row, and to the right-hand side minus
+    half its gradient where the rows are 0, both by automatic differentiation.
+
     "cholesky" solves them: z is the exact minimum of the objective in that block, where the gradient is 0. "cg" takes a
     few steps of conjugate gradient from where the row is, without forming the matrix: z is nearer to the minimum, and
     after some sweeps the objective is as low. Under either the objective never rises.
@@ -63,8 +67,9 @@ def als(
         unless `jax.config.update("jax_num_cpu_devices", n)`, before anything else uses JAX, makes n of its cores.
 
     Returns:
-      a Solver for models whose loss is the squared distance that `design` says, and whose penalty is a diagonal
-      quadratic in the rows: `fit` and `sweep` try that with a user's model, and refuse it by name if it is not so.
+      a Solver for models whose loss is the squared distance that `design` says, whose penalty is a diagonal quadratic
+      in the rows, and whose `background`, if there is one, is a quadratic with one Hessian for all rows of a side:
+      `fit` and `sweep` try that with a user's model, and refuse it by name if it is not so.
 
     Raises:
       ValueError: `tol`, `steps`, `max_memory` or `devices` is not positive, there are fewer devices, or `rule` or
@@ -111,12 +116,14 @@ def als(
         converged = change < tol * _norm(after) if rule == "relative" else jnp.abs(state - change) < tol
         return params, change, StepInfo(converged)
 
-    def arrange_tiles(problem: Problem, hyper: Hyper) -> Any:
-        return arrange(problem, devices)
+    def setup(ratings: Ratings, layout: Layout, hyper: Hyper) -> Layout:
+        return arranged(layout, ratings, devices)
 
     name, column_seconds = ("als", 1e-8) if method == "cholesky" else ("als-cg", 1e-9)
     machine = Machine(without(TWO_STEP_SUMS), devices, column_seconds)
-    return Solver(prepare_for(devices), init, step, _check, name, arrange_tiles, machine, _REMEDY, PROMISES)
+    return Solver(
+        prepare_for(devices), init, step, _check, name, setup, machine=machine, remedy=_REMEDY, promises=PROMISES
+    )
 
 
 def half_step(
@@ -129,14 +136,18 @@ def half_step(
     max_memory: int | None = None,
     devices: int = 1,
 ) -> Params:
-    """All rows of one side at their exact minimum given the other side, or nearer to it by `steps` of CG."""
+    """All rows of one side at their exact minimum given the other side, or nearer to it by `steps` of CG.
+
+    `problem.constants` are the tiles with the ratings in them, as `arranged` puts them there.
+    """
     assert model.design is not None
     like = getattr(params.trained, side)
     if not jax.tree.leaves(like):
         return params
     num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
-    half = arranged(getattr(problem.layout, side), problem.ratings, side)
-    weighted = half.weighted[:, None]
+    half = getattr(problem.constants, side)
+    # With a background, every row has all cells of the other side.
+    weighted = half.weighted[:, None] if model.background is None else jnp.array(True)
     ridge = positive(ridge_of(model, params.trained, problem.weight, hyper, side, num_rows), weighted)
     view = View(model.design, side, steps, _rows_at_once(half, ridge.shape[1], ridge.dtype, max_memory))
 
@@ -145,9 +156,9 @@ def half_step(
         return of_all(minima(view, given[0], replace(rest, cells=own[0], rows=own[1]), *given[1:]), devices)
 
     share, whole = PartitionSpec(AXIS), PartitionSpec()
-    work = spread(solved, devices, (share, share, whole, whole, whole, whole))
-    rest = replace(half, cells=None, rows=None)
-    found = work(half.cells, half.rows, rest, params, ridge, pack(like, num_rows))
+    work = spread(solved, devices, (share, share, *[whole] * 5))
+    rest, background = replace(half, cells=None, rows=None), background_of(model, params, hyper, side, num_rows)
+    found = work(half.cells, half.rows, rest, params, ridge, pack(like, num_rows), background)
     table = jnp.where(weighted, found.at[half.place].get(mode="fill", fill_value=0), 0)
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 
@@ -164,15 +175,6 @@ def _rows_at_once(half: Half, size: int, dtype: Any, max_memory: int | None) -> 
             rows //= 2
         found.append(rows)
     return tuple(found)
-
-
-def ridge_of(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side, num_rows: int) -> jax.Array:
-    """The diagonal of the penalty's quadratic form, (rows, D): half its gradient at 1."""
-
-    def penalty(rows: object) -> jax.Array:
-        return model.penalty(trained._replace(**{side: rows}), weight, hyper)
-
-    return pack(jax.grad(penalty)(jax.tree.map(jnp.ones_like, getattr(trained, side))), num_rows) / 2
 
 
 def _norm(trained: Rows) -> jax.Array:
@@ -193,11 +195,6 @@ def _check(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
         raise ValueError(
             f"als: the model {model.name!r} trains `shared` leaves, which belong to no row. Use solvers.minibatch, or "
             "move those leaves to `fixed`."
-        )
-    if model.background is not None:
-        raise ValueError(
-            f"als: the model {model.name!r} has a `background`, which no row's normal equations have. Use "
-            "solvers.minibatch."
         )
     check_design(model, params, context)
     dtype = jnp.result_type(*jax.tree.leaves(params.trained))

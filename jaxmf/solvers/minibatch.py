@@ -72,7 +72,7 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         ratings, fixed = problem.ratings, params.fixed
         update = _update_by_value(factory(hyper))
         whole = jnp.maximum(total(ratings.weight), jnp.finfo(ratings.weight.dtype).tiny)
-        num_ratings = problem.layout
+        num_ratings = problem.constants
         order = visiting_order(key, num_ratings, len(ratings.value), batch_size)
 
         def loss(trained: Any, batch: Ratings) -> jax.Array:

@@ -11,6 +11,7 @@ import numpy as np
 
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Params, Side, pack
+from jaxmf.models.quadratic import Quadratic
 from jaxmf.solvers.least_squares import (
     descend,
     dot,
@@ -57,12 +58,14 @@ class Part(NamedTuple):
     short: bool
 
 
-def minima(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> jax.Array:
+def minima(
+    view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array, background: Quadratic | None = None
+) -> jax.Array:
     """The new rows of all tiles, as one device solves them; sums are at least float32.
 
-    Reverse-mode derivatives by params, ratings, ridge and start are those of the minimum, by the implicit function and
-    tile by tile; those of conjugate gradients go through the steps as they ran, with the design rows of all ratings in
-    memory. Forward mode is not supported.
+    Reverse-mode derivatives by params, ratings, ridge, start and background are those of the minimum, by the implicit
+    function and tile by tile; those of conjugate gradients go through the steps as they ran, with the design rows of
+    all ratings in memory. Forward mode is not supported.
 
     Args:
       view: what is solved, and how.
@@ -70,15 +73,19 @@ def minima(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.
       half: arranged, without the axis of devices.
       ridge: (num_rows, D), the diagonal of the penalty, positive.
       start: (num_rows, D), where the rows are.
+      background: what is to be minimized beside the ratings' errors and the penalty. With it, rows without ratings are
+        solved too; without, they are 0.
 
     Returns:
       (most tiles · rows of a tile, D), in the order of `half.rows`.
     """
-    return (_exact if view.steps is None else _near)(view, params, half, ridge, start)
+    return (_exact if view.steps is None else _near)(view, params, half, ridge, start, background)
 
 
-def _over_parts(view: View, half: Half, num_short: int, body: Callable[[Any, Part], Any], carry: Any) -> Any:
-    """`carry` after `body(carry, part)` for every part of every tile.
+def _over_parts(
+    view: View, half: Half, num_short: int, all_rows: bool, body: Callable[[Any, Part], Any], carry: Any
+) -> Any:
+    """`carry` after `body(carry, part)` for every part of every tile, of those of rows without ratings if `all_rows`.
 
     The first `num_short` kinds have a loop each, since the shapes of what `body` makes depend on their widths. All
     others share one, so that it is compiled once.
@@ -88,7 +95,8 @@ def _over_parts(view: View, half: Half, num_short: int, body: Callable[[Any, Par
     for kinds in (*alone, shared) if shared else alone:
         at_once = min(view.rows[kind] for kind in kinds)
         parts = half.rows.shape[1] // at_once
-        begin, end = half.ends[kinds[0] - 1] if kinds[0] else jnp.zeros_like(half.ends[0]), half.ends[kinds[-1]]
+        begin = half.ends[kinds[0] - 1] if kinds[0] else jnp.zeros_like(half.ends[0])
+        end = half.ends[-1] if all_rows and kinds is shared else half.ends[kinds[-1]]
         step = partial(_step, half, body, kinds, at_once, kinds is not shared)
         carry = jax.lax.fori_loop(begin * parts, end * parts, step, carry)
     return carry
@@ -145,11 +153,13 @@ def _over_slabs(
     return jax.lax.switch(of_kind, ways, carry) if len(ways) > 1 else ways[0](carry)
 
 
-def _num_short(half: Half, size: int) -> int:
+def _num_short(half: Half, size: int, background: Quadratic | None) -> int:
     """How many kinds have rows of one slab with so few ratings that the ratings' system pays: half as many as unknowns.
 
-    Nearer to that, it takes as long to solve, and longer to compile.
+    Nearer to that, it takes as long to solve, and longer to compile. With a background it is none.
     """
+    if background is not None:
+        return 0
     one_slab = half.widths[:-1] if half.slabs else half.widths
     return sum(2 * width <= size for width in one_slab)
 
@@ -179,15 +189,20 @@ def _rooted(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax
     return root[..., None] * design, root * target
 
 
-def _normal(view: View, params: Params, part: Part, like: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """XᵀX and Xᵀt, summed over the slabs of rows that are like these (m, D)."""
+def _normal(
+    view: View, params: Params, part: Part, background: Quadratic | None, like: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """XᵀX + H and Xᵀt − h, summed over the slabs of rows that are like these (m, D)."""
 
     def add(carry: Any, cells: Ratings, at: Any) -> Any:
         A, b = carry
         X, t = _rooted(view, params, cells, like.dtype)
         return A + dot(X.mT, X), b + dot(t[:, None], X)[:, 0]
 
-    return part.slabs(add, (jnp.zeros((*like.shape, like.shape[1]), like.dtype), jnp.zeros_like(like)))
+    if background is None:
+        return part.slabs(add, (jnp.zeros((*like.shape, like.shape[1]), like.dtype), jnp.zeros_like(like)))
+    H = jnp.broadcast_to(background.curvature, (*like.shape, like.shape[1])).astype(like.dtype)
+    return part.slabs(add, (H, -_rows_of(background.slope, part.rows, 0)))
 
 
 def _written(table: jax.Array, part: Part, z: jax.Array) -> jax.Array:
@@ -195,28 +210,33 @@ def _written(table: jax.Array, part: Part, z: jax.Array) -> jax.Array:
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _exact(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> jax.Array:
+def _exact(
+    view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array, background: Quadratic | None
+) -> jax.Array:
     def body(table: jax.Array, part: Part) -> jax.Array:
         R, before = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
         if part.short:
             X, t = part.slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
             z = solve_short(X, t, R, before)
         else:
-            z = solve_normal(*_normal(view, params, part, R), R, before)
+            z = solve_normal(*_normal(view, params, part, background, R), R, before)
         return _written(table, part, z)
 
     empty = jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype)
-    return _over_parts(view, half, _num_short(half, ridge.shape[1]), body, empty)
+    num_short = _num_short(half, ridge.shape[1], background)
+    return _over_parts(view, half, num_short, background is not None, body, empty)
 
 
-def _exact_forward(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> Any:
-    z = _exact(view, params, half, ridge, start)
-    return z, (params, half, ridge, start, z)
+def _exact_forward(view: View, *given: Any) -> Any:
+    z = _exact(view, *given)
+    return z, (*given, z)
 
 
 def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
-    """Where F(z, θ) = XᵀW(X z − t) + R z + (S − R)(z − start) is 0, dz = −(XᵀWX + S)⁻¹ dF, S taken as constant."""
-    params, half, ridge, start, solution = kept
+    """Where F(z, θ) = XᵀW(X z − t) + H z + h + R z + (S − R)(z − start) is 0, dz = −(XᵀWX + H + S)⁻¹ dF, S taken as
+    constant.
+    """
+    params, half, ridge, start, background, solution = kept
     floats, others = _split(params)
 
     def body(carry: Any, part: Part) -> Any:
@@ -226,7 +246,7 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
             A = dot(X.mT, X)
             S = floor_of_short(X, R)
         else:
-            A, _ = _normal(view, params, part, R)
+            A, _ = _normal(view, params, part, background, R)
             S = floor(A, R)
         own = (jax.lax.dynamic_slice_in_dim(table, part.place, len(R), 0) for table in (solution, slope))
         z, pull = (table.astype(R.dtype) for table in own)
@@ -247,23 +267,34 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
             ]
             return jax.tree.map(jnp.add, by_params, more), *by_cells
 
-        by_ridge, by_start, *sums = carry
+        by_ridge, by_start, by_background, *sums = carry
         moved = jnp.where(S > R, before, z)
         by_ridge = by_ridge.at[part.rows].add((-y * moved).astype(by_ridge.dtype), mode="drop")
         by_start = by_start.at[part.rows].add((y * (S - R)).astype(by_start.dtype), mode="drop")
-        return by_ridge, by_start, *part.slabs(add, tuple(sums))
+        if by_background is not None:
+            by_curvature, by_slope = by_background
+            by_background = Quadratic(
+                by_curvature - (y.mT @ z).astype(by_curvature.dtype),
+                by_slope.at[part.rows].add(-y.astype(by_slope.dtype), mode="drop"),
+            )
+        return by_ridge, by_start, by_background, *part.slabs(add, tuple(sums))
 
-    zeros = jax.tree.map(jnp.zeros_like, (ridge, start, floats, half.cells.value, half.cells.weight))
-    num_short = _num_short(half, ridge.shape[1])
-    by_ridge, by_start, by_floats, by_value, by_weight = _over_parts(view, half, num_short, body, zeros)
-    return _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight), by_ridge, by_start
+    zeros = jax.tree.map(jnp.zeros_like, (ridge, start, background, floats, half.cells.value, half.cells.weight))
+    num_short = _num_short(half, ridge.shape[1], background)
+    by_ridge, by_start, by_background, by_floats, by_value, by_weight = _over_parts(
+        view, half, num_short, background is not None, body, zeros
+    )
+    by_params, by_half = _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight)
+    return by_params, by_half, by_ridge, by_start, by_background
 
 
 _exact.defvjp(_exact_forward, _exact_backward)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _near(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> jax.Array:
+def _near(
+    view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array, background: Quadratic | None
+) -> jax.Array:
     def body(table: jax.Array, part: Part) -> jax.Array:
         R, z = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
 
@@ -278,25 +309,45 @@ def _near(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.A
                 X, _ = _rooted(view, params, cells, R.dtype)
                 return carry + dot(dot(X, direction[..., None]).mT, X)[:, 0]
 
-            return part.slabs(add, jnp.zeros_like(direction))
+            return part.slabs(add, _image(background, direction))
 
-        residual, diagonal = part.slabs(begin, (jnp.zeros_like(R), jnp.zeros_like(R)))
+        h, diagonal = _slope_and_diagonal(background, part.rows, R)
+        residual, diagonal = part.slabs(begin, (-h - _image(background, z), diagonal))
         return _written(table, part, descend(image, diagonal, residual, R, z, view.steps))
 
-    return _over_parts(view, half, 0, body, jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype))
+    empty = jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype)
+    return _over_parts(view, half, 0, background is not None, body, empty)
 
 
-def _near_forward(view: View, params: Params, half: Half, ridge: jax.Array, start: jax.Array) -> Any:
-    return _near(view, params, half, ridge, start), (params, half, ridge, start)
+def _image(background: Quadratic | None, z: jax.Array) -> jax.Array:
+    """H z of rows z (m, D)."""
+    return jnp.zeros_like(z) if background is None else dot(z, background.curvature.astype(z.dtype))
+
+
+def _slope_and_diagonal(background: Quadratic | None, rows: jax.Array, like: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """h of these rows (m, D), and the diagonal of H for each."""
+    if background is None:
+        return jnp.zeros_like(like), jnp.zeros_like(like)
+    diagonal = jnp.diagonal(background.curvature).astype(like.dtype)
+    return _rows_of(background.slope, rows, 0), jnp.broadcast_to(diagonal, like.shape)
+
+
+def _near_forward(view: View, *given: Any) -> Any:
+    return _near(view, *given), given
 
 
 def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
     """The same steps over all ratings at once, which JAX differentiates."""
-    params, half, ridge, start = kept
+    params, half, ridge, start, background = kept
     (floats, others), own, rows = _split(params), _row_of_cells(half), half.rows.ravel()
 
     def steps(
-        floats: list[jax.Array], value: jax.Array, weight: jax.Array, ridge: jax.Array, start: jax.Array
+        floats: list[jax.Array],
+        value: jax.Array,
+        weight: jax.Array,
+        ridge: jax.Array,
+        start: jax.Array,
+        background: Quadratic | None,
     ) -> jax.Array:
         R, z = _rows_of(ridge, rows, 1), _rows_of(start, rows, 0)
         cells = replace(half.cells, value=value, weight=weight)
@@ -308,12 +359,17 @@ def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
         def forward(z: jax.Array) -> jax.Array:
             return jnp.sum(X * z.at[own].get(mode="fill", fill_value=0), axis=1)
 
-        diagonal = jax.ops.segment_sum(w[:, None] * X**2, own, len(rows))
-        return descend(lambda z: back(forward(z)), diagonal, back(t - forward(z)), R, z, view.steps).astype(ridge.dtype)
+        def image(z: jax.Array) -> jax.Array:
+            return back(forward(z)) + _image(background, z)
 
-    given = floats, half.cells.value, half.cells.weight, ridge, start
-    by_floats, by_value, by_weight, by_ridge, by_start = jax.vjp(steps, *given)[1](slope)
-    return _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight), by_ridge, by_start
+        h, diagonal = _slope_and_diagonal(background, rows, R)
+        diagonal = diagonal + jax.ops.segment_sum(w[:, None] * X**2, own, len(rows))
+        residual = back(t - forward(z)) - h - _image(background, z)
+        return descend(image, diagonal, residual, R, z, view.steps).astype(ridge.dtype)
+
+    given = floats, half.cells.value, half.cells.weight, ridge, start, background
+    by_floats, by_value, by_weight, *others_by = jax.vjp(steps, *given)[1](slope)
+    return _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight), *others_by
 
 
 _near.defvjp(_near_forward, _near_backward)
@@ -323,7 +379,7 @@ def _row_of_cells(half: Half) -> jax.Array:
     """Where the row of each cell stands among the rows of all tiles; their number behind the last tile."""
     cell, in_tile = jnp.arange(half.cells.value.size, dtype=half.first.dtype), half.rows.shape[1]
     tile = jnp.searchsorted(half.first, cell, side="right").astype(cell.dtype) - 1
-    width = jnp.asarray(half.widths, cell.dtype)[sum(tile >= end for end in half.ends[:-1])]
+    width = jnp.asarray(half.widths, cell.dtype)[sum(tile >= end for end in half.ends[: len(half.widths) - 1])]
     lane = (cell - half.first[tile]) % (in_tile * width) // width
     return jnp.minimum(tile * in_tile + lane, half.rows.size)
 

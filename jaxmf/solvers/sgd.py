@@ -96,10 +96,10 @@ def sgd(
 
     check_devices("sgd", devices)
     step = partial(_step, options=Options(schedule, clip_update, clip_value, devices))
-    arrange = partial(_arrange, devices=devices)
+    setup = partial(_setup, devices=devices)
     machine = Machine((*without(_THREADS, TWO_STEP_SUMS), LESS_OPTIMIZED), devices, column_seconds=7e-10)
     promises = OWN_LOSS, SHARED_PENALTY
-    return Solver(_prepare(batch_size, devices), init, step, _check, "sgd", arrange, machine, promises=promises)
+    return Solver(_prepare(batch_size, devices), init, step, _check, "sgd", setup, machine=machine, promises=promises)
 
 
 @memoize
@@ -163,8 +163,8 @@ class Arranged(NamedTuple):
     num_matchings: jax.Array
 
 
-def _arrange(problem: Problem, hyper: Hyper, devices: int) -> Arranged:
-    ratings, (position, members, num_ratings, num_matchings) = problem.ratings, problem.layout
+def _setup(ratings: Ratings, layout: Layout, hyper: Hyper, devices: int) -> Arranged:
+    position, members, num_ratings, num_matchings = layout
     own = take(ratings, position)
     lane, inside = jnp.arange(position.shape[-1], dtype=position.dtype), position < num_ratings
     share = row_weights(ratings, hyper.reg_exponent - 1)
@@ -198,19 +198,19 @@ def _step(
     hyper: Hyper,
     options: Options,
 ) -> tuple[Params, tuple[jax.Array, ...], StepInfo]:
-    layout: Arranged = problem.layout
+    constants: Arranged = problem.constants
     rate = jnp.asarray(hyper.learning_rate)
     if options.schedule is not None:
         rate = rate * jnp.asarray(options.schedule(state[0]), rate.dtype)
     rates = jax.tree.map(lambda scale: -rate * scale, update_scale(params.trained, hyper))
-    order = visiting_order(key, layout.num_matchings, layout.matchings.user.shape[2])
+    order = visiting_order(key, constants.num_matchings, constants.matchings.user.shape[2])
     epoch = spread(
         partial(_epoch, model=model, options=options),
         options.devices,
         (PartitionSpec(None, AXIS), PartitionSpec(AXIS), *[PartitionSpec()] * 5),
     )
-    found = epoch(layout.matchings, layout.members, order, layout.num_matchings, params, rates, hyper)
-    trained = _map_sides(lambda place, rows: rows[place], layout.place.user, layout.place.item, found)
+    found = epoch(constants.matchings, constants.members, order, constants.num_matchings, params, rates, hyper)
+    trained = _map_sides(lambda place, rows: rows[place], constants.place.user, constants.place.item, found)
     return Params(trained, params.fixed), jax.tree.map(lambda epochs: epochs + 1, state), StepInfo(jnp.array(False))
 
 

@@ -12,11 +12,11 @@ from jaxmf.models.trial import Promise
 
 
 class Problem(NamedTuple):
-    """What a step reads: the training ratings, n^ν per row, and the solver's own layout of the ratings."""
+    """What a step reads: the training ratings, n^ν per row, and what the solver's `setup` made of them."""
 
     ratings: Ratings
     weight: Rows
-    layout: Any
+    constants: Any
 
 
 class StepInfo(NamedTuple):
@@ -41,9 +41,14 @@ class Machine(NamedTuple):
     column_seconds: float = 5e-9
 
 
-def as_prepared(problem: Problem, hyper: Hyper) -> Any:
+def as_prepared(ratings: Ratings, layout: Any, hyper: Hyper) -> Any:
     """The layout that `prepare` made."""
-    return problem.layout
+    return layout
+
+
+def as_trained(params: Params, state: Any) -> Params:
+    """The parameters that the last step returned."""
+    return params
 
 
 @jax.tree_util.register_static
@@ -54,15 +59,17 @@ class Solver(NamedTuple):
       prepare: `(ratings) -> layout`, arrays. It holds positions in `ratings`, never weights or values, so that one
         layout serves every set of weights (folds). It is given the ratings without padding, and steps find some of
         weight 0 behind them; arrays as long as `jaxmf.data.ratings.rung` says let data of about the same size share
-        programs. Solvers of the same function share their layouts, and so `arrange` them alike.
+        programs. Solvers of the same function share their layouts, and so the program of `setup`.
       init: `(model, params, hyper) -> state`.
       step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
       check: `(model, params, hyper, context) -> None`, `context` being that of the ratings, on shapes only: raises
         ValueError before anything compiles where the solver needs a part that the model lacks, or a number that `hyper`
         does not have.
       name: shown in tables.
-      arrange: `(problem, hyper) -> layout`, what `step` finds in `problem.layout`: whatever no epoch changes, made once
-        before the first. Default the layout of `prepare`.
+      setup: `(ratings, layout, hyper) -> constants`, what no epoch changes and `step` finds in `problem.constants`:
+        computed once, before the first epoch. Default the layout of `prepare`.
+      result: `(params, state) -> Params`, the parameters that a fit reports, measures and returns, such as an average
+        of those after many steps. Default those that the last step returned.
       machine: what it asks of the machine, for speed alone.
       remedy: what to try after a fit has diverged, in the names of `Hyper`, for messages.
       promises: what its steps rely on that no shape shows, see `jaxmf.models.promises`: `fit` and `sweep` try these
@@ -74,7 +81,8 @@ class Solver(NamedTuple):
     step: Callable[[jax.Array, Model, Params, Any, Problem, Hyper], tuple[Params, Any, StepInfo]]
     check: Callable[[Model, Params, Hyper, Any], None]
     name: str = "custom"
-    arrange: Callable[[Problem, Hyper], Any] = as_prepared
+    setup: Callable[[Ratings, Any, Hyper], Any] = as_prepared
+    result: Callable[[Params, Any], Params] = as_trained
     machine: Machine = Machine()
     remedy: str = "a smaller learning_rate"
     promises: tuple[Promise, ...] = ()

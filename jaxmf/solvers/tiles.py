@@ -18,7 +18,6 @@ from jaxmf.data.ratings import Ratings, rung, take
 from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Side
 from jaxmf.solvers.devices import AXIS, split
-from jaxmf.solvers.solver import Problem
 
 # Ratings of a row in a slab: rows up to these lengths have one, longer ones as many as they need. More kinds would be
 # padded less, and compile longer.
@@ -37,8 +36,9 @@ class Half:
         is (rows of a tile, width) of them, a tile one slab or several.
       first: (most tiles + 1,) the cell at which each tile begins, and behind the last tile where that ends.
       rows: (devices, most tiles, rows of a tile) which these are, padded with the number of rows.
-      ends: for each kind the tile behind its last one, so that the last of them is the number of tiles.
-      place: (num_rows,) where each row stands among the rows of all tiles; their number for a row without ratings.
+      ends: for each kind the tile behind its last one, and behind them those of rows without ratings, which have no
+        slab, so that the last is the number of tiles.
+      place: (num_rows,) where each row stands among the rows of all tiles.
       weighted: (num_rows,) whether a row has ratings of some weight, once they are arranged.
       widths: ratings of a row in a slab, for each kind (static).
       slabs: whether the last kind has tiles of several slabs (static).
@@ -75,15 +75,13 @@ def prepare_for(devices: int) -> Callable[[Ratings], Layout]:
     return partial(prepare, devices=devices)
 
 
-def arrange(problem: Problem, devices: int) -> Layout:
-    """The ratings themselves in the tiles."""
-    return Layout(*(arranged(getattr(problem.layout, side), problem.ratings, side, devices) for side in get_args(Side)))
+def arranged(layout: Layout, ratings: Ratings, devices: int = 1) -> Layout:
+    """The layout with the ratings themselves in its tiles."""
+    return Layout(*(half_arranged(getattr(layout, side), ratings, side, devices) for side in get_args(Side)))
 
 
-def arranged(half: Half, ratings: Ratings, side: Side, devices: int = 1) -> Half:
-    """The ratings of one side in its tiles, as they are if they are there already."""
-    if isinstance(half.cells, Ratings):
-        return half
+def half_arranged(half: Half, ratings: Ratings, side: Side, devices: int = 1) -> Half:
+    """The ratings of one side in its tiles."""
     cells = split(take(ratings, half.cells), devices, PartitionSpec(AXIS))
     weight = jax.ops.segment_sum(ratings.weight, getattr(ratings, side), len(half.place))
     return replace(half, cells=cells, weighted=weight > 0)
@@ -92,7 +90,7 @@ def arranged(half: Half, ratings: Ratings, side: Side, devices: int = 1) -> Half
 def single(cells: jax.Array, rows: jax.Array) -> Half:
     """One tile of one slab: positions (m, width) of the ratings of `rows` (m,), which are 0 .. m - 1."""
     first, end, width = jnp.array([0, cells.size], jnp.int32), jnp.array(1, jnp.int32), cells.shape[1]
-    return Half(cells.reshape(1, -1), first, rows[None, None], (end,), rows, None, (width,), False)
+    return Half(cells.reshape(1, -1), first, rows[None, None], (end, end), rows, None, (width,), False)
 
 
 def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
@@ -100,17 +98,17 @@ def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
     at_once = _ROWS if jax.default_backend() == "cpu" else _ROWS_ELSEWHERE
     at_once = min(at_once, 1 << (num_rows - 1).bit_length())  # a power of 2, which memory may halve
     widths = (*_SHORT, _WIDTH)
-    kind = np.searchsorted(_SHORT, count)
+    kind = np.where(count > 0, np.searchsorted(_SHORT, count), len(widths))
     # Tiles of each kind, and how many there may be at most, whatever the lengths.
     dealt, sizes, ends = [], [], []
-    for number, width in enumerate(widths):
-        rows = np.flatnonzero((kind == number) & (count > 0))
+    for number, width in enumerate((*widths, _WIDTH)):
+        rows = np.flatnonzero(kind == number)
         rows = rows[np.argsort(-count[rows], kind="stable")]
         own = np.append(rows, np.full(-len(rows) % (at_once * devices), num_rows)).reshape(-1, at_once, devices)
         dealt.append(own)
         sizes.append(-(-np.append(count, 0)[own[:, 0, 0]] // width) * width)
         ends.append(sum(map(len, dealt)))
-    most = num_rows // (at_once * devices) + len(widths)
+    most = num_rows // (at_once * devices) + len(widths) + 1
     tiles = np.pad(np.concatenate(dealt), ((0, most - ends[-1]), (0, 0), (0, 0)), constant_values=num_rows)
     tiles = tiles.transpose(2, 0, 1).astype(np.int32)
     lengths = np.concatenate(sizes)
@@ -118,11 +116,12 @@ def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
     # A coarse ladder, since data of one size differ in how much of their tiles is padding; and room for any one slab.
     step, size = rung(n) // 4, max(first[-1], at_once * _WIDTH)
     cells = np.full((devices, -(-size // step) * step), n, np.int32)
-    _fill(cells, row, count, tiles, first, np.repeat(np.array(widths, np.int32), [len(own) for own in dealt]))
-    place = np.full(num_rows + 1, tiles.size, np.int32)
+    _fill(
+        cells, row, count, tiles, first, np.repeat(np.array((*widths, _WIDTH), np.int32), [len(own) for own in dealt])
+    )
+    place = np.empty(num_rows + 1, np.int32)
     place[tiles.ravel()] = np.arange(tiles.size)
-    place = np.where(count > 0, place[:-1], np.int32(tiles.size))
-    half = Half(cells, first.astype(np.int32), tiles, tuple(map(np.int32, ends)), place, None, widths, True)
+    half = Half(cells, first.astype(np.int32), tiles, tuple(map(np.int32, ends)), place[:-1], None, widths, True)
     return jax.tree.map(jnp.asarray, half)
 
 

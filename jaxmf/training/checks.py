@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Ratings, pairs_of
-from jaxmf.models.checks import traced_shape
+from jaxmf.models.checks import check_unobserved, traced_shape
 from jaxmf.models.leaves import width
 from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights
@@ -40,10 +40,11 @@ def check_hyper(hyper: Hyper) -> None:
         "learning_rate_bias": (lambda x: x > 0, "positive, or None for learning_rate"),
         "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
         "init_scale": (lambda x: x >= 0, "at least 0"),
+        "unobserved": (lambda x: x >= 0, "at least 0, or None for a model without a background"),
     }
     for name, (holds, expected) in ranges.items():
         value = getattr(hyper, name)
-        if value is None and name in ("l2_bias", "learning_rate_bias"):
+        if value is None and name in ("l2_bias", "learning_rate_bias", "unobserved"):
             continue
         number = _number(value)
         if number is None:
@@ -93,6 +94,7 @@ def explained(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> I
 
 def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Params:
     """The shapes of a model's parameters, by tracing; ValueError if its functions do not return what a Model's do."""
+    check_unobserved(model, hyper)
     own = f"of the model {model.name!r}"
     hyper = cast_hyper(hyper, ratings.value.dtype)
 
@@ -124,7 +126,7 @@ def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper
                 f"{name} {own} returns {found}; expected one number per rating, in the shape of `value` and `user`: do "
                 "not sum over them"
             )
-    weight = jax.eval_shape(row_weights, ratings, hyper.reg_exponent)
+    weight = jax.eval_shape(row_weights, ratings, hyper.reg_exponent, hyper.unobserved)
     found = traced("penalty", "trained and weight (user, item, shared) and " + number, shape.trained, weight, hyper)
     if jnp.shape(found) != ():
         many = [name for name in ("l2", "l2_bias") if np.shape(getattr(hyper, name))]

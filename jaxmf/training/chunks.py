@@ -15,7 +15,7 @@ from jaxmf.models.xla import here
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.grid import Member
 from jaxmf.training.host import CHUNK, Options, advance, begin
-from jaxmf.training.loop import FitState, Prepared, make_fit, start
+from jaxmf.training.loop import FitState, Prepared, make_fit, result, start
 
 
 class Job(NamedTuple):
@@ -128,8 +128,9 @@ def fit_chunk(
             before = earlier[member].history
             history["seconds"] = history["seconds"] + before["seconds"][-1]
             history = {name: np.concatenate([before[name], history[name]]) for name in history}
-        best = state if state.best is None else state.best
-        results[member] = Result(int(state.status), int(best.epoch), history, best.params, state)
+        epoch = state.epoch if state.best is None else state.best.epoch
+        params = jax.tree.map(np.asarray, result(job.solver, state))
+        results[member] = Result(int(state.status), int(epoch), history, params, state)
     return results
 
 

@@ -26,13 +26,14 @@ from jaxmf.training.loop import (
     FitState,
     Monitor,
     Prepared,
-    arrange,
     check_batch,
     check_solver,
     check_static,
     first_state,
     initialize,
     make_fit,
+    result,
+    set_up,
     start,
 )
 from jaxmf.training.origin import given, resumed
@@ -192,7 +193,7 @@ def fit(
     earlier = None
     if resume is not None:
         needed = jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience))
-        earlier = resumed(resume, hyper, needed)
+        earlier = resumed(resume, solver, hyper, needed)
         check_same(resume.fingerprints, hashed.result(), patience)
 
     def initial(ratings: Ratings) -> Params:
@@ -217,10 +218,11 @@ def fit(
             if "valid_rmse" in table:
                 bar.set_postfix(valid_rmse=f"{table['valid_rmse'].iloc[-1]:.4f}", refresh=False)
     state = on_first(state, solver.machine.devices)
-    params = state.params if state.best is None else state.best.params
     whole = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame({"epoch": [], "seconds": []})
     columns = {str(name): whole[name].to_numpy() for name in whole}
-    return Fit(model, params, hyper, state, columns, STATUS[int(state.status)], compile_seconds, hashed.result())
+    return Fit(
+        model, result(solver, state), hyper, state, columns, STATUS[int(state.status)], compile_seconds, hashed.result()
+    )
 
 
 def compile_fit(
@@ -266,22 +268,21 @@ def begin(
     state: FitState | None = None,
     params: Params | None = None,
 ) -> tuple[Callable[..., tuple[FitState, dict[str, jax.Array]]], Prepared, FitState, float]:
-    """The compiled program, the batch arranged for it, the state to start from (`state`, or that of `params`, if
+    """The compiled program, the batch set up for it, the state to start from (`state`, or that of `params`, if
     given), and the seconds that this took.
     """
     clock = time.perf_counter()
     ratings, form = batch.train, shapes(batch)
-    program, arranged = _compiled(model, solver, options, form), _compiled_arrange(solver.prepare, form)
+    program, setup = _compiled(model, solver, options, form), _compiled_setup(solver.prepare, form)
     initialize = compiled_initialize(model, ratings)
     first = _compiled_first(model, solver, options.patience, form)
     batch, state = on_all((batch, state), solver.machine.devices)
     if not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-        _compile_ahead(key, (program, arranged, initialize, first), ratings, batch, numbers, state, params)
+        _compile_ahead(key, (program, setup, initialize, first), ratings, batch, numbers, state, params)
     if state is None:
         params = initialize(key, ratings, numbers) if params is None else params
         state = on_all(first(params, numbers), solver.machine.devices)
-    # Once for all chunks of epochs; the program then finds the layout arranged.
-    batch = arranged(batch, numbers)
+    batch = setup(batch, numbers)
     # A run of no epochs compiles the program, unless it is, and changes no bit.
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
     return program, batch, state, time.perf_counter() - clock
@@ -297,7 +298,7 @@ def _compile_ahead(
     params: Params | None,
 ) -> None:
     """Compile what `begin` is about to run, side by side."""
-    program, arranged, initialize, first = programs
+    program, setup, initialize, first = programs
     # XLA compiles on other threads what Python has traced, while Python traces the next program.
     with ThreadPoolExecutor() as others:
         if state is None:
@@ -306,11 +307,11 @@ def _compile_ahead(
                 shape = jax.eval_shape(initialize, key, ratings, numbers)
                 others.submit(initialize.lower(key, ratings, numbers).compile)
             others.submit(first.lower(shape, numbers).compile)
-        others.submit(arranged.lower(batch, numbers).compile)
+        others.submit(setup.lower(batch, numbers).compile)
         # Of arrays that lie on a device of the caller's choice, shapes do not say where.
         if not any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves((batch, state, params))):
             begun = jax.eval_shape(first, shape, numbers) if state is None else state
-            program.lower(key, jax.eval_shape(arranged, batch, numbers), numbers, begun, 0).compile()
+            program.lower(key, jax.eval_shape(setup, batch, numbers), numbers, begun, 0).compile()
 
 
 def advance(
@@ -340,8 +341,8 @@ def advance(
 
 
 @of_model
-def _compiled_arrange(prepare: Callable[[Ratings], Any], form: Any) -> jax.stages.Wrapped:
-    return once(lambda batch, hyper: arrange(batch, hyper))
+def _compiled_setup(prepare: Callable[[Ratings], Any], form: Any) -> jax.stages.Wrapped:
+    return once(lambda batch, hyper: set_up(batch, hyper))
 
 
 def compiled_initialize(model: Model, ratings: Ratings) -> jax.stages.Wrapped:

@@ -12,8 +12,8 @@ from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.checks import check_model
 from jaxmf.models.leaves import fill_beyond_rank, width
-from jaxmf.models.model import Hyper, Model, Params, cast_hyper, mean_loss, objective, row_weights
-from jaxmf.solvers.solver import Problem, Solver, as_prepared
+from jaxmf.models.model import Hyper, Model, Params, Rows, cast_hyper, mean_loss, objective, row_weights
+from jaxmf.solvers.solver import Problem, Solver
 from jaxmf.training.checks import check_rank, explained
 
 RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
@@ -22,15 +22,24 @@ STATUS = ("completed", "converged", "stopped_early", "diverged")
 Monitor = str | Callable[[Params, Ratings], jax.Array]
 
 
+class Constants(NamedTuple):
+    """What no epoch of a run changes: n^ν per row, and what the solver's `setup` made of its layout."""
+
+    weight: Rows
+    solver: Any
+
+
 class Prepared(NamedTuple):
     """What `prepare` returns: training ratings, validation ratings (or None), either with padding of weight 0 behind
-    them, a solver's layout of the former, and whose it is (static).
+    them, a solver's layout of the former, and whose it is (static). A batch that is set up has constants instead of the
+    layout.
     """
 
     train: Ratings
     valid: Ratings | None
     layout: Any
     solver: Solver
+    constants: Constants | None = None
 
 
 class Best(NamedTuple):
@@ -145,21 +154,23 @@ def make_fit(
             check_rank(given, made)
         if state is None:
             state = start(key, model, solver, batch, hyper, patience)
-        batch = arrange(batch, hyper)
-        problem = Problem(batch.train, row_weights(batch.train, hyper.reg_exponent), batch.layout)
+        batch = set_up(batch, hyper)
+        assert batch.constants is not None
+        problem = Problem(batch.train, *batch.constants)
 
         def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
             epoch = state.epoch + 1
             params, inner, info = solver.step(
                 jax.random.fold_in(key, epoch), model, state.params, state.solver, problem, hyper
             )
-            row = measure(params, problem, batch.valid, hyper)
+            result = solver.result(params, inner)
+            row = measure(result, problem, batch.valid, hyper)
             finite = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves((params.trained, row))))
             best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
             if best is not None:
                 score = row[monitored]
                 improved = finite & ((best.epoch == 0) | (score < best.score - min_delta))
-                best = _either(improved, Best(params, score, epoch), best)
+                best = _either(improved, Best(result, score, epoch), best)
                 status = jnp.where(epoch - best.epoch >= patience, STOPPED_EARLY, status)
             after = FitState(epoch, params, inner, best, status.astype(jnp.int32))
             halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
@@ -228,11 +239,19 @@ def _either(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.lax.cond(condition, lambda: new, lambda: old)
 
 
-def arrange(batch: Prepared, hyper: Hyper) -> Prepared:
-    """The batch with its layout as the steps read it, which stays as it is when arranged again."""
-    problem = Problem(batch.train, row_weights(batch.train, hyper.reg_exponent), batch.layout)
-    layout = batch.solver.arrange(problem, hyper)
-    return batch._replace(layout=layout, solver=batch.solver._replace(arrange=as_prepared))
+def set_up(batch: Prepared, hyper: Hyper) -> Prepared:
+    """The batch with its constants in place of the layout, as it is if it has them."""
+    if batch.constants is not None:
+        return batch
+    weight = row_weights(batch.train, hyper.reg_exponent, hyper.unobserved)
+    return batch._replace(
+        layout=None, constants=Constants(weight, batch.solver.setup(batch.train, batch.layout, hyper))
+    )
+
+
+def result(solver: Solver, state: FitState) -> Params:
+    """The parameters that a fit in this state returns: of the best epoch, if it looks for one."""
+    return solver.result(state.params, state.solver) if state.best is None else state.best.params
 
 
 def check_solver(solver: Solver) -> None:

@@ -10,7 +10,8 @@ from jaxmf.data.checks import expect
 from jaxmf.models.checks import check_finite
 from jaxmf.models.leaves import width
 from jaxmf.models.model import Hyper, Params, leaf_shapes
-from jaxmf.training.loop import STATUS, FitState, Saved
+from jaxmf.solvers.solver import Solver
+from jaxmf.training.loop import STATUS, FitState, Saved, result
 
 if TYPE_CHECKING:
     from jaxmf.training.host import Fit
@@ -34,12 +35,11 @@ def given(params: Params, needed: Params) -> Params:
     return jax.tree.map(jnp.asarray, params)
 
 
-def resumed(fit: "Fit", hyper: Hyper, needed: FitState) -> FitState:
+def resumed(fit: "Fit", solver: Solver, hyper: Hyper, needed: FitState) -> FitState:
     """The state to go on from, a loaded solver state in its structure again, if all is as this fit needs it."""
     state = fit.state
     if (state.best is None) != (needed.best is None):
         raise ValueError("resume: patience must be None in both calls or in neither: give it as to the earlier fit")
-    _check_unedited(fit)
     if isinstance(state.solver, Saved):
         state = state._replace(solver=_restored(state.solver, needed.solver))
     parts = (("parameters", state.params, needed.params), ("solver state", state.solver, needed.solver))
@@ -51,6 +51,7 @@ def resumed(fit: "Fit", hyper: Hyper, needed: FitState) -> FitState:
                 f"{_text(expected)}. Resume with the model, solver and data of the earlier fit, or start anew without "
                 "resume="
             )
+    _check_unedited(fit, result(solver, state))
     before, now = (_active_rank(numbers, state.params) for numbers in (fit.hyper, hyper))
     if before != now:
         raise ValueError(
@@ -60,10 +61,9 @@ def resumed(fit: "Fit", hyper: Hyper, needed: FitState) -> FitState:
     return state
 
 
-def _check_unedited(fit: "Fit") -> None:
-    """ValueError if the fit says other things than its state, which is what goes on."""
+def _check_unedited(fit: "Fit", held: Params) -> None:
+    """ValueError if the fit says other things than its state, which holds these parameters, and is what goes on."""
     status = STATUS[int(fit.state.status)]
-    held = fit.state.params if fit.state.best is None else fit.state.best.params
     pairs = zip(jax.tree.leaves(fit.params), jax.tree.leaves(held), strict=False)
     structure, other = _structures(fit.params, held)
     same = structure == other and all(_same(*pair) for pair in pairs)

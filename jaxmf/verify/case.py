@@ -15,7 +15,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_ratings
 from jaxmf.data.ratings import Ratings, padded, to_float64
 from jaxmf.models import programs
-from jaxmf.models.checks import check_counts, check_finite, check_model, traced_shape
+from jaxmf.models.checks import check_counts, check_finite, check_model, check_unobserved, traced_shape
 from jaxmf.models.model import Hyper, Model, Params, Rows, beside, objective, row_weights
 from jaxmf.models.programs import of_model, shapes
 from jaxmf.models.xla import IN_A_HURRY
@@ -116,7 +116,7 @@ def without_padding(case: Case) -> Ratings:
 
 def powers(ratings: Ratings, hyper: Hyper) -> Rows:
     """n^ν per row."""
-    return _row_weights(ratings, hyper.reg_exponent)
+    return _row_weights(ratings, hyper.reg_exponent, hyper.unobserved)
 
 
 def check_count(name: str, number: object) -> None:
@@ -240,7 +240,8 @@ _row_weights = jit(row_weights)
 def _check_functions(model: Model, structure: Any, leaves: tuple[jax.ShapeDtypeStruct, ...]) -> Rows:
     """The shapes of n^ν, by tracing; ValueError unless each function of the model returns the shapes that it should."""
     trained, fixed, ratings, hyper = jax.tree.unflatten(structure, leaves)
-    weight = jax.eval_shape(row_weights, ratings, hyper.reg_exponent)
+    check_unobserved(model, hyper)
+    weight = jax.eval_shape(row_weights, ratings, hyper.reg_exponent, hyper.unobserved)
     given = (Params(trained, fixed), ratings, weight, hyper)
 
     def traced(what: str, function: Any, *read: Any) -> Any:

@@ -12,7 +12,8 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, pack, unpack
 from jaxmf.models.programs import of_model
-from jaxmf.solvers.als import check_design, ridge_of
+from jaxmf.models.quadratic import background_of, ridge_of
+from jaxmf.solvers.als import check_design
 from jaxmf.verify.case import (
     Case,
     GradientReport,
@@ -60,7 +61,7 @@ def hessian(
     Returns:
       a GradientReport with one row per leaf: `leaf`, `directions`, the errors of the worst direction and probe
       `hand_vs_autodiff` (missing without `model.by_hand.hvp`), `autodiff_vs_central`, `autodiff_vs_als` and
-      `gradient_vs_als` (missing for a model without `design`, or with a `background` or `shared` leaves), relative to
+      `gradient_vs_als` (missing for a model without `design` or with `shared` leaves), relative to
       the largest element of the leaf or, for the gradient, of the summed magnitudes, `dtype`, `failed`, the probes at
       which the leaf is wrong, and the verdict `passed`.
 
@@ -119,7 +120,7 @@ def _compare(
 
 def _sides(model: Model, trained: Rows) -> tuple[Side, ...]:
     """Those whose rows have normal equations."""
-    none = model.design is None or model.background is not None or jax.tree.leaves(trained.shared)
+    none = model.design is None or jax.tree.leaves(trained.shared)
     return () if none else get_args(Side)
 
 
@@ -150,13 +151,16 @@ def _block(model: Model, side: Side) -> Any:
         rows, target = view(Params(trained, case.fixed), case.ratings, side)
         d = pack(rows, index.size)
         ridge = ridge_of(model, trained, case.weight, case.hyper, side, num_rows)
+        beside = background_of(model, Params(trained, case.fixed), case.hyper, side, num_rows)
 
-        def slope(tree: Rows, target: jax.Array) -> Rows:
+        def slope(tree: Rows, target: jax.Array, moves: float) -> Rows:
             z = pack(getattr(tree, side), num_rows)
             error = case.ratings.weight * (jnp.sum(d * z[index], axis=1) - target)
-            table = 2 * (jax.ops.segment_sum(error[:, None] * d, index, num_rows) + ridge * z)
-            return Rows()._replace(**{side: unpack(table, getattr(tree, side))})
+            table = jax.ops.segment_sum(error[:, None] * d, index, num_rows) + ridge * z
+            if beside is not None:
+                table = table + z @ beside.curvature + moves * beside.slope
+            return Rows()._replace(**{side: unpack(2 * table, getattr(tree, side))})
 
-        return slope(v, jnp.zeros_like(target)), slope(trained, target)
+        return slope(v, jnp.zeros_like(target), 0.0), slope(trained, target, 1.0)
 
     return block

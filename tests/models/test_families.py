@@ -1,5 +1,6 @@
 """Parts that families to come need: a loss over all cells, and rows that read whole tables."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -8,24 +9,17 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, random_ratings
+from helpers import HYPER, IALS, KEY, MODELS, RANK, degrees, random_ratings
 
 import jaxmf
 from jaxmf import recommend, solvers, verify
-from jaxmf.models import objective
+from jaxmf.models import objective, row_weights
+from jaxmf.solvers import Problem
+from jaxmf.solvers.als import half_step
 
 SGD, ADAM, ALS = solvers.sgd(), solvers.minibatch(optax.adam, 64), solvers.als()
-PLAIN = jaxmf.models.mf(3, center=None)
-
-
-def all_cells(params, hyper):
-    """α Σ_{u,i} (p_u·q_i)² over all cells, without them, by the Gram matrices of both sides."""
-    left, right = params.trained.user["factors"], params.trained.item["factors"]
-    return hyper.extra["unobserved"] * jnp.sum((left.T @ left) * (right.T @ right))
-
-
-IALS = PLAIN._replace(background=all_cells, by_hand=None, name="ials")
-IMPLICIT = HYPER._replace(extra={"unobserved": 0.3}, learning_rate=0.05)
+PLAIN = MODELS["biased"]
+IMPLICIT = HYPER._replace(unobserved=0.3, learning_rate=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +33,13 @@ def params(ratings):
 
 
 def test_the_objective_is_that_over_all_cells(ratings, params):
-    left, right = (np.asarray(rows["factors"]) for rows in params.trained[:2])
-    others = 0.3 * sum(float(p @ q) ** 2 for p in left for q in right)
-    plain = float(objective(PLAIN, params, ratings, IMPLICIT))
-    assert float(objective(IALS, params, ratings, IMPLICIT)) == pytest.approx(plain + others, rel=1e-12)
+    """Every cell's square, and n_u + α0 |I| cells of a user in the penalty, n_i + α0 |U| of an item."""
+    every = jaxmf.data.ratings.Pairs(*map(jnp.ravel, jnp.indices((17, 13))))
+    squares = 0.3 * float(jnp.sum(PLAIN.predict(params, every) ** 2))
+    errors = float(jnp.sum(ratings.weight * PLAIN.loss(params, ratings)))
+    weight = [(np.asarray(n) + 0.3 * others) ** 0.5 for n, others in zip(degrees(ratings), (13, 17), strict=True)]
+    penalty = float(PLAIN.penalty(params.trained, jaxmf.Rows(*map(jnp.asarray, weight)), IMPLICIT))
+    assert float(objective(IALS, params, ratings, IMPLICIT)) == pytest.approx(squares + errors + penalty, rel=1e-12)
 
 
 @pytest.mark.parametrize("check", [verify.gradients, verify.taylor, verify.complex_step, verify.hessian])
@@ -64,10 +61,83 @@ def test_minibatch_steps_on_it(ratings):
     assert longer[-1] < 0.95 * longer[0]
 
 
-@pytest.mark.parametrize("solver", [SGD, ALS], ids=["sgd", "als"])
-def test_a_background_is_refused_by_name(solver, ratings):
-    with pytest.raises(ValueError, match=rf"^{solver.name}: the model 'ials' has a `background`, .*solvers.minibatch"):
-        jaxmf.fit(KEY, IALS, solver, ratings, hyper=IMPLICIT, epochs=1)
+def test_als_solves_all_cells(ratings):
+    """Each row, one without ratings too, is the ridge regression on all cells of a slow loop."""
+    hyper, wide = IMPLICIT, replace(ratings, num_users=18, num_items=14)
+    fit = jaxmf.fit(KEY, IALS, ALS, wide, hyper=hyper, epochs=1)
+    start = IALS.init(jax.random.fold_in(KEY, 0), wide, hyper)
+    mean, (user, item, _) = float(start.fixed.shared["mean"]), jax.tree.map(np.array, start.trained)
+    sums, weights = np.zeros((18, 14)), np.zeros((18, 14))
+    at = np.asarray(ratings.user), np.asarray(ratings.item)
+    np.add.at(weights, at, np.asarray(ratings.weight))
+    np.add.at(sums, at, np.asarray(ratings.weight * ratings.value))
+    assert weights[17].sum() == weights[:, 13].sum() == 0
+    diagonal = np.diag([hyper.l2] * RANK + [hyper.l2_bias])
+    for rows, others, by_row in ((user, item, (sums, weights)), (item, user, (sums.T, weights.T))):
+        X = np.column_stack([others["factors"], np.ones(len(others["bias"]))])
+        for row, (total, observed) in enumerate(zip(*by_row, strict=True)):
+            weight = observed + 0.3
+            target = total - weight * (mean + others["bias"])
+            A = (X.T * weight) @ X + weight.sum() ** 0.5 * diagonal
+            *rows["factors"][row], rows["bias"][row] = np.linalg.solve(A, X.T @ target)
+    for rows, expected in zip(fit.params.trained[:2], (user, item), strict=True):
+        for name in rows:
+            np.testing.assert_allclose(rows[name], expected[name], rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("method", ["cholesky", "cg"])
+def test_als_never_rises(method, ratings):
+    solver = solvers.als(method=method, steps=2)
+    fit = jaxmf.fit(KEY, IALS, solver, ratings, hyper=IMPLICIT._replace(rank=2), epochs=60)
+    found = fit.history["objective"]
+    assert (np.diff(found) <= 1e-9 * found[0]).all()
+    assert np.abs(np.asarray(fit.params.trained.user["factors"][:, 2:])).max() == 0
+    hyper = IMPLICIT._replace(rank=None)
+    slope = jax.grad(lambda t: objective(IALS, fit.params._replace(trained=t), ratings, hyper))(fit.params.trained)
+    assert np.abs(slope.item["bias"]).max() < (1e-8 if method == "cholesky" else 1e-4) * found[0]
+
+
+@pytest.mark.parametrize("method", ["cholesky", "cg"])
+def test_derivatives_by_the_weight_of_all_cells(method, ratings, params):
+    """Through two half-steps, against a central difference."""
+    tiles = ALS.setup(ratings, ALS.prepare(ratings), IMPLICIT)
+
+    @jax.jit
+    def value(unobserved):
+        hyper, found = IMPLICIT._replace(unobserved=unobserved), params
+        problem = Problem(ratings, row_weights(ratings, hyper.reg_exponent, unobserved), tiles)
+        for side in ("user", "item"):
+            found = half_step(IALS, found, problem, hyper, side, None if method == "cholesky" else 2)
+        return sum(jnp.sum(jnp.sin(3 * leaf)) for leaf in jax.tree.leaves(found.trained))
+
+    central = (value(0.3 + 1e-5) - value(0.3 - 1e-5)) / 2e-5
+    assert float(jax.jit(jax.grad(value))(0.3)) == pytest.approx(float(central), rel=1e-7)
+
+
+def test_a_background_is_verified_with_the_half_steps(ratings, params):
+    assert verify.half_steps(IALS, params, ratings, IMPLICIT).passed
+    assert verify.hessian(IALS, params, ratings, IMPLICIT).table["gradient_vs_als"].notna().all()
+
+
+def test_a_background_that_is_no_quadratic_is_refused_by_als(ratings):
+    quartic = IALS._replace(background=lambda params, hyper: IALS.background(params, hyper) ** 2)
+    with pytest.raises(ValueError, match=r"^als: the model 'ials' breaks a promise: its background is not a quadratic"):
+        jaxmf.fit(KEY, quartic, ALS, ratings, hyper=IMPLICIT, epochs=1)
+
+
+def test_a_background_is_refused_by_name(ratings):
+    with pytest.raises(ValueError, match=r"^sgd: the model 'ials' has a `background`, .*solvers.minibatch"):
+        jaxmf.fit(KEY, IALS, SGD, ratings, hyper=IMPLICIT, epochs=1)
+
+
+def test_a_weight_of_all_cells_is_for_a_background(ratings, params):
+    message = r"^hyper: unobserved is given, but the model 'biased_mf' has no `background`"
+    with pytest.raises(ValueError, match=message):
+        jaxmf.fit(KEY, PLAIN, ALS, ratings, hyper=IMPLICIT, epochs=1)
+    with pytest.raises(ValueError, match=message):
+        verify.gradients(PLAIN, params, ratings, IMPLICIT)
+    with pytest.raises(ValueError, match=r"^hyper: unobserved must be finite and at least 0"):
+        jaxmf.fit(KEY, IALS, ALS, ratings, hyper=IMPLICIT._replace(unobserved=-1.0), epochs=1)
 
 
 def test_a_model_that_reads_tables_is_refused_where_there_are_rows_alone(ratings):

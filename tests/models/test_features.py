@@ -66,8 +66,7 @@ def one_epoch(model, solver, params, ratings, layout):
     from jaxmf.models import row_weights
     from jaxmf.solvers import Problem
 
-    problem = Problem(ratings, row_weights(ratings, 1.0), layout)
-    problem = problem._replace(layout=solver.arrange(problem, HYPER))
+    problem = Problem(ratings, row_weights(ratings, 1.0), solver.setup(ratings, layout, HYPER))
     return solver.step(KEY, model, params, solver.init(model, params, HYPER), problem, HYPER)[0]
 
 

@@ -141,8 +141,11 @@ def test_a_thousand_users_equal_one_further_half_step():
     data = jaxmf.datasets.synthetic(num_users=1200, num_items=60, num_ratings=9000, rank=3)
     model, hyper = models.biased_mf(3), Hyper(l2=0.1)
     fit = jaxmf.fit(KEY, model, solvers.als(), data, hyper=hyper, epochs=2)
-    problem = solvers.Problem(data.ratings, models.row_weights(data.ratings, 1.0), solvers.als().prepare(data.ratings))
     from jaxmf.solvers.als import half_step
+
+    ratings, als = data.ratings, solvers.als()
+    tiles = als.setup(ratings, als.prepare(ratings), hyper)
+    problem = solvers.Problem(ratings, models.row_weights(ratings, 1.0), tiles)
 
     further = jax.jit(lambda params: half_step(model, params, problem, hyper, "user"))(fit.params)
     known, few, new = first(further, data, 200, 60)

@@ -32,7 +32,7 @@ from jaxmf.models import objective, row_weights
 from jaxmf.solvers import Problem
 from jaxmf.solvers.als import half_step
 from jaxmf.solvers.least_squares import solve_normal, solve_short
-from jaxmf.solvers.tiles import prepare
+from jaxmf.solvers.tiles import arranged, prepare
 
 each_model = pytest.mark.parametrize("model", DISTINCT.values(), ids=DISTINCT)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
@@ -81,7 +81,7 @@ def halves(request):
 
     def solved(side):
         def step(params, hyper):
-            task = Problem(ratings, row_weights(ratings, hyper.reg_exponent), layout)
+            task = Problem(ratings, row_weights(ratings, hyper.reg_exponent), arranged(layout, ratings))
             return half_step(model, params, task, hyper, side)
 
         return jax.jit(step)
@@ -211,8 +211,8 @@ def test_conjugate_gradient_never_rises(name, steps):
 
 @pytest.mark.parametrize("devices", [1, 3])
 def test_tiles_hold_every_rating_once(devices):
-    """Every row with ratings in one tile, at its own positions; a tile's rows are of similar length."""
-    ratings = random_ratings(num_users=50, num_items=12, num_ratings=400)
+    """Every row in one tile, at its own positions; a tile's rows are of similar length, those without ratings last."""
+    ratings = replace(random_ratings(num_users=50, num_items=12, num_ratings=400), num_users=53, num_items=14)
     layout = prepare(ratings, devices)
     for index, half in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
         cells, first, rows, kinds = map(np.asarray, (half.cells, half.first, half.rows, (0, *half.ends)))
@@ -234,8 +234,11 @@ def test_tiles_hold_every_rating_once(devices):
         for row, positions in seen.items():
             assert sorted(positions) == np.flatnonzero(index == row).tolist()
         for row, place in enumerate(half.place.tolist()):
-            assert place == len(order) if row not in index else int(order[place]) == row
-    assert (np.diff(layout.user.ends) > 0).all()
+            assert int(order[place]) == row
+            tile = place // at_once % rows.shape[1]
+            assert (row in index) == (tile < kinds[-2])
+            assert tile < kinds[-1]
+    assert (np.diff(layout.user.ends[:-1]) > 0).all()
     assert layout.item.first[-1] - layout.item.first[layout.item.ends[1]] > 4 * devices * 6
 
 
@@ -269,7 +272,7 @@ def test_derivatives_equal_differences(method):
         hyper = HYPER._replace(l2=numbers[0], l2_bias=numbers[1], reg_exponent=numbers[2])
         own, found = replace(ratings, value=values, weight=weights), params._replace(trained=trained)
         for side in ("user", "item"):
-            problem = Problem(own, row_weights(own, hyper.reg_exponent), layout)
+            problem = Problem(own, row_weights(own, hyper.reg_exponent), arranged(layout, own))
             found = half_step(model, found, problem, hyper, side, steps)
         return sum(jnp.vdot(*pair) for pair in zip(jax.tree.leaves(pull), jax.tree.leaves(found.trained), strict=True))
 

@@ -176,7 +176,7 @@ def test_a_penalty_below_rounding_holds_on_to_the_start(short, monkeypatch):
 
     @jax.jit
     def users(before, l2, l2_bias):
-        problem = Problem(ratings, row_weights(ratings, 1.0), layout)
+        problem = Problem(ratings, row_weights(ratings, 1.0), tiles.arranged(layout, ratings))
         given = params._replace(trained=params.trained._replace(user=before))
         return half_step(model, given, problem, Hyper(l2=l2, l2_bias=l2_bias), "user").trained.user
 
