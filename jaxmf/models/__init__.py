@@ -2,7 +2,8 @@
 
 from jaxmf.models.bilinear import biased_mf, content_mf, damped_bias, global_mean, mf
 from jaxmf.models.features import SparseRows
-from jaxmf.models.model import ByHand, Hyper, Model, Params, Rows, mean_loss, objective, row_weights, scores
+from jaxmf.models.model import ByHand, Hyper, Model, Params, Rows, drawn, mean_loss, objective, row_weights, scores
+from jaxmf.models.seen import is_seen, seen_of
 
 __all__ = [
     "ByHand",
@@ -14,10 +15,13 @@ __all__ = [
     "biased_mf",
     "content_mf",
     "damped_bias",
+    "drawn",
     "global_mean",
+    "is_seen",
     "mean_loss",
     "mf",
     "objective",
     "row_weights",
     "scores",
+    "seen_of",
 ]

@@ -12,6 +12,7 @@ from jaxmf.data.ratings import Pairs, Ratings, counts
 from jaxmf.metrics import total, weighted_mean
 from jaxmf.models.features import project_all
 from jaxmf.models.memoize import described, reduced
+from jaxmf.models.seen import Seen, seen_of
 
 Side = Literal["user", "item"]
 Reads = Literal["rows", "tables"]
@@ -111,6 +112,9 @@ class Model(NamedTuple):
         tries where it relies on it; "tables" if they read others too, as SVD++ reads those of all items that a user has
         rated: then `sgd`, `fold_in`, `update` and `top_n(candidates=)` refuse the model.
       background: `(params, hyper) -> scalar` that the objective adds, a loss over cells that are not observed, or None.
+      draw: `(key, ratings, seen) -> ratings`, the ratings with what the loss reads at random in their `context`, such
+        as an item that the user has not rated, or None. `jaxmf.models.is_seen` says what a user has rated. `minibatch`
+        draws for every batch; the losses in a history are of one draw, which is the same for all fits.
     """
 
     init: Callable[..., Params]
@@ -125,6 +129,7 @@ class Model(NamedTuple):
     link: Callable[[jax.Array], jax.Array] | None = None
     reads: Reads = "rows"
     background: Callable[..., jax.Array] | None = None
+    draw: Callable[[jax.Array, Ratings, Seen], Ratings] | None = None
 
     def __repr__(self) -> str:
         return described(self)
@@ -215,6 +220,22 @@ def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weig
 def beside(model: Model, params: Params, hyper: Hyper) -> Any:
     """What the objective adds to the loss of the observations: the model's `background`, or 0."""
     return 0.0 if model.background is None else model.background(params, hyper)
+
+
+def drawn(key: jax.Array, model: Model, ratings: Ratings, seen: Seen | None = None) -> Ratings:
+    """The ratings with what the model's loss reads at random, by its `draw`; as they are if it has none.
+
+    With them, `objective` is a fixed function, and `jaxmf.verify` tries its gradient.
+
+    Args:
+      key: of the draw.
+      model: the model.
+      ratings: what to draw for.
+      seen: of which items each user has rated; None for those in `ratings`.
+    """
+    if model.draw is None:
+        return ratings
+    return model.draw(key, ratings, seen_of(ratings) if seen is None else seen)
 
 
 def mean_loss(model: Model, params: Params, ratings: Ratings) -> jax.Array:

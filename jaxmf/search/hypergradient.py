@@ -15,8 +15,8 @@ from scipy.optimize import minimize
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
-from jaxmf.data.ratings import Ratings, counts, padded, to_float64
-from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, cast_hyper, mean_loss, objective
+from jaxmf.data.ratings import Ratings, padded, to_float64
+from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, cast_hyper, mean_loss, objective, row_weights
 from jaxmf.models.programs import jit, of_model
 from jaxmf.models.xla import here
 from jaxmf.solvers.solver import Solver
@@ -258,11 +258,14 @@ def _checked(
         raise ValueError(f"hypergradient: method must be 'implicit' or 'unrolled', not {method!r}")
     if not is_positive(tol):
         raise ValueError(f"hypergradient: tol must be a positive number, not {tol!r}")
-    known = [*NUMBERS, *(f"{EXTRA}{name}" for name in hyper.extra)]
+    swept = [name for name in NUMBERS if name != "unobserved" or hyper.unobserved is not None]
+    known = [*swept, *(f"{EXTRA}{name}" for name in hyper.extra)]
     if isinstance(names, str) or not names or len(set(names)) < len(names) or not set(names) <= set(known):
         raise ValueError(f"hypergradient: names must be different ones of {', '.join(known)}, not {names!r}")
     if method == "implicit" and hyper.rank is not None:
         raise ValueError("hypergradient: implicit takes no hyper.rank: give the model that width, model.with_rank(...)")
+    if model.draw is not None:
+        raise ValueError(f"hypergradient: the model {model.name!r} draws (it has a `draw`), which it does not follow")
     ratings, held_out = as_parts(train, valid)
     numbers, whole = cast_hyper(hyper, ratings.value.dtype), padded(ratings)
     shape = check_functions(key, model, whole, numbers)
@@ -358,7 +361,7 @@ def _implicit(model: Model) -> Callable[..., Any]:
             return jax.jvp(lambda trained: slope(trained, values), (params.trained,), (v,))[1]
 
         loss, g = jax.value_and_grad(lambda t: mean_loss(model, params._replace(trained=t), valid))(params.trained)
-        n_u, n_i = counts(train)
+        n_u, n_i, _ = row_weights(train, 1.0, hyper.unobserved)
         g = jax.tree.map(
             lambda x, seen: jnp.where(seen > 0, x, 0), g, _per_count(n_u, n_i, jax.tree.map(jnp.ones_like, g))
         )
@@ -373,7 +376,10 @@ def _implicit(model: Model) -> Callable[..., Any]:
 
 
 def _per_count(n_u: jax.Array, n_i: jax.Array, rows: Rows) -> Rows:
-    """Each row divided by its number of training ratings, and 0 where it has none: no number of the fit moves it."""
+    """Each row divided by its number n of training ratings, and 0 where it has none: no number of the fit moves it.
+
+    Cells that are not observed count as many as they weigh.
+    """
 
     def divide(n: jax.Array, leaf: jax.Array) -> jax.Array:
         n = n.reshape(-1, *[1] * (leaf.ndim - 1))

@@ -196,6 +196,11 @@ def _check(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
             f"als: the model {model.name!r} trains `shared` leaves, which belong to no row. Use solvers.minibatch, or "
             "move those leaves to `fixed`."
         )
+    if model.draw is not None:
+        raise ValueError(
+            f"als: the model {model.name!r} draws (it has a `draw`), so that no row has one minimum. Use "
+            "solvers.minibatch."
+        )
     check_design(model, params, context)
     dtype = jnp.result_type(*jax.tree.leaves(params.trained))
     for name, value in (("l2", hyper.l2), *([("l2_bias", bias_l2(hyper))] if has_bias(params.trained) else [])):

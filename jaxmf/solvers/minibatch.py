@@ -13,7 +13,7 @@ from jaxmf.data.ratings import Ratings, take
 from jaxmf.metrics import total
 from jaxmf.models.leaves import update_scale
 from jaxmf.models.memoize import memoize
-from jaxmf.models.model import Hyper, Model, Params, Rows, beside
+from jaxmf.models.model import Hyper, Model, Params, Rows, beside, drawn
 from jaxmf.models.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.solvers.shuffle import shuffle
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
@@ -29,7 +29,7 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         Σ_B w ℓ / Σ_B w  +  (background + penalty) / Σ_Ω w
 
     The penalty is over *all* rows at every step. The last batch of an epoch is padded with weight 0, never dropped,
-    and batches of padding alone are no steps.
+    and batches of padding alone are no steps. A model with a `draw` draws for each batch.
     Optimizers that also read how large the objective is, such as `optax.polyak_sgd` and `optax.contrib.momo`, or
     `optax.contrib.reduce_on_plateau` in a chain, get this number as `value`, a noisy estimate from one batch:
     `reduce_on_plateau` averages over an epoch if its `accumulation_size` is the number of steps in one.
@@ -90,6 +90,8 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
 
         def visit(carry: tuple[Any, Any], read: tuple[Ratings, jax.Array]) -> tuple[tuple[Any, Any], None]:
             batch, first = read
+            if model.draw is not None:
+                batch = drawn(jax.random.fold_in(key, first), model, batch, problem.seen)
             return jax.lax.cond(first < num_ratings, descend, lambda carry, _: carry, carry, batch), None
 
         # Told by counting, not by the order, so that under a `vmap` over keys it is one condition for all.

@@ -128,6 +128,11 @@ def _check(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
             f"sgd: the model {model.name!r} reads whole tables (its `reads` is 'tables'), so no two ratings commute. "
             "Use solvers.minibatch."
         )
+    if model.draw is not None:
+        raise ValueError(
+            f"sgd: the model {model.name!r} draws (it has a `draw`), and the order of ratings that commute is laid out "
+            "before. Use solvers.minibatch."
+        )
     if model.background is not None:
         raise ValueError(
             f"sgd: the model {model.name!r} has a `background`, of which no rating has a share. Use solvers.minibatch."

@@ -8,15 +8,19 @@ import jax
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.memoize import described, reduced
 from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.seen import Seen
 from jaxmf.models.trial import Promise
 
 
 class Problem(NamedTuple):
-    """What a step reads: the training ratings, n^ν per row, and what the solver's `setup` made of them."""
+    """What a step reads: the training ratings, n^ν per row, what `setup` of the solver made of them, and which items
+    each user has rated, for a model that draws.
+    """
 
     ratings: Ratings
     weight: Rows
     constants: Any
+    seen: Seen | None = None
 
 
 class StepInfo(NamedTuple):

@@ -14,6 +14,7 @@ from jaxmf.models.checks import check_unobserved, traced_shape
 from jaxmf.models.leaves import width
 from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights
+from jaxmf.models.seen import seen_of
 from jaxmf.models.trial import check_promises
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.weightless import check_init, check_score
@@ -114,6 +115,12 @@ def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper
                         f"init {own} makes {kind}.{side}{jax.tree_util.keystr(path)} of shape {leaf.shape}; expected a "
                         f"leading axis of {count}, one row per {side}. What belongs to no row goes to `shared`"
                     )
+    if model.draw is not None:
+        found = traced(
+            "draw", f"key, ratings ({_RATINGS}) and seen (first, item)", key, ratings, jax.eval_shape(seen_of, ratings)
+        )
+        expect(found, Ratings, f"what draw {own} returns", "the ratings, with what it has drawn in their context")
+        ratings = found
     results = {
         "loss": traced("loss", f"params (trained, fixed) and ratings ({_RATINGS})", shape, ratings),
         "predict": traced(

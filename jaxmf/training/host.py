@@ -273,7 +273,10 @@ def begin(
     """
     clock = time.perf_counter()
     ratings, form = batch.train, shapes(batch)
-    program, setup = _compiled(model, solver, options, form), _compiled_setup(solver.prepare, form)
+    program, setup = (
+        _compiled(model, solver, options, form),
+        _compiled_setup(solver.prepare, model.draw is not None, form),
+    )
     initialize = compiled_initialize(model, ratings)
     first = _compiled_first(model, solver, options.patience, form)
     batch, state = on_all((batch, state), solver.machine.devices)
@@ -341,8 +344,8 @@ def advance(
 
 
 @of_model
-def _compiled_setup(prepare: Callable[[Ratings], Any], form: Any) -> jax.stages.Wrapped:
-    return once(lambda batch, hyper: set_up(batch, hyper))
+def _compiled_setup(prepare: Callable[[Ratings], Any], draws: bool, form: Any) -> jax.stages.Wrapped:
+    return once(lambda batch, hyper: set_up(batch, hyper, draws))
 
 
 def compiled_initialize(model: Model, ratings: Ratings) -> jax.stages.Wrapped:

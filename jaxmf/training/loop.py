@@ -1,6 +1,7 @@
 """The one training loop: a whole fit as a pure function."""
 
 from collections.abc import Callable
+from functools import partial
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -12,21 +13,27 @@ from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.checks import check_model
 from jaxmf.models.leaves import fill_beyond_rank, width
-from jaxmf.models.model import Hyper, Model, Params, Rows, cast_hyper, mean_loss, objective, row_weights
+from jaxmf.models.model import Hyper, Model, Params, Rows, cast_hyper, drawn, mean_loss, objective, row_weights
+from jaxmf.models.seen import Seen, seen_of
 from jaxmf.solvers.solver import Problem, Solver
 from jaxmf.training.checks import check_rank, explained
 
 RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
 STATUS = ("completed", "converged", "stopped_early", "diverged")
 
+_DRAW = 0  # seed of what a history's losses are of, for a model that draws
+
 Monitor = str | Callable[[Params, Ratings], jax.Array]
 
 
 class Constants(NamedTuple):
-    """What no epoch of a run changes: n^ν per row, and what the solver's `setup` made of its layout."""
+    """What no epoch of a run changes: n^ν per row, what the solver's `setup` made of its layout, and which items each
+    user has rated, for a model that draws.
+    """
 
     weight: Rows
     solver: Any
+    seen: Seen | None
 
 
 class Prepared(NamedTuple):
@@ -154,9 +161,11 @@ def make_fit(
             check_rank(given, made)
         if state is None:
             state = start(key, model, solver, batch, hyper, patience)
-        batch = set_up(batch, hyper)
+        batch = set_up(batch, hyper, model.draw is not None)
         assert batch.constants is not None
         problem = Problem(batch.train, *batch.constants)
+        draw, valid = partial(drawn, jax.random.key(_DRAW), model, seen=problem.seen), batch.valid
+        shown, valid = problem._replace(ratings=draw(batch.train)), None if valid is None else draw(valid)
 
         def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
             epoch = state.epoch + 1
@@ -164,7 +173,7 @@ def make_fit(
                 jax.random.fold_in(key, epoch), model, state.params, state.solver, problem, hyper
             )
             result = solver.result(params, inner)
-            row = measure(result, problem, batch.valid, hyper)
+            row = measure(result, shown, valid, hyper)
             finite = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves((params.trained, row))))
             best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
             if best is not None:
@@ -176,7 +185,7 @@ def make_fit(
             halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
             return _either(finite, after, halted), {"epoch": epoch, **row}
 
-        row = jax.eval_shape(lambda: {"epoch": state.epoch, **measure(state.params, problem, batch.valid, hyper)})
+        row = jax.eval_shape(lambda: {"epoch": state.epoch, **measure(state.params, shown, valid, hyper)})
         blank = {
             name: jnp.full(x.shape, 0 if name == "epoch" else _largest(x.dtype), x.dtype) for name, x in row.items()
         }
@@ -239,14 +248,14 @@ def _either(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.lax.cond(condition, lambda: new, lambda: old)
 
 
-def set_up(batch: Prepared, hyper: Hyper) -> Prepared:
-    """The batch with its constants in place of the layout, as it is if it has them."""
+def set_up(batch: Prepared, hyper: Hyper, draws: bool) -> Prepared:
+    """The batch with constants in place of the layout, for a model that `draws` or not; as it is if it has them."""
     if batch.constants is not None:
         return batch
-    weight = row_weights(batch.train, hyper.reg_exponent, hyper.unobserved)
-    return batch._replace(
-        layout=None, constants=Constants(weight, batch.solver.setup(batch.train, batch.layout, hyper))
-    )
+    train = batch.train
+    weight = row_weights(train, hyper.reg_exponent, hyper.unobserved)
+    constants = Constants(weight, batch.solver.setup(train, batch.layout, hyper), seen_of(train) if draws else None)
+    return batch._replace(layout=None, constants=constants)
 
 
 def result(solver: Solver, state: FitState) -> Params:

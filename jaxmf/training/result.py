@@ -201,7 +201,7 @@ def tables(
         rows.append(
             {"member": number, "model": model.name, "solver": solver.name}
             | {"rank": next((int(rank) for rank in ranks if rank is not None), None)}
-            | {name: float(getattr(hyper, name)) for name in NUMBERS}
+            | {name: float(value) for name in NUMBERS if (value := getattr(hyper, name)) is not None}
             | {f"extra.{name}": value for name, value in hyper.extra.items()}
             | {"seed": own.seed, "fold": own.fold, "status": status, "epochs": len(history), "epoch": epoch}
             | {name: results[number].at_epoch(name) for name in columns if name not in ("epoch", "seconds")}

@@ -1,4 +1,4 @@
-"""Parts that families to come need: a loss over all cells, and rows that read whole tables."""
+"""Parts that families to come need: a loss over all cells, items drawn at random, rows of whole tables, links."""
 
 from dataclasses import replace
 from functools import partial
@@ -9,14 +9,18 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, IALS, KEY, MODELS, RANK, degrees, random_ratings
+from helpers import HYPER, IALS, KEY, MODELS, RANK, assert_close, degrees, random_ratings
 
 import jaxmf
-from jaxmf import recommend, solvers, verify
+from jaxmf import Params, models, recommend, search, solvers, verify
+from jaxmf.data.ratings import padded, take
 from jaxmf.models import objective, row_weights
+from jaxmf.models.model import bias_l2
 from jaxmf.solvers import Problem
 from jaxmf.solvers.als import half_step
+from jaxmf.solvers.minibatch import visiting_order
 
+segment_sum = jax.ops.segment_sum
 SGD, ADAM, ALS = solvers.sgd(), solvers.minibatch(optax.adam, 64), solvers.als()
 PLAIN = MODELS["biased"]
 IMPLICIT = HYPER._replace(unobserved=0.3, learning_rate=0.05)
@@ -114,6 +118,18 @@ def test_derivatives_by_the_weight_of_all_cells(method, ratings, params):
     assert float(jax.jit(jax.grad(value))(0.3)) == pytest.approx(float(central), rel=1e-7)
 
 
+def test_implicit_hypergradients_keep_rows_without_ratings(ratings):
+    """All rows are at their minimum, so that the weight of all cells moves them; against the unrolled fit."""
+    hyper, wide = IMPLICIT._replace(l2=1.0, l2_bias=1.0, init_scale=0.7), replace(ratings, num_users=19, num_items=14)
+    valid = replace(wide, user=(wide.user + 2) % 19, item=(wide.item + 1) % 14)  # some of which have none
+    found = {}
+    for method in ("implicit", "unrolled"):
+        run = {"hyper": hyper, "names": ["l2", "unobserved"], "method": method, "epochs": 200}
+        found[method] = search.hypergradient(KEY, IALS, ALS, wide, valid, **run).gradient
+    for name, slope in found["unrolled"].items():
+        assert found["implicit"][name] == pytest.approx(slope, rel=1e-5)
+
+
 def test_a_background_is_verified_with_the_half_steps(ratings, params):
     assert verify.half_steps(IALS, params, ratings, IMPLICIT).passed
     assert verify.hessian(IALS, params, ratings, IMPLICIT).table["gradient_vs_als"].notna().all()
@@ -161,6 +177,179 @@ def test_a_model_that_reads_tables_is_refused_where_there_are_rows_alone(ratings
     assert len(recommend.top_n(model, fit.params, data, users=[3], n=2)) == 2
     with pytest.raises(ValueError, match=r"^the model 'whole' has reads='table'; expected 'rows' or 'tables'"):
         jaxmf.fit(KEY, model._replace(reads="table"), ADAM, ratings)
+
+
+# Drawn: of two items, the one that a user has rated and one that they have not.
+
+
+def draw_other(key, ratings, seen):
+    """For each rating, the first of eight items at random that its user has not rated."""
+    items = jax.random.randint(key, (len(ratings.value), 8), 0, ratings.num_items)
+    free = ~models.is_seen(seen, ratings.user[:, None], items)
+    negative = jnp.take_along_axis(items, jnp.argmax(free, axis=1)[:, None], axis=1)[:, 0]
+    return replace(ratings, context=ratings.context | {"negative": negative})
+
+
+def pairwise_loss(params, r):
+    """ln(1 + exp(−(r̂_ui − r̂_uj))), j being the item that was drawn (Rendle et al. 2009)."""
+    other = replace(r, item=r.context["negative"])
+    return jax.nn.softplus(PLAIN.predict(params, other) - PLAIN.predict(params, r))
+
+
+def pairwise_by_hand(params, r, weight, hyper):
+    (user, item, _), u, i, j = params.trained, r.user, r.item, r.context["negative"]
+    other = replace(r, item=j)
+    pull = -r.weight * jax.nn.sigmoid(PLAIN.predict(params, other) - PLAIN.predict(params, r))
+    apart, both = item["factors"][i] - item["factors"][j], pull[:, None] * user["factors"][u]
+    (n_u, n_i), penalty = weight[:2], {"factors": 2 * hyper.l2, "bias": 2 * bias_l2(hyper)}
+    by_user, by_item = (
+        {name: penalty[name] * leaf * n.reshape(-1, *[1] * (leaf.ndim - 1)) for name, leaf in rows.items()}
+        for rows, n in ((user, n_u), (item, n_i))
+    )
+    by_user["factors"] += segment_sum(pull[:, None] * apart, u, len(n_u))
+    by_item["factors"] += segment_sum(both, i, len(n_i)) - segment_sum(both, j, len(n_i))
+    by_item["bias"] += segment_sum(pull, i, len(n_i)) - segment_sum(pull, j, len(n_i))
+    return jaxmf.Rows(by_user, by_item)
+
+
+PAIRWISE = PLAIN._replace(
+    loss=pairwise_loss, draw=draw_other, by_hand=models.ByHand(pairwise_by_hand), design=None, name="pairwise"
+)
+
+
+def test_what_is_seen_are_ratings_with_weight(ratings):
+    """Held-out ratings are not, wherever a rating stands; for users without ratings too."""
+    wide = replace(ratings, num_users=19, num_items=15)
+    pairs = zip(*(np.asarray(column).tolist() for column in (ratings.user, ratings.item, ratings.weight)), strict=True)
+    expected = np.zeros((19, 15), bool)
+    for user, item, weight in pairs:
+        expected[user, item] |= weight > 0
+    seen = jax.jit(models.seen_of)(wide)
+    np.testing.assert_array_equal(models.is_seen(seen, jnp.arange(19)[:, None], jnp.arange(15)), expected)
+    none = models.seen_of(replace(wide, weight=0 * wide.weight))
+    assert not models.is_seen(none, jnp.arange(19)[:, None], jnp.arange(15)).any()
+
+
+def test_pairs_are_drawn_for_every_batch_and_verified(ratings):
+    """Fits learn an order of items, are the same however they are cut, and held-out ratings change none."""
+    hyper = HYPER._replace(l2=0.01, learning_rate=0.05)
+    drawn = models.drawn(KEY, PAIRWISE, ratings)
+    params = PAIRWISE.init(KEY, ratings, hyper._replace(init_scale=0.7))
+    assert verify.gradients(PAIRWISE, params, drawn, hyper).passed
+    assert verify.gradients(PAIRWISE, params, drawn, hyper).table["hand_vs_autodiff"].notna().all()
+    fit = jaxmf.fit(KEY, PAIRWISE, ADAM, ratings, valid=ratings, hyper=hyper, epochs=40)
+    assert fit.history["train_loss"][-1] < 0.6 < fit.history["train_loss"][0] < 0.7
+    half = jaxmf.fit(KEY, PAIRWISE, ADAM, ratings, valid=ratings, hyper=hyper, epochs=13)
+    both = jaxmf.fit(KEY, PAIRWISE, ADAM, ratings, valid=ratings, hyper=hyper, epochs=27, resume=half)
+    assert_close(both.params, fit.params, rtol=0)
+    item = jnp.where(ratings.weight > 0, ratings.item, (ratings.item + 1) % ratings.num_items)
+    other = jaxmf.fit(KEY, PAIRWISE, ADAM, replace(ratings, item=item), hyper=hyper, epochs=2)
+    plain = jaxmf.fit(KEY, PAIRWISE, ADAM, ratings, hyper=hyper, epochs=2)
+    assert_close(other.params, plain.params, rtol=0)
+    runs = jaxmf.sweep(
+        KEY, PAIRWISE, ADAM, ratings, valid=ratings, hyper=hyper, grid={"seed": [0, 1]}, epochs=3, batch=2
+    )
+    assert runs.table["valid_loss"].notna().all()
+
+
+def test_a_step_is_that_of_what_was_drawn_for_its_batch(ratings):
+    """In one batch: of the objective with the draws of the epoch's key and the batch's first rating, number 0."""
+    solver = solvers.minibatch(lambda h: optax.sgd(h.learning_rate), 1024)
+    hyper = HYPER._replace(learning_rate_bias=None)
+    fit = jaxmf.fit(KEY, PAIRWISE, solver, ratings, hyper=hyper, epochs=1)
+    order = visiting_order(jax.random.fold_in(KEY, 1), len(ratings.value), len(padded(ratings).value), 1024)
+    batch = take(padded(ratings), order[0])
+    batch = PAIRWISE.draw(jax.random.fold_in(jax.random.fold_in(KEY, 1), 0), batch, models.seen_of(ratings))
+    start = PAIRWISE.init(jax.random.fold_in(KEY, 0), ratings, hyper)
+    weight = row_weights(ratings, hyper.reg_exponent)
+    slope = jax.grad(lambda t: objective(PAIRWISE, start._replace(trained=t), batch, hyper, weight))(start.trained)
+    rate = hyper.learning_rate / float(jnp.sum(ratings.weight))
+    for found, leaf, step in zip(*map(jax.tree.leaves, (fit.params.trained, start.trained, slope)), strict=True):
+        np.testing.assert_allclose(found, leaf - rate * step, rtol=1e-11, atol=1e-14)
+
+
+@pytest.mark.parametrize("solver", [SGD, ALS], ids=["sgd", "als"])
+def test_a_model_that_draws_is_refused_by_name(solver, ratings):
+    model = PAIRWISE._replace(design=PLAIN.design)
+    with pytest.raises(ValueError, match=rf"^{solver.name}: the model 'pairwise' draws .*solvers.minibatch"):
+        jaxmf.fit(KEY, model, solver, ratings, hyper=HYPER, epochs=1)
+    with pytest.raises(ValueError, match=r"^hypergradient: the model 'pairwise' draws"):
+        search.hypergradient(KEY, model, ADAM, ratings, ratings, names=["l2"], epochs=1)
+    with pytest.raises(ValueError, match=r"^what draw of the model 'pairwise' returns must be a Ratings"):
+        jaxmf.fit(KEY, model._replace(draw=lambda key, r, seen: r.value), ADAM, ratings, epochs=1)
+
+
+# SVD++ (Koren 2008): a user's factors, and those of what they have rated.
+
+
+def rated_lists(ratings):
+    """The items that each user has rated with weight, padded, and their share 1 / √|N(u)|, for `fixed.user`."""
+    most = np.bincount(ratings.user).max()
+    seen = models.seen_of(ratings)
+    lane = seen.first[:-1, None] + jnp.arange(most)[None]
+    inside = lane < seen.first[1:, None]
+    count = jnp.maximum(jnp.diff(seen.first), 1).astype(ratings.value.dtype)
+    return {"item": jnp.take(seen.item, lane, mode="clip"), "share": inside / jnp.sqrt(count)[:, None]}
+
+
+def svdpp_init(key, ratings, hyper):
+    params = PLAIN.init(key, ratings, hyper)
+    item = params.trained.item | {"implicit": 0.5 * params.trained.item["factors"][:, ::-1]}
+    return Params(params.trained._replace(item=item), params.fixed._replace(user=LISTS))
+
+
+def svdpp_embed(params):
+    """The tables of the biased model with p_u + |N(u)|^(−½) Σ_{j in N(u)} y_j in place of p_u."""
+    lists = params.fixed.user
+    implicit = jnp.sum(lists["share"][..., None] * params.trained.item["implicit"][lists["item"]], axis=1)
+    user = params.trained.user | {"factors": params.trained.user["factors"] + implicit}
+    return PLAIN.embed(params._replace(trained=params.trained._replace(user=user)))
+
+
+def svdpp_predict(params, pairs):
+    left, right = (jnp.concatenate(tables, axis=1) for tables in svdpp_embed(params))
+    return jnp.sum(left[pairs.user] * right[pairs.item], axis=1)
+
+
+def svdpp_penalty(trained, weight, hyper):
+    implicit = hyper.l2 * jnp.sum(weight.item[:, None] * trained.item["implicit"] ** 2)
+    return PLAIN.penalty(trained, weight, hyper) + implicit
+
+
+LISTS = rated_lists(random_ratings(folds=True))
+SVDPP = jaxmf.Model(
+    svdpp_init,
+    svdpp_predict,
+    lambda params, r: (r.value - svdpp_predict(params, r)) ** 2,
+    svdpp_penalty,
+    embed=svdpp_embed,
+    reads="tables",
+    name="svdpp",
+)
+
+
+def test_a_model_of_whole_tables_is_fitted_verified_and_ranked(ratings):
+    """Its predictions are those of a loop, its gradient is right, it fits more than without, and top_n ranks by it."""
+    hyper = HYPER._replace(l2=0.02, learning_rate=0.02)
+    fit = jaxmf.fit(KEY, SVDPP, ADAM, ratings, hyper=hyper, epochs=60)
+    plain = jaxmf.fit(KEY, PLAIN, ADAM, ratings, hyper=hyper, epochs=60)
+    assert fit.history["objective"][-1] < 0.9 * plain.history["objective"][-1]
+    assert verify.gradients(SVDPP, fit.params, ratings, hyper).passed
+    (user, item, _), mean = jax.tree.map(np.asarray, fit.params.trained), float(fit.params.fixed.shared["mean"])
+    kept = np.asarray(ratings.weight) > 0
+    expected = np.empty((17, 13))
+    for u in range(17):
+        rated = np.asarray(ratings.item)[kept & (np.asarray(ratings.user) == u)]
+        own = user["factors"][u] + item["implicit"][rated].sum(axis=0) / max(len(rated), 1) ** 0.5
+        expected[u] = mean + user["bias"][u] + item["bias"] + item["factors"] @ own
+    every = jaxmf.data.ratings.Pairs(*map(jnp.ravel, jnp.indices((17, 13))))
+    np.testing.assert_allclose(SVDPP.predict(fit.params, every).reshape(17, 13), expected, rtol=1e-11)
+    columns = (np.asarray(column) for column in (ratings.user, ratings.item, ratings.value))
+    data = jaxmf.Dataset(pd.Index(range(17)), pd.Index(range(13)), *columns)
+    best = recommend.top_n(SVDPP, fit.params, data, users=[3, 9], n=5, filter_seen=False)
+    order = np.argsort(-expected[[3, 9]], axis=1)[:, :5]
+    assert best["item_id"].tolist() == order.ravel().tolist()
+    np.testing.assert_allclose(best["score"], np.take_along_axis(expected[[3, 9]], order, axis=1).ravel(), rtol=1e-6)
 
 
 # A link: a chance whose products rank.

@@ -84,7 +84,10 @@ def test_one_line_says_what_it_is(fitted):
     assert repr(solvers.minibatch(nesterov, 32)) == "<Solver minibatch(optimizer=nesterov, batch_size=32)>"
     numbers = Hyper(l2=jnp.array(0.5), rank=np.int64(2), extra={"a": np.ones(3), "b": 1})
     expected = "Hyper(l2=0.5, l2_bias=None, reg_exponent=1.0, learning_rate=0.01, learning_rate_bias=None, "
-    assert repr(numbers) == expected + "momentum=0.9, init_scale=0.1, rank=2, extra={'a': float64[3], 'b': 1})"
+    assert (
+        repr(numbers)
+        == expected + "momentum=0.9, init_scale=0.1, unobserved=None, rank=2, extra={'a': float64[3], 'b': 1})"
+    )
     rows = "trained.user.bias float64[17], trained.user.factors float64[17, 3], "
     rows += "trained.item.bias float64[13], trained.item.factors float64[13, 3], fixed.shared.mean float64[]"
     assert repr(fitted.params) == f"<Params {rows}>"
