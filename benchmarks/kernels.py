@@ -13,6 +13,7 @@ import os
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers.als import half_step
 from jaxmf.solvers.least_squares import dot, solve_system
 from jaxmf.solvers.solver import Problem
-from jaxmf.solvers.tiles import arranged, prepare
+from jaxmf.solvers.tiles import arranged, in_tile, prepare, slabs_of
 
 SMOKE = "--smoke" in sys.argv
 SHAPE = (200, 300, 6000) if SMOKE else (6040, 3706, 900_000)
@@ -142,16 +143,24 @@ def test_half_step(timed: Any, model: jaxmf.Model, rank: int, side: Any, method:
 
 @pytest.mark.parametrize("part", ["designs", "products", "solves"])
 def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> None:
-    """A part of exact ALS, for the users: the designs X of each slab of a tile; XᵀX and Xᵀt, or XXᵀ for rows that are
-    shorter than their unknowns; the solutions of these systems. All tiles at once, which a fit never does.
+    """A part of exact ALS, for the users: the designs X of each slab of a tile; XᵀX and Xᵀt; the solutions of the
+    normal equations. All tiles at once, which a fit never does.
     """
     half = jax.jit(arranged)(layout(prepare), data()).user
-    first, kinds, at_once = np.asarray(half.first), (0, *map(int, half.ends)), half.rows.shape[2]
-    cells, belongs = [], []  # of each kind: its slabs (slabs, rows of a tile, width), and whose they are
-    for width, begin, end in zip(half.widths, kinds, kinds[1:], strict=False):
-        own, shape = slice(first[begin], first[end]), (-1, at_once, width)
-        cells.append(jax.tree.map(lambda leaf, own=own, shape=shape: leaf[0, own].reshape(shape), half.cells))
-        belongs.append(np.repeat(np.arange(end - begin), np.diff(first[begin : end + 1]) // (at_once * width)))
+    first, at_once = np.asarray(half.first), in_tile(half)
+    tiles = np.arange(int(half.ends[-2]))
+    slabs, left = slabs_of(replace(half, first=first), tiles)
+    cells, belongs = [], []  # of each width: its slabs (slabs, rows of a tile, width), and the tiles that these are of
+    for width in half.widths:
+        if width == half.widths[-1]:
+            own = np.repeat(tiles, slabs)
+            before = np.arange(len(own)) - np.repeat(np.cumsum(slabs) - slabs, slabs)
+        else:
+            own = tiles[left == width]
+            before = slabs[own]
+        at = (first[own] + before * at_once * half.widths[-1])[:, None] + np.arange(at_once * width)
+        cells.append(jax.tree.map(lambda leaf, at=at, w=width: leaf[0, at].reshape(-1, at_once, w), half.cells))
+        belongs.append(own)
 
     def design(params: jaxmf.Params, own: jaxmf.Ratings) -> jax.Array:
         view, _ = model.design(params, jax.tree.map(jnp.ravel, own), "user")
@@ -161,21 +170,21 @@ def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> N
         return [design(params, own) for own in cells]
 
     def products(params: jaxmf.Params, ratings: jaxmf.Ratings, designs: Any, cells: Any) -> Any:
-        def system(X: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
-            short = X.shape[-2] < X.shape[-1]
-            return (dot(X, X.mT), t) if short else (dot(X.mT, X), dot(t[..., None, :], X)[..., 0, :])
+        return [
+            (dot(X.mT, X), dot(own.value[..., None, :], X)[..., 0, :]) for X, own in zip(designs, cells, strict=True)
+        ]
 
-        return [system(X, own.value) for X, own in zip(designs, cells, strict=True)]
-
-    def solves(params: jaxmf.Params, ratings: jaxmf.Ratings, systems: Any) -> Any:
-        return [jax.vmap(jax.vmap(solve_system))(A + jnp.eye(A.shape[-1])[None, None], b) for A, b in systems]
+    def solves(params: jaxmf.Params, ratings: jaxmf.Ratings, system: Any) -> Any:
+        A, b = system
+        return jax.vmap(jax.vmap(solve_system))(A + jnp.eye(A.shape[-1])[None, None], b)
 
     def of_tiles(systems: Any) -> Any:
-        """The sums over the slabs of each tile, on one device."""
-        return [
-            jax.tree.map(lambda leaf, own=own: jax.ops.segment_sum(leaf, own, int(own[-1]) + 1), system)
+        """The sums over the slabs of each tile."""
+        sums = [
+            jax.tree.map(lambda leaf, own=own: jax.ops.segment_sum(leaf, own, len(tiles)), system)
             for system, own in zip(systems, belongs, strict=True)
         ]
+        return jax.tree.map(lambda *leaves: sum(leaves), *sums)
 
     params, work = model.init(KEY, data(), HYPER), limits.als_parts([counts()["user"]], rank)[part]
     if part == "designs":

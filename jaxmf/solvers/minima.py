@@ -22,7 +22,7 @@ from jaxmf.solvers.least_squares import (
     solve_system,
     with_diagonal,
 )
-from jaxmf.solvers.tiles import Half
+from jaxmf.solvers.tiles import Half, in_tile, slabs_of
 
 
 class View(NamedTuple):
@@ -32,7 +32,7 @@ class View(NamedTuple):
       design: of the model.
       side: whose rows.
       steps: of conjugate gradient, or None for the exact minimum.
-      rows: for each kind of tiles, how many of a tile's rows at once, a divisor of all.
+      rows: for slabs of each width, how many of a tile's rows at once, a divisor of all.
     """
 
     design: Callable[..., tuple[Any, jax.Array]]
@@ -49,7 +49,7 @@ class Part(NamedTuple):
       place: where the first of them stands among the rows of all tiles.
       slabs: `slabs(function, carry)` is the carry after `function(carry, cells, at)` for each slab, whose `cells` are
         Ratings (m, width) that begin at cell `at`.
-      short: whether these rows have one slab with far fewer ratings than unknowns (static).
+      short: whether these rows have one slab, of far fewer ratings than unknowns (static).
     """
 
     rows: jax.Array
@@ -87,81 +87,76 @@ def _over_parts(
 ) -> Any:
     """`carry` after `body(carry, part)` for every part of every tile, of those of rows without ratings if `all_rows`.
 
-    The first `num_short` kinds have a loop each, since the shapes of what `body` makes depend on their widths. All
-    others share one, so that it is compiled once.
+    Tiles of a single slab of the first `num_short` widths have a loop for each width, since the shapes of what `body`
+    makes depend on it. All others share one, so that it is compiled once.
     """
-    alone = [range(kind, kind + 1) for kind in range(num_short)]
-    shared = range(num_short, len(half.widths))
-    for kinds in (*alone, shared) if shared else alone:
-        at_once = min(view.rows[kind] for kind in kinds)
-        parts = half.rows.shape[1] // at_once
-        begin = half.ends[kinds[0] - 1] if kinds[0] else jnp.zeros_like(half.ends[0])
-        end = half.ends[-1] if all_rows and kinds is shared else half.ends[kinds[-1]]
-        step = partial(_step, half, body, kinds, at_once, kinds is not shared)
+    shared = half.ends[-1] if all_rows else half.ends[-2]
+    loops = [*zip(half.ends[:num_short], range(num_short), strict=False), (shared, None)]
+    begin = jnp.zeros_like(shared)
+    for end, short in loops:
+        at_once = view.rows[-1 if short is None else short]
+        parts = in_tile(half) // at_once
+        step = partial(_step, half, body, short, at_once)
         carry = jax.lax.fori_loop(begin * parts, end * parts, step, carry)
+        begin = end
     return carry
 
 
 def _step(
-    half: Half,
-    body: Callable[[Any, Part], Any],
-    kinds: range,
-    at_once: int,
-    short: bool,
-    number: jax.Array,
-    carry: Any,
+    half: Half, body: Callable[[Any, Part], Any], short: int | None, at_once: int, number: jax.Array, carry: Any
 ) -> Any:
-    """`body` of one part of a tile of these kinds: numbers count the parts of all tiles."""
-    in_tile = half.rows.shape[1]
-    parts = in_tile // at_once
+    """`body` of one part of a tile: numbers count the parts of all tiles."""
+    parts = in_tile(half) // at_once
     tile, own = (number, jnp.zeros_like(number)) if parts == 1 else (number // parts, number % parts)
     rows = jax.lax.dynamic_slice(half.rows, (tile, own * at_once), (1, at_once))[0]
-    slabs = partial(_over_slabs, half, kinds, at_once, tile, own)
-    return body(carry, Part(rows, number * at_once, slabs, short))
+    if short is None:
+        slabs = partial(_over_slabs, half, at_once, tile, own)
+    else:
+        slabs = partial(_slab, half, at_once, tile, own, half.widths[short], 0)
+    return body(carry, Part(rows, number * at_once, slabs, short is not None))
 
 
-def _over_slabs(
+def _slab(
     half: Half,
-    kinds: range,
     at_once: int,
     tile: jax.Array,
     own: jax.Array,
+    width: int,
+    before: Any,
     function: Callable[..., Any],
     carry: Any,
 ) -> Any:
-    """`carry` after `function(carry, cells, at)` for each slab of a part of a tile, which is of one of these kinds."""
-    in_tile, last = half.rows.shape[1], len(half.widths) - 1
+    """`function(carry, cells, at)` for the slab of this width that stands behind so many of the last width."""
+    at = half.first[tile] + before * in_tile(half) * half.widths[-1] + own * at_once * width
 
-    def visit(width: int, slab: Any, carry: Any) -> Any:
-        at = half.first[tile] + (slab * in_tile + own * at_once) * width
+    def block(leaf: jax.Array) -> jax.Array:
+        cells = jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width)
+        return cells.reshape(at_once, width, *leaf.shape[1:])
 
-        def block(leaf: jax.Array) -> jax.Array:
-            cells = jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width)
-            return cells.reshape(at_once, width, *leaf.shape[1:])
+    return function(carry, jax.tree.map(block, half.cells), at)
 
-        return function(carry, jax.tree.map(block, half.cells), at)
 
-    def visit_all(width: int, carry: Any) -> Any:
-        num_slabs = (half.first[tile + 1] - half.first[tile]) // (in_tile * width)
-        return jax.lax.fori_loop(jnp.zeros_like(num_slabs), num_slabs, partial(visit, width), carry)
-
-    ways = [
-        partial(visit_all, half.widths[kind]) if half.slabs and kind == last else partial(visit, half.widths[kind], 0)
-        for kind in kinds
-    ]
-    of_kind = sum(tile >= half.ends[kind] for kind in kinds[:-1])
-    return jax.lax.switch(of_kind, ways, carry) if len(ways) > 1 else ways[0](carry)
+def _over_slabs(
+    half: Half, at_once: int, tile: jax.Array, own: jax.Array, function: Callable[..., Any], carry: Any
+) -> Any:
+    """`carry` after `function(carry, cells, at)` for each slab of a part of a tile."""
+    *others, widest = half.widths
+    number, left = slabs_of(half, tile)
+    slab = partial(_slab, half, at_once, tile, own)
+    carry = jax.lax.fori_loop(
+        jnp.zeros_like(number), number, lambda before, carry: slab(widest, before, function, carry), carry
+    )
+    ways: list[Callable[[Any], Any]] = [lambda carry: carry]
+    ways += [partial(slab, width, number, function) for width in others]
+    return jax.lax.switch(sum(left >= width for width in others), ways, carry) if others else carry
 
 
 def _num_short(half: Half, size: int, background: Quadratic | None) -> int:
-    """How many kinds have rows of one slab with so few ratings that the ratings' system pays: half as many as unknowns.
+    """How many widths are so few ratings, in a single slab, that the ratings' system pays: half as many as unknowns.
 
     Nearer to that, it takes as long to solve, and longer to compile. With a background it is none.
     """
-    if background is not None:
-        return 0
-    one_slab = half.widths[:-1] if half.slabs else half.widths
-    return sum(2 * width <= size for width in one_slab)
+    return 0 if background is not None else sum(2 * width <= size for width in half.widths)
 
 
 def _rows_of(table: jax.Array, rows: jax.Array, fill: float) -> jax.Array:
@@ -197,7 +192,9 @@ def _normal(
     def add(carry: Any, cells: Ratings, at: Any) -> Any:
         A, b = carry
         X, t = _rooted(view, params, cells, like.dtype)
-        return A + dot(X.mT, X), b + dot(t[:, None], X)[:, 0]
+        # Products along the last axis of both matrices take a CPU half as long as those along others, so Xᵀ is written.
+        Xt = jax.lax.optimization_barrier(X.mT)
+        return A + dot(Xt, Xt.mT), b + dot(Xt, t[..., None])[..., 0]
 
     if background is None:
         return part.slabs(add, (jnp.zeros((*like.shape, like.shape[1]), like.dtype), jnp.zeros_like(like)))
@@ -377,11 +374,12 @@ _near.defvjp(_near_forward, _near_backward)
 
 def _row_of_cells(half: Half) -> jax.Array:
     """Where the row of each cell stands among the rows of all tiles; their number behind the last tile."""
-    cell, in_tile = jnp.arange(half.cells.value.size, dtype=half.first.dtype), half.rows.shape[1]
+    cell, at_once, width = jnp.arange(half.cells.value.size, dtype=half.first.dtype), in_tile(half), half.widths[-1]
     tile = jnp.searchsorted(half.first, cell, side="right").astype(cell.dtype) - 1
-    width = jnp.asarray(half.widths, cell.dtype)[sum(tile >= end for end in half.ends[: len(half.widths) - 1])]
-    lane = (cell - half.first[tile]) % (in_tile * width) // width
-    return jnp.minimum(tile * in_tile + lane, half.rows.size)
+    slabs, left = slabs_of(half, tile)
+    behind = cell - half.first[tile] - slabs * at_once * width
+    lane = jnp.where(behind < 0, behind // width % at_once, behind // jnp.maximum(left, 1))
+    return jnp.minimum(tile * at_once + lane, half.rows.size)
 
 
 def _split(tree: Any) -> tuple[list[jax.Array], Any]:

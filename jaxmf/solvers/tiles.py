@@ -19,9 +19,9 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Side
 from jaxmf.solvers.devices import AXIS, split
 
-# Ratings of a row in a slab: rows up to these lengths have one, longer ones as many as they need. More kinds would be
-# padded less, and compile longer.
-_SHORT, _WIDTH = (64, 128), 256
+# Ratings of a row in a slab. Rows have as many slabs of the last width as they fill, and for what is left one of the
+# narrowest width that holds it. More widths would be padded less, and compile longer.
+_WIDTHS = (32, 64, 128)
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
 _ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop
 
@@ -33,15 +33,14 @@ class Half:
 
     Attributes:
       cells: (devices, cells) positions of ratings, padded with n; or, once they are arranged, the Ratings there. A slab
-        is (rows of a tile, width) of them, a tile one slab or several.
+        is (rows of a tile, width) of them. A tile has slabs of the last of `widths`, then one of another or none.
       first: (most tiles + 1,) the cell at which each tile begins, and behind the last tile where that ends.
       rows: (devices, most tiles, rows of a tile) which these are, padded with the number of rows.
-      ends: for each kind the tile behind its last one, and behind them those of rows without ratings, which have no
-        slab, so that the last is the number of tiles.
+      ends: the tile behind those of a single slab, for each width; behind all that have ratings; and the number of
+        tiles, the last of which are of rows without ratings and have no slab.
       place: (num_rows,) where each row stands among the rows of all tiles.
       weighted: (num_rows,) whether a row has ratings of some weight, once they are arranged.
-      widths: ratings of a row in a slab, for each kind (static).
-      slabs: whether the last kind has tiles of several slabs (static).
+      widths: of slabs, rising (static).
     """
 
     cells: Any
@@ -51,7 +50,6 @@ class Half:
     place: Any
     weighted: Any
     widths: tuple[int, ...] = field(metadata={"static": True})
-    slabs: bool = field(metadata={"static": True})
 
 
 class Layout(NamedTuple):
@@ -59,6 +57,17 @@ class Layout(NamedTuple):
 
     user: Half
     item: Half
+
+
+def in_tile(half: Half) -> int:
+    """Rows of a tile."""
+    return int(half.rows.shape[-1])
+
+
+def slabs_of(half: Half, tile: Any) -> tuple[Any, Any]:
+    """How many slabs of the last width a tile has, and how wide the one behind them is, or 0."""
+    cells = (half.first[tile + 1] - half.first[tile]) // in_tile(half)
+    return cells // half.widths[-1], cells % half.widths[-1]
 
 
 def prepare(ratings: Ratings, devices: int = 1) -> Layout:
@@ -90,52 +99,47 @@ def half_arranged(half: Half, ratings: Ratings, side: Side, devices: int = 1) ->
 def single(cells: jax.Array, rows: jax.Array) -> Half:
     """One tile of one slab: positions (m, width) of the ratings of `rows` (m,), which are 0 .. m - 1."""
     first, end, width = jnp.array([0, cells.size], jnp.int32), jnp.array(1, jnp.int32), cells.shape[1]
-    return Half(cells.reshape(1, -1), first, rows[None, None], (end, end), rows, None, (width,), False)
+    return Half(cells.reshape(1, -1), first, rows[None, None], (end, end, end), rows, None, (width,))
 
 
 def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
     n, count = len(row), np.bincount(row, minlength=num_rows)
     at_once = _ROWS if jax.default_backend() == "cpu" else _ROWS_ELSEWHERE
     at_once = min(at_once, 1 << (num_rows - 1).bit_length())  # a power of 2, which memory may halve
-    widths = (*_SHORT, _WIDTH)
-    kind = np.where(count > 0, np.searchsorted(_SHORT, count), len(widths))
-    # Tiles of each kind, and how many there may be at most, whatever the lengths.
-    dealt, sizes, ends = [], [], []
-    for number, width in enumerate((*widths, _WIDTH)):
+    # Tiles of rows that one slab of each width holds, of longer rows, and of rows without ratings.
+    kind = np.where(count > 0, np.searchsorted(_WIDTHS, count), len(_WIDTHS) + 1)
+    dealt = []
+    for number in range(len(_WIDTHS) + 2):
         rows = np.flatnonzero(kind == number)
         rows = rows[np.argsort(-count[rows], kind="stable")]
-        own = np.append(rows, np.full(-len(rows) % (at_once * devices), num_rows)).reshape(-1, at_once, devices)
-        dealt.append(own)
-        sizes.append(-(-np.append(count, 0)[own[:, 0, 0]] // width) * width)
-        ends.append(sum(map(len, dealt)))
-    most = num_rows // (at_once * devices) + len(widths) + 1
+        dealt.append(np.append(rows, np.full(-len(rows) % (at_once * devices), num_rows)).reshape(-1, at_once, devices))
+    ends = np.cumsum([len(own) for own in dealt])
+    # As many tiles as there may be, whatever the lengths.
+    most = num_rows // (at_once * devices) + len(dealt)
     tiles = np.pad(np.concatenate(dealt), ((0, most - ends[-1]), (0, 0), (0, 0)), constant_values=num_rows)
+    longest = np.append(count, 0)[tiles[:, 0, 0]]
+    slabs, left = np.divmod(longest, _WIDTHS[-1])
+    cells_of_row = slabs * _WIDTHS[-1] + np.array([0, *_WIDTHS])[np.searchsorted([0, *_WIDTHS], left)]
+    first = np.cumsum(np.append(0, cells_of_row * at_once)).astype(np.int32)
     tiles = tiles.transpose(2, 0, 1).astype(np.int32)
-    lengths = np.concatenate(sizes)
-    first = np.cumsum(np.pad(lengths * at_once, (1, most - ends[-1])))
     # A coarse ladder, since data of one size differ in how much of their tiles is padding; and room for any one slab.
-    step, size = rung(n) // 4, max(first[-1], at_once * _WIDTH)
+    step, size = rung(n) // 4, max(first[-1], at_once * _WIDTHS[-1])
     cells = np.full((devices, -(-size // step) * step), n, np.int32)
-    _fill(
-        cells, row, count, tiles, first, np.repeat(np.array((*widths, _WIDTH), np.int32), [len(own) for own in dealt])
-    )
     place = np.empty(num_rows + 1, np.int32)
     place[tiles.ravel()] = np.arange(tiles.size)
-    half = Half(cells, first.astype(np.int32), tiles, tuple(map(np.int32, ends)), place[:-1], None, widths, True)
+    half = Half(cells, first, tiles, tuple(map(np.int32, ends)), place[:-1], None, _WIDTHS)
+    _fill(half, row, count)
     return jax.tree.map(jnp.asarray, half)
 
 
-def _fill(
-    cells: np.ndarray, row: np.ndarray, count: np.ndarray, tiles: np.ndarray, first: np.ndarray, width: np.ndarray
-) -> None:
+def _fill(half: Half, row: np.ndarray, count: np.ndarray) -> None:
     """Put the position of every rating where its row's slabs in the cells are."""
-    at_once = tiles.shape[2]
-    device, tile, lane = np.unravel_index(np.arange(tiles.size), tiles.shape)
-    own = tiles.ravel() < len(count)
-    home = np.empty((3, len(count)), np.int32)  # half the memory of int64, for all ratings below
-    home[:, tiles.ravel()[own]] = device[own], tile[own], lane[own]
+    at_once, widest = in_tile(half), half.widths[-1]
+    device, tile, lane = (own.astype(np.int32) for own in np.unravel_index(half.place, half.rows.shape))
     order = np.argsort(row, kind="stable")
-    nth = (np.arange(len(row)) - (np.cumsum(count) - count)[row[order]]).astype(np.int32)
-    device, tile, lane = home[:, row[order]]
-    slab, column = np.divmod(nth, width[tile])
-    cells[device, first[tile] + (slab * at_once + lane) * width[tile] + column] = order
+    row = row[order]
+    nth = (np.arange(len(row)) - (np.cumsum(count) - count)[row]).astype(np.int32)
+    slabs, left = (own[tile[row]].astype(np.int32) for own in slabs_of(half, np.arange(len(half.first) - 1)))
+    slab, column = np.divmod(nth, widest)
+    at = slab * at_once * widest + lane[row] * np.where(slab < slabs, widest, left) + column
+    half.cells[device[row], half.first[tile[row]] + at] = order

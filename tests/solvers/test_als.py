@@ -32,7 +32,7 @@ from jaxmf.models import objective, row_weights
 from jaxmf.solvers import Problem
 from jaxmf.solvers.als import half_step
 from jaxmf.solvers.least_squares import solve_normal, solve_short
-from jaxmf.solvers.tiles import arranged, prepare
+from jaxmf.solvers.tiles import arranged, prepare, slabs_of
 
 each_model = pytest.mark.parametrize("model", DISTINCT.values(), ids=DISTINCT)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
@@ -42,7 +42,7 @@ each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
 def many_tiles():
     """As many tiles and slabs for little data as there are for much: rows in one slab and in several."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, number in (("_SHORT", (2, 5)), ("_WIDTH", 6), ("_ROWS", 4)):
+        for name, number in (("_WIDTHS", (2, 5, 6)), ("_ROWS", 4)):
             patch.setattr(sys.modules[prepare.__module__], name, number)
         yield
 
@@ -221,14 +221,18 @@ def test_tiles_hold_every_rating_once(devices):
         assert len(first) == rows.shape[1] + 1
         assert (rows[:, kinds[-1] :] == len(half.place)).all()
         assert (cells[:, first[-1] :] == len(index)).all()
-        for kind, width in enumerate(half.widths):
-            for tile in range(kinds[kind], kinds[kind + 1]):
-                own = cells[:, first[tile] : first[tile + 1]].reshape(devices, -1, at_once, width)
-                assert (half.slabs and kind + 1 == len(half.widths)) or own.shape[1] == 1
-                for device, lane in np.ndindex(devices, at_once):
-                    positions = own[device, :, lane].ravel()
-                    positions = positions[positions < len(index)].tolist()
-                    seen.setdefault(int(rows[device, tile, lane]), []).extend(positions)
+        for tile in range(kinds[-2]):
+            full, left = slabs_of(half, tile)
+            own, slabs = cells[:, first[tile] : first[tile + 1]], []
+            for slab in range(full + (left > 0)):
+                start, width = slab * at_once * 6, 6 if slab < full else left
+                slabs.append(own[:, start : start + at_once * width].reshape(devices, at_once, width))
+            single = [kind for kind in range(3) if kinds[kind] <= tile < kinds[kind + 1]]
+            assert [slab.shape[2] for slab in slabs] == [half.widths[kind] for kind in single] or not single
+            for device, lane in np.ndindex(devices, at_once):
+                positions = np.concatenate([slab[device, lane] for slab in slabs])
+                positions = positions[positions < len(index)].tolist()
+                seen.setdefault(int(rows[device, tile, lane]), []).extend(positions)
         assert seen.pop(len(half.place), []) == []
         assert sorted(seen) == sorted(set(index.tolist()))
         for row, positions in seen.items():

@@ -167,7 +167,7 @@ def test_a_penalty_below_rounding_holds_on_to_the_start(short, monkeypatch):
     Rows of two ratings and four unknowns are solved by the ratings' system, where S is R times one number. The start is
     so far away that what its 1e-15th part does to the rows can be seen.
     """
-    monkeypatch.setattr(tiles, "_SHORT", (2, 128))
+    monkeypatch.setattr(tiles, "_WIDTHS", (2, 128))
     random, model, l2, l2_bias = np.random.default_rng(0), MODELS["biased"], 1e-17, 1e-17 if short else 0.03
     ratings, _ = planted_ratings(2, num_users=6, num_items=9, share=1.0, noise=1.0)
     if short:
