@@ -7,7 +7,7 @@ _ROW = 1024
 
 
 def total(values: jax.Array) -> jax.Array:
-    """Σ x of an array (n,), by 1,024 numbers and then by 1,024 of these sums, until one is left.
+    """Σ x along the last axis, by 1,024 numbers and then by 1,024 of these sums, until one is left.
 
     One after another, float32 would count ones to 2²⁴ only. Zeros behind the numbers change last bits at most, and none
     on a CPU where there are more than 1,024 numbers before and not more than 2²⁰ after.
@@ -15,10 +15,11 @@ def total(values: jax.Array) -> jax.Array:
     >>> float(total(jnp.ones(2**24 + 1024, jnp.float32))) - 2**24
     1024.0
     """
-    rows = jnp.pad(values, (0, -len(values) % _ROW)).reshape(-1, _ROW)
+    *others, size = values.shape
+    rows = jnp.pad(values, (*[(0, 0) for _ in others], (0, -size % _ROW))).reshape(*others, -1, _ROW)
     # Without the barrier XLA makes one sum of several.
-    sums = jax.lax.optimization_barrier(jnp.sum(rows, axis=1))
-    return total(sums) if len(sums) > 1 else jnp.sum(sums)
+    sums = jax.lax.optimization_barrier(jnp.sum(rows, axis=-1))
+    return total(sums) if sums.shape[-1] > 1 else jnp.sum(sums, axis=-1)
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
@@ -27,8 +28,13 @@ def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
     >>> float(weighted_mean(jnp.array([1., 5.]), jnp.array([1., 0.])))
     1.0
     """
-    whole = total(weight)
-    return total(weight * values) / jnp.where(whole > 0, whole, 1)
+    return weighted_means(weight, values)[0]
+
+
+def weighted_means(weight: jax.Array, *values: jax.Array) -> jax.Array:
+    """The weighted mean of each of k arrays (n,), in one program of sums: (k,)."""
+    *sums, whole = total(jnp.stack([*(weight * each for each in values), weight]))
+    return jnp.stack(sums) / jnp.where(whole > 0, whole, 1)
 
 
 def mse(value: jax.Array, prediction: jax.Array, weight: jax.Array) -> jax.Array:

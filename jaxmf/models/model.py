@@ -213,8 +213,12 @@ def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weig
     hyper = cast_hyper(hyper, ratings.value.dtype)
     if weight is None:
         weight = row_weights(ratings, hyper.reg_exponent, hyper.unobserved)
-    fit = total(ratings.weight * model.loss(params, ratings)) + beside(model, params, hyper)
-    return fit + model.penalty(params.trained, weight, hyper)
+    return regularized(model, params, hyper, weight, total(ratings.weight * model.loss(params, ratings)))
+
+
+def regularized(model: Model, params: Params, hyper: Hyper, weight: Rows, fit: jax.Array) -> jax.Array:
+    """The objective where `fit` is the sum Σ w ℓ over the observations."""
+    return fit + beside(model, params, hyper) + model.penalty(params.trained, weight, hyper)
 
 
 def beside(model: Model, params: Params, hyper: Hyper) -> Any:

@@ -13,7 +13,7 @@ from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.checks import check_model
 from jaxmf.models.leaves import fill_beyond_rank, width
-from jaxmf.models.model import Hyper, Model, Params, Rows, cast_hyper, drawn, mean_loss, objective, row_weights
+from jaxmf.models.model import Hyper, Model, Params, Rows, cast_hyper, drawn, regularized, row_weights
 from jaxmf.models.seen import Seen, seen_of
 from jaxmf.solvers.solver import Problem, Solver
 from jaxmf.training.checks import check_rank, explained
@@ -127,15 +127,17 @@ def make_fit(
     def measure(params: Params, problem: Problem, valid: Ratings | None, hyper: Hyper) -> dict[str, jax.Array]:
         row = {}
         if track:
-            row["train_loss"] = mean_loss(model, params, problem.ratings)
-            row["objective"] = objective(model, params, problem.ratings, hyper, problem.weight)
+            train = problem.ratings
+            sums = metrics.total(jnp.stack([train.weight * model.loss(params, train), train.weight]))
+            row["train_loss"] = sums[0] / jnp.where(sums[1] > 0, sums[1], 1)
+            row["objective"] = regularized(model, params, hyper, problem.weight, sums[0])
         if valid is not None:
-            seen = (valid.value, model.predict(params, valid), valid.weight)
-            row["valid_loss"] = mean_loss(model, params, valid)
-            row["valid_rmse"], row["valid_mae"] = metrics.rmse(*seen), metrics.mae(*seen)
+            error = valid.value - model.predict(params, valid)
+            means = metrics.weighted_means(valid.weight, model.loss(params, valid), error**2, jnp.abs(error))
+            row["valid_loss"], row["valid_rmse"], row["valid_mae"] = means[0], jnp.sqrt(means[1]), means[2]
             if callable(monitor):
                 row["monitor"] = monitor(params, valid)
-        return row
+        return {name: jnp.asarray(number, problem.ratings.value.dtype) for name, number in row.items()}
 
     def run(
         key: jax.Array,
@@ -185,10 +187,11 @@ def make_fit(
             halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
             return _either(finite, after, halted), {"epoch": epoch, **row}
 
-        row = jax.eval_shape(lambda: {"epoch": state.epoch, **measure(state.params, shown, valid, hyper)})
-        blank = {
-            name: jnp.full(x.shape, 0 if name == "epoch" else _largest(x.dtype), x.dtype) for name, x in row.items()
-        }
+        # Known without tracing what is measured once more.
+        names = ("train_loss", "objective") * track + ("valid_loss", "valid_rmse", "valid_mae") * (valid is not None)
+        dtype = batch.train.value.dtype
+        none = jnp.full((), _largest(dtype), dtype)
+        blank = {"epoch": jnp.zeros_like(state.epoch)} | dict.fromkeys((*names, *["monitor"] * callable(monitor)), none)
 
         def rest(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
             return state, blank
