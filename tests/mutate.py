@@ -38,7 +38,7 @@ BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/fea
 LEAVES, DRAWS = "models/leaves.py", "models/draws.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
 SQUARES, TILES, MINIMA = "solvers/least_squares.py", "solvers/tiles.py", "solvers/minima.py"
-LADDER = "training/test_rungs.py"
+LADDER, FAMILIES = "training/test_rungs.py", "models/test_families.py"
 MATCHINGS, DEVICES = "solvers/matchings.py", "solvers/devices.py"
 BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
 PROMISES, KEPT = "models/promises.py", "models/test_promises.py"
@@ -114,14 +114,16 @@ MUTANTS = {
     "row weights: exponent ignored": Mutant(MODEL, "jnp.where(n > 0, n, 1) ** exponent", "jnp.where(n > 0, n, 1)"),
     "row weights: 0^0 = 0": Mutant(MODEL, "jnp.where(jnp.equal(exponent, 0), 1, 0)", "jnp.zeros(jnp.shape(exponent))"),
     "objective: mean for sum": Mutant(
-        MODEL, "fit = total(ratings.weight * model.loss", "fit = jnp.mean(ratings.weight * model.loss"
+        MODEL, "weight, total(ratings.weight * model.loss", "weight, jnp.mean(ratings.weight * model.loss"
     ),
-    "objective: held-out counted": Mutant(MODEL, "fit = total(ratings.weight * model.loss", "fit = total(model.loss"),
+    "objective: held-out counted": Mutant(
+        MODEL, "weight, total(ratings.weight * model.loss", "weight, total(model.loss"
+    ),
     "update scale: bias rate ignored": Mutant(LEAVES, "one * (hyper.learning_rate_bias / hyper.learning_rate)", "one"),
     "update scale: rank not masked": Mutant(
         LEAVES, "jnp.where(jnp.broadcast_to(", "jnp.where(True | jnp.broadcast_to("
     ),
-    "metrics: mean for weighted mean": Mutant("metrics.py", "total(weight * values)", "total(values)"),
+    "metrics: mean for weighted mean": Mutant("metrics.py", "*(weight * each for each in values)", "*values"),
     "metrics: no square root": Mutant("metrics.py", "jnp.sqrt(mse(", "(mse("),
     "metrics: no absolute value": Mutant("metrics.py", "jnp.abs(value - prediction)", "(value - prediction)"),
     "take: padding has weight": Mutant(
@@ -140,7 +142,9 @@ MUTANTS = {
         MATCHINGS, "busy = user_busy[u] | item_busy[i] | full", "busy = user_busy[u] | full"
     ),
     "sgd: blocks of one group of items": Mutant(MATCHINGS, "[item] - own) % batch_size", "[item]) % batch_size"),
-    "sgd: stale order": Mutant(SGD, "visiting_order(key, layout", "(lambda _, n, most: jnp.arange(most))(key, layout"),
+    "sgd: stale order": Mutant(
+        SGD, "visiting_order(key, constants", "(lambda _, n, most: jnp.arange(most))(key, constants"
+    ),
     "sgd: items stay on their device": Mutant(
         SGD, "item=from_next(tables.item, devices)", "item=tables.item", "solvers/test_devices.py"
     ),
@@ -161,7 +165,9 @@ MUTANTS = {
     "minibatch: bias rate ignored": Mutant(
         MINIBATCH, "jax.tree.map(jnp.multiply, updates, update_scale(trained, hyper))", "updates"
     ),
-    "als: λ doubled": Mutant(ALS, "getattr(trained, side))), num_rows) / 2", "getattr(trained, side))), num_rows)"),
+    "als: λ doubled": Mutant(
+        "models/quadratic.py", "getattr(trained, side))), num_rows) / 2", "getattr(trained, side))), num_rows)", HALVES
+    ),
     "als: users never solved": Mutant(
         ALS, 'for side in ("user", "item"):\n            params', 'for side in ("item",):\n            params'
     ),
@@ -178,7 +184,9 @@ MUTANTS = {
     "als: steps in the units of the ratings": Mutant(
         SQUARES, "jax.lax.rsqrt(diagonal + ridge)", "jnp.ones_like(ridge)", NUMBERS
     ),
-    "als: a long row by its last slab": Mutant(MINIMA, "return A + dot(X.mT, X), b", "return dot(X.mT, X), b", HALVES),
+    "als: a long row by its last slab": Mutant(
+        MINIMA, "return A + dot(Xt, Xt.mT), b", "return dot(Xt, Xt.mT), b", HALVES
+    ),
     "als: the slope by the penalty forgotten": Mutant(MINIMA, "(-y * moved)", "(-0 * y * moved)", HALVES),
     "als: the slope by the start forgotten": Mutant(MINIMA, "(y * (S - R))", "(0 * y * (S - R))", NUMBERS),
     "als: a lost ridge pulls at the row": Mutant(MINIMA, "jnp.where(S > R, before, z)", "z", NUMBERS),
@@ -188,12 +196,32 @@ MUTANTS = {
     ),
     "tiles: a slab too few": Mutant(
         TILES,
-        "-(-np.append(count, 0)[own[:, 0, 0]] // width)",
-        "(1 + (np.append(count, 0)[own[:, 0, 0]] - 2) // width)",
+        "np.divmod(longest, _WIDTHS[-1])",
+        "np.divmod(np.maximum(longest - 1, 0), _WIDTHS[-1])",
         HALVES,
     ),
     "tiles: long rows by their first ratings": Mutant(
-        MINIMA, "of_kind = sum(tile >= half.ends[kind] for kind in kinds[:-1])", "of_kind = 0 * tile", HALVES
+        MINIMA, "sum(left >= width for width in others)", "0 * left", HALVES
+    ),
+    "als: the slope of a background forgotten": Mutant(
+        MINIMA, "(H, -_rows_of(background.slope, part.rows, 0))", "(H, jnp.zeros_like(like))", FAMILIES
+    ),
+    "als: rows without ratings stay at 0": Mutant(
+        MINIMA, "half.ends[-1] if all_rows else half.ends[-2]", "half.ends[-2]", FAMILIES
+    ),
+    "als: the slope by a background forgotten": Mutant(
+        MINIMA, "by_curvature - (y.mT @ z).astype(by_curvature.dtype)", "by_curvature", FAMILIES
+    ),
+    "row weights: cells of one's own side": Mutant(
+        MODEL, "n_u + unobserved * ratings.num_items", "n_u + unobserved * ratings.num_users", FAMILIES
+    ),
+    "seen: held-out ratings too": Mutant("models/seen.py", "ratings.weight > 0", "ratings.weight >= 0", FAMILIES),
+    "seen: all but a user's last": Mutant("models/seen.py", "(low < end) &", "(low < end - 1) &", FAMILIES),
+    "minibatch: one draw for all batches": Mutant(
+        MINIBATCH, "jax.random.fold_in(key, first)", "jax.random.fold_in(key, 0)", FAMILIES
+    ),
+    "fit: measured at the last step": Mutant(
+        LOOP, "row = measure(result, shown", "row = measure(params, shown", "training/test_result.py"
     ),
     "als: rows without weight stay where they are": Mutant(
         ALS,
@@ -213,7 +241,10 @@ MUTANTS = {
         SGD, "shuffle(key, num_matchings, most)", "shuffle(key, most, most)", LADDER
     ),
     "total: a sum that padding changes": Mutant(
-        "metrics.py", "return total(sums) if len(sums) > 1 else jnp.sum(sums)", "return jnp.sum(sums)", LADDER
+        "metrics.py",
+        "return total(sums) if sums.shape[-1] > 1 else jnp.sum(sums, axis=-1)",
+        "return jnp.sum(sums, axis=-1)",
+        LADDER,
     ),
     "ladder: padding has weight": Mutant(
         "data/ratings.py",
@@ -293,7 +324,7 @@ MUTANTS = {
         "verify/test_ladder.py",
     ),
     "hessian: target in the curvature": Mutant(
-        "verify/curvature.py", "slope(v, jnp.zeros_like(target))", "slope(v, target)", WITNESSES
+        "verify/curvature.py", "slope(v, jnp.zeros_like(target), 0.0)", "slope(v, target, 0.0)", WITNESSES
     ),
     "complex step: another direction": Mutant(
         "verify/taylor.py", "jax.lax.complex(x, _IMAGINARY * v)", "jax.lax.complex(x, _IMAGINARY * x)", WITNESSES

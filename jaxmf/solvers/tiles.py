@@ -21,7 +21,7 @@ from jaxmf.solvers.devices import AXIS, split
 
 # Ratings of a row in a slab. Rows have as many slabs of the last width as they fill, and for what is left one of the
 # narrowest width that holds it. More widths would be padded less, and compile longer.
-_WIDTHS = (32, 64, 128)
+_WIDTHS = (64, 128)
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
 _ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop
 

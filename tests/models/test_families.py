@@ -252,20 +252,29 @@ def test_pairs_are_drawn_for_every_batch_and_verified(ratings):
     assert runs.table["valid_loss"].notna().all()
 
 
-def test_a_step_is_that_of_what_was_drawn_for_its_batch(ratings):
-    """In one batch: of the objective with the draws of the epoch's key and the batch's first rating, number 0."""
-    solver = solvers.minibatch(lambda h: optax.sgd(h.learning_rate), 1024)
+def test_steps_are_those_of_what_was_drawn_for_their_batches(ratings):
+    """Of the mean objective, with the draws of the epoch's key and the number of the batch's first rating."""
+    solver = solvers.minibatch(lambda h: optax.sgd(h.learning_rate), 32)
     hyper = HYPER._replace(learning_rate_bias=None)
     fit = jaxmf.fit(KEY, PAIRWISE, solver, ratings, hyper=hyper, epochs=1)
-    order = visiting_order(jax.random.fold_in(KEY, 1), len(ratings.value), len(padded(ratings).value), 1024)
-    batch = take(padded(ratings), order[0])
-    batch = PAIRWISE.draw(jax.random.fold_in(jax.random.fold_in(KEY, 1), 0), batch, models.seen_of(ratings))
-    start = PAIRWISE.init(jax.random.fold_in(KEY, 0), ratings, hyper)
-    weight = row_weights(ratings, hyper.reg_exponent)
-    slope = jax.grad(lambda t: objective(PAIRWISE, start._replace(trained=t), batch, hyper, weight))(start.trained)
-    rate = hyper.learning_rate / float(jnp.sum(ratings.weight))
-    for found, leaf, step in zip(*map(jax.tree.leaves, (fit.params.trained, start.trained, slope)), strict=True):
-        np.testing.assert_allclose(found, leaf - rate * step, rtol=1e-11, atol=1e-14)
+    key, whole = jax.random.fold_in(KEY, 1), padded(ratings)
+    weight, seen = row_weights(ratings, hyper.reg_exponent), models.seen_of(ratings)
+    params = PAIRWISE.init(jax.random.fold_in(KEY, 0), ratings, hyper)
+
+    @jax.jit
+    def stepped(trained, batch):
+        def loss(trained):
+            fit = jnp.sum(batch.weight * PAIRWISE.loss(params._replace(trained=trained), batch)) / jnp.sum(batch.weight)
+            return fit + PAIRWISE.penalty(trained, weight, hyper) / jnp.sum(ratings.weight)
+
+        return jax.tree.map(lambda leaf, slope: leaf - hyper.learning_rate * slope, trained, jax.grad(loss)(trained))
+
+    trained, num_ratings = params.trained, len(ratings.value)
+    for number, positions in enumerate(visiting_order(key, num_ratings, len(whole.value), 32)):
+        if 32 * number < num_ratings:
+            batch = PAIRWISE.draw(jax.random.fold_in(key, 32 * number), take(whole, positions), seen)
+            trained = stepped(trained, batch)
+    assert_close(fit.params.trained, trained, rtol=1e-11, atol=1e-14)
 
 
 @pytest.mark.parametrize("solver", [SGD, ALS], ids=["sgd", "als"])
