@@ -122,8 +122,8 @@ def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
     cells_of_row = slabs * _WIDTHS[-1] + np.array([0, *_WIDTHS])[np.searchsorted([0, *_WIDTHS], left)]
     first = np.cumsum(np.append(0, cells_of_row * at_once)).astype(np.int32)
     tiles = tiles.transpose(2, 0, 1).astype(np.int32)
-    # A coarse ladder, since data of one size differ in how much of their tiles is padding; and room for any one slab.
-    step, size = rung(n) // 4, max(first[-1], at_once * _WIDTHS[-1])
+    # A coarse ladder with room for one more slab, since data of one size differ in how much of their tiles is padding.
+    step, size = rung(n) // 2, first[-1] + at_once * _WIDTHS[-1]
     cells = np.full((devices, -(-size // step) * step), n, np.int32)
     place = np.empty(num_rows + 1, np.int32)
     place[tiles.ravel()] = np.arange(tiles.size)
