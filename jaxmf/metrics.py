@@ -28,13 +28,13 @@ def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
     >>> float(weighted_mean(jnp.array([1., 5.]), jnp.array([1., 0.])))
     1.0
     """
-    return weighted_means(weight, values)[0]
+    return weighted_sums(weight, values)[1][0]
 
 
-def weighted_means(weight: jax.Array, *values: jax.Array) -> jax.Array:
-    """The weighted mean of each of k arrays (n,), in one program of sums: (k,)."""
-    *sums, whole = total(jnp.stack([*(weight * each for each in values), weight]))
-    return jnp.stack(sums) / jnp.where(whole > 0, whole, 1)
+def weighted_sums(weight: jax.Array, *values: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Σ w·x and the weighted mean of each of k arrays (n,), by one sum of all: (k,) and (k,)."""
+    sums = total(jnp.stack([*(weight * each for each in values), weight]))
+    return sums[:-1], sums[:-1] / jnp.where(sums[-1] > 0, sums[-1], 1)
 
 
 def mse(value: jax.Array, prediction: jax.Array, weight: jax.Array) -> jax.Array:

@@ -89,7 +89,9 @@ MUTANTS = {
         "jax.tree.map(lambda leaf: leaf[: len(users)], rows.user)",
     ),
     "minibatch: the background forgotten": Mutant(
-        MINIBATCH, "beside(model, Params(trained, fixed), hyper) + model", "model"
+        MINIBATCH,
+        "beside(model, Params(trained, fixed), problem.weight, hyper)",
+        "model.penalty(trained, problem.weight, hyper)",
     ),
     "sgd: no context": Mutant(
         SGD, "        own.context,\n", "        jax.tree.map(lambda leaf: 0 * leaf, own.context),\n"
@@ -114,11 +116,9 @@ MUTANTS = {
     "row weights: exponent ignored": Mutant(MODEL, "jnp.where(n > 0, n, 1) ** exponent", "jnp.where(n > 0, n, 1)"),
     "row weights: 0^0 = 0": Mutant(MODEL, "jnp.where(jnp.equal(exponent, 0), 1, 0)", "jnp.zeros(jnp.shape(exponent))"),
     "objective: mean for sum": Mutant(
-        MODEL, "weight, total(ratings.weight * model.loss", "weight, jnp.mean(ratings.weight * model.loss"
+        MODEL, "return total(ratings.weight * model.loss", "return jnp.mean(ratings.weight * model.loss"
     ),
-    "objective: held-out counted": Mutant(
-        MODEL, "weight, total(ratings.weight * model.loss", "weight, total(model.loss"
-    ),
+    "objective: held-out counted": Mutant(MODEL, "return total(ratings.weight * model.loss", "return total(model.loss"),
     "update scale: bias rate ignored": Mutant(LEAVES, "one * (hyper.learning_rate_bias / hyper.learning_rate)", "one"),
     "update scale: rank not masked": Mutant(
         LEAVES, "jnp.where(jnp.broadcast_to(", "jnp.where(True | jnp.broadcast_to("

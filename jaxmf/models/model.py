@@ -213,17 +213,13 @@ def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weig
     hyper = cast_hyper(hyper, ratings.value.dtype)
     if weight is None:
         weight = row_weights(ratings, hyper.reg_exponent, hyper.unobserved)
-    return regularized(model, params, hyper, weight, total(ratings.weight * model.loss(params, ratings)))
+    return total(ratings.weight * model.loss(params, ratings)) + beside(model, params, weight, hyper)
 
 
-def regularized(model: Model, params: Params, hyper: Hyper, weight: Rows, fit: jax.Array) -> jax.Array:
-    """The objective where `fit` is the sum Σ w ℓ over the observations."""
-    return fit + beside(model, params, hyper) + model.penalty(params.trained, weight, hyper)
-
-
-def beside(model: Model, params: Params, hyper: Hyper) -> Any:
-    """What the objective adds to the loss of the observations: the model's `background`, or 0."""
-    return 0.0 if model.background is None else model.background(params, hyper)
+def beside(model: Model, params: Params, weight: Rows, hyper: Hyper) -> jax.Array:
+    """What the objective adds to the loss of the observations: the penalty, and a model's `background`."""
+    penalty = model.penalty(params.trained, weight, hyper)
+    return penalty if model.background is None else model.background(params, hyper) + penalty
 
 
 def drawn(key: jax.Array, model: Model, ratings: Ratings, seen: Seen | None = None) -> Ratings:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jaxmf.data.ratings import Pairs, Ratings, pairs_of
 from jaxmf.models.leaves import fill_beyond_rank
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, beside, linked, pack, products, unpack
+from jaxmf.models.model import Hyper, Model, Params, Rows, Side, linked, pack, products, unpack
 from jaxmf.models.quadratic import background_of
 from jaxmf.models.trial import NUM_RATINGS, Case, Promise
 
@@ -59,7 +59,8 @@ def _masked(model: Model, case: Case) -> tuple[Any, Any]:
 
     def losses(trained: Rows) -> tuple[Any, Any]:
         params = case.params._replace(trained=trained)
-        return model.loss(params, case.ratings), jnp.asarray(beside(model, params, case.hyper))
+        background = () if model.background is None else model.background(params, case.hyper)
+        return model.loss(params, case.ratings), background
 
     found = {side: losses(trained._replace(**{side: getattr(within, side)})) for side in get_args(Side)}
     return found, dict.fromkeys(found, losses(within))

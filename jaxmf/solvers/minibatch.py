@@ -78,7 +78,7 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
         def loss(trained: Any, batch: Ratings) -> jax.Array:
             fit = jnp.sum(batch.weight * model.loss(Params(trained, fixed), batch))
             size = jnp.sum(batch.weight)
-            others = beside(model, Params(trained, fixed), hyper) + model.penalty(trained, problem.weight, hyper)
+            others = beside(model, Params(trained, fixed), problem.weight, hyper)
             return fit / jnp.where(size > 0, size, 1) + others / whole
 
         def descend(carry: tuple[Any, Any], batch: Ratings) -> tuple[Any, Any]:

@@ -13,7 +13,7 @@ from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.checks import check_model
 from jaxmf.models.leaves import fill_beyond_rank, width
-from jaxmf.models.model import Hyper, Model, Params, Rows, cast_hyper, drawn, regularized, row_weights
+from jaxmf.models.model import Hyper, Model, Params, Rows, beside, cast_hyper, drawn, row_weights
 from jaxmf.models.seen import Seen, seen_of
 from jaxmf.solvers.solver import Problem, Solver
 from jaxmf.training.checks import check_rank, explained
@@ -128,12 +128,12 @@ def make_fit(
         row = {}
         if track:
             train = problem.ratings
-            sums = metrics.total(jnp.stack([train.weight * model.loss(params, train), train.weight]))
-            row["train_loss"] = sums[0] / jnp.where(sums[1] > 0, sums[1], 1)
-            row["objective"] = regularized(model, params, hyper, problem.weight, sums[0])
+            sums, means = metrics.weighted_sums(train.weight, model.loss(params, train))
+            row["train_loss"] = means[0]
+            row["objective"] = sums[0] + beside(model, params, problem.weight, hyper)
         if valid is not None:
             error = valid.value - model.predict(params, valid)
-            means = metrics.weighted_means(valid.weight, model.loss(params, valid), error**2, jnp.abs(error))
+            _, means = metrics.weighted_sums(valid.weight, model.loss(params, valid), error**2, jnp.abs(error))
             row["valid_loss"], row["valid_rmse"], row["valid_mae"] = means[0], jnp.sqrt(means[1]), means[2]
             if callable(monitor):
                 row["monitor"] = monitor(params, valid)
@@ -166,8 +166,10 @@ def make_fit(
         batch = set_up(batch, hyper, model.draw is not None)
         assert batch.constants is not None
         problem = Problem(batch.train, *batch.constants)
-        draw, valid = partial(drawn, jax.random.key(_DRAW), model, seen=problem.seen), batch.valid
-        shown, valid = problem._replace(ratings=draw(batch.train)), None if valid is None else draw(valid)
+        shown, valid = problem, batch.valid
+        if model.draw is not None:
+            draw = partial(drawn, jax.random.key(_DRAW), model, seen=problem.seen)
+            shown, valid = problem._replace(ratings=draw(batch.train)), None if valid is None else draw(valid)
 
         def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
             epoch = state.epoch + 1

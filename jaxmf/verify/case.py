@@ -138,7 +138,7 @@ def total(model: Model, trained: Rows, case: Case) -> jax.Array:
 def terms(model: Model, trained: Rows, case: Case) -> jax.Array:
     """The terms t of L = Σ_j t_j, (n + 1,): one per observation, and the background with the penalty."""
     params = Params(trained, case.fixed)
-    others = beside(model, params, case.hyper) + model.penalty(trained, case.weight, case.hyper)
+    others = beside(model, params, case.weight, case.hyper)
     return jnp.append(case.ratings.weight * model.loss(params, case.ratings), others)
 
 
