@@ -196,8 +196,8 @@ MUTANTS = {
     ),
     "tiles: a slab too few": Mutant(
         TILES,
-        "np.divmod(longest, _WIDTHS[-1])",
-        "np.divmod(np.maximum(longest - 1, 0), _WIDTHS[-1])",
+        "_cells(longest, widths) * at_once",
+        "_cells(np.maximum(longest - 1, 0), widths) * at_once",
         HALVES,
     ),
     "tiles: long rows by their first ratings": Mutant(

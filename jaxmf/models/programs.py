@@ -12,6 +12,7 @@ import numpy as np
 from jaxmf.models.memoize import notes
 
 T = TypeVar("T")
+Form = tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]  # of a pytree: what `shapes` returns
 
 _NOTE = "programs"
 # A kernel of a program takes memory maps of its own, and Linux grants a process 65,530 of them: XLA ends in a
@@ -85,7 +86,7 @@ def jit(function: Callable[..., T], **options: Any) -> Callable[..., T]:
     return call
 
 
-def shapes(tree: Any) -> tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]:
+def shapes(tree: Any) -> Form:
     """The structure of a pytree, and its leaves' shapes and dtypes: the key of what was traced before."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)

@@ -1,9 +1,12 @@
 """How XLA compiles the library's programs."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
+
+from jaxmf.models.programs import Form
 
 # A pass that makes two kernels of a sum of more than 32 numbers, on a CPU: they take longer to run and to compile than
 # one. Over many millions of float32 numbers they lose less, as `metrics.total` does.
@@ -15,6 +18,7 @@ LESS_OPTIMIZED = ("xla_backend_optimization_level", 1)
 
 # And hardly at all, for programs that run a few times.
 IN_A_HURRY = {LESS_OPTIMIZED[0]: 0, "xla_llvm_disable_expensive_passes": True}
+_FEW = 1 << 20  # numbers, with which such a program takes some hundredths of a second more, and compiles in tenths less
 
 
 def without(*passes: str) -> tuple[tuple[str, Any], ...]:
@@ -27,6 +31,9 @@ def here(options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     return {name: value for name, value in options if jax.default_backend() == "cpu" or name != LESS_OPTIMIZED[0]}
 
 
-def once(function: Callable[..., Any]) -> jax.stages.Wrapped:
-    """`jax.jit` for what runs once: XLA compiles it sooner, and the program takes longer. Not for use under `jit`."""
-    return jax.jit(function, compiler_options=dict([LESS_OPTIMIZED]))
+def once(function: Callable[..., Any], form: Form) -> jax.stages.Wrapped:
+    """`jax.jit` for what runs once, on arrays of this form: XLA compiles it sooner, and the program takes longer. Not
+    for use under `jit`.
+    """
+    numbers = max((math.prod(leaf.shape) for leaf in form[1]), default=0)
+    return jax.jit(function, compiler_options=IN_A_HURRY if numbers < _FEW else dict([LESS_OPTIMIZED]))

@@ -19,7 +19,7 @@ from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, 
 from jaxmf.models.programs import of_model
 from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, ONE_CURVATURE, SQUARED_LOSS
 from jaxmf.models.quadratic import background_of, ridge_of
-from jaxmf.models.xla import TWO_STEP_SUMS, once, without
+from jaxmf.models.xla import IN_A_HURRY, TWO_STEP_SUMS, without
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, spread
 from jaxmf.solvers.least_squares import positive
 from jaxmf.solvers.minima import View, minima
@@ -231,7 +231,7 @@ def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
         ridge = jax.grad(lambda trained: penalty(trained, Rows(one, one), hyper) + 0.0)(trained)
         return jax.tree.map(lambda leaf: (leaf > 0).all(), ridge)
 
-    return once(holds)
+    return jax.jit(holds, compiler_options=IN_A_HURRY)
 
 
 def check_design(model: Model, params: Params, context: Any) -> None:

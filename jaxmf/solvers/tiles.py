@@ -19,9 +19,9 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Side
 from jaxmf.solvers.devices import AXIS, split
 
-# Ratings of a row in a slab. Rows have as many slabs of the last width as they fill, and for what is left one of the
-# narrowest width that holds it. More widths would be padded less, and compile longer.
-_WIDTHS = (64, 128)
+# Ratings of a row in a slab. Rows have as many slabs of the last width as they fill, and for what is left one more, or
+# a narrow one if that holds it. With more than two widths less would be padding, and programs would compile longer.
+_WIDEST, _NARROW = 128, (64, 32, 16)
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
 _ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop
 
@@ -106,10 +106,11 @@ def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
     n, count = len(row), np.bincount(row, minlength=num_rows)
     at_once = _ROWS if jax.default_backend() == "cpu" else _ROWS_ELSEWHERE
     at_once = min(at_once, 1 << (num_rows - 1).bit_length())  # a power of 2, which memory may halve
+    widths = _widths(count)
     # Tiles of rows that one slab of each width holds, of longer rows, and of rows without ratings.
-    kind = np.where(count > 0, np.searchsorted(_WIDTHS, count), len(_WIDTHS) + 1)
+    kind = np.where(count > 0, np.searchsorted(widths, count), len(widths) + 1)
     dealt = []
-    for number in range(len(_WIDTHS) + 2):
+    for number in range(len(widths) + 2):
         rows = np.flatnonzero(kind == number)
         rows = rows[np.argsort(-count[rows], kind="stable")]
         dealt.append(np.append(rows, np.full(-len(rows) % (at_once * devices), num_rows)).reshape(-1, at_once, devices))
@@ -118,18 +119,27 @@ def _half(row: np.ndarray, num_rows: int, devices: int) -> Half:
     most = num_rows // (at_once * devices) + len(dealt)
     tiles = np.pad(np.concatenate(dealt), ((0, most - ends[-1]), (0, 0), (0, 0)), constant_values=num_rows)
     longest = np.append(count, 0)[tiles[:, 0, 0]]
-    slabs, left = np.divmod(longest, _WIDTHS[-1])
-    cells_of_row = slabs * _WIDTHS[-1] + np.array([0, *_WIDTHS])[np.searchsorted([0, *_WIDTHS], left)]
-    first = np.cumsum(np.append(0, cells_of_row * at_once)).astype(np.int32)
+    first = np.cumsum(np.append(0, _cells(longest, widths) * at_once)).astype(np.int32)
     tiles = tiles.transpose(2, 0, 1).astype(np.int32)
     # A coarse ladder with room for one more slab, since data of one size differ in how much of their tiles is padding.
-    step, size = rung(n) // 2, first[-1] + at_once * _WIDTHS[-1]
+    step, size = rung(n) // 2, first[-1] + at_once * widths[-1]
     cells = np.full((devices, -(-size // step) * step), n, np.int32)
     place = np.empty(num_rows + 1, np.int32)
     place[tiles.ravel()] = np.arange(tiles.size)
-    half = Half(cells, first, tiles, tuple(map(np.int32, ends)), place[:-1], None, _WIDTHS)
+    half = Half(cells, first, tiles, tuple(map(np.int32, ends)), place[:-1], None, widths)
     _fill(half, row, count)
     return jax.tree.map(jnp.asarray, half)
+
+
+def _widths(count: np.ndarray) -> tuple[int, ...]:
+    """The widths of slabs with which rows of so many ratings have the fewest cells."""
+    return min(((narrow, _WIDEST) for narrow in _NARROW), key=lambda widths: _cells(count, widths).sum())
+
+
+def _cells(count: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
+    """How many cells the slabs of a row of so many ratings have."""
+    slabs, left = np.divmod(count, widths[-1])
+    return slabs * widths[-1] + np.array([0, *widths])[np.searchsorted([0, *widths], left)]
 
 
 def _fill(half: Half, row: np.ndarray, count: np.ndarray) -> None:

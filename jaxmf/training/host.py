@@ -14,7 +14,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings, padded
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper
-from jaxmf.models.programs import of_model, shapes
+from jaxmf.models.programs import Form, of_model, shapes
 from jaxmf.models.xla import here, once
 from jaxmf.solvers.devices import on_all, on_first
 from jaxmf.solvers.solver import Solver
@@ -29,11 +29,11 @@ from jaxmf.training.loop import (
     check_batch,
     check_solver,
     check_static,
+    constants,
     first_state,
     initialize,
     make_fit,
     result,
-    set_up,
     start,
 )
 from jaxmf.training.origin import given, resumed
@@ -273,10 +273,8 @@ def begin(
     """
     clock = time.perf_counter()
     ratings, form = batch.train, shapes(batch)
-    program, setup = (
-        _compiled(model, solver, options, form),
-        _compiled_setup(solver.prepare, model.draw is not None, form),
-    )
+    program = _compiled(model, solver, options, form)
+    setup = _compiled_constants(solver.prepare, model.draw is not None, form)
     initialize = compiled_initialize(model, ratings)
     first = _compiled_first(model, solver, options.patience, form)
     batch, state = on_all((batch, state), solver.machine.devices)
@@ -285,7 +283,7 @@ def begin(
     if state is None:
         params = initialize(key, ratings, numbers) if params is None else params
         state = on_all(first(params, numbers), solver.machine.devices)
-    batch = setup(batch, numbers)
+    batch = batch._replace(layout=None, constants=setup(batch, numbers))
     # A run of no epochs compiles the program, unless it is, and changes no bit.
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
     return program, batch, state, time.perf_counter() - clock
@@ -314,7 +312,8 @@ def _compile_ahead(
         # Of arrays that lie on a device of the caller's choice, shapes do not say where.
         if not any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves((batch, state, params))):
             begun = jax.eval_shape(first, shape, numbers) if state is None else state
-            program.lower(key, jax.eval_shape(setup, batch, numbers), numbers, begun, 0).compile()
+            ready = batch._replace(layout=None, constants=jax.eval_shape(setup, batch, numbers))
+            program.lower(key, ready, numbers, begun, 0).compile()
 
 
 def advance(
@@ -344,8 +343,8 @@ def advance(
 
 
 @of_model
-def _compiled_setup(prepare: Callable[[Ratings], Any], draws: bool, form: Any) -> jax.stages.Wrapped:
-    return once(lambda batch, hyper: set_up(batch, hyper, draws))
+def _compiled_constants(prepare: Callable[[Ratings], Any], draws: bool, form: Form) -> jax.stages.Wrapped:
+    return once(lambda batch, hyper: constants(batch, hyper, draws), form)
 
 
 def compiled_initialize(model: Model, ratings: Ratings) -> jax.stages.Wrapped:
@@ -354,17 +353,17 @@ def compiled_initialize(model: Model, ratings: Ratings) -> jax.stages.Wrapped:
 
 
 @of_model
-def _compiled_initialize(model: Model, form: Any) -> jax.stages.Wrapped:
-    return once(lambda key, ratings, hyper: initialize(key, model, ratings, hyper))
+def _compiled_initialize(model: Model, form: Form) -> jax.stages.Wrapped:
+    return once(lambda key, ratings, hyper: initialize(key, model, ratings, hyper), form)
 
 
 @of_model
-def _compiled_first(model: Model, solver: Solver, patience: int | None, form: Any) -> jax.stages.Wrapped:
-    return once(lambda params, hyper: first_state(model, solver, params, hyper, patience))
+def _compiled_first(model: Model, solver: Solver, patience: int | None, form: Form) -> jax.stages.Wrapped:
+    return once(lambda params, hyper: first_state(model, solver, params, hyper, patience), form)
 
 
 @of_model
-def _compiled(model: Model, solver: Solver, options: Options, form: Any) -> jax.stages.Wrapped:
+def _compiled(model: Model, solver: Solver, options: Options, form: Form) -> jax.stages.Wrapped:
     return jax.jit(make_fit(model, solver, CHUNK, *options), compiler_options=here(solver.machine.compiler_options))
 
 

@@ -163,9 +163,7 @@ def make_fit(
             check_rank(given, made)
         if state is None:
             state = start(key, model, solver, batch, hyper, patience)
-        batch = set_up(batch, hyper, model.draw is not None)
-        assert batch.constants is not None
-        problem = Problem(batch.train, *batch.constants)
+        problem = Problem(batch.train, *constants(batch, hyper, model.draw is not None))
         shown, valid = problem, batch.valid
         if model.draw is not None:
             draw = partial(drawn, jax.random.key(_DRAW), model, seen=problem.seen)
@@ -253,14 +251,13 @@ def _either(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.lax.cond(condition, lambda: new, lambda: old)
 
 
-def set_up(batch: Prepared, hyper: Hyper, draws: bool) -> Prepared:
-    """The batch with constants in place of the layout, for a model that `draws` or not; as it is if it has them."""
+def constants(batch: Prepared, hyper: Hyper, draws: bool) -> Constants:
+    """What no epoch changes, for a model that `draws` or not; what the batch has, if it is set up."""
     if batch.constants is not None:
-        return batch
+        return batch.constants
     train = batch.train
     weight = row_weights(train, hyper.reg_exponent, hyper.unobserved)
-    constants = Constants(weight, batch.solver.setup(train, batch.layout, hyper), seen_of(train) if draws else None)
-    return batch._replace(layout=None, constants=constants)
+    return Constants(weight, batch.solver.setup(train, batch.layout, hyper), seen_of(train) if draws else None)
 
 
 def result(solver: Solver, state: FitState) -> Params:

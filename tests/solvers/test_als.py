@@ -42,8 +42,8 @@ each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
 def many_tiles():
     """As many tiles and slabs for little data as there are for much: rows in one slab and in several."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, number in (("_WIDTHS", (2, 5, 6)), ("_ROWS", 4)):
-            patch.setattr(sys.modules[prepare.__module__], name, number)
+        for name, value in (("_widths", lambda count: (2, 5, 6)), ("_ROWS", 4)):
+            patch.setattr(sys.modules[prepare.__module__], name, value)
         yield
 
 

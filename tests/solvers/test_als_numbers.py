@@ -24,6 +24,7 @@ from helpers import (
 )
 
 from jaxmf import Dataset, Hyper, fit, make_fit, models, prepare, solvers
+from jaxmf.data.ratings import Ratings
 from jaxmf.models import row_weights
 from jaxmf.recommend import fold_in
 from jaxmf.solvers import Problem, tiles
@@ -160,6 +161,14 @@ def test_float32_has_a_minimum_where_float64_has(scale, l2, nu):
     assert objective[-1] < float(expected["objective"][-1]) + 0.01 * to_explain
 
 
+@pytest.mark.parametrize(("length", "cells"), [(3, 16), (17, 32), (50, 64), (100, 128), (300, 320)])
+def test_slabs_are_as_narrow_as_the_rows_are_short(length, cells):
+    """Most items of most data have few ratings, of which slabs for long rows would be padding."""
+    user, item = np.divmod(np.arange(64 * length), length)
+    one = np.ones(len(user))
+    assert tiles.prepare(Ratings(user, item, one, one, 64, length)).user.first[-1] == 64 * cells
+
+
 @pytest.mark.parametrize("short", [False, True], ids=["normal-equations", "ratings-system"])
 def test_a_penalty_below_rounding_holds_on_to_the_start(short, monkeypatch):
     """A ridge R that the sums would lose is S, the least they keep: (A + S) z = b + (S − R) start, S a constant.
@@ -167,7 +176,7 @@ def test_a_penalty_below_rounding_holds_on_to_the_start(short, monkeypatch):
     Rows of two ratings and four unknowns are solved by the ratings' system, where S is R times one number. The start is
     so far away that what its 1e-15th part does to the rows can be seen.
     """
-    monkeypatch.setattr(tiles, "_WIDTHS", (2, 128))
+    monkeypatch.setattr(tiles, "_widths", lambda count: (2, 128))
     random, model, l2, l2_bias = np.random.default_rng(0), MODELS["biased"], 1e-17, 1e-17 if short else 0.03
     ratings, _ = planted_ratings(2, num_users=6, num_items=9, share=1.0, noise=1.0)
     if short:
