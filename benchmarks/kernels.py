@@ -147,18 +147,18 @@ def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> N
     normal equations. All tiles at once, which a fit never does.
     """
     half = jax.jit(arranged)(layout(prepare), data()).user
-    first, at_once = np.asarray(half.first), in_tile(half)
-    tiles = np.arange(int(half.ends[-2]))
-    slabs, left = slabs_of(replace(half, first=first), tiles)
+    widths, first, at_once = half.tiles.widths, np.asarray(half.tiles.first), in_tile(half.tiles)
+    tiles = np.arange(int(half.tiles.ends[-2]))
+    slabs, left = slabs_of(replace(half.tiles, first=first), tiles)
     cells, belongs = [], []  # of each width: its slabs (slabs, rows of a tile, width), and the tiles that these are of
-    for width in half.widths:
-        if width == half.widths[-1]:
+    for width in widths:
+        if width == widths[-1]:
             own = np.repeat(tiles, slabs)
             before = np.arange(len(own)) - np.repeat(np.cumsum(slabs) - slabs, slabs)
         else:
             own = tiles[left == width]
             before = slabs[own]
-        at = (first[own] + before * at_once * half.widths[-1])[:, None] + np.arange(at_once * width)
+        at = (first[own] + before * at_once * widths[-1])[:, None] + np.arange(at_once * width)
         cells.append(jax.tree.map(lambda leaf, at=at, w=width: leaf[0, at].reshape(-1, at_once, w), half.cells))
         belongs.append(own)
 

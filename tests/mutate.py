@@ -38,6 +38,7 @@ BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/fea
 LEAVES, DRAWS = "models/leaves.py", "models/draws.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
 SQUARES, TILES, MINIMA = "solvers/least_squares.py", "solvers/tiles.py", "solvers/minima.py"
+SLABS = "solvers/slabs.py"
 LADDER, FAMILIES = "training/test_rungs.py", "models/test_families.py"
 MATCHINGS, DEVICES = "solvers/matchings.py", "solvers/devices.py"
 BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
@@ -55,6 +56,7 @@ OWN = {
     SQUARES: [HALVES, NUMBERS],
     TILES: [HALVES],
     MINIMA: [HALVES],
+    SLABS: [HALVES],
     PROMISES: [KEPT],
 }
 MUTANTS = {
@@ -169,7 +171,7 @@ MUTANTS = {
         "models/quadratic.py", "getattr(trained, side))), num_rows) / 2", "getattr(trained, side))), num_rows)", HALVES
     ),
     "als: users never solved": Mutant(
-        ALS, 'for side in ("user", "item"):\n            params', 'for side in ("item",):\n            params'
+        ALS, 'for side in ("user", "item"):\n            half', 'for side in ("item",):\n            half'
     ),
     "als: weights not under a root": Mutant(MINIMA, "root = jnp.sqrt(weight)", "root = (weight)", HALVES),
     "als: rows of fewer ratings unregularized": Mutant(
@@ -201,13 +203,13 @@ MUTANTS = {
         HALVES,
     ),
     "tiles: long rows by their first ratings": Mutant(
-        MINIMA, "sum(left >= width for width in others)", "0 * left", HALVES
+        SLABS, "sum(left >= width for width in others)", "0 * left", HALVES
     ),
     "als: the slope of a background forgotten": Mutant(
         MINIMA, "(H, -_rows_of(background.slope, part.rows, 0))", "(H, jnp.zeros_like(like))", FAMILIES
     ),
     "als: rows without ratings stay at 0": Mutant(
-        MINIMA, "half.ends[-1] if all_rows else half.ends[-2]", "half.ends[-2]", FAMILIES
+        SLABS, "tiles.ends[-1] if all_rows else tiles.ends[-2]", "tiles.ends[-2]", FAMILIES
     ),
     "als: the slope by a background forgotten": Mutant(
         MINIMA, "by_curvature - (y.mT @ z).astype(by_curvature.dtype)", "by_curvature", FAMILIES
@@ -225,8 +227,8 @@ MUTANTS = {
     ),
     "als: rows without weight stay where they are": Mutant(
         ALS,
-        'found.at[half.place].get(mode="fill", fill_value=0), 0)',
-        "found.at[half.place].get(), pack(like, num_rows))",
+        'found.at[half.tiles.place].get(mode="fill", fill_value=0), 0)',
+        "found.at[half.tiles.place].get(), pack(like, num_rows))",
     ),
     "draws: alike for all keys": Mutant(DRAWS, "numbers = hash32(numbers, word)", "pass"),
     "draws: the columns are one in other orders": Mutant(

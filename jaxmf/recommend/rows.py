@@ -10,8 +10,7 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, row_weights
 from jaxmf.models.programs import of_model
 from jaxmf.solvers.als import half_step
-from jaxmf.solvers.solver import Problem
-from jaxmf.solvers.tiles import Layout, half_arranged, single
+from jaxmf.solvers.tiles import half_of, single
 
 _CELLS = 2**22  # numbers in the design of one block of rows: bounds memory
 _SHORTEST = 8  # ratings of a row; lengths and numbers of rows grow by powers of 2, so that programs are found again
@@ -116,8 +115,8 @@ def _program(model: Model, side: Side, size: int) -> Any:
             ratings = Ratings(own, other, value, weight, size, len(value))
         else:
             ratings = Ratings(other, own, value, weight, len(value), size)
-        half = half_arranged(single(other.reshape(size, -1), jnp.arange(size)), ratings, side)
-        problem = Problem(ratings, row_weights(ratings, hyper.reg_exponent), Layout(half, half))
-        return getattr(half_step(model, params, problem, hyper, side).trained, side)
+        half = half_of(single(other.reshape(size, -1)), ratings, side)
+        powers = row_weights(ratings, hyper.reg_exponent)
+        return getattr(half_step(model, params, half, powers, hyper, side).trained, side)
 
     return solve

@@ -24,7 +24,7 @@ from jaxmf.solvers.devices import AXIS, check_devices, of_all, spread
 from jaxmf.solvers.least_squares import positive
 from jaxmf.solvers.minima import View, minima
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
-from jaxmf.solvers.tiles import Half, Layout, arranged, prepare_for
+from jaxmf.solvers.tiles import Half, Halves, Layout, Tiles, arranged, prepare_for
 
 _CACHED = 1 << 21  # bytes of normal equations, or of designs, that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
@@ -108,7 +108,8 @@ def als(
     ) -> tuple[Params, jax.Array, StepInfo]:
         before = params.trained
         for side in ("user", "item"):
-            params = half_step(model, params, problem, hyper, side, num_steps, max_memory, devices)
+            half = getattr(problem.constants, side)
+            params = half_step(model, params, half, problem.weight, hyper, side, num_steps, max_memory, devices)
         if tol is None:
             return params, state, StepInfo(jnp.array(False))
         after = params.trained
@@ -116,7 +117,7 @@ def als(
         converged = change < tol * _norm(after) if rule == "relative" else jnp.abs(state - change) < tol
         return params, change, StepInfo(converged)
 
-    def setup(ratings: Ratings, layout: Layout, hyper: Hyper) -> Layout:
+    def setup(ratings: Ratings, layout: Layout, hyper: Hyper) -> Halves:
         return arranged(layout, ratings, devices)
 
     name, column_seconds = ("als", 1e-8) if method == "cholesky" else ("als-cg", 1e-9)
@@ -129,37 +130,39 @@ def als(
 def half_step(
     model: Model,
     params: Params,
-    problem: Problem,
+    half: Half,
+    weight: Rows,
     hyper: Hyper,
     side: Side,
     steps: int | None = None,
     max_memory: int | None = None,
     devices: int = 1,
 ) -> Params:
-    """All rows of one side at their exact minimum given the other side, or nearer to it by `steps` of CG.
-
-    `problem.constants` are the tiles with the ratings in them, as `arranged` puts them there.
+    """All rows of one side at their exact minimum given the other side, or nearer to it by `steps` of CG; `weight` is
+    n^ν of both.
     """
     assert model.design is not None
     like = getattr(params.trained, side)
     if not jax.tree.leaves(like):
         return params
-    num_rows = problem.ratings.num_users if side == "user" else problem.ratings.num_items
-    half = getattr(problem.constants, side)
+    num_rows = len(half.tiles.place)
     # With a background, every row has all cells of the other side.
     weighted = half.weighted[:, None] if model.background is None else jnp.array(True)
-    ridge = positive(ridge_of(model, params.trained, problem.weight, hyper, side, num_rows), weighted)
+    ridge = positive(ridge_of(model, params.trained, weight, hyper, side, num_rows), weighted)
     view = View(model.design, side, steps, _rows_at_once(half, ridge.shape[1], ridge.dtype, max_memory))
 
-    def solved(cells: Ratings, rows: jax.Array, rest: Half, *given: Any) -> jax.Array:
-        own = jax.tree.map(lambda leaf: leaf[0], (cells, rows))
-        return of_all(minima(view, given[0], replace(rest, cells=own[0], rows=own[1]), *given[1:]), devices)
+    def solved(half: Half, *given: Any) -> jax.Array:
+        rows, cells = jax.tree.map(lambda leaf: leaf[0], (half.tiles.rows, half.cells))
+        own = half._replace(tiles=replace(half.tiles, rows=rows), cells=cells)
+        return of_all(minima(view, given[0], own, *given[1:]), devices)
 
-    share, whole = PartitionSpec(AXIS), PartitionSpec()
-    work = spread(solved, devices, (share, share, *[whole] * 5))
-    rest, background = replace(half, cells=None, rows=None), background_of(model, params, hyper, side, num_rows)
-    found = work(half.cells, half.rows, rest, params, ridge, pack(like, num_rows), background)
-    table = jnp.where(weighted, found.at[half.place].get(mode="fill", fill_value=0), 0)
+    share: Any = PartitionSpec(AXIS)
+    whole: Any = PartitionSpec()
+    shares = Half(Tiles(whole, share, whole, whole, half.tiles.widths), share, whole)
+    background = background_of(model, params, hyper, side, num_rows)
+    work = spread(solved, devices, (shares, *[whole] * 4))
+    found = work(half, params, ridge, pack(like, num_rows), background)
+    table = jnp.where(weighted, found.at[half.tiles.place].get(mode="fill", fill_value=0), 0)
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 
 
@@ -168,8 +171,8 @@ def _rows_at_once(half: Half, size: int, dtype: Any, max_memory: int | None) -> 
     if max_memory is None:
         max_memory = _CACHED if jax.default_backend() == "cpu" else _AT_ONCE
     found = []
-    for width in half.widths:
-        rows = half.rows.shape[2]
+    for width in half.tiles.widths:
+        rows = half.tiles.rows.shape[2]
         row_bytes = size * max(width, size) * max(dtype.itemsize, 4)
         while rows % 2 == 0 and rows * row_bytes > max_memory:
             rows //= 2

@@ -22,7 +22,8 @@ from jaxmf.solvers.least_squares import (
     solve_system,
     with_diagonal,
 )
-from jaxmf.solvers.tiles import Half, in_tile, slabs_of
+from jaxmf.solvers.slabs import Part, over_parts, row_of_cells
+from jaxmf.solvers.tiles import Half
 
 
 class View(NamedTuple):
@@ -39,23 +40,6 @@ class View(NamedTuple):
     side: Side
     steps: int | None
     rows: tuple[int, ...]
-
-
-class Part(NamedTuple):
-    """As many rows of a tile as are worked on at once.
-
-    Attributes:
-      rows: (m,) which these are.
-      place: where the first of them stands among the rows of all tiles.
-      slabs: `slabs(function, carry)` is the carry after `function(carry, cells, at)` for each slab, whose `cells` are
-        Ratings (m, width) that begin at cell `at`.
-      short: whether these rows have one slab, of far fewer ratings than unknowns (static).
-    """
-
-    rows: jax.Array
-    place: jax.Array
-    slabs: Callable[[Callable[..., Any], Any], Any]
-    short: bool
 
 
 def minima(
@@ -77,78 +61,9 @@ def minima(
         solved too; without, they are 0.
 
     Returns:
-      (most tiles · rows of a tile, D), in the order of `half.rows`.
+      (most tiles · rows of a tile, D), in the order of `half.tiles.rows`.
     """
     return (_exact if view.steps is None else _near)(view, params, half, ridge, start, background)
-
-
-def _over_parts(
-    view: View, half: Half, num_short: int, all_rows: bool, body: Callable[[Any, Part], Any], carry: Any
-) -> Any:
-    """`carry` after `body(carry, part)` for every part of every tile, of those of rows without ratings if `all_rows`.
-
-    Tiles of a single slab of the first `num_short` widths have a loop for each width, since the shapes of what `body`
-    makes depend on it. All others share one, so that it is compiled once.
-    """
-    shared = half.ends[-1] if all_rows else half.ends[-2]
-    loops = [*zip(half.ends[:num_short], range(num_short), strict=False), (shared, None)]
-    begin = jnp.zeros_like(shared)
-    for end, short in loops:
-        at_once = view.rows[-1 if short is None else short]
-        parts = in_tile(half) // at_once
-        step = partial(_step, half, body, short, at_once)
-        carry = jax.lax.fori_loop(begin * parts, end * parts, step, carry)
-        begin = end
-    return carry
-
-
-def _step(
-    half: Half, body: Callable[[Any, Part], Any], short: int | None, at_once: int, number: jax.Array, carry: Any
-) -> Any:
-    """`body` of one part of a tile: numbers count the parts of all tiles."""
-    parts = in_tile(half) // at_once
-    tile, own = (number, jnp.zeros_like(number)) if parts == 1 else (number // parts, number % parts)
-    rows = jax.lax.dynamic_slice(half.rows, (tile, own * at_once), (1, at_once))[0]
-    if short is None:
-        slabs = partial(_over_slabs, half, at_once, tile, own)
-    else:
-        slabs = partial(_slab, half, at_once, tile, own, half.widths[short], 0)
-    return body(carry, Part(rows, number * at_once, slabs, short is not None))
-
-
-def _slab(
-    half: Half,
-    at_once: int,
-    tile: jax.Array,
-    own: jax.Array,
-    width: int,
-    before: Any,
-    function: Callable[..., Any],
-    carry: Any,
-) -> Any:
-    """`function(carry, cells, at)` for the slab of this width that stands behind so many of the last width."""
-    at = half.first[tile] + before * in_tile(half) * half.widths[-1] + own * at_once * width
-
-    def block(leaf: jax.Array) -> jax.Array:
-        cells = jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width)
-        return cells.reshape(at_once, width, *leaf.shape[1:])
-
-    return function(carry, jax.tree.map(block, half.cells), at)
-
-
-def _over_slabs(
-    half: Half, at_once: int, tile: jax.Array, own: jax.Array, function: Callable[..., Any], carry: Any
-) -> Any:
-    """`carry` after `function(carry, cells, at)` for each slab of a part of a tile."""
-    *others, widest = half.widths
-    number, left = slabs_of(half, tile)
-    slab = partial(_slab, half, at_once, tile, own)
-    carry = jax.lax.fori_loop(
-        jnp.zeros_like(number), number, lambda before, carry: slab(widest, before, function, carry), carry
-    )
-    ways: list[Callable[[Any], Any]] = [lambda carry: carry]
-    ways += [partial(slab, width, number, function) for width in others]
-    return jax.lax.switch(sum(left >= width for width in others), ways, carry) if others else carry
 
 
 def _num_short(half: Half, size: int, background: Quadratic | None) -> int:
@@ -156,7 +71,7 @@ def _num_short(half: Half, size: int, background: Quadratic | None) -> int:
 
     Nearer to that, it takes as long to solve, and longer to compile. With a background it is none.
     """
-    return 0 if background is not None else sum(2 * width <= size for width in half.widths)
+    return 0 if background is not None else sum(2 * width <= size for width in half.tiles.widths)
 
 
 def _rows_of(table: jax.Array, rows: jax.Array, fill: float) -> jax.Array:
@@ -219,9 +134,9 @@ def _exact(
             z = solve_normal(*_normal(view, params, part, background, R), R, before)
         return _written(table, part, z)
 
-    empty = jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype)
+    empty = jnp.zeros((half.tiles.rows.size, ridge.shape[1]), ridge.dtype)
     num_short = _num_short(half, ridge.shape[1], background)
-    return _over_parts(view, half, num_short, background is not None, body, empty)
+    return over_parts(half, view.rows, num_short, background is not None, body, empty)
 
 
 def _exact_forward(view: View, *given: Any) -> Any:
@@ -278,8 +193,8 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
 
     zeros = jax.tree.map(jnp.zeros_like, (ridge, start, background, floats, half.cells.value, half.cells.weight))
     num_short = _num_short(half, ridge.shape[1], background)
-    by_ridge, by_start, by_background, by_floats, by_value, by_weight = _over_parts(
-        view, half, num_short, background is not None, body, zeros
+    by_ridge, by_start, by_background, by_floats, by_value, by_weight = over_parts(
+        half, view.rows, num_short, background is not None, body, zeros
     )
     by_params, by_half = _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight)
     return by_params, by_half, by_ridge, by_start, by_background
@@ -312,8 +227,8 @@ def _near(
         residual, diagonal = part.slabs(begin, (-h - _image(background, z), diagonal))
         return _written(table, part, descend(image, diagonal, residual, R, z, view.steps))
 
-    empty = jnp.zeros((half.rows.size, ridge.shape[1]), ridge.dtype)
-    return _over_parts(view, half, 0, background is not None, body, empty)
+    empty = jnp.zeros((half.tiles.rows.size, ridge.shape[1]), ridge.dtype)
+    return over_parts(half, view.rows, 0, background is not None, body, empty)
 
 
 def _image(background: Quadratic | None, z: jax.Array) -> jax.Array:
@@ -336,7 +251,7 @@ def _near_forward(view: View, *given: Any) -> Any:
 def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
     """The same steps over all ratings at once, which JAX differentiates."""
     params, half, ridge, start, background = kept
-    (floats, others), own, rows = _split(params), _row_of_cells(half), half.rows.ravel()
+    (floats, others), own, rows = _split(params), row_of_cells(half), half.tiles.rows.ravel()
 
     def steps(
         floats: list[jax.Array],
@@ -372,16 +287,6 @@ def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
 _near.defvjp(_near_forward, _near_backward)
 
 
-def _row_of_cells(half: Half) -> jax.Array:
-    """Where the row of each cell stands among the rows of all tiles; their number behind the last tile."""
-    cell, at_once, width = jnp.arange(half.cells.value.size, dtype=half.first.dtype), in_tile(half), half.widths[-1]
-    tile = jnp.searchsorted(half.first, cell, side="right").astype(cell.dtype) - 1
-    slabs, left = slabs_of(half, tile)
-    behind = cell - half.first[tile] - slabs * at_once * width
-    lane = jnp.where(behind < 0, behind // width % at_once, behind // jnp.maximum(left, 1))
-    return jnp.minimum(tile * at_once + lane, half.rows.size)
-
-
 def _split(tree: Any) -> tuple[list[jax.Array], Any]:
     """The leaves that have derivatives, and the tree without them."""
     leaves, structure = jax.tree.flatten(tree)
@@ -403,4 +308,4 @@ def _no_slope(others: Any) -> Any:
 
 def _slope_of(half: Half, by_value: jax.Array, by_weight: jax.Array) -> Half:
     none = jax.tree.map(lambda leaf: np.zeros(leaf.shape, jax.dtypes.float0), half)
-    return replace(none, cells=replace(none.cells, value=by_value, weight=by_weight))
+    return none._replace(cells=replace(none.cells, value=by_value, weight=by_weight))

@@ -15,8 +15,7 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
 from jaxmf.solvers import als
 from jaxmf.solvers.als import half_step
-from jaxmf.solvers.solver import Problem
-from jaxmf.solvers.tiles import Layout, arranged, prepare
+from jaxmf.solvers.tiles import Layout, half_of, prepare
 from jaxmf.training import Fit
 from jaxmf.verify.case import (
     Case,
@@ -174,5 +173,5 @@ def solvable(model: Model, params: Params, hyper: Hyper, context: Any) -> bool:
 @partial(jit, static_argnames=("model", "side"))
 def solve_side(model: Model, trained: Rows, case: Case, layout: Layout, side: Side) -> Rows:
     """One half-step of `als` of a bare model."""
-    problem = Problem(case.ratings, case.weight, arranged(layout, case.ratings))
-    return half_step(model, Params(trained, case.fixed), problem, case.hyper, side).trained
+    half = half_of(getattr(layout, side), case.ratings, side)
+    return half_step(model, Params(trained, case.fixed), half, case.weight, case.hyper, side).trained

@@ -144,10 +144,9 @@ def test_a_thousand_users_equal_one_further_half_step():
     from jaxmf.solvers.als import half_step
 
     ratings, als = data.ratings, solvers.als()
-    tiles = als.setup(ratings, als.prepare(ratings), hyper)
-    problem = solvers.Problem(ratings, models.row_weights(ratings, 1.0), tiles)
+    half, weight = als.setup(ratings, als.prepare(ratings), hyper).user, models.row_weights(ratings, 1.0)
 
-    further = jax.jit(lambda params: half_step(model, params, problem, hyper, "user"))(fit.params)
+    further = jax.jit(lambda params: half_step(model, params, half, weight, hyper, "user"))(fit.params)
     known, few, new = first(further, data, 200, 60)
     found, extended = fold_in(model, known, hyper, few, new)
     assert extended.num_users - few.num_users == 1000

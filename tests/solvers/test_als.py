@@ -29,10 +29,9 @@ from helpers import (
 from jaxmf import Hyper, models, solvers
 from jaxmf.metrics import rmse
 from jaxmf.models import objective, row_weights
-from jaxmf.solvers import Problem
 from jaxmf.solvers.als import half_step
 from jaxmf.solvers.least_squares import solve_normal, solve_short
-from jaxmf.solvers.tiles import arranged, prepare, slabs_of
+from jaxmf.solvers.tiles import half_of, prepare, slabs_of
 
 each_model = pytest.mark.parametrize("model", DISTINCT.values(), ids=DISTINCT)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
@@ -81,8 +80,8 @@ def halves(request):
 
     def solved(side):
         def step(params, hyper):
-            task = Problem(ratings, row_weights(ratings, hyper.reg_exponent), arranged(layout, ratings))
-            return half_step(model, params, task, hyper, side)
+            half = half_of(getattr(layout, side), ratings, side)
+            return half_step(model, params, half, row_weights(ratings, hyper.reg_exponent), hyper, side)
 
         return jax.jit(step)
 
@@ -214,36 +213,37 @@ def test_tiles_hold_every_rating_once(devices):
     """Every row in one tile, at its own positions; a tile's rows are of similar length, those without ratings last."""
     ratings = replace(random_ratings(num_users=50, num_items=12, num_ratings=400), num_users=53, num_items=14)
     layout = prepare(ratings, devices)
-    for index, half in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
-        cells, first, rows, kinds = map(np.asarray, (half.cells, half.first, half.rows, (0, *half.ends)))
+    for index, (tiles, cells) in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
+        cells, first, rows, kinds = map(np.asarray, (cells, tiles.first, tiles.rows, (0, *tiles.ends)))
         order, seen, at_once = rows.ravel(), {}, rows.shape[2]
         assert first[0] == kinds[0] == 0
         assert len(first) == rows.shape[1] + 1
-        assert (rows[:, kinds[-1] :] == len(half.place)).all()
+        assert (rows[:, kinds[-1] :] == len(tiles.place)).all()
         assert (cells[:, first[-1] :] == len(index)).all()
         for tile in range(kinds[-2]):
-            full, left = slabs_of(half, tile)
+            full, left = slabs_of(tiles, tile)
             own, slabs = cells[:, first[tile] : first[tile + 1]], []
             for slab in range(full + (left > 0)):
                 start, width = slab * at_once * 6, 6 if slab < full else left
                 slabs.append(own[:, start : start + at_once * width].reshape(devices, at_once, width))
             single = [kind for kind in range(3) if kinds[kind] <= tile < kinds[kind + 1]]
-            assert [slab.shape[2] for slab in slabs] == [half.widths[kind] for kind in single] or not single
+            assert [slab.shape[2] for slab in slabs] == [tiles.widths[kind] for kind in single] or not single
             for device, lane in np.ndindex(devices, at_once):
                 positions = np.concatenate([slab[device, lane] for slab in slabs])
                 positions = positions[positions < len(index)].tolist()
                 seen.setdefault(int(rows[device, tile, lane]), []).extend(positions)
-        assert seen.pop(len(half.place), []) == []
+        assert seen.pop(len(tiles.place), []) == []
         assert sorted(seen) == sorted(set(index.tolist()))
         for row, positions in seen.items():
             assert sorted(positions) == np.flatnonzero(index == row).tolist()
-        for row, place in enumerate(half.place.tolist()):
+        for row, place in enumerate(tiles.place.tolist()):
             assert int(order[place]) == row
             tile = place // at_once % rows.shape[1]
             assert (row in index) == (tile < kinds[-2])
             assert tile < kinds[-1]
-    assert (np.diff(layout.user.ends[:-1]) > 0).all()
-    assert layout.item.first[-1] - layout.item.first[layout.item.ends[1]] > 4 * devices * 6
+    assert (np.diff(layout.user.tiles.ends[:-1]) > 0).all()
+    tiles = layout.item.tiles
+    assert tiles.first[-1] - tiles.first[tiles.ends[1]] > 4 * devices * 6
 
 
 @pytest.mark.parametrize("width", [1, 3, 4, 9])
@@ -276,8 +276,8 @@ def test_derivatives_equal_differences(method):
         hyper = HYPER._replace(l2=numbers[0], l2_bias=numbers[1], reg_exponent=numbers[2])
         own, found = replace(ratings, value=values, weight=weights), params._replace(trained=trained)
         for side in ("user", "item"):
-            problem = Problem(own, row_weights(own, hyper.reg_exponent), arranged(layout, own))
-            found = half_step(model, found, problem, hyper, side, steps)
+            half = half_of(getattr(layout, side), own, side)
+            found = half_step(model, found, half, row_weights(own, hyper.reg_exponent), hyper, side, steps)
         return sum(jnp.vdot(*pair) for pair in zip(jax.tree.leaves(pull), jax.tree.leaves(found.trained), strict=True))
 
     slopes = jax.jit(jax.grad(value, argnums=(0, 1, 2, 3)))(*given)

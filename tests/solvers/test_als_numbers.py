@@ -27,7 +27,7 @@ from jaxmf import Dataset, Hyper, fit, make_fit, models, prepare, solvers
 from jaxmf.data.ratings import Ratings
 from jaxmf.models import row_weights
 from jaxmf.recommend import fold_in
-from jaxmf.solvers import Problem, tiles
+from jaxmf.solvers import tiles
 from jaxmf.solvers.als import half_step
 
 METHODS = {method: solvers.als(method=method) for method in ("cholesky", "cg")}
@@ -166,7 +166,7 @@ def test_slabs_are_as_narrow_as_the_rows_are_short(length, cells):
     """Most items of most data have few ratings, of which slabs for long rows would be padding."""
     user, item = np.divmod(np.arange(64 * length), length)
     one = np.ones(len(user))
-    assert tiles.prepare(Ratings(user, item, one, one, 64, length)).user.first[-1] == 64 * cells
+    assert tiles.prepare(Ratings(user, item, one, one, 64, length)).user.tiles.first[-1] == 64 * cells
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["normal-equations", "ratings-system"])
@@ -185,9 +185,9 @@ def test_a_penalty_below_rounding_holds_on_to_the_start(short, monkeypatch):
 
     @jax.jit
     def users(before, l2, l2_bias):
-        problem = Problem(ratings, row_weights(ratings, 1.0), tiles.arranged(layout, ratings))
+        half, weight = tiles.half_of(layout.user, ratings, "user"), row_weights(ratings, 1.0)
         given = params._replace(trained=params.trained._replace(user=before))
-        return half_step(model, given, problem, Hyper(l2=l2, l2_bias=l2_bias), "user").trained.user
+        return half_step(model, given, half, weight, Hyper(l2=l2, l2_bias=l2_bias), "user").trained.user
 
     def leaves(table):
         return {"bias": jnp.asarray(table[:, RANK]), "factors": jnp.asarray(table[:, :RANK])}

@@ -20,7 +20,7 @@ SCRIPT = """
     model, solver = models.biased_mf(16), solvers.als()
     data = datasets.synthetic(1200, 800, 30_000, seed=0)
     batch = prepare(solver, data)
-    assert all(half.ends[-2] > half.ends[0] for half in batch.layout)
+    assert all(tiles.ends[-2] > tiles.ends[0] for tiles, _ in batch.layout)
 
     print("many sweeps over many tiles", flush=True)
     assert fit(jax.random.key(0), model, solver, batch, epochs=24).status == "completed"

@@ -1,0 +1,113 @@
+"""How a half-step goes over the tiles of a side: part by part, and slab by slab in each."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxmf.solvers.tiles import Half, in_tile, slabs_of
+
+
+class Part(NamedTuple):
+    """As many rows of a tile as are worked on at once.
+
+    Attributes:
+      rows: (m,) which these are.
+      place: where the first of them stands among the rows of all tiles.
+      slabs: `slabs(function, carry)` is the carry after `function(carry, cells, at)` for each slab, whose `cells` are
+        Ratings (m, width) that begin at cell `at`.
+      short: whether these rows have one slab, of far fewer ratings than unknowns (static).
+    """
+
+    rows: jax.Array
+    place: jax.Array
+    slabs: Callable[[Callable[..., Any], Any], Any]
+    short: bool
+
+
+def over_parts(
+    half: Half, sizes: tuple[int, ...], num_short: int, all_rows: bool, body: Callable[[Any, Part], Any], carry: Any
+) -> Any:
+    """`carry` after `body(carry, part)` for every part of every tile, of those of rows without ratings if `all_rows`.
+
+    Tiles of a single slab of the first `num_short` widths have a loop for each width, since the shapes of what `body`
+    makes depend on it. All others share one, so that it is compiled once.
+
+    Args:
+      half: the side; without the axis of devices, as one of them sees it.
+      sizes: rows of a part of a tile whose slabs have each width, divisors of the rows of a tile; the last is that of
+        the tiles that share a loop.
+      num_short, all_rows: see above.
+      body: what is done with a part.
+      carry: what the first part is given.
+    """
+    tiles = half.tiles
+    shared = tiles.ends[-1] if all_rows else tiles.ends[-2]
+    loops = [*zip(tiles.ends[:num_short], range(num_short), strict=False), (shared, None)]
+    begin = jnp.zeros_like(shared)
+    for end, short in loops:
+        at_once = sizes[-1 if short is None else short]
+        parts = in_tile(tiles) // at_once
+        step = partial(_step, half, body, short, at_once)
+        carry = jax.lax.fori_loop(begin * parts, end * parts, step, carry)
+        begin = end
+    return carry
+
+
+class _Lanes(NamedTuple):
+    """So many rows of a tile, behind `own` times as many."""
+
+    half: Half
+    tile: jax.Array
+    own: jax.Array
+    at_once: int
+
+
+def _step(
+    half: Half, body: Callable[[Any, Part], Any], short: int | None, at_once: int, number: jax.Array, carry: Any
+) -> Any:
+    """`body` of one part of a tile: numbers count the parts of all tiles."""
+    parts = in_tile(half.tiles) // at_once
+    tile, own = (number, jnp.zeros_like(number)) if parts == 1 else (number // parts, number % parts)
+    rows = jax.lax.dynamic_slice(half.tiles.rows, (tile, own * at_once), (1, at_once))[0]
+    lanes = _Lanes(half, tile, own, at_once)
+    slabs = partial(_each, lanes) if short is None else partial(_slab, lanes, half.tiles.widths[short], 0)
+    return body(carry, Part(rows, number * at_once, slabs, short is not None))
+
+
+def _slab(lanes: _Lanes, width: int, before: Any, function: Callable[..., Any], carry: Any) -> Any:
+    """`function(carry, cells, at)` for the slab of this width that stands behind so many of the last width."""
+    half, tile, own, at_once = lanes
+    tiles = half.tiles
+    at = tiles.first[tile] + before * in_tile(tiles) * tiles.widths[-1] + own * at_once * width
+
+    def block(leaf: jax.Array) -> jax.Array:
+        cells = jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width)
+        return cells.reshape(at_once, width, *leaf.shape[1:])
+
+    return function(carry, jax.tree.map(block, half.cells), at)
+
+
+def _each(lanes: _Lanes, function: Callable[..., Any], carry: Any) -> Any:
+    """`carry` after `function(carry, cells, at)` for each slab of these rows."""
+    *others, widest = lanes.half.tiles.widths
+    number, left = slabs_of(lanes.half.tiles, lanes.tile)
+    carry = jax.lax.fori_loop(
+        jnp.zeros_like(number), number, lambda before, carry: _slab(lanes, widest, before, function, carry), carry
+    )
+    ways: list[Callable[[Any], Any]] = [lambda carry: carry]
+    ways += [partial(_slab, lanes, width, number, function) for width in others]
+    return jax.lax.switch(sum(left >= width for width in others), ways, carry) if others else carry
+
+
+def row_of_cells(half: Half) -> jax.Array:
+    """Where the row of each cell stands among the rows of all tiles; their number behind the last tile."""
+    tiles = half.tiles
+    cell, at_once, width = jnp.arange(half.cells.value.size, dtype=tiles.first.dtype), in_tile(tiles), tiles.widths[-1]
+    tile = jnp.searchsorted(tiles.first, cell, side="right").astype(cell.dtype) - 1
+    slabs, left = slabs_of(tiles, tile)
+    behind = cell - tiles.first[tile] - slabs * at_once * width
+    lane = jnp.where(behind < 0, behind // width % at_once, behind // jnp.maximum(left, 1))
+    return jnp.minimum(tile * at_once + lane, tiles.rows.size)
