@@ -75,9 +75,9 @@ def operations(layout: Any, num_ratings: int, rank: int) -> float:
     if not isinstance(layout, Layout):
         return float(num_ratings * D)
     total = 0.0
-    for half in layout:
-        devices, _, at_once = half.rows.shape
-        c = np.diff(half.first)[: int(half.ends[-1])] / at_once
+    for tiles, _ in layout:
+        devices, _, at_once = tiles.rows.shape
+        c = np.diff(tiles.first)[: int(tiles.ends[-1])] / at_once
         m = np.minimum(c, D)
         total += devices * at_once * float(np.sum(2.0 * c * D * m + m**3 / 3))
     return total

@@ -212,7 +212,7 @@ MUTANTS = {
         SLABS, "tiles.ends[-1] if all_rows else tiles.ends[-2]", "tiles.ends[-2]", FAMILIES
     ),
     "als: the slope by a background forgotten": Mutant(
-        MINIMA, "by_curvature - (y.mT @ z).astype(by_curvature.dtype)", "by_curvature", FAMILIES
+        MINIMA, "by_curvature - dot(y.mT, z).astype(by_curvature.dtype)", "by_curvature", FAMILIES
     ),
     "row weights: cells of one's own side": Mutant(
         MODEL, "n_u + unobserved * ratings.num_items", "n_u + unobserved * ratings.num_users", FAMILIES

@@ -108,7 +108,10 @@ def padded(ratings: Ratings) -> Ratings:
 
 
 def counts(ratings: Ratings) -> tuple[jax.Array, jax.Array]:
-    """Weighted number of observations per user, n_u (num_users,), and per item, n_i (num_items,)."""
+    """Weighted number of observations per user, n_u (num_users,), and per item, n_i (num_items,).
+
+    In float32 a row's number stops at 2²⁴.
+    """
     n_u = jax.ops.segment_sum(ratings.weight, ratings.user, ratings.num_users)
     n_i = jax.ops.segment_sum(ratings.weight, ratings.item, ratings.num_items)
     return n_u, n_i

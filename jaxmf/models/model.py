@@ -90,7 +90,7 @@ class ByHand(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model: three required pure functions and `penalty`; what is None is refused by the tools that need it.
+    """A model: four pure functions, and what only some tools need: these refuse a model that has None there.
 
     Attributes:
       init: `(key, ratings, hyper) -> Params`. Rows without weight start at 0.
@@ -111,7 +111,8 @@ class Model(NamedTuple):
       reads: "rows" if the loss and the prediction of a pair read no trained rows but the pair's own two, which `jaxmf`
         tries where it relies on it; "tables" if they read others too, as SVD++ reads those of all items that a user has
         rated: then `sgd`, `fold_in`, `update` and `top_n(candidates=)` refuse the model.
-      background: `(params, hyper) -> scalar` that the objective adds, a loss over cells that are not observed, or None.
+      background: `(params, hyper) -> scalar` that the objective adds, such as a loss over all cells, observed or not;
+        or None.
       draw: `(key, ratings, seen) -> ratings`, the ratings with what the loss reads at random in their `context`, such
         as an item that the user has not rated, or None. `jaxmf.models.is_seen` says what a user has rated. `minibatch`
         draws for every batch; the losses in a history are of one draw, which is the same for all fits.
@@ -290,5 +291,5 @@ def unpack(table: jax.Array, like: Any) -> Any:
     for leaf in leaves:
         cuts.append(cuts[-1] + math.prod(leaf.shape[1:]))
     columns = zip(cuts, cuts[1:], leaves, strict=False)
-    pieces = [table[:, a:b].reshape(-1, *leaf.shape[1:]) for a, b, leaf in columns]
+    pieces = [table[:, a:b].reshape(len(table), *leaf.shape[1:]) for a, b, leaf in columns]
     return jax.tree.unflatten(jax.tree.structure(like), pieces)

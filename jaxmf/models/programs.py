@@ -52,7 +52,7 @@ def _kept(home: _Home, made_of: Any, build: Callable[[], T]) -> T:
 
 
 def of_model(build: Callable[..., T]) -> Callable[..., T]:
-    """`functools.cache` for a function of a model, or of a function of one, and of static choices.
+    """`functools.cache` for a function of a model, or of one such as a solver's `prepare`, and of static choices.
 
     What it returns lies on the model's `init` function (or `predict`, where there is none), or on that function. So it
     may refer to the model and yet goes when the model does, at the next collection of garbage.
@@ -72,7 +72,7 @@ def of_model(build: Callable[..., T]) -> Callable[..., T]:
 def jit(function: Callable[..., T], **options: Any) -> Callable[..., T]:
     """`jax.jit` that keeps programs for the last shapes of its arguments only, where `jax.jit` keeps all.
 
-    It keeps them for itself too: `jax.jit` shares those of a function among all its calls, for as long as that lives.
+    Each shape has a function of its own to compile, since `jax.jit` keeps all programs of one function together.
     """
     home = _Home()
 

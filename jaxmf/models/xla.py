@@ -28,7 +28,7 @@ def without(*passes: str) -> tuple[tuple[str, Any], ...]:
 
 def here(options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
     """These options for the devices that there are: how much LLVM optimizes is measured on CPUs alone."""
-    return {name: value for name, value in options if jax.default_backend() == "cpu" or name != LESS_OPTIMIZED[0]}
+    return {name: value for name, value in options if jax.default_backend() == "cpu" or name not in IN_A_HURRY}
 
 
 def once(function: Callable[..., Any], form: Form) -> jax.stages.Wrapped:
@@ -36,4 +36,4 @@ def once(function: Callable[..., Any], form: Form) -> jax.stages.Wrapped:
     for use under `jit`.
     """
     numbers = max((math.prod(leaf.shape) for leaf in form[1]), default=0)
-    return jax.jit(function, compiler_options=IN_A_HURRY if numbers < _FEW else dict([LESS_OPTIMIZED]))
+    return jax.jit(function, compiler_options=here(tuple(IN_A_HURRY.items()) if numbers < _FEW else (LESS_OPTIMIZED,)))

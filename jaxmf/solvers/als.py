@@ -24,7 +24,7 @@ from jaxmf.solvers.devices import AXIS, check_devices, of_all, spread
 from jaxmf.solvers.least_squares import positive
 from jaxmf.solvers.minima import View, minima
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
-from jaxmf.solvers.tiles import Half, Halves, Layout, Tiles, arranged, prepare_for
+from jaxmf.solvers.tiles import Half, Halves, Layout, Tiles, arranged, in_tile, prepare_for
 
 _CACHED = 1 << 21  # bytes of normal equations, or of designs, that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
@@ -49,7 +49,8 @@ def als(
         (Σ w d dᵀ + n^ν diag(λ, …, λ_b)) z = Σ w t d
 
     A model's `background` adds half its Hessian in a row to the matrix of every row, and to the right-hand side minus
-    half its gradient where the rows are 0, both by automatic differentiation.
+    half its gradient where the rows are 0, both by automatic differentiation. With it, rows without ratings are solved
+    too if n^ν penalizes them (`Hyper.unobserved`); without, they are 0.
 
     "cholesky" solves them: z is the exact minimum of the objective in that block, where the gradient is 0. "cg" takes a
     few steps of conjugate gradient from where the row is, without forming the matrix: z is nearer to the minimum, and
@@ -63,8 +64,9 @@ def als(
       steps: of conjugate gradient per row and half-step.
       max_memory: bytes of the design rows, or of the normal equations, that are worked on at once, at least those of
         one row; None is what stays in the cache of a CPU, 2 MiB, and 1 GiB on other devices.
-      devices: how many of this process solve at once, each some of the rows of every tile. On a CPU there is one,
-        unless `jax.config.update("jax_num_cpu_devices", n)`, before anything else uses JAX, makes n of its cores.
+      devices: how many of this process solve at once; rows are dealt out, so that each has as long ones. On a CPU there
+        is one, unless `jax.config.update("jax_num_cpu_devices", n)`, before anything else uses JAX, makes n of its
+        cores.
 
     Returns:
       a Solver for models whose loss is the squared distance that `design` says, whose penalty is a diagonal quadratic
@@ -73,15 +75,16 @@ def als(
 
     Raises:
       ValueError: `tol`, `steps`, `max_memory` or `devices` is not positive, there are fewer devices, or `rule` or
-        `method` is unknown; at `check`, the model has no `design`, trains `shared` leaves, or λ or λ_b is not positive
-        in the dtype of the parameters. Where they are traced, a fit without a penalty has the status `diverged`.
+        `method` is unknown; at `check`, the model has no `design` or one of another shape than its rows, trains
+        `shared` leaves, draws, leaves a leaf without a penalty, or λ or λ_b is not positive in the dtype of the
+        parameters. Where they are traced, a fit without a penalty has the status `diverged`.
 
-    Cost: per sweep O(c · D · m + m³) for a row of c ratings and D unknowns, m = min(c, D), by CG O(c · D · steps);
-    memory beside the ratings: `max_memory`. Rows of similar length are worked on together, long ones slab by slab, so
-    that programs do not grow with the data. Derivatives in reverse mode are exact: of the minimum by the implicit
-    function, of CG through its steps, with the designs of all ratings in memory. Sums are at least float32. On a CPU,
-    from about 256 unknowns, one thread of LAPACK is faster than several (results/scaling): set OPENBLAS_NUM_THREADS=1
-    before Python starts.
+    Cost: per sweep O(c · D² + D³) for a row of c ratings and D unknowns, O(c² · D + c³) where c is at most about half
+    of D, by CG O(c · D · steps); memory beside the ratings: two copies of them in tiles, and `max_memory`. Rows of
+    similar length are worked on together, long ones slab by slab, so that programs do not grow with the data.
+    Derivatives in reverse mode are exact: of the minimum by the implicit function, of CG through its steps, with the
+    designs of all ratings in memory. Sums are at least float32. On a CPU, from about 256 unknowns, one thread of LAPACK
+    is faster than several (results/scaling): set OPENBLAS_NUM_THREADS=1 before Python starts.
 
     References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
     Bell and Volinsky (2009); Takács, Pilászy and Tikk (2011), Applications of the conjugate gradient method for
@@ -146,12 +149,15 @@ def half_step(
     if not jax.tree.leaves(like):
         return params
     num_rows = len(half.tiles.place)
-    # With a background, every row has all cells of the other side.
-    weighted = half.weighted[:, None] if model.background is None else jnp.array(True)
+    # With a background, a row without ratings has a minimum too, if there is a penalty on it.
+    known = half.weighted if model.background is None else half.weighted | (getattr(weight, side) > 0)
+    weighted = known[:, None]
     ridge = positive(ridge_of(model, params.trained, weight, hyper, side, num_rows), weighted)
     view = View(model.design, side, steps, _rows_at_once(half, ridge.shape[1], ridge.dtype, max_memory))
 
-    def solved(half: Half, *given: Any) -> jax.Array:
+    # For each row, in `minima`: (XᵀX + H + R) z = Xᵀt − h, where X and t are those of `model.design` times √w, R is the
+    # ridge, and H and h are the background's.
+    def share_solved(half: Half, *given: Any) -> jax.Array:
         rows, cells = jax.tree.map(lambda leaf: leaf[0], (half.tiles.rows, half.cells))
         own = half._replace(tiles=replace(half.tiles, rows=rows), cells=cells)
         return of_all(minima(view, given[0], own, *given[1:]), devices)
@@ -160,7 +166,7 @@ def half_step(
     whole: Any = PartitionSpec()
     shares = Half(Tiles(whole, share, whole, whole, half.tiles.widths), share, whole)
     background = background_of(model, params, hyper, side, num_rows)
-    work = spread(solved, devices, (shares, *[whole] * 4))
+    work = spread(share_solved, devices, (shares, *[whole] * 4))
     found = work(half, params, ridge, pack(like, num_rows), background)
     table = jnp.where(weighted, found.at[half.tiles.place].get(mode="fill", fill_value=0), 0)
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
@@ -172,7 +178,7 @@ def _rows_at_once(half: Half, size: int, dtype: Any, max_memory: int | None) -> 
         max_memory = _CACHED if jax.default_backend() == "cpu" else _AT_ONCE
     found = []
     for width in half.tiles.widths:
-        rows = half.tiles.rows.shape[2]
+        rows = in_tile(half.tiles)
         row_bytes = size * max(width, size) * max(dtype.itemsize, 4)
         while rows % 2 == 0 and rows * row_bytes > max_memory:
             rows //= 2

@@ -21,6 +21,10 @@ def solve_short(X: jax.Array, t: jax.Array, ridge: jax.Array, start: jax.Array) 
 
         z = R⁻¹Xᵀ (K + I)⁻¹ t
 
+    Where rounding would hide the ridge, S = grow · R takes its place as in `solve_normal`, about the start:
+
+        z = c + S⁻¹Xᵀ (X S⁻¹Xᵀ + I)⁻¹ (t − X c),  c = (1 − 1 / grow) · start
+
     Args:
       X: (m, c, D), design rows times √w, 0 for padding.
       t: (m, c), targets times √w.
@@ -66,7 +70,9 @@ def descend(
     z: jax.Array,
     steps: int | None,
 ) -> jax.Array:
-    """Steps of conjugate gradient from z (m, D), where the residual is Xᵀ(t − X z) and `image(z)` is XᵀX z.
+    """Steps of conjugate gradient from z (m, D), for the matrix A + diag(ridge) of each row, A = XᵀX + H.
+
+    `image(z)` is A z, `diagonal` that of A, and `residual` is Xᵀt − h − A z: the ridge is added here.
 
     The unknowns are scaled to a unit diagonal of the matrix, so that the steps do not depend on the units of the
     ratings, in which factors and biases differ.
@@ -118,13 +124,13 @@ def _diagonal(A: jax.Array) -> np.ndarray:
 
 
 def positive(ridge: jax.Array, weighted: jax.Array) -> jax.Array:
-    """The ridge where it is positive, no finite number elsewhere, so that a fit without a penalty ends as diverged.
+    """The ridge where it is positive and NaN elsewhere, so that a fit without a penalty ends as diverged.
 
     A row is left at 0 because it has no weight, whatever its penalty.
     """
     ridge = jnp.where(weighted, ridge, 1)
-    # Divided by 1 or by 0, and no NaN as such: a healthy program has none for JAX_DEBUG_NANS to find.
-    return ridge / (ridge > 0).astype(ridge.dtype)
+    # 0 / 0 where it is not positive: an infinite ridge would be a very large one, and its row 0.
+    return jnp.maximum(ridge, 0) / (ridge > 0).astype(ridge.dtype)
 
 
 def solve_system(A: jax.Array, b: jax.Array) -> jax.Array:

@@ -33,13 +33,13 @@ class View(NamedTuple):
       design: of the model.
       side: whose rows.
       steps: of conjugate gradient, or None for the exact minimum.
-      rows: for slabs of each width, how many of a tile's rows at once, a divisor of all.
+      at_once: for slabs of each width, how many of a tile's rows are worked on together, a divisor of all.
     """
 
     design: Callable[..., tuple[Any, jax.Array]]
     side: Side
     steps: int | None
-    rows: tuple[int, ...]
+    at_once: tuple[int, ...]
 
 
 def minima(
@@ -67,9 +67,8 @@ def minima(
 
 
 def _num_short(half: Half, size: int, background: Quadratic | None) -> int:
-    """How many widths are so few ratings, in a single slab, that the ratings' system pays: half as many as unknowns.
-
-    Nearer to that, it takes as long to solve, and longer to compile. With a background it is none.
+    """For how many of the widths rows of a single slab are solved by the ratings' system: those of at most half as many
+    ratings as there are unknowns. Nearer to that it takes as long, and longer to compile. With a background none are.
     """
     return 0 if background is not None else sum(2 * width <= size for width in half.tiles.widths)
 
@@ -83,7 +82,7 @@ def _rows_of(table: jax.Array, rows: jax.Array, fill: float) -> jax.Array:
 def _block(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Design rows (m, width, D), targets and weights (m, width) of a slab."""
     shape = cells.value.shape
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), cells)
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(shape) :]), cells)
     design, target = view.design(params, flat, view.side)
     return (
         pack(design, cells.value.size).reshape(*shape, -1).astype(dtype),
@@ -136,7 +135,7 @@ def _exact(
 
     empty = jnp.zeros((half.tiles.rows.size, ridge.shape[1]), ridge.dtype)
     num_short = _num_short(half, ridge.shape[1], background)
-    return over_parts(half, view.rows, num_short, background is not None, body, empty)
+    return over_parts(half, view.at_once, num_short, background is not None, body, empty)
 
 
 def _exact_forward(view: View, *given: Any) -> Any:
@@ -186,7 +185,7 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
         if by_background is not None:
             by_curvature, by_slope = by_background
             by_background = Quadratic(
-                by_curvature - (y.mT @ z).astype(by_curvature.dtype),
+                by_curvature - dot(y.mT, z).astype(by_curvature.dtype),
                 by_slope.at[part.rows].add(-y.astype(by_slope.dtype), mode="drop"),
             )
         return by_ridge, by_start, by_background, *part.slabs(add, tuple(sums))
@@ -194,7 +193,7 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
     zeros = jax.tree.map(jnp.zeros_like, (ridge, start, background, floats, half.cells.value, half.cells.weight))
     num_short = _num_short(half, ridge.shape[1], background)
     by_ridge, by_start, by_background, by_floats, by_value, by_weight = over_parts(
-        half, view.rows, num_short, background is not None, body, zeros
+        half, view.at_once, num_short, background is not None, body, zeros
     )
     by_params, by_half = _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight)
     return by_params, by_half, by_ridge, by_start, by_background
@@ -228,7 +227,7 @@ def _near(
         return _written(table, part, descend(image, diagonal, residual, R, z, view.steps))
 
     empty = jnp.zeros((half.tiles.rows.size, ridge.shape[1]), ridge.dtype)
-    return over_parts(half, view.rows, 0, background is not None, body, empty)
+    return over_parts(half, view.at_once, 0, background is not None, body, empty)
 
 
 def _image(background: Quadratic | None, z: jax.Array) -> jax.Array:

@@ -18,7 +18,7 @@ class Part(NamedTuple):
       place: where the first of them stands among the rows of all tiles.
       slabs: `slabs(function, carry)` is the carry after `function(carry, cells, at)` for each slab, whose `cells` are
         Ratings (m, width) that begin at cell `at`.
-      short: whether these rows have one slab, of far fewer ratings than unknowns (static).
+      short: whether the ratings' system solves these rows, each of one slab (static).
     """
 
     rows: jax.Array
@@ -28,7 +28,7 @@ class Part(NamedTuple):
 
 
 def over_parts(
-    half: Half, sizes: tuple[int, ...], num_short: int, all_rows: bool, body: Callable[[Any, Part], Any], carry: Any
+    half: Half, at_once: tuple[int, ...], num_short: int, all_rows: bool, body: Callable[[Any, Part], Any], carry: Any
 ) -> Any:
     """`carry` after `body(carry, part)` for every part of every tile, of those of rows without ratings if `all_rows`.
 
@@ -37,7 +37,7 @@ def over_parts(
 
     Args:
       half: the side; without the axis of devices, as one of them sees it.
-      sizes: rows of a part of a tile whose slabs have each width, divisors of the rows of a tile; the last is that of
+      at_once: rows of a part of a tile whose slabs have each width, divisors of the rows of a tile; the last is that of
         the tiles that share a loop.
       num_short, all_rows: see above.
       body: what is done with a part.
@@ -45,43 +45,43 @@ def over_parts(
     """
     tiles = half.tiles
     shared = tiles.ends[-1] if all_rows else tiles.ends[-2]
-    loops = [*zip(tiles.ends[:num_short], range(num_short), strict=False), (shared, None)]
+    loops = [*((end, number) for number, end in enumerate(tiles.ends[:num_short])), (shared, None)]
     begin = jnp.zeros_like(shared)
-    for end, short in loops:
-        at_once = sizes[-1 if short is None else short]
-        parts = in_tile(tiles) // at_once
-        step = partial(_step, half, body, short, at_once)
+    for end, width in loops:
+        together = at_once[-1 if width is None else width]
+        parts = in_tile(tiles) // together
+        step = partial(_step, half, body, width, together)
         carry = jax.lax.fori_loop(begin * parts, end * parts, step, carry)
         begin = end
     return carry
 
 
 class _Lanes(NamedTuple):
-    """So many rows of a tile, behind `own` times as many."""
+    """One part of a tile, counted from 0, and how many rows it has."""
 
     half: Half
     tile: jax.Array
-    own: jax.Array
+    part: jax.Array
     at_once: int
 
 
 def _step(
-    half: Half, body: Callable[[Any, Part], Any], short: int | None, at_once: int, number: jax.Array, carry: Any
+    half: Half, body: Callable[[Any, Part], Any], width: int | None, at_once: int, number: jax.Array, carry: Any
 ) -> Any:
-    """`body` of one part of a tile: numbers count the parts of all tiles."""
+    """`body` of one part of a tile, counted through all tiles. With a `width` each has a single slab of that."""
     parts = in_tile(half.tiles) // at_once
-    tile, own = (number, jnp.zeros_like(number)) if parts == 1 else (number // parts, number % parts)
-    rows = jax.lax.dynamic_slice(half.tiles.rows, (tile, own * at_once), (1, at_once))[0]
-    lanes = _Lanes(half, tile, own, at_once)
-    slabs = partial(_each, lanes) if short is None else partial(_slab, lanes, half.tiles.widths[short], 0)
-    return body(carry, Part(rows, number * at_once, slabs, short is not None))
+    tile, part = (number, jnp.zeros_like(number)) if parts == 1 else (number // parts, number % parts)
+    rows = jax.lax.dynamic_slice(half.tiles.rows, (tile, part * at_once), (1, at_once))[0]
+    lanes = _Lanes(half, tile, part, at_once)
+    slabs = partial(_each, lanes) if width is None else partial(_slab, lanes, half.tiles.widths[width], 0)
+    return body(carry, Part(rows, number * at_once, slabs, width is not None))
 
 
 def _slab(lanes: _Lanes, width: int, before: Any, function: Callable[..., Any], carry: Any) -> Any:
     """`function(carry, cells, at)` for the slab of this width that stands behind so many of the last width."""
-    half, tile, own, at_once = lanes
+    half, tile, part, at_once = lanes
     tiles = half.tiles
-    at = tiles.first[tile] + before * in_tile(tiles) * tiles.widths[-1] + own * at_once * width
+    at = tiles.first[tile] + before * in_tile(tiles) * tiles.widths[-1] + part * at_once * width
 
     def block(leaf: jax.Array) -> jax.Array:
         cells = jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width)

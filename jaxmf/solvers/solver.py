@@ -1,4 +1,4 @@
-"""What a solver is: a host layout and two pure functions, one step being one epoch."""
+"""What a solver is: a layout made on the host, and pure functions, of which `step` is one epoch."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -63,7 +63,8 @@ class Solver(NamedTuple):
       prepare: `(ratings) -> layout`, arrays. It holds positions in `ratings`, never weights or values, so that one
         layout serves every set of weights (folds). It is given the ratings without padding, and steps find some of
         weight 0 behind them; arrays as long as `jaxmf.data.ratings.rung` says let data of about the same size share
-        programs. Solvers of the same function share their layouts, and so the program of `setup`.
+        programs. Solvers of the same function share their layouts, so they must have the same `setup` too: what was
+        prepared for one of them is set up by it for all.
       init: `(model, params, hyper) -> state`.
       step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
       check: `(model, params, hyper, context) -> None`, `context` being that of the ratings, on shapes only: raises

@@ -24,19 +24,21 @@ from jaxmf.solvers.devices import AXIS, split
 _WIDEST, _NARROW = 128, (64, 32, 16)
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
 _ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop
+_PADDED = 1.5  # times the cells with as many rows of a tile as on a CPU, which it may have at most
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Tiles:
-    """Which rows of one side are in which tile: first those of short rows by their width, each kind by length.
+    """Which rows of one side are in which tile: first rows that one slab holds, by its width, then longer rows, then
+    rows without ratings, the longest of each kind first.
 
     Attributes:
       first: (most tiles + 1,) the cell at which each tile begins, and behind the last tile where that ends. A slab is
         (rows of a tile, width) of cells; a tile has slabs of the last of `widths`, then one of another or none.
       rows: (devices, most tiles, rows of a tile) which these are, padded with the number of rows.
-      ends: the tile behind those of a single slab, for each width; behind all that have ratings; and the number of
-        tiles, the last of which are of rows without ratings and have no slab.
+      ends: how many tiles there are up to and with those of a single slab of each width; with all that have ratings;
+        and in all, the last being of rows without ratings, which have no slab.
       place: (num_rows,) where each row stands among the rows of all tiles.
       widths: of slabs, rising (static).
     """
@@ -128,7 +130,7 @@ def _placed(row: np.ndarray, num_rows: int, devices: int) -> Placed:
     n, count = len(row), np.bincount(row, minlength=num_rows)
     tiles = _tiles(count, devices)
     # A coarse ladder with room for one more slab, since data of one size differ in how much of their tiles is padding.
-    step, size = rung(n) // 2, tiles.first[-1] + in_tile(tiles) * tiles.widths[-1]
+    step, size = max(1, rung(n) // 2), tiles.first[-1] + in_tile(tiles) * tiles.widths[-1]
     position = np.full((devices, -(-size // step) * step), n, np.int32)
     _fill(position, tiles, row, count)
     return jax.tree.map(jnp.asarray, Placed(tiles, position))
@@ -137,8 +139,7 @@ def _placed(row: np.ndarray, num_rows: int, devices: int) -> Placed:
 def _tiles(count: np.ndarray, devices: int) -> Tiles:
     """The tiles of rows of so many ratings."""
     num_rows, widths = len(count), _widths(count)
-    at_once = _ROWS if jax.default_backend() == "cpu" else _ROWS_ELSEWHERE
-    at_once = min(at_once, 1 << (num_rows - 1).bit_length())  # a power of 2, which memory may halve
+    at_once = _at_once(count, widths, devices)
     # Tiles of rows that one slab of each width holds, of longer rows, and of rows without ratings.
     kind = np.where(count > 0, np.searchsorted(widths, count), len(widths) + 1)
     dealt = []
@@ -151,11 +152,31 @@ def _tiles(count: np.ndarray, devices: int) -> Tiles:
     most = num_rows // (at_once * devices) + len(dealt)
     table = np.pad(np.concatenate(dealt), ((0, most - ends[-1]), (0, 0), (0, 0)), constant_values=num_rows)
     longest = np.append(count, 0)[table[:, 0, 0]]
-    first = np.cumsum(np.append(0, _cells(longest, widths) * at_once)).astype(np.int32)
+    first = np.cumsum(np.append(0, _cells(longest, widths) * at_once))
+    if first[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"als: {count.sum()} ratings take {first[-1]} cells on a device, which are at most 2³¹ - 1")
     table = table.transpose(2, 0, 1).astype(np.int32)
     place = np.empty(num_rows + 1, np.int32)
     place[table.ravel()] = np.arange(table.size)
-    return Tiles(first, table, tuple(map(np.int32, ends)), place[:-1], widths)
+    return Tiles(first.astype(np.int32), table, tuple(map(np.int32, ends)), place[:-1], widths)
+
+
+def _at_once(count: np.ndarray, widths: tuple[int, ...], devices: int) -> int:
+    """Rows of a tile: a power of 2, which memory may halve. All have slabs for the longest, so that where few rows are
+    long, an accelerator has fewer rows of a tile too.
+    """
+    enough = 1 << (len(count) - 1).bit_length()
+    if jax.default_backend() == "cpu":
+        return min(_ROWS, enough)
+    falling = np.sort(count)[::-1]
+
+    def cells(rows: int) -> int:
+        return rows * int(_cells(falling[:: rows * devices], widths).sum())
+
+    rows = min(_ROWS_ELSEWHERE, enough)
+    while rows > _ROWS and cells(rows) > _PADDED * cells(_ROWS):
+        rows //= 2
+    return rows
 
 
 def _widths(count: np.ndarray) -> tuple[int, ...]:

@@ -60,13 +60,14 @@ class Fit(NamedTuple):
       params: the parameters: with `patience` those of the best epoch on validation, else those of the last one.
       hyper: the numbers it was fitted with.
       state: for `resume`.
-      history: name -> (epochs,) array: `epoch` (from 1), `seconds` since the start (compilation excluded),
+      history: name -> (epochs,) array: `epoch` (from 1), `seconds` since the start (without `compile_seconds`),
         `train_loss` (weighted mean of the model's loss), `objective` (the regularized sum), and with validation ratings
         `valid_loss`, `valid_rmse`, `valid_mae` (and `monitor`, if that is a function); after a divergence the last row
         is the bad epoch.
       status: "completed" (all epochs ran), "converged" (the solver's own rule), "stopped_early" (no improvement for
         `patience` epochs) or "diverged" (numbers no longer finite; contained, not raised).
-      compile_seconds: time spent tracing and compiling in this call; about 0 when the program was there already.
+      compile_seconds: time spent before the first epoch on tracing, compiling, `init` and laying the ratings out on the
+        device; little when the programs were there already.
       fingerprints: of the ratings that it was fitted to and validated on, for `resume`.
     """
 

@@ -108,9 +108,9 @@ def make_fit(
       be jitted, vmapped, differentiated, lowered and exported. `state` continues an earlier run under the same key;
       `training.start(key, model, solver, batch, hyper, patience, params)` makes one that starts from given parameters.
       `num_epochs` (traced, default all) runs fewer epochs. `history` maps names to arrays (epochs,); where no epoch
-      ran, `epoch` is 0 and the others hold the largest number of their dtype, since a healthy program makes no NaN. A
-      traced number that would be refused if it were not, a rank beyond the width or λ ≤ 0 of `als`, is a fit with the
-      status `diverged`.
+      ran, `epoch` is 0 and the others hold the largest number of their dtype, since a healthy program makes no NaN.
+      Where a traced number is one that `fit` would refuse, as a rank beyond the width or λ ≤ 0 of `als`, the status is
+      `diverged`.
 
     Raises:
       ValueError: a static choice is out of range; at the call, `patience` without validation ratings, a batch that
@@ -163,7 +163,8 @@ def make_fit(
             check_rank(given, made)
         if state is None:
             state = start(key, model, solver, batch, hyper, patience)
-        problem = Problem(batch.train, *constants(batch, hyper, model.draw is not None))
+        weight, of_solver, seen = constants(batch, hyper, model.draw is not None)
+        problem = Problem(batch.train, weight, of_solver, seen)
         shown, valid = problem, batch.valid
         if model.draw is not None:
             draw = partial(drawn, jax.random.key(_DRAW), model, seen=problem.seen)
@@ -187,7 +188,7 @@ def make_fit(
             halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
             return _either(finite, after, halted), {"epoch": epoch, **row}
 
-        # Known without tracing what is measured once more.
+        # The names are known, so that `measure` is not traced once more for them.
         names = ("train_loss", "objective") * track + ("valid_loss", "valid_rmse", "valid_mae") * (valid is not None)
         dtype = batch.train.value.dtype
         none = jnp.full((), _largest(dtype), dtype)
@@ -200,7 +201,8 @@ def make_fit(
             def live(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
                 return jax.lax.cond(state.status == RUNNING, advance, rest, state)
 
-            # Apart from the status, which under vmap differs among members: all of them skip these epochs.
+            # A condition of its own: under vmap it is the same for all members, which then skip these epochs, while
+            # their status differs.
             return live(state) if num_epochs is None else jax.lax.cond(index < num_epochs, live, rest, state)
 
         return jax.lax.scan(body, state, jnp.arange(epochs))
@@ -217,7 +219,7 @@ def start(
     patience: int | None = None,
     params: Params | None = None,
 ) -> FitState:
-    """The state before the first epoch, from `params` if given. Pure; else `fold_in(key, 0)` draws them."""
+    """The state before the first epoch, of `params`, or of those that `init` draws with `fold_in(key, 0)`. Pure."""
     params = initialize(key, model, batch.train, hyper) if params is None else params
     return first_state(model, solver, params, hyper, patience)
 

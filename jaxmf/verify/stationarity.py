@@ -96,7 +96,7 @@ def stationarity(fits: Mapping[str, Fit], ratings: Dataset | Ratings, tol: float
     """Compare where fits of one objective ended: its value, and the norm of its whole gradient.
 
     Args:
-      fits: by name, such as that of the solver: of one model, with the same λ, λ_b, ν and `extra`.
+      fits: by name, such as that of the solver: of one model, with the same λ, λ_b, ν, α0 and `extra`.
       ratings: what they were trained on.
       tol: how far an objective may lie above the lowest, and how long a gradient may be, both relative.
 
@@ -147,7 +147,8 @@ def _numbers(fit: Fit) -> list[Any]:
     hyper = fit.hyper
     extra = jax.tree_util.tree_leaves_with_path(hyper.extra)
     named = [(jax.tree_util.keystr(path), np.asarray(leaf).tolist()) for path, leaf in extra]
-    return [float(x) for x in (hyper.l2, bias_l2(hyper), hyper.reg_exponent)] + named
+    numbers = hyper.l2, bias_l2(hyper), hyper.reg_exponent, hyper.unobserved
+    return [None if number is None else float(number) for number in numbers] + named
 
 
 def _gradient(model: Model, trained: Rows, case: Case) -> tuple[float, Rows, Rows]:

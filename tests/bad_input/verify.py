@@ -230,6 +230,10 @@ CASES = {
         partial(fits, numbers(l2=0.5)),
         r"^verify: 'other' and 'one' are fits of different objectives, their hyper differ: \[0\.5, .* and \[0\.07",
     ),
+    "verify-fits-unobserved": (
+        partial(fits, numbers(unobserved=0.5)),
+        r"^verify: 'other' and 'one' are fits of different objectives, their hyper differ: .* 0\.5\] and .* None\]",
+    ),
     "verify-fits-extra": (
         partial(fits, numbers(extra={"widths": np.array([1.0, 2.0])})),
         r"^verify: 'other' and 'one' are fits .* hyper differ: .*widths.*\[1\.0, 2\.0\]",

@@ -126,6 +126,37 @@ def test_sweeps_folds_and_verification_read_it(ratings):
     assert verify.half_steps(BINNED, fit.params, ratings, hyper).passed
 
 
+@pytest.mark.parametrize("solver", ["als", "cg"])
+def test_derivatives_pass_through_columns_of_context(solver, ratings):
+    """Two numbers of each rating, of which the first is added to r̂; against a central difference."""
+
+    def offset(pairs):
+        return pairs.context["pair"][:, 0]
+
+    def design(params, own, side):
+        rows, target = BIASED.design(params, own, side)
+        return rows, target - offset(own)
+
+    model = BIASED._replace(
+        predict=lambda params, pairs: BIASED.predict(params, pairs) + offset(pairs),
+        loss=lambda params, own: (own.value - BIASED.predict(params, own) - offset(own)) ** 2,
+        design=design,
+        by_hand=None,
+        embed=None,
+    )
+    pair = jnp.asarray(np.random.default_rng(0).normal(size=(len(ratings.value), 2)))
+    batch = jaxmf.prepare(SOLVERS[solver], replace(ratings, context={"pair": pair}))
+    run = jaxmf.make_fit(model, SOLVERS[solver], 2)
+
+    @jax.jit
+    def value(l2):
+        rows = run(KEY, batch, HYPER._replace(l2=l2))[0].params.trained.user
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(rows))
+
+    central = (value(0.1 + 1e-6) - value(0.1 - 1e-6)) / 2e-6
+    assert float(jax.jit(jax.grad(value))(0.1)) == pytest.approx(float(central), rel=1e-6)
+
+
 def test_a_fit_is_not_resumed_with_other_bins(ratings):
     fit = jaxmf.fit(KEY, BINNED, SOLVERS["als"], ratings, hyper=HYPER, epochs=2)
     other = replace(ratings, context={"bin": (ratings.context["bin"] + 1) % BINS})

@@ -88,6 +88,14 @@ def test_als_solves_all_cells(ratings):
             np.testing.assert_allclose(rows[name], expected[name], rtol=1e-9, atol=1e-11)
 
 
+def test_no_weight_of_all_cells_is_plain_als(ratings):
+    """Then n^ν is 0 in rows without ratings, which stay 0."""
+    wide, hyper = replace(ratings, num_users=18, num_items=14), IMPLICIT._replace(unobserved=0.0)
+    found = jaxmf.fit(KEY, IALS, ALS, wide, hyper=hyper, epochs=2)
+    plain = jaxmf.fit(KEY, MODELS["biased"], ALS, wide, hyper=hyper._replace(unobserved=None), epochs=2)
+    assert_close(found.params.trained, plain.params.trained, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("method", ["cholesky", "cg"])
 def test_als_never_rises(method, ratings):
     solver = solvers.als(method=method, steps=2)

@@ -219,3 +219,23 @@ def test_a_penalty_below_rounding_holds_on_to_the_start(short, monkeypatch):
     for name in found:
         one, other = (np.concatenate(list(map(np.ravel, jax.tree.leaves(tree[name])))) for tree in (found, expected))
         assert np.linalg.norm(one - other) < limit * np.linalg.norm(other), name
+
+
+def test_few_long_rows_do_not_pad_all_others_on_an_accelerator(monkeypatch):
+    """A tile of an accelerator holds many rows, all of which have cells for its longest."""
+    monkeypatch.setattr(tiles.jax, "default_backend", lambda: "gpu")
+    alike, skewed = np.full(6000, 100), np.where(np.arange(6000) == 7, 6000, 3)
+    assert tiles._tiles(alike, 1).rows.shape[2] == 1024
+    found = tiles._tiles(skewed, 1)
+    assert found.rows.shape[2] == 16
+    assert found.first[-1] == 16 * (5999 // 16 * 16 + 16) + 16 * 6016
+    with pytest.raises(ValueError, match=r"als: 3000000003 ratings take \d+ cells on a device, which are at most 2"):
+        tiles._tiles(np.append(np.full(3, 10**9), 3), 1)
+
+
+def test_a_negative_penalty_diverges_where_rows_have_fewer_ratings_than_unknowns():
+    """λ is traced, so that nothing is refused; 1 / −∞ would be a row of zeros."""
+    ratings = random_ratings()
+    run_it = jax.jit(make_fit(models.biased_mf(40), solvers.als(), 2))
+    state, _ = run_it(KEY, prepare(solvers.als(), ratings), Hyper(l2=-0.1))
+    assert int(state.status) == 3
