@@ -13,7 +13,6 @@ import os
 import sys
 import tempfile
 import time
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers.als import half_step
 from jaxmf.solvers.least_squares import dot, solve_system
 from jaxmf.solvers.solver import Problem
-from jaxmf.solvers.tiles import arranged, in_tile, prepare, slabs_of
+from jaxmf.solvers.tiles import arranged, in_tile, prepare
 
 SMOKE = "--smoke" in sys.argv
 SHAPE = (200, 300, 6000) if SMOKE else (6040, 3706, 900_000)
@@ -149,7 +148,7 @@ def test_users_by_als(timed: Any, model: jaxmf.Model, rank: int, part: str) -> N
     half = jax.jit(arranged)(layout(prepare), data()).user
     widths, first, at_once = half.tiles.widths, np.asarray(half.tiles.first), in_tile(half.tiles)
     tiles = np.arange(int(half.tiles.ends[-2]))
-    slabs, left = slabs_of(replace(half.tiles, first=first), tiles)
+    slabs, left = np.asarray(half.tiles.slabs)[tiles], np.asarray(half.tiles.left)[tiles]
     cells, belongs = [], []  # of each width: its slabs (slabs, rows of a tile, width), and the tiles that these are of
     for width in widths:
         if width == widths[-1]:

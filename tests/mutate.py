@@ -198,8 +198,8 @@ MUTANTS = {
     ),
     "tiles: a slab too few": Mutant(
         TILES,
-        "_cells(longest, widths) * at_once",
-        "_cells(np.maximum(longest - 1, 0), widths) * at_once",
+        "_slabs(longest, widths)",
+        "_slabs(np.maximum(longest - 1, 0), widths)",
         HALVES,
     ),
     "tiles: long rows by their first ratings": Mutant(

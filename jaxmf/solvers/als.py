@@ -164,7 +164,7 @@ def half_step(
 
     share: Any = PartitionSpec(AXIS)
     whole: Any = PartitionSpec()
-    shares = Half(Tiles(whole, share, whole, whole, half.tiles.widths), share, whole)
+    shares = Half(Tiles(whole, whole, whole, share, whole, whole, half.tiles.widths), share, whole)
     background = background_of(model, params, hyper, side, num_rows)
     work = spread(share_solved, devices, (shares, *[whole] * 4))
     found = work(half, params, ridge, pack(like, num_rows), background)

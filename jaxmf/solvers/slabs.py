@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmf.solvers.tiles import Half, in_tile, slabs_of
+from jaxmf.solvers.tiles import Half, in_tile
 
 
 class Part(NamedTuple):
@@ -93,7 +93,7 @@ def _slab(lanes: _Lanes, width: int, before: Any, function: Callable[..., Any], 
 def _each(lanes: _Lanes, function: Callable[..., Any], carry: Any) -> Any:
     """`carry` after `function(carry, cells, at)` for each slab of these rows."""
     *others, widest = lanes.half.tiles.widths
-    number, left = slabs_of(lanes.half.tiles, lanes.tile)
+    number, left = lanes.half.tiles.slabs[lanes.tile], lanes.half.tiles.left[lanes.tile]
     carry = jax.lax.fori_loop(
         jnp.zeros_like(number), number, lambda before, carry: _slab(lanes, widest, before, function, carry), carry
     )
@@ -107,7 +107,6 @@ def row_of_cells(half: Half) -> jax.Array:
     tiles = half.tiles
     cell, at_once, width = jnp.arange(half.cells.value.size, dtype=tiles.first.dtype), in_tile(tiles), tiles.widths[-1]
     tile = jnp.searchsorted(tiles.first, cell, side="right").astype(cell.dtype) - 1
-    slabs, left = slabs_of(tiles, tile)
-    behind = cell - tiles.first[tile] - slabs * at_once * width
-    lane = jnp.where(behind < 0, behind // width % at_once, behind // jnp.maximum(left, 1))
+    behind = cell - tiles.first[tile] - tiles.slabs[tile] * at_once * width
+    lane = jnp.where(behind < 0, behind // width % at_once, behind // jnp.maximum(tiles.left[tile], 1))
     return jnp.minimum(tile * at_once + lane, tiles.rows.size)

@@ -34,8 +34,9 @@ class Tiles:
     rows without ratings, the longest of each kind first.
 
     Attributes:
-      first: (most tiles + 1,) the cell at which each tile begins, and behind the last tile where that ends. A slab is
-        (rows of a tile, width) of cells; a tile has slabs of the last of `widths`, then one of another or none.
+      first: (most tiles + 1,) the cell at which each tile begins, and behind the last tile where that ends.
+      slabs: (most tiles,) how many slabs of the last of `widths` each has. A slab is (rows of a tile, width) of cells.
+      left: (most tiles,) how wide the slab behind these is, which is another of `widths`, or 0 for none.
       rows: (devices, most tiles, rows of a tile) which these are, padded with the number of rows.
       ends: how many tiles there are up to and with those of a single slab of each width; with all that have ratings;
         and in all, the last being of rows without ratings, which have no slab.
@@ -44,6 +45,8 @@ class Tiles:
     """
 
     first: Any
+    slabs: Any
+    left: Any
     rows: Any
     ends: tuple[Any, ...]
     place: Any
@@ -86,12 +89,6 @@ def in_tile(tiles: Tiles) -> int:
     return int(tiles.rows.shape[-1])
 
 
-def slabs_of(tiles: Tiles, tile: Any) -> tuple[Any, Any]:
-    """How many slabs of the last width a tile has, and how wide the one behind them is, or 0."""
-    cells = (tiles.first[tile + 1] - tiles.first[tile]) // in_tile(tiles)
-    return cells // tiles.widths[-1], cells % tiles.widths[-1]
-
-
 def prepare(ratings: Ratings, devices: int = 1) -> Layout:
     """The ratings of each row, in tiles by length. Host; O(n log n)."""
     return Layout(
@@ -121,9 +118,9 @@ def half_of(placed: Placed, ratings: Ratings, side: Side, devices: int = 1) -> H
 def single(position: jax.Array) -> Placed:
     """One tile of one slab: positions (m, width) of the ratings of m rows."""
     num_rows, width = position.shape
-    rows, end = jnp.arange(num_rows), jnp.array(1, jnp.int32)
-    tiles = Tiles(jnp.array([0, position.size], jnp.int32), rows[None, None], (end, end, end), rows, (width,))
-    return Placed(tiles, position.reshape(1, -1))
+    first, slabs, left, end = (jnp.array(number, jnp.int32) for number in ([0, position.size], [1], [0], 1))
+    rows = jnp.arange(num_rows)
+    return Placed(Tiles(first, slabs, left, rows[None, None], (end, end, end), rows, (width,)), position.reshape(1, -1))
 
 
 def _placed(row: np.ndarray, num_rows: int, devices: int) -> Placed:
@@ -152,13 +149,15 @@ def _tiles(count: np.ndarray, devices: int) -> Tiles:
     most = num_rows // (at_once * devices) + len(dealt)
     table = np.pad(np.concatenate(dealt), ((0, most - ends[-1]), (0, 0), (0, 0)), constant_values=num_rows)
     longest = np.append(count, 0)[table[:, 0, 0]]
-    first = np.cumsum(np.append(0, _cells(longest, widths) * at_once))
+    slabs, left = _slabs(longest, widths)
+    first = np.cumsum(np.append(0, (slabs * widths[-1] + left) * at_once))
     if first[-1] > np.iinfo(np.int32).max:
         raise ValueError(f"als: {count.sum()} ratings take {first[-1]} cells on a device, which are at most 2³¹ - 1")
     table = table.transpose(2, 0, 1).astype(np.int32)
     place = np.empty(num_rows + 1, np.int32)
     place[table.ravel()] = np.arange(table.size)
-    return Tiles(first.astype(np.int32), table, tuple(map(np.int32, ends)), place[:-1], widths)
+    first, slabs, left = (each.astype(np.int32) for each in (first, slabs, left))
+    return Tiles(first, slabs, left, table, tuple(map(np.int32, ends)), place[:-1], widths)
 
 
 def _at_once(count: np.ndarray, widths: tuple[int, ...], devices: int) -> int:
@@ -171,7 +170,7 @@ def _at_once(count: np.ndarray, widths: tuple[int, ...], devices: int) -> int:
     falling = np.sort(count)[::-1]
 
     def cells(rows: int) -> int:
-        return rows * int(_cells(falling[:: rows * devices], widths).sum())
+        return rows * _cells(falling[:: rows * devices], widths)
 
     rows = min(_ROWS_ELSEWHERE, enough)
     while rows > _ROWS and cells(rows) > _PADDED * cells(_ROWS):
@@ -181,13 +180,21 @@ def _at_once(count: np.ndarray, widths: tuple[int, ...], devices: int) -> int:
 
 def _widths(count: np.ndarray) -> tuple[int, ...]:
     """The widths of slabs with which rows of so many ratings have the fewest cells."""
-    return min(((narrow, _WIDEST) for narrow in _NARROW), key=lambda widths: _cells(count, widths).sum())
+    return min(((narrow, _WIDEST) for narrow in _NARROW), key=lambda widths: _cells(count, widths))
 
 
-def _cells(count: np.ndarray, widths: tuple[int, ...]) -> np.ndarray:
-    """How many cells the slabs of a row of so many ratings have."""
+def _cells(count: np.ndarray, widths: tuple[int, ...]) -> int:
+    """How many cells the slabs of rows of so many ratings have."""
+    slabs, left = _slabs(count, widths)
+    return int((slabs * widths[-1] + left).sum())
+
+
+def _slabs(count: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """How many slabs of the last width rows of so many ratings have, and how wide the one behind them is, or 0."""
     slabs, left = np.divmod(count, widths[-1])
-    return slabs * widths[-1] + np.array([0, *widths])[np.searchsorted([0, *widths], left)]
+    behind = np.array([0, *widths])[np.searchsorted([0, *widths], left)]
+    full = behind == widths[-1]
+    return slabs + full, np.where(full, 0, behind)
 
 
 def _fill(position: np.ndarray, tiles: Tiles, row: np.ndarray, count: np.ndarray) -> None:
@@ -197,7 +204,7 @@ def _fill(position: np.ndarray, tiles: Tiles, row: np.ndarray, count: np.ndarray
     order = np.argsort(row, kind="stable")
     row = row[order]
     nth = (np.arange(len(row)) - (np.cumsum(count) - count)[row]).astype(np.int32)
-    slabs, left = (own[tile[row]].astype(np.int32) for own in slabs_of(tiles, np.arange(len(tiles.first) - 1)))
     slab, column = np.divmod(nth, widest)
-    at = slab * at_once * widest + lane[row] * np.where(slab < slabs, widest, left) + column
+    width = np.where(slab < tiles.slabs[tile[row]], widest, tiles.left[tile[row]])
+    at = slab * at_once * widest + lane[row] * width + column
     position[device[row], tiles.first[tile[row]] + at] = order

@@ -31,7 +31,7 @@ from jaxmf.metrics import rmse
 from jaxmf.models import objective, row_weights
 from jaxmf.solvers.als import half_step
 from jaxmf.solvers.least_squares import solve_normal, solve_short
-from jaxmf.solvers.tiles import half_of, prepare, slabs_of
+from jaxmf.solvers.tiles import half_of, prepare
 
 each_model = pytest.mark.parametrize("model", DISTINCT.values(), ids=DISTINCT)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
@@ -221,7 +221,7 @@ def test_tiles_hold_every_rating_once(devices):
         assert (rows[:, kinds[-1] :] == len(tiles.place)).all()
         assert (cells[:, first[-1] :] == len(index)).all()
         for tile in range(kinds[-2]):
-            full, left = slabs_of(tiles, tile)
+            full, left = int(tiles.slabs[tile]), int(tiles.left[tile])
             own, slabs = cells[:, first[tile] : first[tile + 1]], []
             for slab in range(full + (left > 0)):
                 start, width = slab * at_once * 6, 6 if slab < full else left
