@@ -223,12 +223,13 @@ MUTANTS = {
         MINIBATCH, "jax.random.fold_in(key, first)", "jax.random.fold_in(key, 0)", FAMILIES
     ),
     "fit: measured at the last step": Mutant(
-        LOOP, "row = measure(result, shown", "row = measure(params, shown", "training/test_result.py"
+        LOOP, "row = measure(reported, shown", "row = measure(params, shown", "training/test_result.py"
     ),
     "als: rows without weight stay where they are": Mutant(
         ALS,
         'found.at[half.tiles.place].get(mode="fill", fill_value=0), 0)',
         "found.at[half.tiles.place].get(), pack(like, num_rows))",
+        NUMBERS,
     ),
     "draws: alike for all keys": Mutant(DRAWS, "numbers = hash32(numbers, word)", "pass"),
     "draws: the columns are one in other orders": Mutant(

@@ -172,17 +172,18 @@ def make_fit(
 
         def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
             epoch = state.epoch + 1
+            # The mathematics: `step` of solvers/als.py, sgd.py or minibatch.py.
             params, inner, info = solver.step(
                 jax.random.fold_in(key, epoch), model, state.params, state.solver, problem, hyper
             )
-            result = solver.result(params, inner)
-            row = measure(result, shown, valid, hyper)
+            reported = solver.result(params, inner)
+            row = measure(reported, shown, valid, hyper)
             finite = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves((params.trained, row))))
             best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
             if best is not None:
                 score = row[monitored]
                 improved = finite & ((best.epoch == 0) | (score < best.score - min_delta))
-                best = _either(improved, Best(result, score, epoch), best)
+                best = _either(improved, Best(reported, score, epoch), best)
                 status = jnp.where(epoch - best.epoch >= patience, STOPPED_EARLY, status)
             after = FitState(epoch, params, inner, best, status.astype(jnp.int32))
             halted = state._replace(status=jnp.full_like(state.status, DIVERGED))

@@ -161,6 +161,18 @@ def test_float32_has_a_minimum_where_float64_has(scale, l2, nu):
     assert objective[-1] < float(expected["objective"][-1]) + 0.01 * to_explain
 
 
+@each_method
+def test_rows_without_weight_become_0_wherever_they_start(method):
+    ratings, model = random_ratings(), MODELS["biased"]
+    ratings = replace(ratings, weight=jnp.where(ratings.user == 3, 0.0, 1.0))
+    start = init(model, ratings, HYPER)
+    start = start._replace(trained=jax.tree.map(jnp.ones_like, start.trained))
+    state, _ = run(model, METHODS[method], ratings, HYPER, 1, params=start)
+    for name, rows in state.params.trained.user.items():
+        assert not np.asarray(rows[3]).any(), name
+        assert np.asarray(rows[ratings.user[ratings.user != 3]]).all(), name
+
+
 @pytest.mark.parametrize(("length", "cells"), [(3, 16), (17, 32), (50, 64), (100, 128), (300, 320)])
 def test_slabs_are_as_narrow_as_the_rows_are_short(length, cells):
     """Most items of most data have few ratings, of which slabs for long rows would be padding."""
