@@ -132,12 +132,12 @@ def test_half_step(timed: Any, model: jaxmf.Model, rank: int, side: Any, method:
     """All rows of one side by ALS."""
     own = [counts()[side]]
 
-    def half(params: jaxmf.Params, ratings: jaxmf.Ratings, constants: Any) -> Any:
-        problem = Problem(ratings, row_weights(ratings, HYPER.reg_exponent), constants)
-        return half_step(model, params, problem, HYPER, side, None if method == "cholesky" else STEPS)
+    def solved(params: jaxmf.Params, ratings: jaxmf.Ratings, half: Any) -> Any:
+        weight = row_weights(ratings, HYPER.reg_exponent)
+        return half_step(model, params, half, weight, HYPER, side, None if method == "cholesky" else STEPS)
 
     work = limits.als_work(own, rank) if method == "cholesky" else limits.cg_work(own, rank, STEPS)
-    timed(half, jax.jit(arranged)(layout(prepare), data()), work=work)
+    timed(solved, getattr(jax.jit(arranged)(layout(prepare), data()), side), work=work)
 
 
 @pytest.mark.parametrize("part", ["designs", "products", "solves"])

@@ -1,7 +1,7 @@
 """How XLA compiles the library's programs."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -26,7 +26,7 @@ def without(*passes: str) -> tuple[tuple[str, Any], ...]:
     return (("xla_disable_hlo_passes", ",".join(passes)),)
 
 
-def here(options: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+def here(options: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     """These options for the devices that there are: how much LLVM optimizes is measured on CPUs alone."""
     return {name: value for name, value in options if jax.default_backend() == "cpu" or name not in IN_A_HURRY}
 
@@ -36,4 +36,4 @@ def once(function: Callable[..., Any], form: Form) -> jax.stages.Wrapped:
     for use under `jit`.
     """
     numbers = max((math.prod(leaf.shape) for leaf in form[1]), default=0)
-    return jax.jit(function, compiler_options=here(tuple(IN_A_HURRY.items()) if numbers < _FEW else (LESS_OPTIMIZED,)))
+    return jax.jit(function, compiler_options=here(IN_A_HURRY.items() if numbers < _FEW else [LESS_OPTIMIZED]))

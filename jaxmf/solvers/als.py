@@ -24,7 +24,7 @@ from jaxmf.solvers.devices import AXIS, check_devices, of_all, spread
 from jaxmf.solvers.least_squares import positive
 from jaxmf.solvers.minima import View, minima
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
-from jaxmf.solvers.tiles import Half, Halves, Layout, Tiles, arranged, in_tile, prepare_for
+from jaxmf.solvers.tiles import Half, Halves, Layout, arranged, in_tile, prepare_for
 
 _CACHED = 1 << 21  # bytes of normal equations, or of designs, that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
@@ -164,7 +164,8 @@ def half_step(
 
     share: Any = PartitionSpec(AXIS)
     whole: Any = PartitionSpec()
-    shares = Half(Tiles(whole, whole, whole, share, whole, whole, half.tiles.widths), share, whole)
+    shares: Half = jax.tree.map(lambda _: whole, half)
+    shares = shares._replace(tiles=replace(shares.tiles, rows=share), cells=share)
     background = background_of(model, params, hyper, side, num_rows)
     work = spread(share_solved, devices, (shares, *[whole] * 4))
     found = work(half, params, ridge, pack(like, num_rows), background)

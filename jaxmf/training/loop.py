@@ -163,8 +163,8 @@ def make_fit(
             check_rank(given, made)
         if state is None:
             state = start(key, model, solver, batch, hyper, patience)
-        weight, of_solver, seen = constants(batch, hyper, model.draw is not None)
-        problem = Problem(batch.train, weight, of_solver, seen)
+        fixed = constants(batch, hyper, model.draw is not None)
+        problem = Problem(batch.train, fixed.weight, fixed.solver, fixed.seen)
         shown, valid = problem, batch.valid
         if model.draw is not None:
             draw = partial(drawn, jax.random.key(_DRAW), model, seen=problem.seen)
