@@ -13,6 +13,8 @@ jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Most of the suite's time is compilation. XLA's fusion emitters double it; later versions leave no choice.
 jax.config.update("jax_disable_most_optimizations", True)
+# Nor does a program need to know the lines of Python that each of its operations comes from.
+jax.config.update("jax_traceback_in_locations_limit", 0)
 # Programs as small as these also compile sooner in one piece than in parts for several threads.
 FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 10):

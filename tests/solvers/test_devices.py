@@ -29,11 +29,12 @@ SCRIPT = """
 def als_equals_that_of_one_device():
     """Rows of odd numbers, in one go and in parts, exact and by CG, with all cells: the same minimum of every row."""
     ratings, cells = random_ratings(folds=True), HYPER._replace(unobserved=0.3)
-    for options in ({}, {"method": "cg"}, {"max_memory": 1 << 10}):
-        for model, hyper in ((MODELS["content"], HYPER), (IALS, cells)):
-            params = init(model, ratings, hyper)
-            one, two = (run(model, solvers.als(devices=n, **options), ratings, hyper, 3, params=params) for n in (1, 2))
-            assert_close(two, one, rtol=1e-9, atol=1e-12)
+    content, whole = (MODELS["content"], HYPER), (IALS, cells)
+    parts = {"max_memory": 1 << 10}
+    for (model, hyper), options in ((content, {}), (content, parts), (whole, {"method": "cg"}), (whole, parts)):
+        params = init(model, ratings, hyper)
+        one, two = (run(model, solvers.als(devices=n, **options), ratings, hyper, 3, params=params) for n in (1, 2))
+        assert_close(two, one, rtol=1e-9, atol=1e-12)
 
 
 def sgd_equals_the_serial_loop():
