@@ -14,7 +14,7 @@ from jaxmf.models.programs import of_model, shapes
 from jaxmf.models.xla import here
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.grid import Member
-from jaxmf.training.host import CHUNK, Options, advance, begin
+from jaxmf.training.host import CHUNK, LastConstants, Options, advance, begin
 from jaxmf.training.loop import FitState, Prepared, make_fit, result, start
 
 
@@ -28,6 +28,7 @@ class Job(NamedTuple):
       folds: (k, n) training weights, or None.
       options: the static choices of `make_fit`.
       batch: most members at once; 1 runs the very program of `fit`.
+      last: the ratings as the member before has set them up.
     """
 
     solver: Solver
@@ -36,6 +37,7 @@ class Job(NamedTuple):
     folds: jax.Array | None
     options: Options
     batch: int
+    last: LastConstants
 
 
 class Chunk(NamedTuple):
@@ -86,8 +88,9 @@ def ready(
     if chunk.lanes == 1:
         own = _of_fold(batch, None if weight is None else weight[0])
         state = None if states is None else states[0]
-        program, own, state, _ = begin(job.keys[lanes[0]], chunk.model, job.solver, own, hyper[0], job.options, state)
-        return program, (job.keys[lanes[0]], own, hyper[0], state)
+        key = job.keys[lanes[0]]
+        program, own, state, _ = begin(key, chunk.model, job.solver, own, hyper[0], job.options, state, last=job.last)
+        return program, (key, own, hyper[0], state)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *hyper)
     key, weighted = jnp.stack([job.keys[m] for m in lanes]), (batch, weight)
     first, program = _together(chunk.model, job.solver, job.options, shapes(weighted))

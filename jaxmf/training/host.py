@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
@@ -268,9 +269,10 @@ def begin(
     options: Options,
     state: FitState | None = None,
     params: Params | None = None,
+    last: "LastConstants | None" = None,
 ) -> tuple[Callable[..., tuple[FitState, dict[str, jax.Array]]], Prepared, FitState, float]:
     """The compiled program, the batch set up for it, the state to start from (`state`, or that of `params`, if
-    given), and the seconds that this took.
+    given), and the seconds that this took. Fits that share `last` set up the batch once, if it comes to the same.
     """
     clock = time.perf_counter()
     ratings, form = batch.train, shapes(batch)
@@ -284,10 +286,39 @@ def begin(
     if state is None:
         params = initialize(key, ratings, numbers) if params is None else params
         state = on_all(first(params, numbers), solver.machine.devices)
-    batch = batch._replace(layout=None, constants=setup(batch, numbers))
+    found = setup(batch, numbers) if last is None else last.of(setup, batch, numbers)
+    batch = batch._replace(layout=None, constants=found)
     # A run of no epochs compiles the program, unless it is, and changes no bit.
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
     return program, batch, state, time.perf_counter() - clock
+
+
+class LastConstants:
+    """What no epoch changes, of the fit before: the same for the next one, if all that `setup` reads is."""
+
+    def __init__(self) -> None:
+        self._known: tuple[list[Any], Any] | None = None
+        self._lock = Lock()
+
+    def of(self, setup: jax.stages.Wrapped, batch: Prepared, numbers: Hyper) -> Any:
+        """`setup(batch, numbers)`: what is known, if it was made of the same arrays and of equal numbers."""
+        if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
+            return setup(batch, numbers)
+        traced = setup.trace(batch, numbers).jaxpr.jaxpr
+        used = {id(variable) for step in traced.eqns for variable in step.invars} | set(map(id, traced.outvars))
+        leaves = zip(jax.tree.leaves((batch, numbers)), traced.invars, strict=True)
+        read = [setup, *(leaf for leaf, variable in leaves if id(variable) in used)]
+        with self._lock:
+            if self._known is None or not _same(self._known[0], read):
+                self._known = read, setup(batch, numbers)
+            return self._known[1]
+
+
+def _same(known: list[Any], read: list[Any]) -> bool:
+    """Whether these are the same objects, or equal numbers."""
+    return len(known) == len(read) and all(
+        a is b or (np.ndim(a) == np.ndim(b) == 0 and bool(a == b)) for a, b in zip(known, read, strict=True)
+    )
 
 
 def _compile_ahead(

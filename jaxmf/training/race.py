@@ -32,7 +32,7 @@ from jaxmf.training import store
 from jaxmf.training.checks import check_functions, check_hyper, check_key, check_monitor, check_promised, check_rank
 from jaxmf.training.chunks import Chunk, Job, Result, fit_chunk, memory_limit, num_bytes, program_text, ready, within
 from jaxmf.training.grid import Grid, Placed, members, place
-from jaxmf.training.host import Options, compiled_initialize, progress_bar
+from jaxmf.training.host import LastConstants, Options, compiled_initialize, progress_bar
 from jaxmf.training.loop import RUNNING, FitState, Monitor, Prepared, check_static, first_state, initialize
 from jaxmf.training.result import Sweep, narrowed, tables
 
@@ -153,6 +153,7 @@ def race(
         folds,
         Options(patience, min_delta, monitor, track),
         min(batch or (1 if on_cpu else most), most),
+        LastConstants(),
     )
     limit = memory_limit(max_memory, devices[0])
     if limit is not None:

@@ -15,8 +15,10 @@ import pandas as pd
 import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, random_ratings
 
-from jaxmf import Dataset, Params, Rows, archive, evaluate, fit, members, models, solvers, splits, sweep
+from jaxmf import Dataset, Params, Rows, archive, evaluate, fit, members, models, prepare, solvers, splits, sweep
+from jaxmf.models.model import cast_hyper
 from jaxmf.training import chunks
+from jaxmf.training.host import LastConstants, Options, begin
 
 BIASED, ADAM, ALS = MODELS["biased"], SOLVERS["adam"], SOLVERS["als"]
 GRID = {"rank": [1, 3], "l2": [0.05, 0.2], "seed": [0, 7]}
@@ -67,6 +69,26 @@ def test_each_member_is_its_own_fit(ratings, valid, solver):
     for member in range(8):
         assert_equals_solo(together, member, alone[member])
         assert_equals_solo(backwards, 7 - member, alone[member])
+
+
+@pytest.mark.parametrize("solver", [SOLVERS["sgd"], ALS], ids=["sgd", "als"])
+def test_ratings_are_set_up_once_for_members_that_read_the_same_numbers(ratings, solver):
+    """The shares of a penalty are of ν and of the weights, whatever λ and the learning rate are."""
+    last, batch = LastConstants(), prepare(solver, ratings)
+    weights = jnp.flip(batch.train.weight)
+    other = batch._replace(train=replace(batch.train, weight=weights))
+
+    def found(own, **numbers):
+        hyper = cast_hyper(HYPER._replace(**numbers), ratings.value.dtype)
+        return begin(KEY, BIASED, solver, own, hyper, Options(), last=last)[1].constants
+
+    one = found(batch)
+    assert found(batch, l2=0.5, learning_rate=0.3, init_scale=0.2) is one
+    for own, exponent in ((batch, 0.9), (other, 0.9), (batch, 0.5)):
+        expected = begin(KEY, BIASED, solver, own, HYPER._replace(reg_exponent=exponent), Options())[1].constants
+        another = found(own, reg_exponent=exponent)
+        assert another is not one
+        assert_same_bits(another, expected)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
