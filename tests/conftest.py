@@ -4,6 +4,10 @@ import gc
 import os
 from pathlib import Path
 
+# Most of the suite's time is compilation, in processes that tests start too. Nor does a program need to know the lines
+# of Python that each of its operations comes from.
+os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0"}
+
 import jax
 import pytest
 
@@ -11,11 +15,8 @@ import pytest
 gc.set_threshold(200_000, 50, 1000)
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Most of the suite's time is compilation. XLA's fusion emitters double it; later versions leave no choice.
-jax.config.update("jax_disable_most_optimizations", True)
-# Nor does a program need to know the lines of Python that each of its operations comes from.
-jax.config.update("jax_traceback_in_locations_limit", 0)
-# Programs as small as these also compile sooner in one piece than in parts for several threads.
+# Programs as small as these compile sooner in one piece than in parts for several threads. XLA's fusion emitters double
+# the time that compilation takes; later versions leave no choice.
 FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 10):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")

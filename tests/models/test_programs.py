@@ -35,6 +35,14 @@ OWN = Model(own_init, BIASED.predict, own_loss, BIASED.penalty, name="mine")
 COPIES = {"copy": copy.copy, "deepcopy": copy.deepcopy, "pickle": lambda thing: pickle.loads(pickle.dumps(thing))}
 
 
+@pytest.fixture(autouse=True)
+def little_to_look_through():
+    """What other tests have left behind is not looked through for garbage."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(scope="module")
 def fitted(ratings, valid):
     return fit(KEY, BIASED, SOLVERS["adam"], ratings, valid, HYPER, epochs=2, patience=9)
