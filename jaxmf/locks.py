@@ -4,6 +4,7 @@ import errno
 import os
 import secrets
 import socket
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -129,8 +130,12 @@ class _NoLocksError(Exception):
 def _take_in(folder: Path) -> int | None:
     """The lock of a folder, which is made if it is not there."""
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):  # whoever had made the folder has just removed it: once more
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except FileExistsError:  # so it is no folder, or it was removed before `mkdir` looked what it is
+                if not stat.S_ISDIR(os.lstat(folder).st_mode):
+                    raise
             return _take(folder / _LOCK)
 
 

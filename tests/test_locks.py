@@ -89,6 +89,25 @@ def test_a_lock_that_was_just_removed_is_no_lock(tmp_path, monkeypatch):
     assert removed
 
 
+def test_a_folder_that_was_just_removed_is_made_anew(tmp_path, monkeypatch):
+    """Whoever had it removes it before another, to whom it was there, looks whether it is a folder."""
+    mkdir, late = os.mkdir, []
+
+    def there(path, *args):
+        if not late:
+            late.append(path)
+            raise FileExistsError(path)
+        mkdir(path, *args)
+
+    monkeypatch.setattr(os, "mkdir", there)
+    with claimed(tmp_path / "new"):
+        assert (tmp_path / "new" / ".jaxmf.lock").exists()
+    assert late
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(FileExistsError), claimed(tmp_path / "link"):
+        pass
+
+
 def test_what_is_refused_leaves_no_folder(ratings, tmp_path):
     with pytest.raises(ValueError, match="epochs must be a positive integer"):
         sweep(KEY, MODELS["biased"], SOLVERS["adam"], ratings, grid={"l2": [0.1]}, epochs=0, out=tmp_path / "a" / "b")
