@@ -11,10 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 from scipy.sparse import csr_array
 
 from jaxmf import Hyper, Params, Ratings, Rows, cli, models, solvers
 from jaxmf.training import make_fit, prepare, start
+
+
+def slow(*values):
+    """One case of a parametrized test, left out unless asked for by `-m slow`."""
+    return pytest.param(*values, marks=pytest.mark.slow)
+
 
 RANK = 3
 KEY = jax.random.key(1)

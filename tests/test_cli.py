@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import Ended, shell
+from helpers import Ended, shell, slow
 from typer.testing import CliRunner
 
 from jaxmf import cli, jobs, load, predict, programs, recommend, study
@@ -105,6 +105,7 @@ def test_version(jaxmf):
     assert jaxmf("--version") == Ended(0, f"jaxmf {version('jaxmf')}\n", "")
 
 
+@pytest.mark.slow
 def test_programs_are_compiled_once(table, tmp_path, folder_of_programs, monkeypatch):
     """The second process finds those of the first, if JAX reads them quietly here, and fits to the same bits."""
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # JAX has set it in this process
@@ -146,6 +147,7 @@ def test_where_programs_are_kept(jax_version, features, kept, monkeypatch):
     assert (given["JAX_COMPILATION_CACHE_DIR"], given["JAX_ENABLE_COMPILATION_CACHE"]) == ("mine", "true")
 
 
+@pytest.mark.slow
 def test_a_fit_on_two_devices(table, tmp_path, monkeypatch):
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)  # JAX has set it in this process
     line = ["fit", "--data", str(table), *SMALL_FIT, "--devices", "2", "--quiet", "--out", str(tmp_path)]
@@ -497,7 +499,7 @@ def test_predict_reads_a_parquet_file(jaxmf, kept, frame, tmp_path):
 
 @pytest.mark.parametrize(
     ("options", "features"),
-    [((), 3), (("--column", "plot"), 4), (("--solver", "als", "--column", "plot", "--components", 2), 2)],
+    [slow((), 3), (("--column", "plot"), 4), slow(("--solver", "als", "--column", "plot", "--components", 2), 2)],
     ids=["genres", "column", "components"],
 )
 def test_content_on_a_table_of_items(jaxmf, frame, tmp_path, options, features):
@@ -524,6 +526,7 @@ def test_content_on_a_table_of_items(jaxmf, frame, tmp_path, options, features):
     assert predicted.to_numpy() == pytest.approx(expected.to_numpy(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_content_of_data_that_bring_their_items(jaxmf, monkeypatch, tmp_path):
     """Reduced for als without being asked; verified in full."""
     data = datasets.synthetic(num_users=40, num_items=90, num_ratings=900)
@@ -642,6 +645,7 @@ def test_verify(jaxmf, table):
         assert words in ended.out
 
 
+@pytest.mark.slow
 def test_verify_in_a_folder(jaxmf, table, own_model, tmp_path):
     """Of a model of one's own: every table and figure, and a manifest."""
     ended = jaxmf("verify", "--data", table, "--model", f"{own_model}:right", "--out", tmp_path / "out", "--quiet")

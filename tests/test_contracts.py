@@ -21,6 +21,7 @@ from helpers import (
     pick,
     random_ratings,
     run,
+    slow,
 )
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -51,7 +52,11 @@ class Pair(NamedTuple):
     traces: list
 
 
-@pytest.fixture(scope="module", params=PAIRS, ids="-".join)
+SLOW = [("content", "sgd"), ("content", "adam"), ("content", "als"), ("biased", "momentum"), ("mf-uncentered", "sgd")]
+FIRST_AND_SLOW = [slow(names) if names in SLOW else names for names in PAIRS]
+
+
+@pytest.fixture(scope="module", params=FIRST_AND_SLOW, ids=map("-".join, PAIRS))
 def pair(request) -> Pair:
     model, solver, traces = MODELS[request.param[0]], SOLVERS[request.param[1]], []
     wide = model.with_rank(RANK + 2)

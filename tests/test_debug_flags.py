@@ -10,6 +10,7 @@ from helpers import COMPILED, HYPER, KEY, MODELS, RANK, SOLVERS, assert_close, r
 import jaxmf
 from jaxmf import Dataset, make_fit, prepare, solvers, splits, verify
 
+pytestmark = pytest.mark.slow
 PAIRS = [*[("biased", solver) for solver in SOLVERS], ("content", "als"), ("mf-user-mean", "sgd")]
 TRAIN, VALID = random_ratings(folds=True), random_ratings(seed=5, num_ratings=40)
 

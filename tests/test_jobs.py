@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import assert_same_bits
+from helpers import assert_same_bits, slow
 from matplotlib.image import imread
 
 import jaxmf
@@ -82,7 +82,7 @@ def test_a_fit_that_diverges_at_once_is_written(data, tmp_path, patience):
     assert (tmp_path / "figures" / "convergence.png").exists()
 
 
-@pytest.mark.parametrize("folds", [None, 3])
+@pytest.mark.parametrize("folds", [None, slow(3)])
 def test_sweep_grid(data, tmp_path, folds):
     """The members are those of `jaxmf.sweep` on the same parts; test ratings are not among them."""
     grid, hyper = {"rank": [1, 2], "l2": [0.05, 0.5], "seed": [0, 1]}, Hyper(init_scale=0.2)
@@ -109,7 +109,9 @@ def test_sweep_grid(data, tmp_path, folds):
     assert json.loads((tmp_path / "config.json").read_text())["configuration"]["grid"][0]["rank"] == 1
 
 
-@pytest.mark.parametrize("grid", [{"seed": [0, 1]}, {"rank": [1, 2]}, {"rank": [1], "l2": [0.1], "l2_bias": [0.1, 1]}])
+@pytest.mark.parametrize(
+    "grid", [{"seed": [0, 1]}, slow({"rank": [1, 2]}), slow({"rank": [1], "l2": [0.1], "l2_bias": [0.1, 1]})]
+)
 def test_a_sweep_of_any_number_of_settings_is_drawn(data, tmp_path, grid):
     sweep_grid(data, tmp_path, models.biased_mf(2), solvers.als(), grid, Hyper(), epochs=3, patience=2)
     found = {path.stem for path in (tmp_path / "figures").iterdir()}

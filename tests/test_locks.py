@@ -170,6 +170,7 @@ def test_every_command_with_a_folder_claims_it(tmp_path, command, monkeypatch):
     assert names(tmp_path) == ["ratings.csv"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_a_sweep_and_its_threads(ratings, valid, tmp_path, monkeypatch):
     """What was not begun is not fitted; what is finished is read again."""
     given, fitted = (KEY, MODELS["biased"], SOLVERS["adam"], ratings, valid), []

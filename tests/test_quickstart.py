@@ -30,6 +30,7 @@ def test_quickstart_is_committed_clean(notebook):
                 assert (NOTEBOOK.parent / target).exists(), target
 
 
+@pytest.mark.slow
 def test_quickstart_runs(notebook):
     NotebookClient(notebook, timeout=240, kernel_name="python3", resources={"metadata": {"path": ROOT}}).execute()
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]

@@ -15,6 +15,7 @@ from jaxmf import Dataset, Hyper, datasets, evaluate, models, solvers, splits, s
 
 OPTIONS = {"rank": 2, "l2": (0.03, 0.3), "epochs": 3, "patience": 2}
 CALLS = len(study.MODELS) * len(study.RECIPES) * len(OPTIONS["l2"])
+pytestmark = pytest.mark.slow
 TABLES = ("metrics", "search", "history", "ranking")
 
 

@@ -1,7 +1,9 @@
 """Compiled programs live as long as the model that they are of, and only the last ones of a process."""
 
+import ctypes
 from collections.abc import Callable
 from functools import wraps
+from itertools import count
 from threading import Lock
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
@@ -18,6 +20,9 @@ _NOTE = "programs"
 # A kernel of a program takes memory maps of its own, and Linux grants a process 65,530 of them: XLA ends in a
 # segmentation fault when it gets no more. The programs of a fit take some 300, so these many take a tenth of them.
 _MOST = 128
+# Compiling takes memory in many pieces. The C library of Linux keeps those that are free, in between what is still in
+# use, until it is asked to give them back; that takes some hundredths of a second, so it is asked now and then.
+_NOW_AND_THEN = 32
 
 
 class _Home(dict[Any, "_Program"]):
@@ -34,13 +39,18 @@ class _Program:
         self.program, self.home, self.made_of = program, home, made_of
 
 
+_built = count(1)
 _used: WeakValueDictionary[int, _Program] = WeakValueDictionary()  # by id; what was used last comes last
 _lock = Lock()
 
 
 def _kept(home: _Home, made_of: Any, build: Callable[[], T]) -> T:
     """The program made of this, built unless it is at home; the one whose last use was first makes room for it."""
-    found = home.get(made_of) or home.setdefault(made_of, _Program(build(), home, made_of))
+    found = home.get(made_of)
+    if found is None:
+        if next(_built) % _NOW_AND_THEN == 0:
+            _give_back()
+        found = home.setdefault(made_of, _Program(build(), home, made_of))
     with _lock:
         _used.pop(id(found), None)
         _used[id(found)] = found
@@ -49,6 +59,15 @@ def _kept(home: _Home, made_of: Any, build: Callable[[], T]) -> T:
                 del _used[id(oldest)]
                 oldest.home.pop(oldest.made_of, None)
     return found.program
+
+
+def _give_back() -> None:
+    """Free memory goes back to the system, where the C library has a way to be asked."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return
+    trim(0)
 
 
 def of_model(build: Callable[..., T]) -> Callable[..., T]:

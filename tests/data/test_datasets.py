@@ -139,6 +139,7 @@ def test_factors_matter_in_default_synthetic(default):
     assert 0.03 <= bias_rmse - mf_rmse <= 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("column", "separator"), [("genres", "|"), ("tags", " ")])
 def test_content_carries_signal(column, separator):
     data = datasets.synthetic(num_users=300, num_items=200, num_ratings=30_000)

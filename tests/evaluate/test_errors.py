@@ -234,6 +234,7 @@ def test_global_mean_errs_by_the_standard_deviation():
     assert found["mae"] == pytest.approx(np.abs(values - values.mean()).mean(), rel=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_biased_factorization_on_latest_small(latest_small, optimized):
     """The error of the document's settings and initial values, with the best epoch kept and a clean test part."""

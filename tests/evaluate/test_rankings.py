@@ -349,6 +349,7 @@ def document_precision(user, item, rating, score, k=10, threshold=3.5):
     return total / len(users)
 
 
+@pytest.mark.slow
 @pytest.mark.realdata
 def test_the_document_s_protocol_on_latest_small(latest_small, optimized):
     train, _, test = splits.temporal_per_user(latest_small)

@@ -126,6 +126,7 @@ def test_sweeps_folds_and_verification_read_it(ratings):
     assert verify.half_steps(BINNED, fit.params, ratings, hyper).passed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["als", "cg"])
 def test_derivatives_pass_through_columns_of_context(solver, ratings):
     """Two numbers of each rating, of which the first is added to r̂; against a central difference."""

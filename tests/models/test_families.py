@@ -50,6 +50,7 @@ def test_its_gradient_is_verified(check, ratings, params):
     assert check(IALS, params, ratings, IMPLICIT).passed
 
 
+@pytest.mark.slow
 def test_minibatch_steps_on_it(ratings):
     """In one batch a step of gradient descent is that of the mean objective, the background's share included."""
     solver = solvers.minibatch(lambda h: optax.sgd(h.learning_rate), 1024)
@@ -108,6 +109,7 @@ def test_als_never_rises(method, ratings):
     assert np.abs(slope.item["bias"]).max() < (1e-8 if method == "cholesky" else 1e-4) * found[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["cholesky", "cg"])
 def test_derivatives_by_the_weight_of_all_cells(method, ratings, params):
     """Through two half-steps, against a central difference."""
@@ -126,6 +128,7 @@ def test_derivatives_by_the_weight_of_all_cells(method, ratings, params):
     assert float(jax.jit(jax.grad(value))(0.3)) == pytest.approx(float(central), rel=1e-7)
 
 
+@pytest.mark.slow
 def test_implicit_hypergradients_keep_rows_without_ratings(ratings):
     """All rows are at their minimum, so that the weight of all cells moves them; against the unrolled fit."""
     hyper, wide = IMPLICIT._replace(l2=1.0, l2_bias=1.0, init_scale=0.7), replace(ratings, num_users=19, num_items=14)
@@ -238,6 +241,7 @@ def test_what_is_seen_are_ratings_with_weight(ratings):
     assert not models.is_seen(none, jnp.arange(19)[:, None], jnp.arange(15)).any()
 
 
+@pytest.mark.slow
 def test_pairs_are_drawn_for_every_batch_and_verified(ratings):
     """Fits learn an order of items, are the same however they are cut, and held-out ratings change none."""
     hyper = HYPER._replace(l2=0.01, learning_rate=0.05)
@@ -345,6 +349,7 @@ SVDPP = jaxmf.Model(
 )
 
 
+@pytest.mark.slow
 def test_a_model_of_whole_tables_is_fitted_verified_and_ranked(ratings):
     """Its predictions are those of a loop, its gradient is right, it fits more than without, and top_n ranks by it."""
     hyper = HYPER._replace(l2=0.02, learning_rate=0.02)

@@ -137,6 +137,7 @@ def test_new_users_with_new_items(name, sweeps):
     compare(found, theta)
 
 
+@pytest.mark.slow
 def test_a_thousand_users_equal_one_further_half_step():
     data = jaxmf.datasets.synthetic(num_users=1200, num_items=60, num_ratings=9000, rank=3)
     model, hyper = models.biased_mf(3), Hyper(l2=0.1)
@@ -231,6 +232,7 @@ def test_update_equals_the_loops(name, sweeps):
                 assert_same_bits(getattr(found.trained, side)[name][rest], leaf[rest])
 
 
+@pytest.mark.slow
 def test_nothing_needs_to_be_compiled():
     """With JAX_DISABLE_JIT, as one looks for a mistake, the rows are the same."""
     data = dataset()

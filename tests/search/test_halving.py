@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits
+from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, slow
 
 from jaxmf import search, sweep
 from jaxmf.search.rungs import rungs
@@ -44,7 +44,7 @@ def full(ratings, valid):
     return sweep(KEY, BIASED, ADAM, ratings, valid, grid=GRID, hyper=HYPER, epochs=8, patience=8, pad=True, keep="all")
 
 
-@pytest.mark.parametrize("batch", [1, 5])
+@pytest.mark.parametrize("batch", [1, slow(5)])
 def test_survivors_are_those_of_a_plain_loop_and_equal_the_full_sweep(ratings, valid, full, batch):
     options = {"grid": GRID, "hyper": HYPER, "epochs": 8, "factor": 2, "pad": True, "batch": batch}
     runs = search.halving(KEY, BIASED, ADAM, ratings, valid, **options)
@@ -85,6 +85,7 @@ def test_what_diverges_is_dropped_and_what_stops_by_itself_is_not(ratings, valid
     assert runs.rungs["member"].tolist()[-1] == runs.best()
 
 
+@pytest.mark.slow
 def test_a_search_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_path, monkeypatch):
     arguments = (KEY, BIASED, ADAM, ratings, valid)
     options = {"grid": GRID, "hyper": HYPER, "epochs": 4, "factor": 2, "batch": 4, "pad": True, "workers": 1}

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import optax
 import pytest
-from helpers import KEY, MODELS, SOLVERS, pick, random_ratings
+from helpers import KEY, MODELS, SOLVERS, pick, random_ratings, slow
 
 from jaxmf import Hyper, evaluate, models, search, solvers, sweep
 from jaxmf.training.grid import with_numbers
@@ -37,8 +37,8 @@ def parts():
     ("model", "solver", "method", "epochs", "names"),
     [
         (MODELS["biased"], EXACT, "implicit", 4000, ("l2", "l2_bias", "reg_exponent")),
-        (MODELS["biased"], SOLVERS["sgd"], "unrolled", 2, OF_SGD),
-        (MODELS["biased"], MOMENTUM, "unrolled", 2, ("l2", "momentum", "extra.decay", *RATES)),
+        slow(MODELS["biased"], SOLVERS["sgd"], "unrolled", 2, OF_SGD),
+        slow(MODELS["biased"], MOMENTUM, "unrolled", 2, ("l2", "momentum", "extra.decay", *RATES)),
         (models.mf(2), ROOTED, "unrolled", 2, ("learning_rate", "init_scale")),
     ],
     ids=["implicit", "sgd", "momentum", "adam"],
@@ -62,6 +62,7 @@ def test_it_equals_differences_of_whole_fits(parts, model, solver, method, epoch
         assert found.stationarity < 1e-10
 
 
+@pytest.mark.slow
 def test_a_number_that_is_none_is_what_it_stands_for(parts):
     """λ_b of None moves with λ, unless it is named."""
     given = (KEY, MODELS["biased"], SOLVERS["sgd"], *parts)
@@ -70,6 +71,7 @@ def test_a_number_that_is_none_is_what_it_stands_for(parts):
     assert tied["l2"] == pytest.approx(apart["l2"] + apart["l2_bias"], rel=1e-10)
 
 
+@pytest.mark.slow
 def test_a_derivative_that_is_no_number_is_an_error(parts):
     with pytest.raises(ValueError, match=r"derivative by learning_rate is not a number.*eps_root=1e-12"):
         search.hypergradient(
@@ -85,6 +87,7 @@ def test_divergence_is_a_status(parts):
         search.descend(KEY, MODELS["biased"], SOLVERS["sgd"], *parts, wild, OF_SGD, epochs=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["unrolled", "implicit"])
 def test_descent_reaches_the_bottom(method):
     """From either side, the minimum over λ that a fine grid finds, and no worse than it.

@@ -13,6 +13,7 @@ from jaxmf import evaluate, fit, models, search, sweep
 BIASED, SGD = MODELS["biased"], SOLVERS["sgd"]
 
 
+@pytest.mark.slow
 def test_the_best_setting_is_fitted_on_all_and_tested_once(ratings, valid, tmp_path):
     grid = {"rank": [1, 3], "l2": [0.05, 0.5, 2.0], "seed": [0, 1]}
     folds = 1.0 * np.array([np.arange(len(ratings.value)) % 3 != fold for fold in range(3)])

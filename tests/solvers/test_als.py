@@ -22,6 +22,7 @@ from helpers import (
     planted_ratings,
     random_ratings,
     run,
+    slow,
     to_numpy,
     to_rows,
 )
@@ -189,7 +190,7 @@ def test_many_steps_of_conjugate_gradient_are_exact():
     assert_close(exact.params, near.params, rtol=1e-7, atol=1e-10)
 
 
-@pytest.mark.parametrize(("name", "steps"), [("biased", 1), ("content", 3)])
+@pytest.mark.parametrize(("name", "steps"), [("biased", 1), slow("content", 3)])
 def test_conjugate_gradient_never_rises(name, steps):
     """And it keeps inactive columns and rows without weight at 0, and ends as low as the exact solver, on average."""
     ratings, hyper, model = random_ratings(folds=True), HYPER._replace(rank=2), MODELS[name]
@@ -246,7 +247,7 @@ def test_tiles_hold_every_rating_once(devices):
     assert tiles.first[-1] - tiles.first[tiles.ends[1]] > 4 * devices * 6
 
 
-@pytest.mark.parametrize("width", [1, 3, 4, 9])
+@pytest.mark.parametrize("width", [slow(1), slow(3), 4, slow(9)])
 def test_rows_are_solved_the_same_from_either_end(width):
     """With fewer ratings than unknowns through the ratings' system, else through the normal equations."""
     random = np.random.default_rng(width)
@@ -261,7 +262,7 @@ def test_rows_are_solved_the_same_from_either_end(width):
     np.testing.assert_array_equal(solve_short(0 * X, 0 * t, ridge, start), np.zeros_like(ridge))
 
 
-@pytest.mark.parametrize("method", ["cholesky", "cg"])
+@pytest.mark.parametrize("method", ["cholesky", slow("cg")])
 def test_derivatives_equal_differences(method):
     """Of a sweep's result by the other side, values, weights, penalties and the start, in any tile."""
     ratings, model = random_ratings(folds=True), MODELS["content"]

@@ -18,6 +18,7 @@ from jaxmf.models.programs import shapes
 from jaxmf.solvers.sgd import visiting_order
 from jaxmf.training.host import Options, _compiled
 
+pytestmark = pytest.mark.slow
 SCRIPT = """
     import sys, jax
     jax.config.update("jax_num_cpu_devices", 2)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, assert_close, random_ratings
+from helpers import HYPER, KEY, MODELS, assert_close, random_ratings, slow
 
 import jaxmf
 from jaxmf import evaluate, solvers
@@ -69,7 +69,7 @@ def test_it_resumes_from_a_file(ratings, solver, tmp_path):
         jaxmf.fit(KEY, MODEL, solver, data, epochs=2, resume=edited)
 
 
-@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("batch", [1, slow(2)])
 def test_members_of_a_sweep_return_it(ratings, solver, batch):
     runs = jaxmf.sweep(
         KEY,

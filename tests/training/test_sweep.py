@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, random_ratings
+from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, random_ratings, slow
 
 from jaxmf import Dataset, Params, Rows, archive, evaluate, fit, members, models, prepare, solvers, splits, sweep
 from jaxmf.models.model import cast_hyper
@@ -47,7 +47,7 @@ def assert_equals_solo(runs, member, alone, exact=False):
         assert row.get(name) == history(runs, member, name)[row["epoch"] - 1]
 
 
-@pytest.mark.parametrize("solver", [SOLVERS["sgd"], ALS], ids=["sgd", "als"])
+@pytest.mark.parametrize("solver", [slow(SOLVERS["sgd"]), ALS], ids=["sgd", "als"])
 def test_each_member_is_its_own_fit(ratings, valid, solver):
     """To the bit one by one, at its own width; to rounding padded and side by side, in any order. Seeds differ."""
     options = {"keep": "all", "grid": GRID, **OPTIONS}
@@ -228,7 +228,7 @@ def test_a_summary_shows_divergence(ratings, valid):
     assert summary["valid_rmse"].isna().tolist() == [False, True]
 
 
-@pytest.mark.parametrize(("batch", "keep"), [(1, "best"), (2, "all")])
+@pytest.mark.parametrize(("batch", "keep"), [(1, "best"), slow(2, "all")])
 def test_a_sweep_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_path, monkeypatch, batch, keep):
     """No member is lost, and none that is on disk is fitted again."""
     arguments = (KEY, BIASED, ADAM, ratings, valid)
@@ -298,6 +298,7 @@ def test_another_sweep_does_not_go_on_from_it(ratings, valid, finished, changed,
         sweep(**given | {"out": finished, **OPTIONS} | changed)
 
 
+@pytest.mark.slow
 def test_damaged_files_are_named(ratings, valid, tmp_path):
     given = {"grid": {"l2": [0.1, 0.2]}, "out": tmp_path, **OPTIONS}
     sweep(KEY, BIASED, ADAM, ratings, valid, **given)
@@ -330,6 +331,7 @@ def test_damaged_files_are_named(ratings, valid, tmp_path):
         sweep(KEY, BIASED, ADAM, ratings, valid, **given)
 
 
+@pytest.mark.slow
 def test_memory_is_bounded(ratings, valid):
     """A bound that is too small for the batch cuts it, and says so; one that is too small for a member is an error."""
     arguments, options = (KEY, BIASED, ADAM, ratings, valid), {"grid": {"l2": [0.1, 0.2, 0.3, 0.4]}, **OPTIONS}
@@ -369,6 +371,7 @@ def spread():
     return sweep(KEY, BIASED, ALS, random_ratings(), grid=grid, hyper=HYPER, epochs=40, workers=2)
 
 
+@pytest.mark.slow
 def test_a_model_whose_init_knows_no_rank_is_not_padded_and_masked(ratings, valid):
     """A user's init draws a whole table at once, whatever the rank; each member is its own fit all the same."""
 

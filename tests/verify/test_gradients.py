@@ -70,6 +70,7 @@ def test_a_stationary_point_passes(model, ratings):
     assert (report.table[ERRORS] < 1e-7).all(axis=None)
 
 
+@pytest.mark.slow
 def test_the_lecture_s_gradient():
     """∂L/∂U[0,0] of the first 5 × 5 block, whose arrays continue the data's generator."""
     _, _, _, rng = datasets.planted_draws(42)

@@ -147,6 +147,7 @@ def test_numbers_of_a_user_s_own_are_drawn():
     assert table.loc[~table["passed"], "leaf"].tolist() == ["user.bias"]
 
 
+@pytest.mark.slow
 def test_features_of_0_hide_nothing():
     model = models.content_mf(3, np.zeros((17, 2)))
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import DISTINCT, HYPER, KEY, MODELS, init, random_ratings, run
+from helpers import DISTINCT, HYPER, KEY, MODELS, init, random_ratings, run, slow
 
 import jaxmf
 from jaxmf import Hyper, solvers, verify
@@ -133,7 +133,7 @@ def test_a_wrong_derivative_costs_an_order(part, order, ratings, params):
     assert wrong.loc[wrong["order"] == order, "slope"].item() == pytest.approx(order, abs=0.05)
 
 
-@pytest.mark.parametrize("num_directions", [1, 4])
+@pytest.mark.parametrize("num_directions", [1, slow(4)])
 def test_taylor_raises_no_false_alarm(num_directions, ratings):
     """Along a single direction neighboring orders may cancel."""
     for seed in range(20):
