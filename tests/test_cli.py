@@ -598,6 +598,7 @@ SMALLER = "a smaller --learning-rate"
 LARGER = "a larger --l2, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
 
 
+@pytest.mark.slow
 def test_a_sweep_that_diverges_everywhere_is_exit_code_1(jaxmf, table, tmp_path):
     options = ("--rank", 1, 2, "--learning-rate", 1e30, "--epochs", 2, "--data", table, "--out", tmp_path / "out", "-q")
     ended = jaxmf("sweep", *options)

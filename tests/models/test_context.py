@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, assert_close, pick, random_ratings
+from helpers import HYPER, KEY, MODELS, assert_close, pick, random_ratings, slow
 
 import jaxmf
 from jaxmf import evaluate, recommend, solvers, verify
@@ -67,7 +67,7 @@ def ratings():
     return replace(drawn, value=value, context={"bin": jnp.asarray(bins, jnp.int32)})
 
 
-@pytest.mark.parametrize("name", SOLVERS)
+@pytest.mark.parametrize("name", [name if name in ("sgd", "als") else slow(name) for name in SOLVERS])
 def test_every_solver_reads_it(name, ratings):
     """The bins are found, which the model without them cannot; padding and the order of ratings change nothing."""
     run = {"hyper": HYPER._replace(l2=0.02, learning_rate=0.05), "epochs": 15}
@@ -85,6 +85,7 @@ def test_every_solver_reads_it(name, ratings):
         assert_close(fit.params, again.params, rtol=1e-8, atol=1e-10)
 
 
+@pytest.mark.slow
 def test_sgd_visits_each_rating_with_its_own(ratings):
     """Against a loop over the same order, one rating at a time, each with the gradient of its share."""
     solver, hyper = SOLVERS["sgd"], HYPER._replace(learning_rate=0.01, learning_rate_bias=None)

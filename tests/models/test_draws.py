@@ -17,7 +17,7 @@ def test_a_number_does_not_depend_on_how_many_there_are():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("seed", [0, 1, 2**31])
+@pytest.mark.parametrize("seed", [0, slow(1), slow(2**31)])
 def test_the_numbers_are_normal(dtype, seed):
     """All of a table, its columns one by one, and a number over many keys."""
     table = np.asarray(normal(jax.random.key(seed), 20_000, 50, dtype), np.float64)

@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, IALS, KEY, MODELS, RANK, assert_close, degrees, random_ratings
+from helpers import HYPER, IALS, KEY, MODELS, RANK, assert_close, degrees, random_ratings, slow
 
 import jaxmf
 from jaxmf import Params, models, recommend, search, solvers, verify
@@ -97,7 +97,7 @@ def test_no_weight_of_all_cells_is_plain_als(ratings):
     assert_close(found.params.trained, plain.params.trained, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("method", ["cholesky", "cg"])
+@pytest.mark.parametrize("method", ["cholesky", slow("cg")])
 def test_als_never_rises(method, ratings):
     solver = solvers.als(method=method, steps=2)
     fit = jaxmf.fit(KEY, IALS, solver, ratings, hyper=IMPLICIT._replace(rank=2), epochs=60)
@@ -264,6 +264,7 @@ def test_pairs_are_drawn_for_every_batch_and_verified(ratings):
     assert runs.table["valid_loss"].notna().all()
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_what_was_drawn_for_their_batches(ratings):
     """Of the mean objective, with the draws of the epoch's key and the number of the batch's first rating."""
     solver = solvers.minibatch(lambda h: optax.sgd(h.learning_rate), 32)

@@ -39,7 +39,7 @@ def parts():
         (MODELS["biased"], EXACT, "implicit", 4000, ("l2", "l2_bias", "reg_exponent")),
         slow(MODELS["biased"], SOLVERS["sgd"], "unrolled", 2, OF_SGD),
         slow(MODELS["biased"], MOMENTUM, "unrolled", 2, ("l2", "momentum", "extra.decay", *RATES)),
-        (models.mf(2), ROOTED, "unrolled", 2, ("learning_rate", "init_scale")),
+        slow(models.mf(2), ROOTED, "unrolled", 2, ("learning_rate", "init_scale")),
     ],
     ids=["implicit", "sgd", "momentum", "adam"],
 )

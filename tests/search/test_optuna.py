@@ -21,6 +21,7 @@ def done(ratings, valid):
     return search.optuna(KEY, BIASED, ADAM, ratings, valid, **OPTIONS, trials=14, ask=5)
 
 
+@pytest.mark.slow
 def test_every_trial_is_its_own_fit(ratings, valid, done):
     runs, study = done
     table = runs.to_frame()

@@ -35,6 +35,7 @@ def test_the_best_setting_is_fitted_on_all_and_tested_once(ratings, valid, tmp_p
     assert json.loads((tmp_path / "chosen.json").read_text())["setting"] == chosen.setting
 
 
+@pytest.mark.slow
 def test_what_was_pruned_is_not_chosen(ratings, valid):
     grid = {"l2": [0.05, 0.5, 2.0, 4.0]}
     runs = search.halving(KEY, BIASED, SGD, ratings, valid, grid=grid, hyper=HYPER, epochs=4, factor=2)

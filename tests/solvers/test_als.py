@@ -169,7 +169,7 @@ def test_converges_at_the_sweep_of_the_loop(rule, tol):
     assert (history["objective"][sweeps:] == np.finfo(float).max).all()
 
 
-@pytest.mark.parametrize(("method", "max_memory"), [("cholesky", 1), ("cholesky", 2000), ("cg", 500)])
+@pytest.mark.parametrize(("method", "max_memory"), [slow("cholesky", 1), ("cholesky", 2000), slow("cg", 500)])
 def test_rows_in_parts_are_the_same_rows(method, max_memory):
     ratings, model = random_ratings(folds=True), MODELS["content"]
     params = init(model, ratings, HYPER)

@@ -17,6 +17,7 @@ from helpers import (
     init,
     planted_ratings,
     run,
+    slow,
 )
 
 from jaxmf import Hyper, datasets, fit, make_fit, prepare, solvers
@@ -150,7 +151,7 @@ def test_a_traced_rank_out_of_range_diverges(ratings, valid, name):
     assert program._cache_size() == 1
 
 
-@pytest.mark.parametrize("name", ["adam", "als"])
+@pytest.mark.parametrize("name", [slow("adam"), "als"])
 def test_given_parameters_are_where_a_fit_starts(ratings, valid, name):
     """As `run` from a state of theirs, with columns beyond the active rank at 0; the mean is the one that is given."""
     solver, hyper = SOLVERS[name], HYPER._replace(rank=2)

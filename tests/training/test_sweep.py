@@ -91,7 +91,7 @@ def test_ratings_are_set_up_once_for_members_that_read_the_same_numbers(ratings,
         assert_same_bits(another, expected)
 
 
-@pytest.mark.parametrize("batch", [1, 4])
+@pytest.mark.parametrize("batch", [slow(1), 4])
 def test_folds_are_weights(ratings, batch):
     """A member of a fold: the same ratings under the fold's weights, validated on what it holds out."""
     folds = np.array([[0.0, 1, 1], [1, 0, 1], [1, 1, 0]])[:, np.arange(len(ratings.value)) % 3]
@@ -115,7 +115,7 @@ def test_k_fold_weights_of_a_dataset():
     assert runs.to_frame()["valid_rmse"].notna().all()
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [1, slow(3)])
 def test_a_divergence_changes_no_bit_of_the_others(ratings, valid, batch):
     grids = [{"learning_rate": [0.02, rate, 0.05]} for rate in (0.03, 1e6)]
     tame, wild = (

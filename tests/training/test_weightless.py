@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import jax.numpy as jnp
 import pytest
-from helpers import KEY, MODELS, random_ratings
+from helpers import KEY, MODELS, random_ratings, slow
 
 from jaxmf import Hyper, Params, Rows, fit, metrics, solvers, sweep
 from jaxmf.training.weightless import check_init
@@ -40,7 +40,7 @@ def by_errors(weighs):
     return monitor
 
 
-@pytest.mark.parametrize("door", [fit, sweep])
+@pytest.mark.parametrize("door", [fit, slow(sweep)])
 def test_a_model_that_starts_from_what_has_no_weight_is_refused(door):
     options = {"hyper": Hyper(), "epochs": 1} | ({"grid": {"l2": [0.1]}} if door is sweep else {})
     with pytest.raises(ValueError, match=r"init of the model 'own' reads ratings of weight 0, .* multiply by"):

@@ -80,6 +80,7 @@ def checked(model, check=verify.gradients, hyper=NUMBERS, **options):
     return check(model, init(model, BLIND, hyper), BLIND, hyper, num_directions=1, **options).to_frame()
 
 
+@pytest.mark.slow
 def test_what_is_right_passes_where_data_hide_much():
     for check in (verify.gradients, verify.hessian, verify.taylor, verify.complex_step):
         table = checked(BIASED, check)

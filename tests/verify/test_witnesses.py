@@ -299,6 +299,7 @@ def test_a_formula_that_no_mistake_changes_is_refused(ratings, params):
         verify.mutants(stub, params, ratings, HYPER)
 
 
+@pytest.mark.slow
 def test_a_mistake_that_changes_nothing_is_left_out(ratings, monkeypatch):
     """Plain factorization without a mean has no λ_b to forget and no μ to take at the wrong sign."""
     for name in MISTAKES.keys() - {"forgotten λ", "forgotten λ_b", "wrong sign of μ"}:
