@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 import pytest
+from helpers import slow
 from scipy.stats import chi2, kstest
 
 from jaxmf.models.draws import normal
