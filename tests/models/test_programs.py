@@ -14,6 +14,7 @@ import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits, nesterov, random_ratings
 
 from jaxmf import Hyper, Model, Params, evaluate, fit, models, prepare, solvers
+from jaxmf.models import programs
 from jaxmf.models.programs import jit, of_model, shapes
 from jaxmf.training import Sweep
 from jaxmf.training.grid import members
@@ -125,6 +126,17 @@ def test_features_and_programs_go_with_the_model(ratings):
     gc.collect()
     assert first() is None
     assert models.content_mf(2, np.full((13, 2), -12.0)) is others[-1]
+
+
+def test_free_memory_goes_back_now_and_then(monkeypatch):
+    """Once for so many programs that are built, and not when one is found again."""
+    asked = []
+    monkeypatch.setattr(programs, "_give_back", lambda: asked.append(True))
+    home = programs._Home()
+    for number in range(2 * programs._NOW_AND_THEN):
+        programs._kept(home, number, object)
+        programs._kept(home, number, object)
+    assert len(asked) == 2
 
 
 def test_only_the_last_programs_of_a_process_are_kept(monkeypatch):
