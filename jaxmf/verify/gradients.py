@@ -54,7 +54,7 @@ def gradients(
     params: Params,
     ratings: Dataset | Ratings,
     hyper: Hyper,
-    num_directions: int = 16,
+    num_directions: int = 4,
     seed: int = 0,
 ) -> GradientReport:
     """Check a model's gradient: autodiff, the hand-derived formula, forward mode and central differences must agree.
