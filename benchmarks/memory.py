@@ -7,7 +7,7 @@ Each kind runs in a process of its own, as the one before would blur it. A row i
 resident memory; how much of it the C library has given out, with glibc (it keeps more than that, in pieces between what
 is in use); programs that XLA holds; memory maps of the process (Linux grants 65,530, and most are programs'); and
 arrays on the device. Programs, maps and arrays must stay level after the first 30 fits. What is in use grows even then,
-by some 0.2 MiB per fit of another size, and what is resident by three times as much: JAX keeps what it has traced of
+by some 0.2 MiB per fit of another size, and what is resident by several times that: JAX keeps what it has traced of
 its own functions for each new size, most of it as objects of Python, which the C library does not count. The last
 kind shows the same without jaxmf: a new `jax.jit` for each size, dropped after one call. The last row of a kind is
 after `jax.clear_caches`, which lets go of all that.
