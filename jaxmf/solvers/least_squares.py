@@ -37,13 +37,13 @@ def solve_short(X: jax.Array, t: jax.Array, ridge: jax.Array, start: jax.Array) 
     scaled = X / ridge[:, None]
     K, grow = dot(scaled, X.mT), _grow(X, ridge)
     center = (1 - 1 / grow) * start
-    one = jnp.ones_like(K[..., 0])
-    z = jax.vmap(solve_system)(with_diagonal(K / grow[..., None], one), t - dot(X, center[..., None])[..., 0])
+    identity = np.eye(K.shape[-1], dtype=K.dtype)[None]
+    z = solve_system(K / grow[..., None] + identity, t - dot(X, center[..., None])[..., 0])
     return center + dot(z[:, None], scaled)[:, 0] / grow
 
 
 def solve_normal(A: jax.Array, b: jax.Array, ridge: jax.Array, start: jax.Array) -> jax.Array:
-    """The minimizer z (m, D) of zᵀA z − 2 b·z + Σ ridge·z² for each of m rows, A = XᵀX and b = Xᵀt.
+    """The minimizer z (m, D) of zᵀA z − 2 b·z for each of m rows, A = XᵀX + diag(ridge) and b = Xᵀt.
 
     A ridge so small that rounding would hide it from the sums, as λ = 1e-6 may be in float32, leaves a matrix that is
     positive definite on paper only. There z minimizes the same plus Σ (S − ridge)·(z − start)², with the least S that
@@ -58,8 +58,8 @@ def solve_normal(A: jax.Array, b: jax.Array, ridge: jax.Array, start: jax.Array)
     Returns:
       (m, D).
     """
-    S = floor(A, ridge)
-    return jax.vmap(solve_system)(with_diagonal(A, S), b + (S - ridge) * start)
+    more = floor(A, ridge) - ridge
+    return solve_system(plus_diagonal(A, more), b + more * start)
 
 
 def descend(
@@ -97,9 +97,9 @@ def descend(
 
 
 def floor(A: jax.Array, ridge: jax.Array) -> jax.Array:
-    """S (m, D) of `solve_normal`: the ridge, or the least that the sums can tell from 0."""
+    """S (m, D) of `solve_normal`: the ridge, or the least that can be told from 0 in A, the ridge included."""
     eps = _ROUNDING * jnp.finfo(A.dtype).eps * A.shape[-1]
-    return jnp.maximum(ridge, eps * jnp.sum(jnp.where(_diagonal(A), A, 0), axis=2))
+    return jnp.maximum(ridge, eps * jnp.diagonal(A, axis1=1, axis2=2))
 
 
 def floor_of_short(X: jax.Array, ridge: jax.Array) -> jax.Array:
@@ -113,14 +113,10 @@ def _grow(X: jax.Array, ridge: jax.Array) -> jax.Array:
     return jnp.maximum(1, _ROUNDING * jnp.finfo(X.dtype).eps * X.shape[1] * largest)
 
 
-def with_diagonal(A: jax.Array, diagonal: jax.Array) -> jax.Array:
-    """The matrices A (m, D, D) with these numbers (m, D) added to their diagonals."""
-    return jnp.where(_diagonal(A), A + diagonal[..., None], A)
-
-
-def _diagonal(A: jax.Array) -> np.ndarray:
-    """Where a matrix has its diagonal (1, D, D). A constant: JAX would take programs of their own to compute it."""
-    return np.eye(A.shape[-1], dtype=bool)[None]
+def plus_diagonal(A: jax.Array, diagonal: jax.Array) -> jax.Array:
+    """The matrices A (m, D, D) with these numbers (m, D) added to their diagonals, and nothing else touched."""
+    columns = np.arange(A.shape[-1])
+    return A.at[:, columns, columns].add(diagonal, unique_indices=True, mode="promise_in_bounds")
 
 
 def positive(ridge: jax.Array, weighted: jax.Array) -> jax.Array:
@@ -134,12 +130,8 @@ def positive(ridge: jax.Array, weighted: jax.Array) -> jax.Array:
 
 
 def solve_system(A: jax.Array, b: jax.Array) -> jax.Array:
-    """A⁻¹b, by the Cholesky factor L of A with b below it: its last row is L⁻¹b, one triangular solve less.
-
-    The corner has no say as long as it is more than bᵀA⁻¹b, which is at most Σ w t².
-    """
-    corner = jnp.full((1, 1), float(jnp.finfo(A.dtype).max) ** 0.8, A.dtype)
-    L = jax.lax.linalg.cholesky(jnp.block([[A, b[:, None]], [b[None], corner]]), symmetrize_input=False)
-    # Lᵀ times (A⁻¹b, −1) is 0 but for the last number.
-    right = jnp.zeros((len(L), 1), A.dtype).at[-1, 0].set(-L[-1, -1])
-    return jax.lax.linalg.triangular_solve(L, right, left_side=True, lower=True, transpose_a=True)[:-1, 0]
+    """A⁻¹b (m, D) for each of m symmetric positive definite matrices, by Cholesky's method."""
+    # LAPACK expects columns where JAX writes rows, and would turn a matrix; the transpose of this one is the same.
+    L = jax.lax.linalg.cholesky(A.mT, symmetrize_input=False)
+    solve = partial(jax.lax.linalg.triangular_solve, L, left_side=True, lower=True)
+    return solve(solve(b[..., None]), transpose_a=True)[..., 0]

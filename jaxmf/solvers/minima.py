@@ -17,10 +17,10 @@ from jaxmf.solvers.least_squares import (
     dot,
     floor,
     floor_of_short,
+    plus_diagonal,
     solve_normal,
     solve_short,
     solve_system,
-    with_diagonal,
 )
 from jaxmf.solvers.slabs import Part, over_parts, row_of_cells
 from jaxmf.solvers.tiles import Half
@@ -99,21 +99,23 @@ def _rooted(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax
 
 
 def _normal(
-    view: View, params: Params, part: Part, background: Quadratic | None, like: jax.Array
+    view: View, params: Params, part: Part, background: Quadratic | None, ridge: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """XᵀX + H and Xᵀt − h, summed over the slabs of rows that are like these (m, D)."""
+    """XᵀX + H + diag(ridge) and Xᵀt − h, summed over the slabs of rows with this ridge (m, D)."""
 
     def add(carry: Any, cells: Ratings, at: Any) -> Any:
         A, b = carry
-        X, t = _rooted(view, params, cells, like.dtype)
+        X, t = _rooted(view, params, cells, ridge.dtype)
         # Products along the last axis of both matrices take a CPU half as long as those along others, so Xᵀ is written.
         Xt = jax.lax.optimization_barrier(X.mT)
         return A + dot(Xt, Xt.mT), b + dot(Xt, t[..., None])[..., 0]
 
+    # The sums begin with the ridge, since to add it to them would be another pass over all numbers of the matrices.
+    R = jnp.where(np.eye(ridge.shape[1], dtype=bool)[None], ridge[..., None], 0)
     if background is None:
-        return part.slabs(add, (jnp.zeros((*like.shape, like.shape[1]), like.dtype), jnp.zeros_like(like)))
-    H = jnp.broadcast_to(background.curvature, (*like.shape, like.shape[1])).astype(like.dtype)
-    return part.slabs(add, (H, -_rows_of(background.slope, part.rows, 0)))
+        return part.slabs(add, (R, jnp.zeros_like(ridge)))
+    slope = _rows_of(background.slope, part.rows, 0)
+    return part.slabs(add, (R + background.curvature.astype(R.dtype)[None], -slope))
 
 
 def _written(table: jax.Array, part: Part, z: jax.Array) -> jax.Array:
@@ -154,14 +156,15 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
         R, before = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
         if part.short:
             X, _ = part.slabs(lambda _, cells, at: _rooted(view, params, cells, R.dtype), None)
-            A = dot(X.mT, X)
             S = floor_of_short(X, R)
+            A = plus_diagonal(dot(X.mT, X), S)
         else:
             A, _ = _normal(view, params, part, background, R)
             S = floor(A, R)
+            A = plus_diagonal(A, S - R)
         own = (jax.lax.dynamic_slice_in_dim(table, part.place, len(R), 0) for table in (solution, slope))
         z, pull = (table.astype(R.dtype) for table in own)
-        y = jax.vmap(solve_system)(with_diagonal(A, S), pull)
+        y = solve_system(A, pull)
 
         def loss(floats: list[jax.Array], value: jax.Array, weight: jax.Array, cells: Ratings) -> jax.Array:
             cells = replace(cells, value=value, weight=weight)

@@ -257,7 +257,7 @@ def test_rows_are_solved_the_same_from_either_end(width):
     padded = [np.concatenate([a, 0 * a], axis=1) for a in (X, t)]
     np.testing.assert_allclose(solve_short(X, t, ridge, start), expected, rtol=1e-11)
     np.testing.assert_allclose(solve_short(*padded, ridge, start), expected, rtol=1e-10)
-    normal = X.mT @ X, (X.mT @ t[..., None])[..., 0]
+    normal = X.mT @ X + ridge[..., None] * np.eye(4), (X.mT @ t[..., None])[..., 0]
     np.testing.assert_allclose(solve_normal(*map(jnp.asarray, normal), ridge, start), expected, rtol=1e-10)
     np.testing.assert_array_equal(solve_short(0 * X, 0 * t, ridge, start), np.zeros_like(ridge))
 
