@@ -99,7 +99,7 @@ def descend(
 def floor(A: jax.Array, ridge: jax.Array) -> jax.Array:
     """S (m, D) of `solve_normal`: the ridge, or the least that can be told from 0 in A, the ridge included."""
     eps = _ROUNDING * jnp.finfo(A.dtype).eps * A.shape[-1]
-    return jnp.maximum(ridge, eps * jnp.diagonal(A, axis1=1, axis2=2))
+    return jnp.maximum(ridge, eps * A.reshape(len(A), -1)[:, :: A.shape[-1] + 1])
 
 
 def floor_of_short(X: jax.Array, ridge: jax.Array) -> jax.Array:
@@ -115,8 +115,11 @@ def _grow(X: jax.Array, ridge: jax.Array) -> jax.Array:
 
 def plus_diagonal(A: jax.Array, diagonal: jax.Array) -> jax.Array:
     """The matrices A (m, D, D) with these numbers (m, D) added to their diagonals, and nothing else touched."""
-    columns = np.arange(A.shape[-1])
-    return A.at[:, columns, columns].add(diagonal, unique_indices=True, mode="promise_in_bounds")
+    size = A.shape[-1]
+    positions = np.arange(size, dtype=np.int32) * (size + 1)
+    numbers = A.reshape(len(A), -1).at[:, positions]
+    added = numbers.add(diagonal, unique_indices=True, mode="promise_in_bounds", wrap_negative_indices=False)
+    return added.reshape(A.shape)
 
 
 def positive(ridge: jax.Array, weighted: jax.Array) -> jax.Array:
