@@ -19,9 +19,10 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Side
 from jaxmf.solvers.devices import AXIS, split
 
-# Ratings of a row in a slab. Rows have as many slabs of the last width as they fill, and for what is left one more, or
-# a narrow one if that holds it. With more than two widths less would be padding, and programs would compile longer.
-_WIDEST, _NARROW = 128, (64, 32, 16)
+# Ratings of a row in a slab, and half of that where rows have fewer on average. Rows have as many slabs of this width as
+# they fill, and for what is left one more, or a narrow one if that holds it. With more than two widths less would be
+# padding, and programs would compile longer.
+_WIDEST = 128
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
 _ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop
 _PADDED = 1.5  # times the cells with as many rows of a tile as on a CPU, which it may have at most
@@ -179,8 +180,9 @@ def _at_once(count: np.ndarray, widths: tuple[int, ...], devices: int) -> int:
 
 
 def _widths(count: np.ndarray) -> tuple[int, ...]:
-    """The widths of slabs with which rows of so many ratings have the fewest cells."""
-    return min(((narrow, _WIDEST) for narrow in _NARROW), key=lambda widths: _cells(count, widths))
+    """The narrow and the wide slabs for rows of so many ratings; the narrow ones as leave the fewest cells."""
+    widest = _WIDEST if count.sum() >= _WIDEST * np.count_nonzero(count) else _WIDEST // 2
+    return min(((widest // part, widest) for part in (2, 4)), key=lambda widths: _cells(count, widths))
 
 
 def _cells(count: np.ndarray, widths: tuple[int, ...]) -> int:
