@@ -129,6 +129,9 @@ def run(
             _rank(tables, manifest, best.model, best.params, recipe_name, train, valid, test)
             _write(out, tables)
 
+        tables["metrics"] = tables["metrics"].sort_values("valid_rmse", ignore_index=True)
+        _write(out, tables)
+        drawing = pool.submit(_draw, out, tables)
         bar.set_description("every rank with every λ")
         recipe, ranks = RECIPES["sgd"], sorted({max(1, rank // part) for part in (8, 4, 2, 1)})
         runs = sweep(
@@ -146,10 +149,9 @@ def run(
         )
         bar.update()
 
+    drawing.result()
     output.write_table(out / "sweep.csv", runs.to_frame())
-    tables["metrics"] = tables["metrics"].sort_values("valid_rmse", ignore_index=True)
-    _write(out, tables)
-    _draw(out, tables, runs.to_frame())
+    _draw_grid(out, runs.to_frame())
     num_matchings, filled = fill(batches["sgd"].layout)
     manifest |= {"sgd_matchings": num_matchings, "sgd_lanes_filled": round(filled, 4)}
     manifest |= {"wall_seconds": round(time.perf_counter() - clock, 1), "finished": True}
@@ -282,7 +284,7 @@ def _unfinished(out: Path, manifest: dict[str, Any]) -> dict[str, pd.DataFrame]:
     return {name: t[[pair in whole for pair in zip(t["model"], t["solver"], strict=True)]] for name, t in found.items()}
 
 
-def _draw(out: Path, tables: dict[str, pd.DataFrame], grid: pd.DataFrame) -> None:
+def _draw(out: Path, tables: dict[str, pd.DataFrame]) -> None:
     from jaxmf import plot
 
     chosen = tables["history"][tables["history"]["chosen"]]
@@ -294,7 +296,12 @@ def _draw(out: Path, tables: dict[str, pd.DataFrame], grid: pd.DataFrame) -> Non
         "error_by_solver": partial(plot.error_by_solver, metrics),
         "regularization": partial(plot.regularization, tables["search"]),
         "ranking": partial(plot.rankings, tables["ranking"]),
-        "rank_and_l2": partial(plot.heat_map, grid, "valid_rmse", "rank", "l2"),
     }
     for name, draw in figures.items():
         plot.save(draw(), out / "figures" / f"{name}.png")
+
+
+def _draw_grid(out: Path, grid: pd.DataFrame) -> None:
+    from jaxmf import plot
+
+    plot.save(plot.heat_map(grid, "valid_rmse", "rank", "l2"), out / "figures" / "rank_and_l2.png")

@@ -10,6 +10,7 @@ from jaxmf.data.ratings import Pairs, power_of_4
 from jaxmf.evaluate.errors import predictions
 from jaxmf.models.model import Model, Params, scores
 from jaxmf.models.programs import jit, of_model
+from jaxmf.models.threads import blocks, num_threads
 
 _CELLS = 1 << 18  # users x items ranked at once: larger blocks leave the cache and are slower on a CPU
 
@@ -125,27 +126,33 @@ def _among_all(trial: Trial, model: Model, params: Params) -> Positions:
     most = min(power_of_4(int(R.max())), num_items)
     program = _compiled(model, num_items, min(trial.k, num_items))
 
-    above, tied = np.zeros((2, len(row)), np.int64)
-    novelty, finite = np.zeros(size * -(-num_users // size)), np.ones(size * -(-num_users // size), bool)
-    missed, possible = np.ones(num_items), np.zeros(num_items, bool)
     weight = trial.novelty.astype(jnp.result_type(float))
-    for begin in range(0, num_users, size):
-        block = slice(begin, begin + size)
-        users = np.resize(trial.user[order[block]], size).astype(np.int32)
+
+    def block(number: int) -> tuple[slice, tuple[np.ndarray, ...], Any]:
+        """Which of the relevant candidates are in a block, what its program says, and which items are candidates."""
+        begin = number * size
+        users = order[begin : begin + size]
         hidden = np.zeros((size, num_items), bool)
-        hidden[num_users - begin :] = True  # the last block's padding has no candidates
+        hidden[len(users) :] = True  # the last block's padding has no candidates
         own = slice(*np.searchsorted(seen_place, (begin, begin + size)))
         hidden[seen_place[own] - begin, seen_item[own]] = True
         own = slice(*np.searchsorted(row, (begin, begin + size)))
         asked = np.zeros((most, size), np.int32)
         asked[nth[own], row[own] - begin] = item[own]
-        count = np.int32(R[order[block]].max())
-        higher, equal, novelty[block], missing, finite[block] = map(
-            np.asarray, program(params, users, hidden, asked, count, weight)
-        )
-        above[own], tied[own] = (x[nth[own], row[own] - begin] for x in (higher, equal))
+        numbers = np.resize(trial.user[users], size).astype(np.int32)
+        found = program(params, numbers, hidden, asked, np.int32(R[users].max()), weight)
+        higher, equal, novelty, missing, finite = map(np.asarray, found)
+        counted = (x[nth[own], row[own] - begin] for x in (higher, equal))
+        return own, (*counted, novelty[: len(users)], missing, finite[: len(users)]), ~hidden.all(axis=0)
+
+    above, tied = np.zeros((2, len(row)), np.int64)
+    novelty, finite = np.zeros(num_users), np.zeros(num_users, bool)
+    missed, possible = np.ones(num_items), np.zeros(num_items, bool)
+    for number, (own, found, candidates) in enumerate(blocks(block, -(-num_users // size), num_threads())):
+        users = slice(number * size, (number + 1) * size)
+        above[own], tied[own], novelty[users], missing, finite[users] = found
         missed *= missing
-        possible |= ~hidden.all(axis=0)
+        possible |= candidates
     _check_finite(model, trial, finite[place])
     coverage = float(np.sum(1 - missed) / possible.sum())
     return Positions(_num_candidates(trial), R, order[row], above, tied, novelty[place], coverage)

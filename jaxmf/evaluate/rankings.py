@@ -105,8 +105,8 @@ def ranking(
         or confidence; a name that a baseline has; predictions that are not finite.
 
     Cost: "catalog" O(U · I · (D + R)) for rows of D numbers on the device, in blocks of users of fixed shape, one
-    program per model for parts of about the same size; memory O(2^18) scores. "rated" O(n · D + n log n). Times five
-    with the baselines.
+    program per model for parts of about the same size; memory O(2^18) scores, on a CPU for each of its cores. "rated"
+    O(n · D + n log n). Times five with the baselines.
 
     Reference: Manning, Raghavan and Schütze (2008), Introduction to information retrieval, chapter 8 (precision,
     recall, map). Järvelin and Kekäläinen (2002), Cumulated gain-based evaluation of IR techniques (ndcg). Voorhees

@@ -1,8 +1,6 @@
 """The n best columns of every row of a table of scores that is never there as a whole: exact, ties included."""
 
-import os
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +9,7 @@ import numpy as np
 
 from jaxmf.data.ratings import power_of_4
 from jaxmf.models.programs import jit, of_model
+from jaxmf.models.threads import blocks, num_threads
 
 _WIDTH = 16  # columns whose maximum stands for them in the first stage: a cache line of float32
 _CACHED = 4 * 2**20  # bytes of scores at once, by default, on a CPU
@@ -63,7 +62,7 @@ def best(
     """
     n, width = min(int(n), num_columns), padded(num_columns)
     on_cpu = jax.devices()[0].platform == "cpu"
-    workers = (os.cpu_count() or 1) if on_cpu and max_memory is None else 1
+    workers = num_threads() if max_memory is None else 1
     memory = int(max_memory or 0) or (_CACHED if on_cpu else _ON_DEVICE)
     size = 1
     while 2 * size * width * cell_bytes <= memory and size < num_rows:
@@ -82,7 +81,7 @@ def best(
         keep = min(size, num_rows - first)
         return np.asarray(column)[:keep], np.asarray(value)[:keep]
 
-    parts = list(_spread(block, len(starts), workers))
+    parts = list(blocks(block, len(starts), workers))
     if not parts:
         return Best(np.zeros((0, n), np.int32), np.zeros((0, n)))
     return Best(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
@@ -102,17 +101,6 @@ def padded(size: int) -> int:
 def _step(size: int) -> int:
     """Distance of the sizes in that list: a padded one is larger than what it was by less."""
     return 1 << max(0, size.bit_length() - 4)
-
-
-def _spread(function: Callable[[int], Any], count: int, workers: int) -> Iterator[Any]:
-    """`function` of 0 .. count - 1, in order; the first call compiles, the others run in threads."""
-    if count:
-        yield function(0)
-    if workers == 1 or count < 3:
-        yield from map(function, range(1, count))
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(function, range(1, count))
 
 
 @of_model

@@ -19,8 +19,8 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Side
 from jaxmf.solvers.devices import AXIS, split
 
-# Ratings of a row in a slab, and half of that where rows have fewer on average. Rows have as many slabs of this width as
-# they fill, and for what is left one more, or a narrow one if that holds it. With more than two widths less would be
+# Ratings of a row in a slab, and half of that where rows have fewer on average. Rows have as many slabs of this width
+# as they fill, and for what is left one more, or a narrow one if that holds it. With more than two widths less would be
 # padding, and programs would compile longer.
 _WIDEST = 128
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
@@ -180,7 +180,9 @@ def _at_once(count: np.ndarray, widths: tuple[int, ...], devices: int) -> int:
 
 
 def _widths(count: np.ndarray) -> tuple[int, ...]:
-    """The narrow and the wide slabs for rows of so many ratings; the narrow ones as leave the fewest cells."""
+    """The narrow width of slabs and the wide one for rows of so many ratings: of the narrow ones, that with the fewest
+    cells.
+    """
     widest = _WIDEST if count.sum() >= _WIDEST * np.count_nonzero(count) else _WIDEST // 2
     return min(((widest // part, widest) for part in (2, 4)), key=lambda widths: _cells(count, widths))
 
