@@ -175,7 +175,7 @@ MUTANTS = {
     ),
     "als: weights not under a root": Mutant(MINIMA, "root = jnp.sqrt(weight)", "root = (weight)", HALVES),
     "als: rows of fewer ratings unregularized": Mutant(
-        SQUARES, "one = jnp.ones_like(K[..., 0])", "one = 1e-6 * jnp.ones_like(K[..., 0])", HALVES
+        SQUARES, "identity = np.eye(K.shape[-1], dtype=K.dtype)", "identity = 1e-6 * np.eye(K.shape[-1])", HALVES
     ),
     "als: no penalty is one of 1": Mutant(
         SQUARES, "ridge = jnp.where(weighted, ridge, 1)", "ridge = jnp.where(ridge == 0, 1, ridge)", NUMBERS
@@ -191,8 +191,13 @@ MUTANTS = {
     ),
     "als: the slope by the penalty forgotten": Mutant(MINIMA, "(-y * moved)", "(-0 * y * moved)", HALVES),
     "als: the slope by the start forgotten": Mutant(MINIMA, "(y * (S - R))", "(0 * y * (S - R))", NUMBERS),
+    "als: a lost ridge stays in the matrix": Mutant(SQUARES, "plus_diagonal(A, more)", "A", NUMBERS),
+    "als: normal equations begin without a ridge": Mutant(MINIMA, "ridge[..., None], 0)", "0 * ridge[..., None], 0)"),
+    "rankings: blocks in the order of the first": Mutant(
+        "evaluate/positions.py", "users = slice(number * size, (number + 1) * size)", "users = slice(0, size)", RANKINGS
+    ),
     "als: a lost ridge pulls at the row": Mutant(MINIMA, "jnp.where(S > R, before, z)", "z", NUMBERS),
-    "als: a lost ridge lets the start go": Mutant(SQUARES, "b + (S - ridge) * start", "b", NUMBERS),
+    "als: a lost ridge lets the start go": Mutant(SQUARES, "b + more * start", "b", NUMBERS),
     "als: weights have no slope": Mutant(
         MINIMA, "-jnp.sum(w * image * error)", "-jnp.sum((w > 0) * image * error)", HALVES
     ),
@@ -206,7 +211,7 @@ MUTANTS = {
         SLABS, "sum(left >= width for width in others)", "0 * left", HALVES
     ),
     "als: the slope of a background forgotten": Mutant(
-        MINIMA, "(H, -_rows_of(background.slope, part.rows, 0))", "(H, jnp.zeros_like(like))", FAMILIES
+        MINIMA, "slope = _rows_of(background.slope, part.rows, 0)", "slope = jnp.zeros_like(ridge)", FAMILIES
     ),
     "als: rows without ratings stay at 0": Mutant(
         SLABS, "tiles.ends[-1] if all_rows else tiles.ends[-2]", "tiles.ends[-2]", FAMILIES
@@ -314,9 +319,7 @@ MUTANTS = {
     "rankings: map over all relevant": Mutant(
         "evaluate/measures.py", "total(precisions / tied), np.minimum(R, k)", "total(precisions / tied), R", RANKINGS
     ),
-    "rankings: padding covers items": Mutant(
-        "evaluate/positions.py", "hidden[num_users - begin :] = True", "pass", RANKINGS
-    ),
+    "rankings: padding covers items": Mutant("evaluate/positions.py", "hidden[len(users) :] = True", "pass", RANKINGS),
     "predict: a program for every number of pairs": Mutant(
         "evaluate/errors.py", "np.arange(rung(n))", "np.arange(n)", "evaluate/test_errors.py"
     ),

@@ -19,10 +19,10 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Side
 from jaxmf.solvers.devices import AXIS, split
 
-# Ratings of a row in a slab, and half of that where rows have fewer on average. Rows have as many slabs of this width
-# as they fill, and for what is left one more, or a narrow one if that holds it. With more than two widths less would be
-# padding, and programs would compile longer.
-_WIDEST = 128
+# How many ratings of a row a slab holds, by how many rows have on average, which hardly differs between the splits of
+# some data. Rows have as many wide slabs as they fill, and for what is left one more, or a narrow one if that holds it.
+# With more than two widths less would be padding, and programs would compile longer.
+_WIDTHS = ((128, (64, 128)), (32, (32, 64)), (0, (16, 64)))
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
 _ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop
 _PADDED = 1.5  # times the cells with as many rows of a tile as on a CPU, which it may have at most
@@ -180,11 +180,9 @@ def _at_once(count: np.ndarray, widths: tuple[int, ...], devices: int) -> int:
 
 
 def _widths(count: np.ndarray) -> tuple[int, ...]:
-    """The narrow width of slabs and the wide one for rows of so many ratings: of the narrow ones, that with the fewest
-    cells.
-    """
-    widest = _WIDEST if count.sum() >= _WIDEST * np.count_nonzero(count) else _WIDEST // 2
-    return min(((widest // part, widest) for part in (2, 4)), key=lambda widths: _cells(count, widths))
+    """The widths of slabs for rows of so many ratings."""
+    mean = count.sum() / max(1, np.count_nonzero(count))
+    return next(widths for least, widths in _WIDTHS if mean >= least)
 
 
 def _cells(count: np.ndarray, widths: tuple[int, ...]) -> int:

@@ -32,7 +32,7 @@ def test_rungs():
 @pytest.mark.parametrize("name", OF_DATA)
 def test_splits_of_about_the_same_size_share_their_programs(name):
     """Another random split of the same size, and one of 1 % less, compile nothing, be they fitted or swept."""
-    data, model, solver = datasets.synthetic(300, 200, 13_000, seed=0), models.biased_mf(4), OF_DATA[name]
+    data, model, solver = datasets.synthetic(300, 200, 12_000, seed=0), models.biased_mf(4), OF_DATA[name]
     parts = [splits.random(data, (0.9, 0.1), seed=0), splits.random(data, (0.9, 0.1), seed=1)]
     parts.append(splits.random(data, (0.891, 0.109), seed=2))
     assert len({rung(len(train)) for train, _ in parts}) == 1
