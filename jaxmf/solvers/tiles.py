@@ -22,7 +22,7 @@ from jaxmf.solvers.devices import AXIS, split
 # How many ratings of a row a slab holds, by how many rows have on average, which hardly differs between the splits of
 # some data. Rows have as many wide slabs as they fill, and for what is left one more, or a narrow one if that holds it.
 # With more than two widths less would be padding, and programs would compile longer.
-_WIDTHS = ((128, (64, 128)), (32, (32, 64)), (0, (16, 64)))
+_WIDTHS = ((128, (64, 128)), (24, (32, 64)), (0, (16, 64)))
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
 _ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop
 _PADDED = 1.5  # times the cells with as many rows of a tile as on a CPU, which it may have at most

@@ -174,7 +174,7 @@ def test_rows_without_weight_become_0_wherever_they_start(method):
         assert np.asarray(rows[ratings.user[ratings.user != 3]]).all(), name
 
 
-@pytest.mark.parametrize(("length", "cells"), [(3, 16), (17, 32), (50, 64), (100, 128), (300, 320)])
+@pytest.mark.parametrize(("length", "cells"), [(3, 16), (17, 64), (24, 32), (50, 64), (100, 128), (300, 320)])
 def test_slabs_are_as_narrow_as_the_rows_are_short(length, cells):
     """Most items of most data have few ratings, of which slabs for long rows would be padding."""
     user, item = np.divmod(np.arange(64 * length), length)
