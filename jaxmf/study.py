@@ -107,7 +107,7 @@ def run(
             )
             for m, r in todo
         }
-        # No time of theirs is told, so the baselines need not wait for the cores.
+        # The baselines report no times, so they can run while programs compile on the same cores.
         for model in (models.global_mean(), models.damped_bias()):
             _baseline(tables, model, train, valid, test)
         mean = models.global_mean()

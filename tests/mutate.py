@@ -362,7 +362,7 @@ def noticed(mutant: Mutant) -> bool:
         if text.count(mutant.right) != 1:
             raise ValueError(f"{mutant.file} has {text.count(mutant.right)} times: {mutant.right}")
         path.write_text(text.replace(mutant.right, mutant.wrong), encoding="utf-8")
-        tests.append("--ignore=tests/solvers/test_watchdog.py")  # it looks for deadlocks of JAX, for minutes
+        tests.append("--ignore=tests/solvers/test_watchdog.py")  # takes minutes to look for deadlocks in JAX
         # In one process: the workers of pytest-xdist would finish their files after the first failure.
         command = [sys.executable, "-m", "pytest", "-o", "addopts=", "-qx", "-m", "not realdata", *tests]
         done = subprocess.run(command, cwd=copy, capture_output=True, text=True, check=False)

@@ -9,7 +9,7 @@ import jax
 
 
 def num_threads() -> int:
-    """How many threads the devices are worth: one per core on a CPU, and one elsewhere."""
+    """How many threads of the host keep the devices busy: one per core on a CPU, and one elsewhere."""
     return (os.cpu_count() or 1) if jax.default_backend() == "cpu" else 1
 
 

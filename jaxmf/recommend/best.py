@@ -61,7 +61,7 @@ def best(
       (num_rows, min(n, num_columns)) columns and scores.
     """
     n, width = min(int(n), num_columns), padded(num_columns)
-    on_cpu = jax.devices()[0].platform == "cpu"
+    on_cpu = jax.default_backend() == "cpu"
     workers = num_threads() if max_memory is None else 1
     memory = int(max_memory or 0) or (_CACHED if on_cpu else _ON_DEVICE)
     size = 1

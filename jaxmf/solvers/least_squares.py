@@ -134,7 +134,8 @@ def positive(ridge: jax.Array, weighted: jax.Array) -> jax.Array:
 
 def solve_system(A: jax.Array, b: jax.Array) -> jax.Array:
     """A⁻¹b (m, D) for each of m symmetric positive definite matrices, by Cholesky's method."""
-    # LAPACK expects columns where JAX writes rows, and would turn a matrix; the transpose of this one is the same.
+    # LAPACK reads a matrix by columns and JAX writes it by rows. The transpose of a symmetric matrix is the same
+    # matrix, already in LAPACK's order, so that nothing is reordered.
     L = jax.lax.linalg.cholesky(A.mT, symmetrize_input=False)
     solve = partial(jax.lax.linalg.triangular_solve, L, left_side=True, lower=True)
     return solve(solve(b[..., None]), transpose_a=True)[..., 0]

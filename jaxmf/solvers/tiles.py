@@ -19,9 +19,10 @@ from jaxmf.models.memoize import memoize
 from jaxmf.models.model import Side
 from jaxmf.solvers.devices import AXIS, split
 
-# How many ratings of a row a slab holds, by how many rows have on average, which hardly differs between the splits of
-# some data. Rows have as many wide slabs as they fill, and for what is left one more, or a narrow one if that holds it.
-# With more than two widths less would be padding, and programs would compile longer.
+# The narrow and the wide slabs, in ratings of a row, where rows have at least so many ratings on average. Splits of
+# the same data hardly differ in that mean, so they share programs. A row has as many wide slabs as it fills, and for
+# what is left one more, or a narrow one if that holds it. With a third width there would be less padding, but programs
+# would take longer to compile.
 _WIDTHS = ((128, (64, 128)), (24, (32, 64)), (0, (16, 64)))
 _ROWS = 16  # of a tile on a CPU, whose caches hold what they need
 _ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop
