@@ -207,6 +207,9 @@ MUTANTS = {
         "_slabs(np.maximum(longest - 1, 0), widths)",
         HALVES,
     ),
+    "tiles: as many cells as are in use": Mutant(
+        TILES, "np.full((devices, -(-used // step) * step)", "np.full((devices, used)", LADDER
+    ),
     "tiles: long rows by their first ratings": Mutant(
         SLABS, "sum(left >= width for width in others)", "0 * left", HALVES
     ),

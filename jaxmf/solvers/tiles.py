@@ -20,7 +20,7 @@ from jaxmf.models.model import Side
 from jaxmf.solvers.devices import AXIS, split
 
 # The narrow and the wide slabs, in ratings of a row, where rows have at least so many ratings on average. Splits of
-# the same data hardly differ in that mean, so they share programs. A row has as many wide slabs as it fills, and for
+# one size share that mean, and so their programs. A row has as many wide slabs as it fills, and for
 # what is left one more, or a narrow one if that holds it. With a third width there would be less padding, but programs
 # would take longer to compile.
 _WIDTHS = ((128, (64, 128)), (24, (32, 64)), (0, (16, 64)))
@@ -94,8 +94,8 @@ def in_tile(tiles: Tiles) -> int:
 def prepare(ratings: Ratings, devices: int = 1) -> Layout:
     """The ratings of each row, in tiles by length. Host; O(n log n)."""
     return Layout(
-        _placed(np.asarray(ratings.user), ratings.num_users, devices),
-        _placed(np.asarray(ratings.item), ratings.num_items, devices),
+        _placed(np.asarray(ratings.user), ratings.num_users, ratings.num_items, devices),
+        _placed(np.asarray(ratings.item), ratings.num_items, ratings.num_users, devices),
     )
 
 
@@ -125,14 +125,30 @@ def single(position: jax.Array) -> Placed:
     return Placed(Tiles(first, slabs, left, rows[None, None], (end, end, end), rows, (width,)), position.reshape(1, -1))
 
 
-def _placed(row: np.ndarray, num_rows: int, devices: int) -> Placed:
+def _placed(row: np.ndarray, num_rows: int, longest: int, devices: int) -> Placed:
+    """The layout of a side whose rows have at most about `longest` ratings."""
     n, count = len(row), np.bincount(row, minlength=num_rows)
     tiles = _tiles(count, devices)
-    # A coarse ladder with room for one more slab, since data of one size differ in how much of their tiles is padding.
-    step, size = max(1, rung(n) // 2), tiles.first[-1] + in_tile(tiles) * tiles.widths[-1]
-    position = np.full((devices, -(-size // step) * step), n, np.int32)
+    step = _room(rung(n), num_rows, longest, tiles.widths, in_tile(tiles), devices)
+    used = int(tiles.first[-1]) + in_tile(tiles) * tiles.widths[-1]  # a slab is read whole, the last one too
+    position = np.full((devices, -(-used // step) * step), n, np.int32)
     _fill(position, tiles, row, count)
     return jax.tree.map(jnp.asarray, Placed(tiles, position))
+
+
+def _room(n: int, num_rows: int, longest: int, widths: tuple[int, ...], at_once: int, devices: int) -> int:
+    """How many cells of a device hold n ratings of so many rows, however they are spread, up to rare exceptions.
+
+    It follows from numbers that all splits of one size share, where the cells in use depend on chance. Rows have most
+    padding if each has one rating more than a slab of some width would hold. Rows of a tile have as many slabs as its
+    longest, which takes room of the tile before; only the first of each kind has none before it, and that is long if
+    some row has `longest` ratings, for which up to half as much room is added as rows take.
+    """
+    mean = n / num_rows
+    begin = [0, 1, *(width + 1 for width in widths[:-1])]
+    rows = num_rows * (np.interp(mean, begin, [0, *widths]) + max(0, mean - begin[-1])) / devices
+    first_tiles = at_once * (sum(widths) + widths[-1])
+    return int(rows + first_tiles + min(at_once * (longest + widths[-1]), rows / 2))
 
 
 def _tiles(count: np.ndarray, devices: int) -> Tiles:
@@ -182,8 +198,7 @@ def _at_once(count: np.ndarray, widths: tuple[int, ...], devices: int) -> int:
 
 def _widths(count: np.ndarray) -> tuple[int, ...]:
     """The widths of slabs for rows of so many ratings."""
-    mean = count.sum() / max(1, np.count_nonzero(count))
-    return next(widths for least, widths in _WIDTHS if mean >= least)
+    return next(widths for least, widths in _WIDTHS if count.mean() >= least)
 
 
 def _cells(count: np.ndarray, widths: tuple[int, ...]) -> int:

@@ -32,7 +32,7 @@ def test_rungs():
 @pytest.mark.parametrize("name", OF_DATA)
 def test_splits_of_about_the_same_size_share_their_programs(name):
     """Another random split of the same size, and one of 1 % less, compile nothing, be they fitted or swept."""
-    data, model, solver = datasets.synthetic(300, 200, 12_000, seed=0), models.biased_mf(4), OF_DATA[name]
+    data, model, solver = datasets.synthetic(300, 220, 13_000, seed=0), models.biased_mf(4), OF_DATA[name]
     parts = [splits.random(data, (0.9, 0.1), seed=0), splits.random(data, (0.9, 0.1), seed=1)]
     parts.append(splits.random(data, (0.891, 0.109), seed=2))
     assert len({rung(len(train)) for train, _ in parts}) == 1
@@ -44,6 +44,17 @@ def test_splits_of_about_the_same_size_share_their_programs(name):
             assert len(COMPILED) > before
         else:
             assert COMPILED[before:] == []
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("number", [5000, 11_500, 13_000, 14_500])
+def test_layouts_of_all_splits_have_one_shape(number, devices):
+    """How many cells are in use depends on the lengths of the rows, and so on chance."""
+    data = datasets.synthetic(300, 220, number, seed=0)
+    layouts = [tiles.prepare(splits.random(data, (0.9, 0.1), seed=seed)[0].ratings, devices) for seed in range(12)]
+    assert len({tuple(leaf.shape for leaf in jax.tree.leaves(layout)) for layout in layouts}) == 1
+    assert len({tuple(side.tiles.widths for side in layout) for layout in layouts}) == 1
+    assert len({int(layout.user.tiles.first[-1]) for layout in layouts}) > 1
 
 
 @pytest.fixture
