@@ -3,7 +3,7 @@
 import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 from unittest import mock
 
@@ -25,6 +25,7 @@ def slow(*values):
 
 RANK = 3
 KEY = jax.random.key(1)
+MOST = 100
 HYPER = Hyper(l2=0.07, l2_bias=0.03, reg_exponent=0.5, learning_rate=0.02, learning_rate_bias=0.05, init_scale=0.5)
 
 # Of the items that `random_ratings` has by default: some zeros, an item without features, a feature without items.
@@ -70,6 +71,11 @@ SOLVERS = {
     "adamw": solvers.minibatch(adamw, 32),
     "als": solvers.als(),
 }
+# A solver for each kind of state: none, numbers with tables, and a number. The others are slow cases.
+QUICK = ("sgd", "adam", "als")
+each_state = pytest.mark.parametrize(
+    "solver", [SOLVERS[name] if name in QUICK else slow(SOLVERS[name]) for name in SOLVERS], ids=SOLVERS
+)
 # Kinds of solvers with a model that has every kind of leaf but content, and with content, and every model.
 PAIRS = [
     *[("biased", solver) for solver in ("sgd", "momentum", "adamw", "als")],
@@ -118,7 +124,7 @@ def planted_ratings(rank, seed=0, num_users=40, num_items=30, share=0.6, noise=0
 
 def pick(ratings, index) -> Ratings:
     """The observations at these positions (numbers or a mask), in this order."""
-    return jax.tree.map(lambda leaf: leaf[index], ratings)
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[index]), ratings)
 
 
 def run(model, solver, ratings, hyper, epochs=1, params=None, key=KEY, valid=None, patience=None, **options):
@@ -126,7 +132,9 @@ def run(model, solver, ratings, hyper, epochs=1, params=None, key=KEY, valid=Non
     params = init(model, ratings, hyper, key) if params is None else params
     batch, drawn = prepare(solver, ratings, valid), model._replace(init=lambda *_: params)
     state = start(key, drawn, solver, batch, hyper, patience)
-    return compiled(model, solver, epochs, patience, **options)(key, batch, hyper, state)
+    # So many epochs at most, that runs of any number share a program.
+    state, history = compiled(model, solver, MOST, patience, **options)(key, batch, hyper, state, epochs)
+    return state, {name: column[:epochs] for name, column in history.items()}
 
 
 def init(model, ratings, hyper, key=KEY) -> Params:
@@ -137,6 +145,18 @@ def init(model, ratings, hyper, key=KEY) -> Params:
 @lru_cache
 def _init(model):
     return jax.jit(model.init)
+
+
+# Without `jit` each of their operations would be compiled by itself.
+objective = jax.jit(models.objective, static_argnums=0)
+
+
+@partial(jax.jit, static_argnums=0)
+def gradient(model, params, ratings, hyper) -> Rows:
+    """That of the objective by the trained leaves, by automatic differentiation."""
+    return jax.grad(lambda trained: models.objective(model, Params(trained, params.fixed), ratings, hyper))(
+        params.trained
+    )
 
 
 @lru_cache
@@ -160,7 +180,7 @@ def assert_same_bits(actual, expected):
 
 
 def largest(tree) -> float:
-    return max(float(jnp.max(jnp.abs(leaf))) for leaf in jax.tree.leaves(tree))
+    return max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree))
 
 
 COMPILED: list[str] = []  # what XLA has compiled in this process, by the name of the function

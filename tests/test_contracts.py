@@ -17,6 +17,7 @@ from helpers import (
     SOLVERS,
     assert_close,
     assert_same_bits,
+    each_state,
     init,
     pick,
     random_ratings,
@@ -102,9 +103,9 @@ def members(pair) -> Any:
 
 
 def test_jit_vmap_padding_and_held_out_ratings_change_nothing(pair, members):
-    """A member equals its own fit without jit, at its own width, on the ratings with weight and six rows of padding.
+    """A member equals its own fit at its own width, on the ratings with weight and six rows of padding.
 
-    The model that has every term goes without jit at all, the others without the jit of the whole fit.
+    The model that has every term goes without jit at all.
     """
     member = jax.tree.map(lambda x: x[0], members[1])
     kept = np.flatnonzero(FOLDS.weight)
@@ -118,7 +119,8 @@ def test_jit_vmap_padding_and_held_out_ratings_change_nothing(pair, members):
         layout = layout._replace(position=position, num_ratings=len(alone.value))
         solver = solver._replace(prepare=lambda _: layout)
     with jax.disable_jit(pair.model is MODELS["content"]):
-        expected = make_fit(pair.model, solver, EPOCHS, track=False)(KEYS[0], prepare(solver, alone), HYPER)
+        own = jax.jit(make_fit(pair.model, solver, EPOCHS, track=False))
+        expected = own(KEYS[0], prepare(solver, alone), HYPER)
 
     def cut(found, wanted):
         return found if found.shape == wanted.shape else found[:, : wanted.shape[1]]
@@ -180,7 +182,7 @@ def test_ids_are_names_rows_a_set_and_weight_0_is_absent(pair, members, data):
     assert_close(again.params, expected, rtol=1e-7, atol=1e-9)
 
 
-@each_solver
+@each_state
 def test_resuming_changes_no_bit(ratings, valid, solver):
     """5 + 5 epochs and 2 + 8 equal 10: parameters, optimizer, best epoch so far, status and history."""
     options = {"hyper": HYPER, "patience": 8}

@@ -10,6 +10,7 @@ import zlib
 from itertools import product
 from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
@@ -29,7 +30,8 @@ DATA = Dataset.from_frame(FRAME, items=ITEMS)
 
 
 def unfitted(model, data=DATA, hyper=HYPER):
-    state = start(KEY, model, SOLVERS["adam"], prepare(SOLVERS["adam"], data), hyper, 3)
+    drawn = model._replace(init=jax.jit(model.init))
+    state = start(KEY, drawn, SOLVERS["adam"], prepare(SOLVERS["adam"], data), hyper, 3)
     history = {"epoch": np.arange(1, 3), "seconds": np.zeros(2)}
     return Fit(model, state.params, hyper, state, history, "completed", 0.25, fingerprints(data.ratings, None))
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits
+from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits, each_state
 from scipy.sparse import csc_matrix, csr_array
 
 from jaxmf import (
@@ -52,8 +52,9 @@ TRAIN, VALID = DATA.take(np.arange(0, 198, 2)), DATA.take(np.arange(1, 198, 2))
 
 
 def unfitted(model, data=DATA, hyper=HYPER, patience=None) -> Fit:
-    """A Fit of no epochs, which needs no compiling."""
-    state = start(KEY, model, SOLVERS["adam"], prepare(SOLVERS["adam"], data), hyper, patience)
+    """A Fit of no epochs, whose program is not compiled."""
+    drawn = model._replace(init=jax.jit(model.init))
+    state = start(KEY, drawn, SOLVERS["adam"], prepare(SOLVERS["adam"], data), hyper, patience)
     return Fit(model, state.params, hyper, state, {"epoch": np.arange(0), "seconds": np.zeros(0)}, "completed", 0.25)
 
 
@@ -110,7 +111,7 @@ def test_times_with_fractions_are_saved(path):
     assert_same_data(load(path)[1], data)
 
 
-@pytest.mark.parametrize("solver", SOLVERS.values(), ids=SOLVERS)
+@each_state
 def test_resuming_a_loaded_fit_changes_no_bit(path, solver):
     """5 + 5 epochs equal 10; a file of a loaded fit is as good as one of the fit itself."""
     whole = fit(KEY, BIASED, solver, TRAIN, VALID, epochs=10, **OPTIONS)

@@ -57,7 +57,7 @@ def test_weights_are_relative(fitted):
 def test_a_dataset_of_a_split_will_do():
     data = jaxmf.datasets.synthetic(num_users=12, num_items=9, num_ratings=60)
     train, test = splits.random(data)
-    params = BIASED.init(jax.random.key(0), train.ratings, HYPER)
+    params = init(BIASED, train.ratings, HYPER)
     assert evaluate.rating(BIASED, params, test) == evaluate.rating(BIASED, params, test.ratings)
 
 

@@ -8,11 +8,10 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, assert_close, pick, random_ratings, slow
+from helpers import HYPER, KEY, MODELS, assert_close, init, objective, pick, random_ratings, slow
 
 import jaxmf
 from jaxmf import evaluate, recommend, solvers, verify
-from jaxmf.models import objective
 from jaxmf.solvers.sgd import visiting_order
 
 BIASED = MODELS["biased"]
@@ -91,7 +90,7 @@ def test_sgd_visits_each_rating_with_its_own(ratings):
     solver, hyper = SOLVERS["sgd"], HYPER._replace(learning_rate=0.01, learning_rate_bias=None)
     batch = jaxmf.prepare(solver, ratings)
     fit = jaxmf.fit(KEY, BINNED, solver, batch, hyper=hyper, epochs=1)
-    params = BINNED.init(jax.random.fold_in(KEY, 0), ratings, hyper)
+    params = init(BINNED, ratings, hyper)
     position = np.asarray(batch.layout.position)
     order = visiting_order(jax.random.fold_in(KEY, 1), batch.layout.num_matchings, position.shape[2])
     counts = np.bincount(ratings.user, minlength=40), np.bincount(ratings.item, minlength=25)

@@ -6,9 +6,10 @@ import pytest
 from helpers import slow
 from scipy.stats import chi2, kstest
 
-from jaxmf.models.draws import normal
+from jaxmf.models import draws
 
 KEY = jax.random.key(0)
+normal = jax.jit(draws.normal, static_argnums=(1, 2, 3))
 
 
 def test_a_number_does_not_depend_on_how_many_there_are():

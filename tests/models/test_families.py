@@ -9,12 +9,25 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, IALS, KEY, MODELS, RANK, assert_close, degrees, random_ratings, slow
+from helpers import (
+    HYPER,
+    IALS,
+    KEY,
+    MODELS,
+    RANK,
+    assert_close,
+    degrees,
+    gradient,
+    init,
+    objective,
+    random_ratings,
+    slow,
+)
 
 import jaxmf
 from jaxmf import Params, models, recommend, search, solvers, verify
 from jaxmf.data.ratings import padded, take
-from jaxmf.models import objective, row_weights
+from jaxmf.models import row_weights
 from jaxmf.models.model import bias_l2
 from jaxmf.solvers.als import half_step
 from jaxmf.solvers.minibatch import visiting_order
@@ -32,7 +45,7 @@ def ratings():
 
 @pytest.fixture(scope="module")
 def params(ratings):
-    return IALS.init(KEY, ratings, IMPLICIT._replace(init_scale=0.7))
+    return init(IALS, ratings, IMPLICIT._replace(init_scale=0.7))
 
 
 def test_the_objective_is_that_over_all_cells(ratings, params):
@@ -55,8 +68,8 @@ def test_minibatch_steps_on_it(ratings):
     """In one batch a step of gradient descent is that of the mean objective, the background's share included."""
     solver = solvers.minibatch(lambda h: optax.sgd(h.learning_rate), 1024)
     hyper = IMPLICIT._replace(learning_rate_bias=None)
-    start = IALS.init(jax.random.fold_in(KEY, 0), ratings, hyper)
-    slope = jax.grad(lambda t: objective(IALS, start._replace(trained=t), ratings, hyper))(start.trained)
+    start = init(IALS, ratings, hyper)
+    slope = gradient(IALS, start, ratings, hyper)
     fit = jaxmf.fit(KEY, IALS, solver, ratings, hyper=hyper, epochs=1)
     rate = hyper.learning_rate / float(jnp.sum(ratings.weight))
     for found, leaf, step in zip(*map(jax.tree.leaves, (fit.params.trained, start.trained, slope)), strict=True):
@@ -69,7 +82,7 @@ def test_als_solves_all_cells(ratings):
     """Each row, one without ratings too, is the ridge regression on all cells of a slow loop."""
     hyper, wide = IMPLICIT, replace(ratings, num_users=18, num_items=14)
     fit = jaxmf.fit(KEY, IALS, ALS, wide, hyper=hyper, epochs=1)
-    start = IALS.init(jax.random.fold_in(KEY, 0), wide, hyper)
+    start = init(IALS, wide, hyper)
     mean, (user, item, _) = float(start.fixed.shared["mean"]), jax.tree.map(np.array, start.trained)
     sums, weights = np.zeros((18, 14)), np.zeros((18, 14))
     at = np.asarray(ratings.user), np.asarray(ratings.item)
@@ -105,7 +118,7 @@ def test_als_never_rises(method, ratings):
     assert (np.diff(found) <= 1e-9 * found[0]).all()
     assert np.abs(np.asarray(fit.params.trained.user["factors"][:, 2:])).max() == 0
     hyper = IMPLICIT._replace(rank=None)
-    slope = jax.grad(lambda t: objective(IALS, fit.params._replace(trained=t), ratings, hyper))(fit.params.trained)
+    slope = gradient(IALS, fit.params, ratings, hyper)
     assert np.abs(slope.item["bias"]).max() < (1e-8 if method == "cholesky" else 1e-4) * found[0]
 
 
@@ -246,7 +259,7 @@ def test_pairs_are_drawn_for_every_batch_and_verified(ratings):
     """Fits learn an order of items, are the same however they are cut, and held-out ratings change none."""
     hyper = HYPER._replace(l2=0.01, learning_rate=0.05)
     drawn = models.drawn(KEY, PAIRWISE, ratings)
-    params = PAIRWISE.init(KEY, ratings, hyper._replace(init_scale=0.7))
+    params = init(PAIRWISE, ratings, hyper._replace(init_scale=0.7))
     report = verify.gradients(PAIRWISE, params, drawn, hyper)
     assert report.passed
     assert report.table["hand_vs_autodiff"].notna().all()
@@ -272,7 +285,7 @@ def test_steps_are_those_of_what_was_drawn_for_their_batches(ratings):
     fit = jaxmf.fit(KEY, PAIRWISE, solver, ratings, hyper=hyper, epochs=1)
     key, whole = jax.random.fold_in(KEY, 1), padded(ratings)
     weight, seen = row_weights(ratings, hyper.reg_exponent), models.seen_of(ratings)
-    params = PAIRWISE.init(jax.random.fold_in(KEY, 0), ratings, hyper)
+    params = init(PAIRWISE, ratings, hyper)
 
     @jax.jit
     def stepped(trained, batch):

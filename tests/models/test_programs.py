@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits, nesterov, random_ratings
+from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits, init, nesterov, random_ratings
 
 from jaxmf import Hyper, Model, Params, evaluate, fit, models, prepare, solvers
 from jaxmf.models import programs
@@ -198,5 +198,5 @@ def test_functions_of_a_notebook_go_through_cloudpickle():
     model = BIASED._replace(loss=lambda params, ratings: 2 * own_loss(params, ratings))
     of_model(lambda model: jax.jit(model.loss))(model)
     again = pickle.loads(cloudpickle.dumps(model))
-    params, ratings = BIASED.init(KEY, random_ratings(), HYPER), random_ratings()
+    params, ratings = init(BIASED, random_ratings(), HYPER), random_ratings()
     np.testing.assert_array_equal(again.loss(params, ratings), model.loss(params, ratings))

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY
+from helpers import HYPER, init
 
 import jaxmf
 from jaxmf import Dataset, models
@@ -32,7 +32,7 @@ def dataset(users):
 @pytest.mark.parametrize(("users", "alias", "strangers", "new"), USERS.values(), ids=USERS)
 def test_every_tool_finds_the_same_user_and_no_other(users, alias, strangers, new):
     data = dataset(users)
-    params = MODEL.init(KEY, data.ratings, HYPER)
+    params = init(MODEL, data.ratings, HYPER)
     last = [data.user_ids[data.user[3]]]
     pairs = pd.DataFrame({"user_id": pd.Series(alias), "item_id": [1.0]})
     as_it_is = jaxmf.predict(MODEL, params, data, pd.DataFrame({"user_id": pd.Series(last), "item_id": [1]}))
@@ -65,7 +65,7 @@ def test_every_tool_finds_the_same_user_and_no_other(users, alias, strangers, ne
 
 def test_items_by_another_type():
     data = dataset([1, 2, 3])
-    params = MODEL.init(KEY, data.ratings, HYPER)
+    params = init(MODEL, data.ratings, HYPER)
     fit = jaxmf.Fit(MODEL, params, HYPER, None, {}, "completed", None)
     assert similar_items(MODEL, params, data, np.array([2], np.uint64), n=1)["item_id"].tolist() == [2]
     with pytest.raises(ValueError, match=r"^1 unknown item id\(s\): 2\.5; "):

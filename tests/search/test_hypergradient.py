@@ -81,10 +81,10 @@ def test_a_derivative_that_is_no_number_is_an_error(parts):
 
 def test_divergence_is_a_status(parts):
     wild = HYPER._replace(learning_rate=1e6)
-    found = search.hypergradient(KEY, MODELS["biased"], SOLVERS["sgd"], *parts, wild, OF_SGD, epochs=2)
+    found = search.hypergradient(KEY, models.mf(2), SOLVERS["momentum"], *parts, wild, ("l2",), epochs=9)
     assert found.status == "diverged"
     with pytest.raises(ValueError, match=r"^descend: every fit diverged, from .*: try a smaller learning_rate$"):
-        search.descend(KEY, MODELS["biased"], SOLVERS["sgd"], *parts, wild, OF_SGD, epochs=2)
+        search.descend(KEY, models.mf(2), SOLVERS["momentum"], *parts, wild, ("l2",), epochs=9)
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from jaxmf import solvers
 from jaxmf.solvers.minibatch import visiting_order
 
 EPOCHS = 2
+visiting_order = jax.jit(visiting_order, static_argnums=(2, 3))
 
 
 def batches(num_ratings, batch_size) -> np.ndarray:

@@ -17,6 +17,8 @@ from jaxmf.models.features import to_device
 from jaxmf.solvers.matchings import Layout, fill, matchings
 from jaxmf.solvers.sgd import visiting_order
 
+visiting_order = jax.jit(visiting_order, static_argnums=2)
+
 
 def serial_order(key, ratings, layout, epoch=1) -> np.ndarray:
     """Positions in the order of one epoch, padding left out."""

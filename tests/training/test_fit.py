@@ -15,6 +15,7 @@ from helpers import (
     assert_same_bits,
     compiled,
     init,
+    objective,
     planted_ratings,
     run,
     slow,
@@ -22,7 +23,7 @@ from helpers import (
 
 from jaxmf import Hyper, datasets, fit, make_fit, prepare, solvers
 from jaxmf.metrics import mae, rmse, weighted_mean
-from jaxmf.models import mean_loss, objective
+from jaxmf.models import mean_loss
 from jaxmf.training import start
 
 BIASED = MODELS["biased"]

@@ -8,11 +8,11 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import DISTINCT, HYPER, KEY, MODELS, init, random_ratings, run, slow
+from helpers import DISTINCT, HYPER, KEY, MODELS, init, objective, random_ratings, run, slow
 
 import jaxmf
 from jaxmf import Hyper, solvers, verify
-from jaxmf.models import ByHand, objective
+from jaxmf.models import ByHand
 from jaxmf.verify.mutants import MISTAKES
 from jaxmf.verify.taylor import _slope
 
