@@ -35,7 +35,7 @@ from experiments.setting import (
 from jaxmf import Hyper, Model, Params, Ratings, Rows, content, evaluate, models, plot, search, solvers
 from jaxmf.data import Dataset
 from jaxmf.output import markdown
-from jaxmf.training import Sweep
+from jaxmf.sweeps import Sweep
 
 SEED, K, THRESHOLD, PATIENCE, COMPONENTS = 0, 10, 3.5, 5, 64
 # The document's update lr·(e·q − λ·p) is half of a gradient.

@@ -32,7 +32,7 @@ from jaxmf.data import Dataset, Ratings, datasets
 from jaxmf.data.ratings import to_float64
 from jaxmf.output import markdown
 from jaxmf.solvers import Solver
-from jaxmf.training import Sweep
+from jaxmf.sweeps import Sweep
 
 RANK, CLIP, SEED, SEED_DATA = 4, (1.0, 5.0), 0, 42
 PLAIN, BIASED = models.mf(RANK, None), models.biased_mf(RANK)

@@ -17,7 +17,7 @@ import jaxmf
 from jaxmf import Hyper, Model, evaluate, named, output, plot, splits
 from jaxmf.data import Dataset
 from jaxmf.solvers import Solver
-from jaxmf.training import Sweep
+from jaxmf.sweeps import Sweep
 
 RESULTS, SMOKE_USERS = Path("results"), 50
 

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from jaxmf.evaluate import predict
     from jaxmf.models import Hyper, Model, Params, Rows
     from jaxmf.persist import load, save
-    from jaxmf.training import Fit, Sweep, fit, make_fit, prepare, sweep
+    from jaxmf.sweeps import Sweep, sweep
+    from jaxmf.training import Fit, fit, make_fit, prepare
 
 __all__ = [
     "Dataset",
@@ -43,7 +44,8 @@ _ROOMS = {
     "evaluate": ("predict",),
     "models": ("Hyper", "Model", "Params", "Rows"),
     "persist": ("load", "save"),
-    "training": ("Fit", "Sweep", "fit", "make_fit", "prepare", "sweep"),
+    "sweeps": ("Sweep", "sweep"),
+    "training": ("Fit", "fit", "make_fit", "prepare"),
 }
 
 

@@ -11,9 +11,10 @@ from scipy.sparse import csr_array
 
 from jaxmf.data.dataset import Dataset
 from jaxmf.models import Params, SparseRows
-from jaxmf.training import Fit, check_hyper
+from jaxmf.models.checks import check_hyper
+from jaxmf.training import Fit
 from jaxmf.training.fingerprints import Fingerprints
-from jaxmf.training.loop import STATUS
+from jaxmf.training.state import STATUS
 
 
 def check_data(data: Dataset) -> None:

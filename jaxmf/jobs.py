@@ -16,10 +16,12 @@ from jaxmf.data.ids import as_ids, distinct, match
 from jaxmf.evaluate.rankings import Protocol
 from jaxmf.locks import Claimed
 from jaxmf.models import Hyper, Model
+from jaxmf.models.checks import check_hyper
 from jaxmf.persist import save
 from jaxmf.solvers import Solver
-from jaxmf.training import Fit, Sweep, check_hyper, fit, sweep
-from jaxmf.training.grid import Grid
+from jaxmf.sweeps import Sweep, sweep
+from jaxmf.sweeps.grid import Grid
+from jaxmf.training import Fit, fit
 
 
 def fit_one(

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from jaxmf import output
-from jaxmf.training import Sweep
+from jaxmf.sweeps import Sweep
 
 
 def summary(

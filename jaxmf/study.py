@@ -16,10 +16,12 @@ from jaxmf import evaluate, models, output, verify
 from jaxmf.data import Dataset
 from jaxmf.jobs import rankings, relevance, split_three
 from jaxmf.models import Hyper, Model, Params
+from jaxmf.models.checks import check_hyper
 from jaxmf.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, Recipe, starting_hyper
 from jaxmf.report import summary
 from jaxmf.solvers.matchings import fill
-from jaxmf.training import Fit, check_hyper, compile_fit, fit, prepare, sweep
+from jaxmf.sweeps import sweep
+from jaxmf.training import Fit, compile_fit, fit, prepare
 
 K = 10  # positions of a ranking that count
 

@@ -87,7 +87,7 @@ def no_compile(monkeypatch):
     def refuse(*args, **kwargs):
         pytest.fail("compiled before the check")
 
-    rooms = ("training.host._compiled", "training.host.compiled_initialize")
+    rooms = ("training.program._compiled", "training.program.compiled_initialize")
     rooms += ("evaluate.errors._compiled", "evaluate.positions._compiled")
     rooms += ("recommend.best._program", "recommend.rows._program", "recommend.top._gather")
     for name in rooms:

@@ -44,13 +44,13 @@ def start(folder: Path, cache: Path) -> subprocess.Popen:
 
 def files(folder: Path) -> dict[str, tuple[int, int]]:
     """What is on disk: for each finished member, which file it is and when it was written."""
-    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("members/chunk-*.npz")}
+    return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in folder.glob("members/batch-*.npz")}
 
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
     """Every number of every member, but the seconds it took."""
     found = {}
-    for path in folder.glob("members/chunk-*.npz"):
+    for path in folder.glob("members/batch-*.npz"):
         with np.load(path) as file:
             names = [name for name in file.files if not name.endswith((".json", ".seconds"))]
             found |= {f"{path.name} {name}": file[name] for name in names}

@@ -231,7 +231,7 @@ MUTANTS = {
         MINIBATCH, "jax.random.fold_in(key, first)", "jax.random.fold_in(key, 0)", FAMILIES
     ),
     "fit: measured at the last step": Mutant(
-        LOOP, "row = measure(reported, shown", "row = measure(params, shown", "training/test_result.py"
+        LOOP, "row = _measure(fit, reported)", "row = _measure(fit, params)", "training/test_result.py"
     ),
     "als: rows without weight stay where they are": Mutant(
         ALS,
@@ -267,15 +267,17 @@ MUTANTS = {
     ),
     "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
     "loop: best is the last": Mutant(LOOP, "improved = finite & (", "improved = finite | ("),
-    "loop: patience off by one": Mutant(LOOP, "epoch - best.epoch >= patience", "epoch - best.epoch > patience"),
-    "loop: one key for all epochs": Mutant(LOOP, "jax.random.fold_in(key, epoch), model", "key, model"),
+    "loop: patience off by one": Mutant(
+        LOOP, "epoch - best.epoch >= options.patience", "epoch - best.epoch > options.patience"
+    ),
+    "loop: one key for all epochs": Mutant(LOOP, "jax.random.fold_in(fit.key, epoch), fit.model", "fit.key, fit.model"),
     "loop: divergence kept": Mutant(
         LOOP, "return _either(finite, after, halted)", "return _either(True, after, halted)"
     ),
-    "loop: min_delta ignored": Mutant(LOOP, "(score < best.score - min_delta)", "(score < best.score)"),
+    "loop: min_delta ignored": Mutant(LOOP, "(score < best.score - options.min_delta)", "(score < best.score)"),
     "sweep: the sweep's own key, whatever the seed": Mutant(
-        "training/race.py",
-        "key if each.own.seed is None else jax.random.fold_in(key, each.own.seed)",
+        "sweeps/plan.py",
+        "key if each.member.seed is None else jax.random.fold_in(key, each.member.seed)",
         "key",
         "training/test_sweep.py",
     ),

@@ -15,13 +15,13 @@ from helpers import HYPER, KEY, MODELS, SOLVERS, shell
 
 from jaxmf import output, search, sweep
 from jaxmf.locks import Claimed, claimed, temporary
-from jaxmf.training import chunks, store
+from jaxmf.sweeps import batches, store
 
 WRITER = """
 import sys
 from pathlib import Path
 from jaxmf.locks import claimed, temporary
-with claimed(sys.argv[1]) as folder, temporary(folder.path / "members" / "chunk-00000.npz") as unfinished:
+with claimed(sys.argv[1]) as folder, temporary(folder.path / "members" / "batch-00000.npz") as unfinished:
     unfinished.write_text("half of")
     print("ready", flush=True)
     sys.stdin.read()
@@ -175,9 +175,9 @@ def test_a_full_disk_ends_a_sweep_and_its_threads(ratings, valid, tmp_path, monk
     """What was not begun is not fitted; what is finished is read again."""
     given, fitted = (KEY, MODELS["biased"], SOLVERS["adam"], ratings, valid), []
 
-    def fit_chunk(job, chunk, home, earlier, begun):
-        fitted.append(chunk.number)
-        return chunks.fit_chunk(job, chunk, home, earlier, begun)
+    def fit_batch(shared, batch, data, earlier, begun):
+        fitted.append(batch.number)
+        return batches.fit_batch(shared, batch, data, earlier, begun)
 
     def write(folder, number, results):
         if number == 2:
@@ -185,7 +185,7 @@ def test_a_full_disk_ends_a_sweep_and_its_threads(ratings, valid, tmp_path, monk
         store_write(folder, number, results)
 
     store_write = store.write
-    monkeypatch.setattr("jaxmf.training.race.fit_chunk", fit_chunk)
+    monkeypatch.setattr("jaxmf.sweeps.run.fit_batch", fit_batch)
     monkeypatch.setattr(store, "write", write)
     options = SWEEP | {"grid": {"l2": list(np.linspace(0.1, 1, 30))}, "workers": 1, "out": tmp_path}
     with pytest.raises(OSError, match="No space left on device") as caught:

@@ -1,4 +1,4 @@
-"""Whether these are a model and its parameters, by shapes and by tracing, before anything compiles."""
+"""Whether these are a model, its numbers and its parameters, by shapes and by tracing, before anything compiles."""
 
 from typing import Any, get_args
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Pairs
+from jaxmf.models.leaves import width
 from jaxmf.models.model import Hyper, Model, Params, Reads, Rows
 
 
@@ -25,6 +26,58 @@ def check_unobserved(model: Model, hyper: Hyper) -> None:
             f"hyper: unobserved is given, but the model {model.name!r} has no `background`, a loss over cells that are "
             "not observed; leave it None"
         )
+
+
+def check_hyper(hyper: Hyper) -> None:
+    """ValueError naming the first number of `hyper` that is out of range."""
+    expect(hyper, Hyper, "hyper", "expected the numbers by name, as in Hyper(l2=0.1)")
+    ranges = {
+        "l2": (lambda x: x >= 0, "at least 0"),
+        "l2_bias": (lambda x: x >= 0, "at least 0, or None for l2"),
+        "reg_exponent": (lambda x: 0 <= x <= 1, "between 0 (constant per row) and 1 (per observation)"),
+        "learning_rate": (lambda x: x > 0, "positive"),
+        "learning_rate_bias": (lambda x: x > 0, "positive, or None for learning_rate"),
+        "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
+        "init_scale": (lambda x: x >= 0, "at least 0"),
+        "unobserved": (lambda x: x >= 0, "at least 0, or None for a model without a background"),
+    }
+    for name, (holds, expected) in ranges.items():
+        value = getattr(hyper, name)
+        if value is None and name in ("l2_bias", "learning_rate_bias", "unobserved"):
+            continue
+        number = _number(value)
+        if number is None:
+            raise ValueError(f"hyper: {name} must be one number, not {value!r}; jaxmf.sweep takes many")
+        if not (np.isfinite(number) and holds(number)):
+            raise ValueError(f"hyper: {name} must be finite and {expected}, not {value!r}")
+    rank = _number(hyper.rank)
+    if hyper.rank is not None and (isinstance(hyper.rank, bool) or rank is None or not rank.is_integer() or rank < 1):
+        raise ValueError(f"hyper: rank must be a positive integer, or None for the model's width, not {hyper.rank!r}")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(hyper.extra):
+        try:
+            np.asarray(leaf, float)
+        except (TypeError, ValueError) as error:
+            name = jax.tree_util.keystr(path)
+            raise ValueError(
+                f"hyper: extra{name} must be a number or an array of numbers, not {leaf!r}; give static choices to the "
+                "model's constructor"
+            ) from error
+
+
+def check_rank(hyper: Hyper, shape: Params) -> None:
+    """ValueError unless parameters of this shape have as many columns as the active rank, if there is one."""
+    if hyper.rank is None:
+        return
+    most = width(shape.trained)
+    if most is None:
+        raise ValueError("hyper: rank is given, but the model trains no leaf named 'factors'; leave it None")
+    if isinstance(hyper.rank, jax.core.Tracer):  # no number yet: out of range, the fit has the status `diverged`
+        return
+    rank = _number(hyper.rank)
+    if isinstance(hyper.rank, bool) or rank is None or not rank.is_integer() or rank < 1:
+        raise ValueError(f"hyper: rank must be a positive integer, or None for the model's width, not {hyper.rank!r}")
+    if rank > most:
+        raise ValueError(f"hyper: rank must be at most the model's width {most}, not {hyper.rank!r}: widen the model")
 
 
 def check_counts(params: Params, ratings: Any, who: str) -> None:
@@ -94,3 +147,12 @@ def traced_shape(
     except Exception as error:
         why = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ValueError(f"{who} fails on these params ({why}). {remedy}") from error
+
+
+def _number(value: Any) -> float | None:
+    """`value` as a float, if it is one number."""
+    known = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0
+    try:
+        return float(value) if known else None
+    except (TypeError, ValueError):
+        return None

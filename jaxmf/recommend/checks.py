@@ -8,12 +8,11 @@ import numpy as np
 
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
-from jaxmf.models.checks import check_finite, check_predicts
+from jaxmf.models.checks import check_finite, check_hyper, check_predicts
 from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.models.promises import OWN_DESIGN, OWN_PAIRS, OWN_PENALTY, OWN_USERS
 from jaxmf.models.trial import check_promises
 from jaxmf.solvers.als import PROMISES, als
-from jaxmf.training import check_hyper
 
 
 def check_fitted(who: str, model: Model, params: Params, data: Dataset, name: str = "train") -> None:

@@ -14,10 +14,11 @@ from jaxmf.models.model import Hyper, Model
 from jaxmf.search.rungs import check_validated, comparisons, keeping_best, rungs
 from jaxmf.search.space import Space, check_space, draw
 from jaxmf.solvers.solver import Solver
+from jaxmf.sweeps.grid import Grid, members, setting
+from jaxmf.sweeps.plan import Keywords, Rungs, Select
+from jaxmf.sweeps.result import Sweep
+from jaxmf.sweeps.run import run
 from jaxmf.training.checks import check_key
-from jaxmf.training.grid import Grid, members, setting
-from jaxmf.training.race import Choices, Select, race
-from jaxmf.training.result import Sweep
 
 
 def halving(
@@ -31,7 +32,7 @@ def halving(
     epochs: int = 81,
     min_epochs: int | None = None,
     factor: int = 3,
-    **choices: Unpack[Choices],
+    **choices: Unpack[Keywords],
 ) -> Sweep:
     """Successive halving: all settings run for few epochs, the best 1/factor of them for `factor` times as many, ...
 
@@ -64,9 +65,8 @@ def halving(
     steps = rungs("halving", epochs, min_epochs, factor)
     steps = steps[-comparisons(len(set(settings)), factor) - 1 :]
     select = _best_of(settings, [0] * len(listed), factor)
-    return race(
-        key, model, solver, train, valid, grid=grid, rungs=steps, select=select, **keeping_best(choices, epochs)
-    )
+    kept = keeping_best(choices, epochs)
+    return run(key, model, solver, train, valid, grid, Rungs(steps, select=select), kept)
 
 
 def hyperband(
@@ -80,7 +80,7 @@ def hyperband(
     epochs: int = 81,
     min_epochs: int = 1,
     factor: int = 3,
-    **choices: Unpack[Choices],
+    **choices: Unpack[Keywords],
 ) -> Sweep:
     """Hyperband: successive halving from several starting budgets at once, on settings drawn at random.
 
@@ -122,18 +122,8 @@ def hyperband(
     # Two points of a space of lists may be equal; they are settings of their own.
     settings = [number // each for number in range(len(listed))]
     select = _best_of(settings, np.repeat(entry, each).tolist(), factor)
-    return race(
-        key,
-        model,
-        solver,
-        train,
-        valid,
-        grid=grid,
-        rungs=steps,
-        entry=entry,
-        select=select,
-        **keeping_best(choices, epochs),
-    )
+    kept = keeping_best(choices, epochs)
+    return run(key, model, solver, train, valid, grid, Rungs(steps, entry, select), kept)
 
 
 def _best_of(settings: Sequence[Hashable], brackets: Sequence[int], factor: int) -> Select:

@@ -16,15 +16,17 @@ from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
 from jaxmf.data.ratings import Ratings, padded, to_float64
+from jaxmf.models.checks import check_hyper, check_rank
 from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, cast_hyper, mean_loss, objective, row_weights
 from jaxmf.models.programs import jit, of_model
 from jaxmf.models.xla import here
 from jaxmf.solvers.solver import Solver
-from jaxmf.training import STATUS, Prepared, check_hyper, make_fit, start
-from jaxmf.training.checks import check_functions, check_key, check_promised, check_rank
-from jaxmf.training.grid import EXTRA, NUMBERS, with_numbers
-from jaxmf.training.host import Options, advance, begin, compiled_initialize, progress_bar
-from jaxmf.training.loop import check_static, first_state
+from jaxmf.sweeps.grid import EXTRA, NUMBERS, with_numbers
+from jaxmf.training import STATUS, Prepared, make_fit, start
+from jaxmf.training.checks import check_functions, check_key, check_promised, check_static
+from jaxmf.training.options import Options
+from jaxmf.training.program import advance, begin, compiled_initialize, progress_bar
+from jaxmf.training.state import first_state
 
 Method = Literal["implicit", "unrolled"]
 
@@ -250,7 +252,7 @@ def _checked(
 ) -> tuple[Prepared, Ratings]:
     """Training ratings laid out, and those to validate on, after all that `fit` checks before it compiles."""
     check_key(key)
-    check_static(model, solver, epochs, None, 0.0, "loss")
+    check_static(model, solver, epochs, Options())
     check_hyper(hyper)
     if solver.machine.devices > 1:
         raise ValueError("hypergradient: it differentiates on one device, so the solver must have devices=1")

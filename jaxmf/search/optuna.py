@@ -16,11 +16,12 @@ from jaxmf.models.model import Hyper, Model
 from jaxmf.search.rungs import check_validated, keeping_best, rungs
 from jaxmf.search.space import Space, check_space, corners, is_whole
 from jaxmf.solvers.solver import Solver
+from jaxmf.sweeps.grid import members
+from jaxmf.sweeps.plan import Choices, Keywords, Rungs, Select
+from jaxmf.sweeps.result import Sweep, joined
+from jaxmf.sweeps.run import run
 from jaxmf.training.checks import check_key
-from jaxmf.training.grid import members
-from jaxmf.training.host import progress_bar
-from jaxmf.training.race import Choices, Select, race
-from jaxmf.training.result import Sweep, joined
+from jaxmf.training.program import progress_bar
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -53,7 +54,7 @@ def optuna(
     epochs: int = 50,
     min_epochs: int | None = None,
     factor: int = 3,
-    **choices: Unpack[Choices],
+    **choices: Unpack[Keywords],
 ) -> Trials:
     """Search by Optuna, `ask` trials at a time: each batch is a sweep, pruned by its validation score.
 
@@ -120,17 +121,15 @@ def optuna(
     distributions = {name: _distribution(library, values) for name, values in space.items()}
 
     folded = 1 if folds is None else len(folds)
-    kept = keeping_best(choices, epochs)
+    kept: Choices = keeping_best(choices, epochs)._replace(pad=program, progress=False)
     found: list[Sweep] = []
-    with progress_bar(trials, kept.pop("progress", False), "trial") as bar:
+    with progress_bar(trials, choices.get("progress", False), "trial") as bar:
         for first in range(0, trials, ask):
             asked = [study.ask(distributions) for _ in range(min(ask, trials - first))]
             grid = [dict(trial.params) for trial in asked]
-            select = _pruned(asked, steps, folded)
+            rungs_of = Rungs(steps, select=_pruned(asked, steps, folded))
             try:
-                runs = race(
-                    key, model, solver, train, valid, grid=grid, rungs=steps, select=select, program=program, **kept
-                )
+                runs = run(key, model, solver, train, valid, grid, rungs_of, kept)
             except BaseException:
                 for trial in asked:
                     study.tell(trial, state=library.trial.TrialState.FAIL)

@@ -12,8 +12,9 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.locks import claims_out
 from jaxmf.solvers.solver import Solver
-from jaxmf.training import Fit, Sweep, fit
-from jaxmf.training.grid import setting
+from jaxmf.sweeps import Sweep
+from jaxmf.sweeps.grid import setting
+from jaxmf.training import Fit, fit
 
 
 class Chosen(NamedTuple):

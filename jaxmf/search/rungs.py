@@ -3,7 +3,7 @@
 import math
 
 from jaxmf.data.checks import is_positive_integer
-from jaxmf.training.race import Choices
+from jaxmf.sweeps.plan import Choices, Keywords
 
 
 def rungs(who: str, epochs: int, min_epochs: int | None, factor: int, most: int | None = None) -> list[int]:
@@ -48,6 +48,7 @@ def check_validated(who: str, valid: object, folds: object) -> None:
         raise ValueError(f"{who}: needs validation ratings to compare by: pass valid= or folds= (jaxmf.splits)")
 
 
-def keeping_best(choices: Choices, epochs: int) -> Choices:
+def keeping_best(given: Keywords, epochs: int) -> Choices:
     """Keep the best epoch, so that no score ever gets worse and the best member's parameters are never let go of."""
-    return {**choices, "patience": choices.get("patience") or epochs}
+    choices = Choices(**given)
+    return choices._replace(patience=choices.patience or epochs)

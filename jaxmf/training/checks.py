@@ -1,22 +1,24 @@
-"""What a fit refuses before anything compiles: keys, numbers, functions that return other shapes than they should."""
+"""What a fit refuses before anything compiles: keys, static choices, functions that return other shapes than theirs."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from numbers import Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.data.checks import expect
+from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings, pairs_of
-from jaxmf.models.checks import check_unobserved, traced_shape
-from jaxmf.models.leaves import width
+from jaxmf.models.checks import check_model, check_unobserved, traced_shape
 from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights
 from jaxmf.models.seen import seen_of
 from jaxmf.models.trial import check_promises
 from jaxmf.solvers.solver import Solver
+from jaxmf.training.options import Options
+from jaxmf.training.state import Prepared
 from jaxmf.training.weightless import check_init, check_score
 
 _RATINGS = "user, item, value, weight, num_users, num_items, context"
@@ -28,58 +30,6 @@ def check_key(key: jax.Array) -> None:
         jax.eval_shape(lambda key: jax.random.fold_in(key, 0), key)
     except (TypeError, ValueError) as error:
         raise ValueError(f"key must be one key, as of jax.random.key(0), not {key!r:.50}") from error
-
-
-def check_hyper(hyper: Hyper) -> None:
-    """ValueError naming the first number of `hyper` that is out of range."""
-    expect(hyper, Hyper, "hyper", "expected the numbers by name, as in Hyper(l2=0.1)")
-    ranges = {
-        "l2": (lambda x: x >= 0, "at least 0"),
-        "l2_bias": (lambda x: x >= 0, "at least 0, or None for l2"),
-        "reg_exponent": (lambda x: 0 <= x <= 1, "between 0 (constant per row) and 1 (per observation)"),
-        "learning_rate": (lambda x: x > 0, "positive"),
-        "learning_rate_bias": (lambda x: x > 0, "positive, or None for learning_rate"),
-        "momentum": (lambda x: 0 <= x < 1, "at least 0 and below 1"),
-        "init_scale": (lambda x: x >= 0, "at least 0"),
-        "unobserved": (lambda x: x >= 0, "at least 0, or None for a model without a background"),
-    }
-    for name, (holds, expected) in ranges.items():
-        value = getattr(hyper, name)
-        if value is None and name in ("l2_bias", "learning_rate_bias", "unobserved"):
-            continue
-        number = _number(value)
-        if number is None:
-            raise ValueError(f"hyper: {name} must be one number, not {value!r}; jaxmf.sweep takes many")
-        if not (np.isfinite(number) and holds(number)):
-            raise ValueError(f"hyper: {name} must be finite and {expected}, not {value!r}")
-    rank = _number(hyper.rank)
-    if hyper.rank is not None and (isinstance(hyper.rank, bool) or rank is None or not rank.is_integer() or rank < 1):
-        raise ValueError(f"hyper: rank must be a positive integer, or None for the model's width, not {hyper.rank!r}")
-    for path, leaf in jax.tree_util.tree_leaves_with_path(hyper.extra):
-        try:
-            np.asarray(leaf, float)
-        except (TypeError, ValueError) as error:
-            name = jax.tree_util.keystr(path)
-            raise ValueError(
-                f"hyper: extra{name} must be a number or an array of numbers, not {leaf!r}; give static choices to the "
-                "model's constructor"
-            ) from error
-
-
-def check_rank(hyper: Hyper, shape: Params) -> None:
-    """ValueError unless parameters of this shape have as many columns as the active rank, if there is one."""
-    if hyper.rank is None:
-        return
-    most = width(shape.trained)
-    if most is None:
-        raise ValueError("hyper: rank is given, but the model trains no leaf named 'factors'; leave it None")
-    if isinstance(hyper.rank, jax.core.Tracer):  # no number yet: out of range, the fit has the status `diverged`
-        return
-    rank = _number(hyper.rank)
-    if isinstance(hyper.rank, bool) or rank is None or not rank.is_integer() or rank < 1:
-        raise ValueError(f"hyper: rank must be a positive integer, or None for the model's width, not {hyper.rank!r}")
-    if rank > most:
-        raise ValueError(f"hyper: rank must be at most the model's width {most}, not {hyper.rank!r}: widen the model")
 
 
 @contextmanager
@@ -182,10 +132,33 @@ def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:
     check_score(monitor, shape, valid)
 
 
-def _number(value: Any) -> float | None:
-    """`value` as a float, if it is one number."""
-    known = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0
-    try:
-        return float(value) if known else None
-    except (TypeError, ValueError):
-        return None
+def check_solver(solver: Solver) -> None:
+    """ValueError unless it is a Solver."""
+    expect(solver, Solver, "solver", "call the constructor, as in solvers.als() or solvers.minibatch(optax.adam)")
+
+
+def check_static(model: Model, solver: Solver, epochs: int, options: Options) -> None:
+    """ValueError naming the first static choice that is of another type or out of range."""
+    check_model(model)
+    check_solver(solver)
+    if not is_positive_integer(epochs):
+        raise ValueError(f"epochs must be a positive integer, not {epochs!r}")
+    patience, min_delta, monitor, _ = options
+    if patience is not None and not is_positive_integer(patience):
+        raise ValueError(f"patience must be a positive integer or None, not {patience!r}")
+    if not isinstance(min_delta, Real) or not 0 <= min_delta < float("inf"):
+        raise ValueError(f"min_delta must be a finite number of at least 0, not {min_delta!r}")
+    if not callable(monitor) and monitor not in ("loss", "rmse", "mae"):
+        raise ValueError(f"monitor must be 'loss', 'rmse', 'mae' or a function (params, ratings), not {monitor!r}")
+
+
+def check_batch(batch: Prepared, solver: Solver, patience: int | None) -> None:
+    """ValueError unless `prepare` made the batch, for a solver of this layout, and with what `patience` needs."""
+    expect(batch, Prepared, "batch", "make one as prepare(solver, train, valid)")
+    if batch.solver.prepare != solver.prepare:
+        raise ValueError(
+            f"the ratings were prepared for the solver {batch.solver.name!r}, whose layout is not that of this "
+            f"{solver.name!r}: prepare(solver, train, valid) with the same solver and batch_size, or pass the ratings"
+        )
+    if patience is not None and batch.valid is None:
+        raise ValueError("patience needs validation ratings: pass valid= to prepare (jaxmf.splits makes them)")

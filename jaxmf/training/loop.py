@@ -2,83 +2,33 @@
 
 from collections.abc import Callable
 from functools import partial
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxmf import metrics
-from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.checks import check_model
-from jaxmf.models.leaves import fill_beyond_rank, width
-from jaxmf.models.model import Hyper, Model, Params, Rows, beside, cast_hyper, drawn, row_weights
-from jaxmf.models.seen import Seen, seen_of
+from jaxmf.models.checks import check_rank
+from jaxmf.models.model import Hyper, Model, Params, beside, cast_hyper, drawn
 from jaxmf.solvers.solver import Problem, Solver
-from jaxmf.training.checks import check_rank, explained
-
-RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
-STATUS = ("completed", "converged", "stopped_early", "diverged")
+from jaxmf.training.checks import check_batch, check_static, explained
+from jaxmf.training.options import Monitor, Options
+from jaxmf.training.state import (
+    CONVERGED,
+    DIVERGED,
+    RUNNING,
+    STOPPED_EARLY,
+    Best,
+    FitState,
+    Prepared,
+    constants,
+    initialize,
+    missing,
+    start,
+)
 
 _DRAW = 0  # seed of what a history's losses are of, for a model that draws
-
-Monitor = str | Callable[[Params, Ratings], jax.Array]
-
-
-class Constants(NamedTuple):
-    """What no epoch of a run changes: n^ν per row, what the solver's `setup` made of its layout, and which items each
-    user has rated, for a model that draws.
-    """
-
-    weight: Rows
-    solver: Any
-    seen: Seen | None
-
-
-class Prepared(NamedTuple):
-    """What `prepare` returns: training ratings, validation ratings (or None), either with padding of weight 0 behind
-    them, a solver's layout of the former, and whose it is (static). A batch that is set up has constants instead of the
-    layout.
-    """
-
-    train: Ratings
-    valid: Ratings | None
-    layout: Any
-    solver: Solver
-    constants: Constants | None = None
-
-
-class Best(NamedTuple):
-    """The best epoch so far by the monitored validation score (lower is better)."""
-
-    params: Params
-    score: jax.Array
-    epoch: jax.Array
-
-
-class Saved(NamedTuple):
-    """A solver's state as a file gives it back: its leaves by key path, until `fit` resumes with the solver."""
-
-    leaves: dict[str, jax.Array]
-
-
-class FitState(NamedTuple):
-    """Everything that the next epoch needs: a fit resumed from it continues to the same bits.
-
-    Attributes:
-      epoch: epochs done, int32.
-      params: parameters after that epoch; after a divergence, those before the bad epoch.
-      solver: the solver's own state; `Saved` in a fit that was loaded.
-      best: the best epoch so far, None without `patience`.
-      status: int32 index into `STATUS`; a fit that can go on has 0.
-    """
-
-    epoch: jax.Array
-    params: Params
-    solver: Any
-    best: Best | None
-    status: jax.Array
 
 
 def make_fit(
@@ -120,24 +70,9 @@ def make_fit(
     What the solver relies on (`Solver.promises`) is not tried here, since nothing can be looked at inside `jit`: run
     `fit` with a model of your own once, which does.
     """
-    check_static(model, solver, epochs, patience, min_delta, monitor)
-    min_delta = float(min_delta)  # a number of NumPy would promote what it is compared with
-    monitored = "monitor" if callable(monitor) else f"valid_{monitor}"
-
-    def measure(params: Params, problem: Problem, valid: Ratings | None, hyper: Hyper) -> dict[str, jax.Array]:
-        row = {}
-        if track:
-            train = problem.ratings
-            sums, means = metrics.weighted_sums(train.weight, model.loss(params, train))
-            row["train_loss"] = means[0]
-            row["objective"] = sums[0] + beside(model, params, problem.weight, hyper)
-        if valid is not None:
-            error = valid.value - model.predict(params, valid)
-            _, means = metrics.weighted_sums(valid.weight, model.loss(params, valid), error**2, jnp.abs(error))
-            row["valid_loss"], row["valid_rmse"], row["valid_mae"] = means[0], jnp.sqrt(means[1]), means[2]
-            if callable(monitor):
-                row["monitor"] = monitor(params, valid)
-        return {name: jnp.asarray(number, problem.ratings.value.dtype) for name, number in row.items()}
+    options = Options(patience, min_delta, monitor, track)
+    check_static(model, solver, epochs, options)
+    options = options._replace(min_delta=float(min_delta))  # a number of NumPy would promote what it is compared with
 
     def run(
         key: jax.Array,
@@ -148,154 +83,120 @@ def make_fit(
     ) -> tuple[FitState, dict[str, jax.Array]]:
         check_batch(batch, solver, patience)
         with explained(key, model, batch.train, hyper):
-            return epochs_of(key, batch, hyper, state, num_epochs)
-
-    def epochs_of(
-        key: jax.Array,
-        batch: Prepared,
-        hyper: Hyper,
-        state: FitState | None,
-        num_epochs: jax.typing.ArrayLike | None,
-    ) -> tuple[FitState, dict[str, jax.Array]]:
-        given, hyper = hyper, cast_hyper(hyper, batch.train.value.dtype)
-        if given.rank is not None:
-            made = jax.eval_shape(lambda: initialize(key, model, batch.train, hyper)) if state is None else state.params
-            check_rank(given, made)
-        if state is None:
-            state = start(key, model, solver, batch, hyper, patience)
-        fixed = constants(batch, hyper, model.draw is not None)
-        problem = Problem(batch.train, fixed.weight, fixed.solver, fixed.seen)
-        shown, valid = problem, batch.valid
-        if model.draw is not None:
-            draw = partial(drawn, jax.random.key(_DRAW), model, seen=problem.seen)
-            shown, valid = problem._replace(ratings=draw(batch.train)), None if valid is None else draw(valid)
-
-        def advance(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
-            epoch = state.epoch + 1
-            # The mathematics: `step` of solvers/als.py, sgd.py or minibatch.py.
-            params, inner, info = solver.step(
-                jax.random.fold_in(key, epoch), model, state.params, state.solver, problem, hyper
-            )
-            reported = solver.result(params, inner)
-            row = measure(reported, shown, valid, hyper)
-            finite = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves((params.trained, row))))
-            best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
-            if best is not None:
-                score = row[monitored]
-                improved = finite & ((best.epoch == 0) | (score < best.score - min_delta))
-                best = _either(improved, Best(reported, score, epoch), best)
-                status = jnp.where(epoch - best.epoch >= patience, STOPPED_EARLY, status)
-            after = FitState(epoch, params, inner, best, status.astype(jnp.int32))
-            halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
-            return _either(finite, after, halted), {"epoch": epoch, **row}
-
-        # The names are known, so that `measure` is not traced once more for them.
-        names = ("train_loss", "objective") * track + ("valid_loss", "valid_rmse", "valid_mae") * (valid is not None)
-        dtype = batch.train.value.dtype
-        none = jnp.full((), _largest(dtype), dtype)
-        blank = {"epoch": jnp.zeros_like(state.epoch)} | dict.fromkeys((*names, *["monitor"] * callable(monitor)), none)
-
-        def rest(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
-            return state, blank
-
-        def body(state: FitState, index: jax.Array) -> tuple[FitState, dict[str, jax.Array]]:
-            def live(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
-                return jax.lax.cond(state.status == RUNNING, advance, rest, state)
-
-            # A condition of its own: under vmap it is the same for all members, which then skip these epochs, while
-            # their status differs.
-            return live(state) if num_epochs is None else jax.lax.cond(index < num_epochs, live, rest, state)
-
-        return jax.lax.scan(body, state, jnp.arange(epochs))
+            return _scan(*_set_up(key, model, solver, options, batch, hyper, state), epochs, num_epochs)
 
     return run
 
 
-def start(
+class _Fit(NamedTuple):
+    """What all epochs of a run read. The losses of the history are those of `shown` and `valid`: of a model that draws,
+    the same draw in every epoch.
+    """
+
+    key: jax.Array
+    model: Model
+    solver: Solver
+    options: Options
+    hyper: Hyper
+    problem: Problem
+    shown: Ratings
+    valid: Ratings | None
+
+
+def _set_up(
     key: jax.Array,
     model: Model,
     solver: Solver,
+    options: Options,
     batch: Prepared,
     hyper: Hyper,
-    patience: int | None = None,
-    params: Params | None = None,
-) -> FitState:
-    """The state before the first epoch, of `params`, or of those that `init` draws with `fold_in(key, 0)`. Pure."""
-    params = initialize(key, model, batch.train, hyper) if params is None else params
-    return first_state(model, solver, params, hyper, patience)
+    state: FitState | None,
+) -> tuple[_Fit, FitState]:
+    """What all epochs read, and the state before the first."""
+    given, hyper = hyper, cast_hyper(hyper, batch.train.value.dtype)
+    if given.rank is not None:
+        made = jax.eval_shape(lambda: initialize(key, model, batch.train, hyper)) if state is None else state.params
+        check_rank(given, made)
+    if state is None:
+        state = start(key, model, solver, batch, hyper, options.patience)
+    fixed = constants(batch, hyper, model.draw is not None)
+    problem = Problem(batch.train, fixed.weight, fixed.solver, fixed.seen)
+    shown, valid = batch.train, batch.valid
+    if model.draw is not None:
+        draw = partial(drawn, jax.random.key(_DRAW), model, seen=problem.seen)
+        shown, valid = draw(shown), None if valid is None else draw(valid)
+    return _Fit(key, model, solver, options, hyper, problem, shown, valid), state
 
 
-def initialize(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Params:
-    """The initial parameters, keyed as epoch 0."""
-    return model.init(jax.random.fold_in(key, 0), ratings, cast_hyper(hyper, ratings.value.dtype))
+def _scan(
+    fit: _Fit, state: FitState, epochs: int, num_epochs: jax.typing.ArrayLike | None
+) -> tuple[FitState, dict[str, jax.Array]]:
+    """The epochs, of which those after `num_epochs`, and those after the fit has ended, change nothing."""
+    advance, blank = partial(_advance, fit), _blank(fit, state)
+
+    def rest(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
+        return state, blank
+
+    def live(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
+        return jax.lax.cond(state.status == RUNNING, advance, rest, state)
+
+    def body(state: FitState, index: jax.Array) -> tuple[FitState, dict[str, jax.Array]]:
+        # A condition of its own: under vmap it is the same for all members, which then skip these epochs, while
+        # their status differs.
+        return live(state) if num_epochs is None else jax.lax.cond(index < num_epochs, live, rest, state)
+
+    return jax.lax.scan(body, state, jnp.arange(epochs))
 
 
-def first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, patience: int | None) -> FitState:
-    """The state before the first epoch, from the initial parameters: 0 beyond the active rank, whoever made them."""
-    if hyper.rank is not None:
-        params = params._replace(trained=fill_beyond_rank(params.trained, hyper.rank))
-    dtype = jnp.result_type(*jax.tree.leaves(params))
-    zero = jnp.zeros((), jnp.int32)
-    best = None if patience is None else Best(params, jnp.array(_largest(dtype), dtype), zero)
-    status = zero
-    if hyper.rank is not None and (most := width(params.trained)) is not None:
-        rank = jnp.asarray(hyper.rank, jnp.int32)
-        status = jnp.where((rank >= 1) & (rank <= most), RUNNING, DIVERGED).astype(jnp.int32)
-    return FitState(zero, params, solver.init(model, params, cast_hyper(hyper, dtype)), best, status)
+def _advance(fit: _Fit, state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
+    """One epoch, and its row of the history."""
+    epoch, options = state.epoch + 1, fit.options
+    # The mathematics: `step` of the solver, in solvers/_als.py, _sgd.py or _minibatch.py.
+    params, inner, info = fit.solver.step(
+        jax.random.fold_in(fit.key, epoch), fit.model, state.params, state.solver, fit.problem, fit.hyper
+    )
+    reported = fit.solver.result(params, inner)
+    row = _measure(fit, reported)
+    finite = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves((params.trained, row))))
+    best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
+    if best is not None:
+        score = row["monitor" if callable(options.monitor) else f"valid_{options.monitor}"]
+        improved = finite & ((best.epoch == 0) | (score < best.score - options.min_delta))
+        best = _either(improved, Best(reported, score, epoch), best)
+        status = jnp.where(epoch - best.epoch >= options.patience, STOPPED_EARLY, status)
+    after = FitState(epoch, params, inner, best, status.astype(jnp.int32))
+    halted = state._replace(status=jnp.full_like(state.status, DIVERGED))
+    return _either(finite, after, halted), {"epoch": epoch, **row}
 
 
-def _largest(dtype: Any) -> Any:
-    """What stands for a number that is not there: the largest of its dtype."""
-    return (jnp.finfo if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo)(dtype).max
+def _measure(fit: _Fit, params: Params) -> dict[str, jax.Array]:
+    """A row of the history: losses and errors of these parameters."""
+    model, train, valid, row = fit.model, fit.shown, fit.valid, {}
+    if fit.options.track:
+        sums, means = metrics.weighted_sums(train.weight, model.loss(params, train))
+        row["train_loss"] = means[0]
+        row["objective"] = sums[0] + beside(model, params, fit.problem.weight, fit.hyper)
+    if valid is not None:
+        error = valid.value - model.predict(params, valid)
+        _, means = metrics.weighted_sums(valid.weight, model.loss(params, valid), error**2, jnp.abs(error))
+        row["valid_loss"], row["valid_rmse"], row["valid_mae"] = means[0], jnp.sqrt(means[1]), means[2]
+        if callable(fit.options.monitor):
+            row["monitor"] = fit.options.monitor(params, valid)
+    return {name: jnp.asarray(number, train.value.dtype) for name, number in row.items()}
+
+
+def _blank(fit: _Fit, state: FitState) -> dict[str, jax.Array]:
+    """The row of an epoch that does not run. Its names are known, so that `_measure` is not traced once more."""
+    dtype, names = fit.shown.value.dtype, []
+    if fit.options.track:
+        names += ["train_loss", "objective"]
+    if fit.valid is not None:
+        names += ["valid_loss", "valid_rmse", "valid_mae"]
+    if callable(fit.options.monitor):
+        names += ["monitor"]
+    return {"epoch": jnp.zeros_like(state.epoch)} | dict.fromkeys(names, jnp.full((), missing(dtype), dtype))
 
 
 def _either(condition: jax.Array, new: Any, old: Any) -> Any:
     """One of two trees: by a condition, since selecting leaf by leaf would take a kernel for each."""
     return jax.lax.cond(condition, lambda: new, lambda: old)
-
-
-def constants(batch: Prepared, hyper: Hyper, draws: bool) -> Constants:
-    """What no epoch changes, for a model that `draws` or not; what the batch has, if it is set up."""
-    if batch.constants is not None:
-        return batch.constants
-    train = batch.train
-    weight = row_weights(train, hyper.reg_exponent, hyper.unobserved)
-    return Constants(weight, batch.solver.setup(train, batch.layout, hyper), seen_of(train) if draws else None)
-
-
-def result(solver: Solver, state: FitState) -> Params:
-    """The parameters that a fit in this state returns: of the best epoch, if it looks for one."""
-    return solver.result(state.params, state.solver) if state.best is None else state.best.params
-
-
-def check_solver(solver: Solver) -> None:
-    """ValueError unless it is a Solver."""
-    expect(solver, Solver, "solver", "call the constructor, as in solvers.als() or solvers.minibatch(optax.adam)")
-
-
-def check_static(
-    model: Model, solver: Solver, epochs: int, patience: int | None, min_delta: float, monitor: Monitor
-) -> None:
-    """ValueError naming the first static choice that is of another type or out of range."""
-    check_model(model)
-    check_solver(solver)
-    if not is_positive_integer(epochs):
-        raise ValueError(f"epochs must be a positive integer, not {epochs!r}")
-    if patience is not None and not is_positive_integer(patience):
-        raise ValueError(f"patience must be a positive integer or None, not {patience!r}")
-    if not isinstance(min_delta, Real) or not 0 <= min_delta < float("inf"):
-        raise ValueError(f"min_delta must be a finite number of at least 0, not {min_delta!r}")
-    if not callable(monitor) and monitor not in ("loss", "rmse", "mae"):
-        raise ValueError(f"monitor must be 'loss', 'rmse', 'mae' or a function (params, ratings), not {monitor!r}")
-
-
-def check_batch(batch: Prepared, solver: Solver, patience: int | None) -> None:
-    """ValueError unless `prepare` made the batch, for a solver of this layout, and with what `patience` needs."""
-    expect(batch, Prepared, "batch", "make one as prepare(solver, train, valid)")
-    if batch.solver.prepare != solver.prepare:
-        raise ValueError(
-            f"the ratings were prepared for the solver {batch.solver.name!r}, whose layout is not that of this "
-            f"{solver.name!r}: prepare(solver, train, valid) with the same solver and batch_size, or pass the ratings"
-        )
-    if patience is not None and batch.valid is None:
-        raise ValueError("patience needs validation ratings: pass valid= to prepare (jaxmf.splits makes them)")

@@ -11,10 +11,10 @@ from jaxmf.models.checks import check_finite
 from jaxmf.models.leaves import width
 from jaxmf.models.model import Hyper, Params, leaf_shapes
 from jaxmf.solvers.solver import Solver
-from jaxmf.training.loop import STATUS, FitState, Saved, result
+from jaxmf.training.state import STATUS, FitState, Saved, result
 
 if TYPE_CHECKING:
-    from jaxmf.training.host import Fit
+    from jaxmf.training._fit import Fit
 
 
 def given(params: Params, needed: Params) -> Params:

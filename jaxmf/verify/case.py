@@ -15,11 +15,10 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_ratings
 from jaxmf.data.ratings import Ratings, padded, to_float64
 from jaxmf.models import programs
-from jaxmf.models.checks import check_counts, check_finite, check_model, check_unobserved, traced_shape
+from jaxmf.models.checks import check_counts, check_finite, check_hyper, check_model, check_unobserved, traced_shape
 from jaxmf.models.model import Hyper, Model, Params, Rows, beside, objective, row_weights
 from jaxmf.models.programs import of_model, shapes
 from jaxmf.models.xla import IN_A_HURRY
-from jaxmf.training import check_hyper
 
 # No bit of a sum is worth more time to compile.
 jit = partial(programs.jit, compiler_options=IN_A_HURRY)

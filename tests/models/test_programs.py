@@ -16,9 +16,10 @@ from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits, init, nestero
 from jaxmf import Hyper, Model, Params, evaluate, fit, models, prepare, solvers
 from jaxmf.models import programs
 from jaxmf.models.programs import jit, of_model, shapes
-from jaxmf.training import Sweep
-from jaxmf.training.grid import members
-from jaxmf.training.host import Options, _compiled
+from jaxmf.sweeps import Sweep
+from jaxmf.sweeps.grid import members
+from jaxmf.training.options import Options
+from jaxmf.training.program import _compiled
 from jaxmf.verify.case import report
 
 BIASED = MODELS["biased"]

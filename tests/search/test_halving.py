@@ -9,7 +9,7 @@ from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits,
 from jaxmf import search, sweep
 from jaxmf.search.rungs import rungs
 from jaxmf.search.space import draw
-from jaxmf.training import chunks
+from jaxmf.sweeps import batches
 
 BIASED, ADAM, SGD = MODELS["biased"], SOLVERS["adam"], SOLVERS["sgd"]
 GRID = {"rank": [1, 3], "l2": [0.05, 0.2, 1.0], "learning_rate": [0.003, 0.03]}
@@ -92,15 +92,15 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_
     whole = search.halving(*arguments, **options)
     fitted, left = [], 2
 
-    def fit_chunk(job, chunk, home, earlier, begun):
+    def fit_batch(shared, batch, data, earlier, begun):
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        fitted.append((chunk.stop, *chunk.members))
-        return chunks.fit_chunk(job, chunk, home, earlier, begun)
+        fitted.append((batch.stop, *batch.members))
+        return batches.fit_batch(shared, batch, data, earlier, begun)
 
-    monkeypatch.setattr("jaxmf.training.race.fit_chunk", fit_chunk)
+    monkeypatch.setattr("jaxmf.sweeps.run.fit_batch", fit_batch)
     times = 0
     while True:
         try:
@@ -109,7 +109,7 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_
         except KeyboardInterrupt:
             left, times = 2, times + 1
     assert times > 0
-    assert len(fitted) == len(set(fitted)) == len(list(tmp_path.glob("members/chunk-*.npz")))
+    assert len(fitted) == len(set(fitted)) == len(list(tmp_path.glob("members/batch-*.npz")))
     assert_same_bits(resumed.params(resumed.best()), whole.params(whole.best()))
     for name in ("table", "history", "rungs"):
         tables = (getattr(runs, name).drop(columns="seconds", errors="ignore") for runs in (resumed, whole))

@@ -7,7 +7,7 @@ import pytest
 from helpers import KEY, MODELS, SOLVERS, pick, random_ratings, slow
 
 from jaxmf import Hyper, evaluate, models, search, solvers, sweep
-from jaxmf.training.grid import with_numbers
+from jaxmf.sweeps.grid import with_numbers
 
 HYPER = Hyper(
     l2=0.3,

@@ -17,8 +17,9 @@ from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits,
 
 from jaxmf import Dataset, Params, Rows, archive, evaluate, fit, members, models, prepare, solvers, splits, sweep
 from jaxmf.models.model import cast_hyper
-from jaxmf.training import chunks
-from jaxmf.training.host import LastConstants, Options, begin
+from jaxmf.sweeps import batches
+from jaxmf.training.options import Options
+from jaxmf.training.program import LastConstants, begin
 
 BIASED, ADAM, ALS = MODELS["biased"], SOLVERS["adam"], SOLVERS["als"]
 GRID = {"rank": [1, 3], "l2": [0.05, 0.2], "seed": [0, 7]}
@@ -236,15 +237,15 @@ def test_a_sweep_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_p
     whole = sweep(*arguments, **options)
     fitted, left = [], 3
 
-    def fit_chunk(job, chunk, home, earlier, begun):
+    def fit_batch(shared, batch, data, earlier, begun):
         nonlocal left
         left -= 1
         if left < 0:
             raise KeyboardInterrupt
-        fitted.extend(chunk.members)
-        return chunks.fit_chunk(job, chunk, home, earlier, begun)
+        fitted.extend(batch.members)
+        return batches.fit_batch(shared, batch, data, earlier, begun)
 
-    monkeypatch.setattr("jaxmf.training.race.fit_chunk", fit_chunk)
+    monkeypatch.setattr("jaxmf.sweeps.run.fit_batch", fit_batch)
     while True:
         try:
             resumed = sweep(*arguments, **options, out=tmp_path)
@@ -283,7 +284,7 @@ def other_data(ratings):
         ({"grid": {"l2": [0.1, 0.3]}}, r"differs in configuration\.grid.*Give another out=, or delete the folder"),
         ({"hyper": HYPER._replace(l2_bias=0.5)}, r"configuration\.hyper\.l2_bias, which is 0\.03 there and 0\.5 here"),
         ({"epochs": 7}, r"configuration\.epochs, which is 6 there and 7 here"),
-        ({"batch": 2}, r"configuration\.chunks"),
+        ({"batch": 2}, r"configuration\.batches"),
         ({"key": jax.random.key(5)}, r"configuration\.key"),
         ({"train": other_data}, r"data\.fingerprint"),
         ({"solver": solvers.minibatch(optax.adam, 16)}, r"differs in program,"),
@@ -302,15 +303,15 @@ def test_another_sweep_does_not_go_on_from_it(ratings, valid, finished, changed,
 def test_damaged_files_are_named(ratings, valid, tmp_path):
     given = {"grid": {"l2": [0.1, 0.2]}, "out": tmp_path, **OPTIONS}
     sweep(KEY, BIASED, ADAM, ratings, valid, **given)
-    chunk = tmp_path / "members" / "chunk-00001.npz"
-    chunk.write_bytes(chunk.read_bytes()[:-40])
+    file = tmp_path / "members" / "batch-00001.npz"
+    file.write_bytes(file.read_bytes()[:-40])
     with pytest.raises(
-        ValueError, match=r"chunk-00001\.npz: .* truncated.* Delete this file, and its members are fitted"
+        ValueError, match=r"batch-00001\.npz: .* truncated.* Delete this file, and its members are fitted"
     ):
         sweep(KEY, BIASED, ADAM, ratings, valid, **given)
-    chunk.unlink()
+    file.unlink()
     sweep(KEY, BIASED, ADAM, ratings, valid, **given)
-    header, arrays = members.read(chunk, "jaxmf.sweep")
+    header, arrays = members.read(file, "jaxmf.sweep")
     factors = next(name for name in arrays if name.endswith("factors_"))
     wide, infinite = np.zeros((2, 2)), np.full_like(arrays[factors], np.inf)
     changed = {"members": header["members"] | {"1": header["members"]["1"] | {"status": 9}}}
@@ -320,8 +321,8 @@ def test_damaged_files_are_named(ratings, valid, tmp_path):
         (changed, {}, "a member of status 9"),
         ({"members": {"1": {}}}, {}, "its header is not as a sweep writes it"),
     ):
-        archive.write(chunk, {"members": head["members"]}, arrays | change, "jaxmf.sweep")
-        with pytest.raises(ValueError, match=rf"chunk-00001\.npz: .*{message}.*Delete this file"):
+        archive.write(file, {"members": head["members"]}, arrays | change, "jaxmf.sweep")
+        with pytest.raises(ValueError, match=rf"batch-00001\.npz: .*{message}.*Delete this file"):
             sweep(KEY, BIASED, ADAM, ratings, valid, **given)
     (tmp_path / "config.json").write_text("[]")
     with pytest.raises(ValueError, match=r"config\.json is not the manifest of a sweep"):

@@ -9,10 +9,11 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model
 from jaxmf.solvers.solver import Solver
-from jaxmf.training.grid import Grid
-from jaxmf.training.loop import Monitor
-from jaxmf.training.race import Keep, race
-from jaxmf.training.result import Sweep
+from jaxmf.sweeps.grid import Grid
+from jaxmf.sweeps.plan import Choices, Keep, Rungs
+from jaxmf.sweeps.result import Sweep
+from jaxmf.sweeps.run import run
+from jaxmf.training.options import Monitor
 
 
 def sweep(
@@ -78,25 +79,7 @@ def sweep(
 
     Cost: that of the fits, less what a second core or device takes over; one compilation per width and device.
     """
-    return race(
-        key,
-        model,
-        solver,
-        train,
-        valid,
-        grid=grid,
-        rungs=(epochs,),
-        folds=folds,
-        hyper=hyper,
-        patience=patience,
-        min_delta=min_delta,
-        monitor=monitor,
-        track=track,
-        keep=keep,
-        out=out,
-        batch=batch,
-        pad=pad,
-        workers=workers,
-        max_memory=max_memory,
-        progress=progress,
+    choices = Choices(
+        folds, hyper, patience, min_delta, monitor, track, keep, out, batch, pad, workers, max_memory, progress
     )
+    return run(key, model, solver, train, valid, grid, Rungs((epochs,)), choices)

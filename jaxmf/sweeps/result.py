@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxmf.models.leaves import map_factors, width
+from jaxmf.models.leaves import width
 from jaxmf.models.model import Hyper, Model, Params, bias_l2
 from jaxmf.solvers.solver import Solver
-from jaxmf.training.chunks import Result
-from jaxmf.training.grid import NUMBERS, Member, Placed
-from jaxmf.training.loop import RUNNING, STATUS
+from jaxmf.sweeps.batches import Result
+from jaxmf.sweeps.grid import NUMBERS, Member, Placed
+from jaxmf.training.state import RUNNING, STATUS
 
 
 @dataclass(frozen=True, repr=False)
@@ -175,13 +175,6 @@ def joined(sweeps: Sequence[Sweep], keep: str) -> Sweep:
         score=sweeps[0].score,
     )
     return whole if keep == "all" or not kept else replace(whole, kept={whole.best(): kept[whole.best()]})
-
-
-def narrowed(params: Params, place: Placed) -> Params:
-    """The columns of the member's own rank, where it ran in a wider program."""
-    if place.program is place.model:
-        return params
-    return params._replace(trained=map_factors(lambda table: table[..., : place.own.rank], params.trained))
 
 
 def tables(

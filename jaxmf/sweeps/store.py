@@ -1,4 +1,4 @@
-"""A sweep's finished chunks on disk, each one file, so that a sweep that was killed goes on from there."""
+"""A sweep's finished batches on disk, each one file, so that a sweep that was killed goes on from there."""
 
 import hashlib
 import json
@@ -12,9 +12,9 @@ import numpy as np
 from jaxmf import archive, members, output
 from jaxmf.data.ratings import Ratings
 from jaxmf.locks import Claimed
-from jaxmf.training.chunks import Chunk, Result
+from jaxmf.sweeps.batches import Batch, Result
 from jaxmf.training.fingerprints import fingerprint
-from jaxmf.training.loop import STATUS, FitState
+from jaxmf.training.state import STATUS, FitState
 
 _MANIFEST = "config.json"
 _FOLDER = "members"
@@ -86,7 +86,7 @@ def _brief(value: Any) -> str:
 
 
 def write(folder: Path, number: int, results: dict[int, Result]) -> None:
-    """Write the results of chunk `number`, whole or not at all."""
+    """Write the results of batch `number`, whole or not at all."""
     arrays: archive.Arrays = {}
     header = {}
     for member, result in results.items():
@@ -97,13 +97,13 @@ def write(folder: Path, number: int, results: dict[int, Result]) -> None:
     archive.write(_path(folder, number), {"members": header}, arrays, _FORMAT)
 
 
-def read(folder: Path, chunk: Chunk, like: FitState) -> dict[int, Result]:
-    """The results of a chunk, none if it is not there; `like` has the structure of a member's state.
+def read(folder: Path, batch: Batch, like: FitState) -> dict[int, Result]:
+    """The results of a batch, none if it is not there; `like` has the structure of a member's state.
 
     Raises:
       ValueError: the file is damaged, or of other members; the message says which, and to delete it.
     """
-    path = _path(folder, chunk.number)
+    path = _path(folder, batch.number)
     if not path.exists():
         return {}
     try:
@@ -115,8 +115,8 @@ def read(folder: Path, chunk: Chunk, like: FitState) -> dict[int, Result]:
             result = Result(packed["status"], packed["epoch"], history, *trees)
             _check(result)
             results[int(member)] = result
-        if results.keys() != set(chunk.members):
-            raise ValueError(f"it holds the members {[*results]}, expected {chunk.members}")
+        if results.keys() != set(batch.members):
+            raise ValueError(f"it holds the members {[*results]}, expected {batch.members}")
         return results
     except (MemoryError, OSError):
         raise
@@ -156,7 +156,7 @@ def _check(result: Result) -> None:
 
 
 def _path(folder: Path, number: int) -> Path:
-    return folder / _FOLDER / f"chunk-{number:05d}.npz"
+    return folder / _FOLDER / f"batch-{number:05d}.npz"
 
 
 def _flat(tree: Any, name: str = "") -> dict[str, Any]:

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmf.models.checks import check_hyper
+from jaxmf.models.leaves import map_factors
 from jaxmf.models.memoize import how_built
-from jaxmf.models.model import Hyper, Model
-from jaxmf.training.checks import check_hyper
+from jaxmf.models.model import Hyper, Model, Params
 
 Grid = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]
 
@@ -135,34 +136,47 @@ def with_numbers(hyper: Hyper, values: Mapping[str, Any]) -> Hyper:
 
 
 class Placed(NamedTuple):
-    """A member and the model at its rank, as a user knows them, and what runs: its numbers in which program."""
+    """A member and where it runs.
 
-    own: Member
+    Attributes:
+      member, model: what a user knows: the member, and the model at its own rank.
+      running, program: what runs: its numbers, in the model whose program it shares.
+    """
+
+    member: Member
     model: Model
     running: Member
     program: Model
 
 
-def place(
-    model: Model, listed: list[Member], column_seconds: float, pad: bool | None, program: Model | None = None
-) -> list[Placed]:
-    """Each member in the program of its own rank, or all in that of the largest, or in `program`; `column_seconds` is
-    what a column more takes in all epochs. Unless asked to, a user's model is not padded: its `init` may draw a wider
-    table otherwise.
+def place(model: Model, listed: list[Member], column_seconds: float, pad: bool | Model | None) -> list[Placed]:
+    """Each member in the program of its own rank, or all in that of the largest.
+
+    Args:
+      model: the model; `rank` of a member overrides its width.
+      listed: the members.
+      column_seconds: what one column more of the factors takes in all epochs.
+      pad: True for the program of the largest rank, False for each member's own, or a model wide enough for all; None
+        for what costs less. A user's own model is not padded unasked: its `init` may draw a wider table otherwise.
     """
-    ranks = {member.rank for member in listed if member.rank is not None}
+    ranks = sorted({member.rank for member in listed if member.rank is not None})
     if not ranks:
         return [Placed(member, model, member, model) for member in listed]
     active = [member._replace(hyper=member.hyper._replace(rank=member.rank)) for member in listed]
     if model.with_rank is None:
         return [Placed(member, model, member, model) for member in active]
-    pad = True if program is not None else pad
+    own = [model.with_rank(member.rank or 0) for member in listed]
     if pad is None and how_built(model) is not None:
-        columns = sum(max(ranks) - (member.rank or 0) for member in listed)
+        columns = sum(ranks[-1] - (member.rank or 0) for member in listed)
         pad = columns * column_seconds < (len(ranks) - 1) * _COMPILE_SECONDS
-    models = {rank: model.with_rank(rank) for rank in ranks}
-    wide = program or models[max(ranks)]
-    return [
-        Placed(member, models[member.rank or 0], *((same, wide) if pad else (member, models[member.rank or 0])))
-        for member, same in zip(listed, active, strict=True)
-    ]
+    if not pad:
+        return [Placed(member, at_rank, member, at_rank) for member, at_rank in zip(listed, own, strict=True)]
+    wide = pad if isinstance(pad, Model) else model.with_rank(ranks[-1])
+    return [Placed(*each, wide) for each in zip(listed, own, active, strict=True)]
+
+
+def narrowed(params: Params, placed: Placed) -> Params:
+    """The columns of the member's own rank, where it ran in a wider program."""
+    if placed.program is placed.model:
+        return params
+    return params._replace(trained=map_factors(lambda table: table[..., : placed.member.rank], params.trained))

@@ -1,0 +1,129 @@
+"""What a sweep refuses before anything compiles: choices, folds, and whatever a member's own fit would refuse."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmf.data.checks import is_positive_integer
+from jaxmf.data.ratings import Ratings
+from jaxmf.models.checks import check_rank
+from jaxmf.models.memoize import how_built
+from jaxmf.models.model import Hyper, Model, Params, cast_hyper, objective
+from jaxmf.models.trial import drawn_rows
+from jaxmf.solvers.solver import Solver
+from jaxmf.sweeps.grid import Placed, narrowed
+from jaxmf.training.checks import check_functions, check_promised
+from jaxmf.training.program import compiled_initialize
+from jaxmf.training.state import initialize
+
+
+def check_choices(solver: Solver, choices: Any, validated: bool) -> None:
+    """ValueError unless these choices are in range, and go with each other and with the solver.
+
+    Args:
+      solver: the solver.
+      choices: of the sweep.
+      validated: whether there are validation ratings beside the folds.
+    """
+    if choices.keep not in ("best", "all", "none"):
+        raise ValueError(f"sweep: keep must be 'best', 'all' or 'none', not {choices.keep!r}")
+    for name in ("batch", "workers", "max_memory"):
+        value = getattr(choices, name)
+        if value is not None and not is_positive_integer(value):
+            unit = " of bytes" if name == "max_memory" else ""
+            raise ValueError(f"sweep: {name} must be a positive integer{unit} or None, not {value!r}")
+    if solver.machine.devices > 1:
+        raise ValueError("sweep: it spreads its members over cores and devices, so the solver must have devices=1")
+    if choices.folds is not None and validated:
+        raise ValueError("sweep: folds and valid exclude each other: a fold is validated on what it holds out of train")
+    if choices.folds is None and not validated:
+        if choices.patience is not None:
+            raise ValueError(
+                "sweep: patience needs validation ratings: pass valid= or folds= (jaxmf.splits makes them)"
+            )
+        if choices.keep == "best" and not choices.track:
+            raise ValueError("sweep: keep='best' needs validation ratings, or track=True, to know which member is best")
+
+
+def checked_folds(folds: Any, train: Ratings) -> jax.Array:
+    """The folds in the dtype of the ratings; ValueError unless each trains on some of them and holds some out."""
+    folds = np.asarray(folds)
+    num_ratings = len(train.value)
+    if folds.ndim != 2 or folds.shape[1] != num_ratings or folds.dtype.kind not in "biuf":
+        raise ValueError(
+            f"sweep: folds must be weights of shape (k, {num_ratings}), one row per fold and one column per training "
+            f"rating, not {folds.dtype}{list(folds.shape)}; jaxmf.splits.k_fold(train, k) makes them"
+        )
+    weight = np.asarray(train.weight)
+    for number, fold in enumerate(folds):
+        if not ((fold >= 0) & (fold <= 1)).all():
+            raise ValueError(f"sweep: fold {number} has weights that are not between 0 and 1")
+        if not (fold * weight).any() or not ((1 - fold) * weight).any():
+            raise ValueError(f"sweep: fold {number} leaves nothing to train on, or holds nothing out")
+    return jnp.asarray(folds.astype(train.value.dtype))
+
+
+def checked_shapes(key: jax.Array, solver: Solver, train: Ratings, placed: list[Placed]) -> dict[Model, Params]:
+    """The shapes of every program's parameters, after all that `fit` checks before it compiles."""
+    shapes: dict[Model, Params] = {}
+    seen = set()
+    for member, _, running, program in placed:
+        numbers = cast_hyper(running.hyper, train.value.dtype)
+        if program not in shapes:
+            shapes[program] = check_functions(key, program, train, numbers)
+        what = (program, repr(running.hyper))  # seeds and folds need no check of their own
+        if what not in seen:
+            seen.add(what)
+            try:
+                check_rank(running.hyper, shapes[program])
+                solver.check(program, shapes[program], running.hyper, train.context)
+            except ValueError as error:
+                raise ValueError(f"sweep: {error} In the point {member.point}") from None
+    return shapes
+
+
+def check_padding(key: jax.Array, train: Ratings, placed: list[Placed]) -> None:
+    """ValueError if a user's model starts otherwise in a wider table, or has another objective there; a constructor of
+    jaxmf's does not.
+    """
+    padded = {(each.model, each.program): each for each in placed if each.program is not each.model}
+    for (model, program), each in padded.items():
+        if how_built(program) is not None:
+            continue
+        alone = jax.jit(partial(initialize, key, model))(train, each.member.hyper)
+        wide = jax.jit(partial(initialize, key, program))(train, each.running.hyper)
+        if not all(map(np.allclose, jax.tree.leaves(alone), jax.tree.leaves(narrowed(wide, each)))):
+            raise ValueError(
+                f"sweep: the model {model.name!r} of rank {each.member.rank} starts otherwise in a wider table, so "
+                "that a member would not be its own fit: let init draw column j with the key "
+                "jax.random.fold_in(key, j), as the built-in models do, or use pad=False"
+            )
+        random = wide._replace(trained=drawn_rows(np.random.default_rng(0), wide.trained))
+        wide = initialize(key, program._replace(init=lambda *_: random), train, each.running.hyper)  # noqa: B023
+        value = jax.jit(partial(objective, program))(wide, train, each.running.hyper)
+        expected = jax.jit(partial(objective, model))(narrowed(wide, each), train, each.member.hyper)
+        if not np.isclose(value, expected, rtol=float(jnp.finfo(value.dtype).eps) ** 0.5):
+            raise ValueError(
+                f"sweep: the model {model.name!r} of rank {each.member.rank} has another objective in a wider table of "
+                "which the further columns are 0, so that a member would not be its own fit: let `loss` and `penalty` "
+                "read no width, or use pad=False"
+            )
+
+
+def check_all_promised(
+    key: jax.Array, solver: Solver, train: Ratings, placed: list[Placed], shapes: dict[Model, Params]
+) -> None:
+    """ValueError if a user's model breaks a promise that the solver relies on."""
+
+    def initial(program: Model, numbers: Hyper, ratings: Ratings) -> Params:
+        return compiled_initialize(program, ratings)(key, ratings, numbers)
+
+    for member, _, running, program in placed:
+        numbers = cast_hyper(running.hyper, train.value.dtype)
+        try:
+            check_promised(program, solver, shapes[program], numbers, train, partial(initial, program, numbers))
+        except ValueError as error:
+            raise ValueError(f"sweep: {error}. In the point {member.point}") from None

@@ -1,0 +1,244 @@
+"""A sweep before anything runs: what is refused, which member runs in which program, and in which batches."""
+
+import os
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from os import PathLike
+from typing import Any, Literal, NamedTuple, TypedDict
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmf.data.dataset import Dataset
+from jaxmf.data.observed import as_parts, as_ratings
+from jaxmf.data.ratings import Ratings, padded
+from jaxmf.locks import Claimed
+from jaxmf.models.checks import check_hyper
+from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.solvers.solver import Solver
+from jaxmf.sweeps import store
+from jaxmf.sweeps.batches import Batch, Result, Shared, program_text
+from jaxmf.sweeps.checks import check_all_promised, check_choices, check_padding, checked_folds, checked_shapes
+from jaxmf.sweeps.grid import Grid, Placed, members, place
+from jaxmf.sweeps.memory import check_kept, memory_limit, num_bytes, within
+from jaxmf.training.checks import check_key, check_monitor, check_static
+from jaxmf.training.options import Monitor, Options
+from jaxmf.training.program import LastConstants
+from jaxmf.training.state import Prepared
+
+Keep = Literal["best", "all", "none"]
+Select = Callable[[int, Mapping[int, float]], Collection[int]]
+
+
+class Keywords(TypedDict, total=False):
+    """The keyword arguments of `sweep` that a search hands on."""
+
+    folds: jax.Array | np.ndarray | None
+    hyper: Hyper | None
+    patience: int | None
+    min_delta: float
+    monitor: Monitor
+    track: bool
+    keep: Keep
+    out: str | PathLike[str] | None
+    batch: int | None
+    pad: bool | None
+    workers: int | None
+    max_memory: int | None
+    progress: bool
+
+
+class Choices(NamedTuple):
+    """These arguments as one value; `pad` may also be the model, wide enough for all ranks, that all members run in."""
+
+    folds: jax.Array | np.ndarray | None = None
+    hyper: Hyper | None = None
+    patience: int | None = None
+    min_delta: float = 0.0
+    monitor: Monitor = "loss"
+    track: bool = True
+    keep: Keep = "best"
+    out: str | PathLike[str] | None = None
+    batch: int | None = None
+    pad: bool | Model | None = None
+    workers: int | None = None
+    max_memory: int | None = None
+    progress: bool = False
+
+    @property
+    def options(self) -> Options:
+        """Those of a single fit."""
+        return Options(self.patience, self.min_delta, self.monitor, self.track)
+
+
+class Rungs(NamedTuple):
+    """When members are compared, and by whom.
+
+    Attributes:
+      epochs: at which members are compared, rising; the last is the most that any runs.
+      entry: for each point of the grid, the rung up to which it runs before it is first compared; default all 0.
+      select: `select(rung, scores)` returns the members that go on, of those that have run up to that rung; their
+        scores are those of the monitored column at the epoch of their parameters, infinite where it is not finite.
+        Members that enter at the next rung need not be named; those that have stopped by themselves stay in the race
+        only if they are.
+    """
+
+    epochs: Sequence[int]
+    entry: Sequence[int] | None = None
+    select: Select | None = None
+
+
+class Plan(NamedTuple):
+    """A sweep before anything runs.
+
+    Attributes:
+      shared: what all batches share.
+      placed: the members, and where they run.
+      entry: for each member, the rung up to which it runs before it is first compared.
+      shapes: of the parameters of every program.
+      observed: the training ratings without padding.
+      data: the ratings, and the layout of those for training.
+      devices: that members are spread over.
+      workers: batches at once on each device.
+      score: the monitored column.
+      rungs, choices: as given, `choices` with numbers for `hyper`.
+      key: of the sweep.
+      model: the model, before any rank of the grid.
+    """
+
+    shared: Shared
+    placed: list[Placed]
+    entry: list[int]
+    shapes: dict[Model, Params]
+    observed: Ratings
+    data: Prepared
+    devices: list[jax.Device]
+    workers: int
+    score: str
+    rungs: Rungs
+    choices: Choices
+    key: jax.Array
+    model: Model
+
+
+def planned(
+    key: jax.Array,
+    model: Model,
+    solver: Solver,
+    train: Dataset | Ratings,
+    valid: Dataset | Ratings | None,
+    grid: Grid,
+    rungs: Rungs,
+    choices: Choices,
+) -> Plan:
+    """All that is refused is refused here, and nothing compiles but what tries a user's model."""
+    hyper, options = Hyper() if choices.hyper is None else choices.hyper, choices.options
+    check_key(key)
+    check_static(model, solver, rungs.epochs[-1], options)
+    check_hyper(hyper)
+    check_choices(solver, choices, valid is not None)
+    observed, held_out = (as_ratings(train, "train"), None) if valid is None else as_parts(train, valid)
+    folds = None if choices.folds is None else checked_folds(choices.folds, observed)
+    listed = members(grid, hyper, None if folds is None else len(folds))
+    column_seconds = solver.machine.column_seconds * len(observed.value) * rungs.epochs[-1]
+    placed = place(model, listed, column_seconds, choices.pad)
+    whole = padded(observed)
+    shapes = checked_shapes(key, solver, whole, placed)
+    check_padding(key, whole, placed)
+    if folds is not None:  # a fold is validated on the same ratings under other weights
+        folds, held_out = jnp.pad(folds, ((0, 0), (0, len(whole.value) - len(observed.value)))), whole
+    elif held_out is not None:
+        held_out = padded(held_out)
+    if callable(options.monitor):
+        check_monitor(options.monitor, next(iter(shapes.values())), held_out)
+    check_all_promised(key, solver, whole, placed, shapes)
+    data = Prepared(whole, held_out, solver.prepare(observed), solver)
+
+    groups = _groups(placed)
+    largest = max(map(len, groups.values()))
+    devices = jax.local_devices()
+    on_cpu = devices[0].platform == "cpu"
+    workers = choices.workers or ((os.cpu_count() or 1) if on_cpu else 1)
+    shared = Shared(
+        solver,
+        [each.running for each in placed],
+        [key if each.member.seed is None else jax.random.fold_in(key, each.member.seed) for each in placed],
+        folds,
+        options,
+        min(choices.batch or (1 if on_cpu else largest), largest),
+        LastConstants(),
+    )
+    if (limit := memory_limit(choices.max_memory, devices[0])) is not None:
+        if choices.keep == "all":
+            check_kept(limit, shapes, groups)
+        widest = max(groups, key=lambda program: num_bytes(shapes[program]))
+        example = Batch(0, widest, shared.most, groups[widest][: shared.most], 0, 1)
+        shared, workers = within(limit, shared, example, data, workers)
+    entry = [0] * len(placed) if rungs.entry is None else np.repeat(rungs.entry, len(placed) // len(rungs.entry))
+    monitored = "monitor" if callable(options.monitor) else f"valid_{options.monitor}"
+    return Plan(
+        shared,
+        placed,
+        list(map(int, entry)),
+        shapes,
+        observed,
+        data,
+        devices[:1] if on_cpu else devices,  # threads share its cores as well as more devices do, which would compile
+        workers,
+        "train_loss" if held_out is None else monitored,
+        rungs,
+        choices._replace(hyper=hyper),
+        key,
+        model,
+    )
+
+
+def _groups(placed: list[Placed]) -> dict[Model, list[int]]:
+    """The members of every program."""
+    groups: dict[Model, list[int]] = defaultdict(list)
+    for number, each in enumerate(placed):
+        groups[each.program].append(number)
+    return groups
+
+
+def cut(plan: Plan, numbers: list[int], results: Mapping[int, Result], stop: int, first: int) -> list[Batch]:
+    """Batches of members of one program that have run equally long, in the narrowest width that holds them."""
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for number in numbers:
+        epochs = len(results[number].history["epoch"]) if number in results else 0
+        groups[plan.placed[number].program, epochs].append(number)
+    batches: list[Batch] = []
+    for (program, epochs), own in groups.items():
+        width = plan.shared.most
+        while width > 1 and -(-width // 2) >= len(own):
+            width = -(-width // 2)
+        for begin in range(0, len(own), width):
+            batches.append(Batch(first + len(batches), program, width, own[begin : begin + width], epochs, stop))
+    return batches
+
+
+def claim(folder: Claimed, plan: Plan) -> None:
+    """Make the folder that of this sweep, or see that it is."""
+    shared, rungs, choices = plan.shared, plan.rungs, plan.choices
+    assert choices.hyper is not None
+    first = [number for number, rung in enumerate(plan.entry) if rung == 0]
+    batches = cut(plan, first, {}, rungs.epochs[0], 0)
+    facts = {
+        "model": plan.model.name,
+        "solver": shared.solver.name,
+        "hyper": choices.hyper._asdict(),
+        "epochs": rungs.epochs[-1],
+        "patience": choices.patience,
+        "min_delta": choices.min_delta,
+        "monitor": plan.score,
+        "track": choices.track,
+        "keep": choices.keep,
+        "grid": [each.member.point for each in plan.placed],
+        "batches": [batch.members for batch in batches],
+        "key": jax.random.key_data(plan.key),
+    }
+    if len(rungs.epochs) > 1:
+        facts |= {"rungs": list(rungs.epochs), "entry": plan.entry}
+    arrays = plan.data, shared.folds
+    store.claim(folder, facts, plan.observed, arrays, lambda: program_text(shared, batches[0], plan.data))

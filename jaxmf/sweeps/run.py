@@ -1,0 +1,240 @@
+"""A sweep in rungs: all members run to the first, those that are chosen to the next, and so on."""
+
+import queue
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxmf import output
+from jaxmf.data.dataset import Dataset
+from jaxmf.data.ratings import Ratings
+from jaxmf.locks import claimed
+from jaxmf.models.model import Model, Params
+from jaxmf.solvers.solver import Solver
+from jaxmf.sweeps import store
+from jaxmf.sweeps.batches import Batch, Result, Shared, begin_batch, fit_batch
+from jaxmf.sweeps.grid import Grid, narrowed
+from jaxmf.sweeps.memory import num_bytes
+from jaxmf.sweeps.plan import Choices, Plan, Rungs, claim, cut, planned
+from jaxmf.sweeps.result import Sweep, tables
+from jaxmf.training.program import progress_bar
+from jaxmf.training.state import RUNNING, FitState, Prepared, first_state
+
+
+def run(
+    key: jax.Array,
+    model: Model,
+    solver: Solver,
+    train: Dataset | Ratings,
+    valid: Dataset | Ratings | None,
+    grid: Grid,
+    rungs: Rungs,
+    choices: Choices,
+) -> Sweep:
+    """Fit the members of a grid, up to the rungs that they are chosen for.
+
+    A member that goes on does so from its state, so to the bits of one longer fit. Survivors move to the narrowest of
+    a ladder of widths (`batch`, half of it, a quarter, ...) that holds them, each of which compiles once.
+
+    Args:
+      key, model, solver, train, valid, grid: as in `sweep`.
+      rungs: when members are compared.
+      choices: all other arguments of `sweep`.
+
+    Returns:
+      a Sweep, with the status "pruned" for members that were not selected. With `out`, rungs.csv says who went on.
+    """
+    with claimed(choices.out) as folder:
+        plan = planned(key, model, solver, train, valid, grid, rungs, choices)
+        if folder is not None:
+            claim(folder, plan)
+        clock = time.perf_counter()
+        with progress_bar(len(plan.placed), choices.progress, "fit") as bar:
+            done = _execute(plan, None if folder is None else folder.path, bar)
+        return _collect(plan, done, time.perf_counter() - clock, None if folder is None else folder.path)
+
+
+@dataclass
+class _Done:
+    """What a sweep has come to.
+
+    Attributes:
+      results: by member, without parameters.
+      kept: the parameters that are kept, by member.
+      compiled: seconds that each program took to compile.
+      programs: the models, with the width of their batches, that were needed.
+      compared: one row for each member at each rung.
+      num_batches: that there were.
+    """
+
+    results: dict[int, Result] = field(default_factory=dict)
+    kept: dict[int, Params] = field(default_factory=dict)
+    compiled: dict[Any, float] = field(default_factory=dict)
+    programs: set[Any] = field(default_factory=set)
+    compared: list[tuple[Any, ...]] = field(default_factory=list)
+    num_batches: int = 0
+
+
+def _execute(plan: Plan, folder: Path | None, bar: Any) -> _Done:
+    """Run all members, rung by rung."""
+    done, last = _Done(), len(plan.rungs.epochs) - 1
+    fit = _fitter(plan.shared, done.results, done.compiled)
+    several = len(plan.devices) > 1
+    places = [jax.device_put(plan.data, device) if several else plan.data for device in plan.devices] * plan.workers
+    candidates = [number for number, first in enumerate(plan.entry) if first == 0]
+    for rung, stop in enumerate(plan.rungs.epochs):
+        running = [n for n in candidates if n not in done.results or done.results[n].status == RUNNING]
+        batches = cut(plan, running, done.results, stop, done.num_batches)
+        done.num_batches += len(batches)
+        done.programs |= {(batch.model, batch.width) for batch in batches}
+        todo = _without_stored(plan, folder, batches, done, bar, rung == last)
+        # Whatever ends the sweep, such as a full disk, ends what would still run beside it.
+        with closing(_spread(fit, _ordered(todo, plan.shapes), places)) as fitted:
+            for batch, found in fitted:
+                if rung == last:
+                    found = {number: each._replace(state=None) for number, each in found.items()}
+                _keep(plan, done, found)
+                if folder is not None:
+                    stored = {number: each._replace(params=done.kept.get(number)) for number, each in found.items()}
+                    store.write(folder, batch.number, stored)
+                bar.update(sum(rung == last or each.status != RUNNING for each in found.values()))
+        candidates = _compare(plan, done, candidates, rung, bar)
+    return done
+
+
+def _without_stored(
+    plan: Plan, folder: Path | None, batches: list[Batch], done: _Done, bar: Any, final: bool
+) -> list[Batch]:
+    """The batches that are not on disk; the results of the others are taken from there."""
+    if folder is None:
+        return batches
+    states = {program: _state(program, plan.shared, shape) for program, shape in plan.shapes.items()}
+    todo = []
+    for batch in batches:
+        found = store.read(folder, batch, states[batch.model])
+        _keep(plan, done, found)
+        bar.update(sum(final or each.status != RUNNING for each in found.values()))
+        if not found:
+            todo.append(batch)
+    return todo
+
+
+def _compare(plan: Plan, done: _Done, candidates: list[int], rung: int, bar: Any) -> list[int]:
+    """The members that run to the next rung, each row of the comparison noted."""
+    stop, select = plan.rungs.epochs[rung], plan.rungs.select
+    scores = {number: done.results[number].at_epoch(plan.score) for number in candidates}
+    scores = {number: score if np.isfinite(score) else np.inf for number, score in scores.items()}
+    all_stay = select is None or stop == plan.rungs.epochs[-1]
+    chosen = set(candidates) if all_stay or select is None else set(select(rung, scores))
+    done.compared += [(rung, stop, number, scores[number], number in chosen) for number in candidates]
+    dropped = [number for number in candidates if number not in chosen]
+    bar.update(sum(done.results[number].status == RUNNING for number in dropped))
+    done.results.update({number: done.results[number]._replace(state=None) for number in dropped})
+    return [number for number, enters in enumerate(plan.entry) if number in chosen or enters == rung + 1]
+
+
+def _collect(plan: Plan, done: _Done, seconds: float, folder: Path | None) -> Sweep:
+    """The tables, in the folder too, and the parameters that were kept."""
+    placed = plan.placed
+    history, table = tables(placed, plan.shared.solver, plan.shapes, done.results, plan.rungs.epochs[-1])
+    compared = pd.DataFrame(done.compared, columns=["rung", "epochs", "member", "score", "selected"])
+    if folder is not None:
+        output.write_table(folder / "history.csv", history)
+        output.write_table(folder / "metrics.csv", table)
+        if len(plan.rungs.epochs) > 1:
+            output.write_table(folder / "rungs.csv", compared)
+    return Sweep(
+        table=table,
+        history=history,
+        rungs=compared,
+        num_programs=len(done.programs) * len(plan.devices),
+        batch=plan.shared.most,
+        compile_seconds=sum(done.compiled.values()),
+        seconds=seconds,
+        members=tuple(each.member for each in placed),
+        models=tuple(each.model for each in placed),
+        keys=tuple(plan.shared.keys),
+        kept={number: narrowed(params, placed[number]) for number, params in done.kept.items()},
+        score=plan.score,
+    )
+
+
+def _ordered(batches: list[Batch], shapes: dict[Model, Params]) -> list[Batch]:
+    """The widest first, or else they would run alone at last; and one batch of every program before all others, so that
+    some run while others compile.
+    """
+    batches = sorted(batches, key=lambda batch: -num_bytes(shapes[batch.model]))
+    firsts = list({(batch.model, batch.width): batch for batch in reversed(batches)}.values())
+    return sorted(batches, key=lambda batch: batch not in firsts)
+
+
+def _fitter(
+    shared: Shared, results: Mapping[int, Result], compiled: dict[Any, float]
+) -> Callable[[Batch, Prepared], tuple[Batch, dict[int, Result]]]:
+    """The function that fits a batch in a thread; each program is compiled once, and the seconds noted."""
+    lock = threading.Lock()
+    compiling: dict[Any, threading.Lock] = defaultdict(threading.Lock)
+
+    def fit(batch: Batch, data: Prepared) -> tuple[Batch, dict[int, Result]]:
+        program = batch.model, batch.width, id(data)
+        with lock:
+            own = compiling[program]
+        begun = None
+        with own:
+            if program not in compiled:
+                clock = time.perf_counter()
+                begun = begin_batch(shared, batch, data, results)
+                compiled[program] = time.perf_counter() - clock
+        return batch, fit_batch(shared, batch, data, results, begun)
+
+    return fit
+
+
+def _state(program: Model, shared: Shared, shape: Params) -> FitState:
+    """The shapes of a member's state."""
+    hyper, patience = shared.members[0].hyper, shared.options.patience
+    return jax.eval_shape(lambda params: first_state(program, shared.solver, params, hyper, patience), shape)
+
+
+def _spread(
+    function: Callable[[Any, Any], Any], tasks: Sequence[Any], places: Sequence[Any]
+) -> Generator[Any, None, None]:
+    """`function(task, place)` for every task, one task per place at a time, in the order in which they finish."""
+    free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    for place in places:
+        free.put(place)
+
+    def call(task: Any) -> Any:
+        place = free.get()
+        try:
+            return function(task, place)
+        finally:
+            free.put(place)
+
+    with ThreadPoolExecutor(len(places)) as pool:
+        try:
+            for future in as_completed([pool.submit(call, task) for task in tasks]):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _keep(plan: Plan, done: _Done, new: dict[int, Result]) -> None:
+    """Add new results, and keep their parameters or let go of them; of "best", the first of equals."""
+    done.results.update({number: result._replace(params=None) for number, result in new.items()})
+    offered = done.kept | {number: result.params for number, result in new.items() if result.params is not None}
+    if plan.choices.keep == "best":
+        found = [(done.results[number].at_epoch(plan.score), number) for number in offered]
+        offered = {n: offered[n] for _, n in sorted(each for each in found if np.isfinite(each[0]))[:1]}
+    done.kept = {} if plan.choices.keep == "none" else offered

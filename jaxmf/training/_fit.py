@@ -1,0 +1,256 @@
+"""Fit a model: checks first, one compiled program, epochs in chunks."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import pandas as pd
+
+from jaxmf.data.checks import expect
+from jaxmf.data.dataset import Dataset
+from jaxmf.data.observed import as_parts, as_ratings
+from jaxmf.data.ratings import Ratings, padded
+from jaxmf.models.checks import check_hyper, check_rank
+from jaxmf.models.model import Hyper, Model, Params, cast_hyper
+from jaxmf.solvers.devices import on_first
+from jaxmf.solvers.solver import Solver
+from jaxmf.training.checks import (
+    check_batch,
+    check_functions,
+    check_key,
+    check_monitor,
+    check_promised,
+    check_solver,
+    check_static,
+)
+from jaxmf.training.fingerprints import Fingerprints, check_same, fingerprints
+from jaxmf.training.options import Monitor, Options
+from jaxmf.training.origin import given, resumed
+from jaxmf.training.program import CHUNK, advance, begin, compiled_initialize, progress_bar
+from jaxmf.training.state import STATUS, FitState, Prepared, result, start
+
+
+class Fit(NamedTuple):
+    """A fitted model. It can be copied, and pickled if the model is of `jaxmf.models` or of functions of a module.
+
+    Attributes:
+      model: the model.
+      params: the parameters: with `patience` those of the best epoch on validation, else those of the last one.
+      hyper: the numbers it was fitted with.
+      state: for `resume`.
+      history: name -> (epochs,) array: `epoch` (from 1), `seconds` since the start (without `compile_seconds`),
+        `train_loss` (weighted mean of the model's loss), `objective` (the regularized sum), and with validation ratings
+        `valid_loss`, `valid_rmse`, `valid_mae` (and `monitor`, if that is a function); after a divergence the last row
+        is the bad epoch.
+      status: "completed" (all epochs ran), "converged" (the solver's own rule), "stopped_early" (no improvement for
+        `patience` epochs) or "diverged" (numbers no longer finite; contained, not raised).
+      compile_seconds: time spent before the first epoch on tracing, compiling, `init` and laying the ratings out on the
+        device; little when the programs were there already.
+      fingerprints: of the ratings that it was fitted to and validated on, for `resume`.
+    """
+
+    model: Model
+    params: Params
+    hyper: Hyper
+    state: FitState
+    history: dict[str, np.ndarray]
+    status: str
+    compile_seconds: float = 0.0
+    fingerprints: Fingerprints | None = None
+
+    def to_frame(self) -> pd.DataFrame:
+        """The history as a table, one row per epoch."""
+        return pd.DataFrame(self.history)
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name} {self.history[name][-1]:.4g}" for name in ("train_loss", "valid_rmse") if name in self.history
+        ]
+        end = ", ".join([self.status, *shown]) if len(self.history["epoch"]) else self.status
+        return f"<Fit of {self.model!r}, {len(self.history['epoch'])} epochs: {end}>"
+
+
+def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings | None = None) -> Prepared:
+    """Lay the ratings out for a solver: once, on the host. The result serves any model and any `Hyper`.
+
+    Args:
+      solver: the solver.
+      train: training ratings.
+      valid: validation ratings over the same users and items, or None.
+
+    Returns:
+      a pytree, what `run` of `make_fit` reads. Behind the ratings is padding of weight 0, up to a size of
+      `jaxmf.data.ratings.rung`: data of about the same size have the same shapes, and so the same compiled programs.
+
+    Raises:
+      ValueError: no Solver, what `as_ratings` refuses, or training and validation over different users or items.
+    """
+    check_solver(solver)
+    observed, held_out = _parts(train, valid)
+    return Prepared(padded(observed), None if held_out is None else padded(held_out), solver.prepare(observed), solver)
+
+
+def fit(
+    key: jax.Array,
+    model: Model,
+    solver: Solver,
+    train: Dataset | Ratings | Prepared,
+    valid: Dataset | Ratings | None = None,
+    hyper: Hyper | None = None,
+    epochs: int = 50,
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    monitor: Monitor = "loss",
+    track: bool = True,
+    resume: Fit | None = None,
+    progress: bool = False,
+    params: Params | None = None,
+) -> Fit:
+    """Fit a model: `make_fit` compiled once, run in chunks of epochs, with checks before anything compiles.
+
+    Args:
+      key: from `jax.random.key` (or `PRNGKey`). The same key, data and numbers give the same bits on the same machine.
+      model: the model.
+      solver: the solver.
+      train: training ratings, or what `prepare` made of them (then `valid` is in there).
+      valid: validation ratings over the same users and items.
+      hyper: the numbers; if None those of `resume`, or else `Hyper()`. Other values run the program already compiled.
+      epochs: epochs to run, after those of `resume`.
+      patience, min_delta, monitor, track: as in `make_fit`.
+      resume: an earlier Fit of the same model, solver and data: 5 epochs resumed for 5 equal 10 to the bit, if the
+        key is the same. A fit that stopped by itself stays as it is. The training ratings must be the same, in the
+        same order; with `patience` the validation ratings too, since the best epoch so far was chosen on them.
+        What goes on is `resume.state`: a fit whose params were edited is refused.
+      progress: show a progress bar on standard error.
+      params: start a new fit from these instead of what the model's `init` makes: those of another fit, of
+        `recommend.update` or `fold_in`, or your own, with the structure, shapes and dtypes of the model's. Columns
+        beyond `hyper.rank` start at 0 as always. `params.fixed` is taken as it is, the mean μ that the rest was trained
+        beside too: for μ of these ratings, replace it by that of `model.init`.
+
+    Returns:
+      a Fit. Divergence is a status, not an exception.
+
+    Raises:
+      ValueError: an argument of another type, a number out of range, what `prepare` refuses or has made for a solver of
+        another layout, a part that the solver needs and the model lacks, a promise that it relies on and the model
+        breaks (`Solver.promises`), a model whose functions return other shapes than they should, `patience` without
+        `valid`, a `resume` that was edited or is of another shape, of another active rank or of other ratings, or
+        `params` that are of another shape or dtype, or not finite.
+    """
+    options = Options(patience, min_delta, monitor, track)
+    if resume is not None:
+        expect(resume, Fit, "resume", "pass what fit returned; load returns (fit, data)")
+    if resume is not None and params is not None:
+        raise ValueError("fit: params start a new fit, and resume goes on with an earlier one: pass one of the two")
+    if hyper is None:
+        hyper = Hyper() if resume is None else resume.hyper
+    check_key(key)
+    check_static(model, solver, epochs, options)
+    check_hyper(hyper)
+    batch, observed = _without_layout(solver, train, valid, patience)
+    ratings = batch.train
+    # Cast here already: an int, a NumPy number and a float of the caller's then find the same compiled program.
+    numbers = cast_hyper(hyper, ratings.value.dtype)
+    shape = check_functions(key, model, ratings, numbers)
+    check_rank(hyper, shape)
+    if callable(monitor):
+        check_monitor(monitor, shape, batch.valid)
+    solver.check(model, shape, hyper, ratings.context)
+    origin: FitState | Params | None = None if params is None else given(params, shape)
+    other = ThreadPoolExecutor(1)  # hashing lets this thread go on
+    hashed = other.submit(fingerprints, ratings, batch.valid)
+    other.shutdown(wait=False)
+    if observed is not None:
+        batch = batch._replace(layout=solver.prepare(observed))
+    if resume is not None:
+        needed = jax.eval_shape(lambda: start(key, model, solver, batch, numbers, patience))
+        origin = resumed(resume, solver, hyper, needed)
+        check_same(resume.fingerprints, hashed.result(), patience)
+
+    def initial(ratings: Ratings) -> Params:
+        return compiled_initialize(model, ratings)(key, ratings, numbers)
+
+    if isinstance(origin, Params):
+        check_promised(model, solver, origin, numbers, ratings, None)
+    else:
+        check_promised(model, solver, shape, numbers, ratings, initial)
+    program, batch, state, compile_seconds = begin(key, model, solver, batch, numbers, options, origin)
+    earlier = [] if resume is None else [resume.to_frame()]
+    with progress_bar(epochs, progress) as bar:
+        state, history = _followed(advance(key, program, batch, numbers, state, epochs), state, earlier, bar)
+    state = on_first(state, solver.machine.devices)
+    return Fit(
+        model, result(solver, state), hyper, state, history, STATUS[int(state.status)], compile_seconds, hashed.result()
+    )
+
+
+def compile_fit(
+    model: Model,
+    solver: Solver,
+    batch: Prepared,
+    hyper: Hyper,
+    patience: int | None = None,
+    min_delta: float = 0.0,
+    monitor: Monitor = "loss",
+    track: bool = True,
+) -> float:
+    """Compile what `fit` will run for these arguments, ahead of time; several threads may do so at once.
+
+    Args:
+      model, solver, hyper, patience, min_delta, monitor, track: as in `fit`; the values of `hyper` do not matter.
+      batch: what `prepare` returned.
+
+    Returns:
+      seconds taken; about 0 when the program was there already.
+
+    Raises:
+      ValueError: as `fit`, of what does not need the ratings' values.
+    """
+    options = Options(patience, min_delta, monitor, track)
+    check_static(model, solver, CHUNK, options)
+    check_hyper(hyper)
+    check_batch(batch, solver, patience)
+    numbers = cast_hyper(hyper, batch.train.value.dtype)
+    return begin(jax.random.key(0), model, solver, batch, numbers, options)[-1]
+
+
+def _parts(train: Dataset | Ratings, valid: Dataset | Ratings | None) -> tuple[Ratings, Ratings | None]:
+    return (as_ratings(train, "train"), None) if valid is None else as_parts(train, valid)
+
+
+def _without_layout(
+    solver: Solver, train: Dataset | Ratings | Prepared, valid: Dataset | Ratings | None, patience: int | None
+) -> tuple[Prepared, Ratings | None]:
+    """What `prepare` makes, but the layout, with the training ratings that this is to be of; or what it has made."""
+    if isinstance(train, Prepared):
+        if valid is not None:
+            raise ValueError("fit: valid is already part of what prepare made; pass it to prepare instead")
+        check_batch(train, solver, patience)
+        return train, None
+    if patience is not None and valid is None:
+        raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
+    observed, held_out = _parts(train, valid)
+    return Prepared(padded(observed), None if held_out is None else padded(held_out), None, solver), observed
+
+
+def _followed(
+    chunks: Iterator[tuple[FitState, dict[str, np.ndarray], float]],
+    state: FitState,
+    earlier: list[pd.DataFrame],
+    bar: Any,
+) -> tuple[FitState, dict[str, np.ndarray]]:
+    """Run the chunks that `advance` yields: the last state, and the history behind the earlier ones, shown on a bar."""
+    elapsed = float(earlier[0]["seconds"].iloc[-1]) if earlier and len(earlier[0]) else 0.0
+    tables = list(earlier)
+    for after, history, seconds in chunks:
+        table = pd.DataFrame({name: column[history["epoch"] > 0] for name, column in history.items()})
+        table.insert(1, "seconds", elapsed + seconds * np.arange(1, len(table) + 1) / len(table))
+        tables.append(table)
+        state, elapsed = after, elapsed + seconds
+        bar.update(len(table))
+        if "valid_rmse" in table:
+            bar.set_postfix(valid_rmse=f"{table['valid_rmse'].iloc[-1]:.4f}", refresh=False)
+    whole = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"epoch": [], "seconds": []})
+    return state, {str(name): whole[name].to_numpy() for name in whole}
