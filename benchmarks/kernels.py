@@ -30,7 +30,7 @@ import jaxmf
 from jaxmf import output, plot
 from jaxmf.models.model import objective, pack, products, row_weights
 from jaxmf.models.xla import TWO_STEP_SUMS, without
-from jaxmf.solvers.als import half_step
+from jaxmf.solvers._als import half_step
 from jaxmf.solvers.least_squares import dot, solve_system
 from jaxmf.solvers.solver import Problem
 from jaxmf.solvers.tiles import arranged, in_tile, prepare

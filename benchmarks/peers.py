@@ -51,7 +51,7 @@ from tqdm import tqdm  # noqa: E402
 
 import jaxmf  # noqa: E402
 from jaxmf import output, plot  # noqa: E402
-from jaxmf.solvers.minibatch import visiting_order  # noqa: E402
+from jaxmf.solvers._minibatch import visiting_order  # noqa: E402
 
 jax.config.update("jax_num_cpu_devices", THREADS)  # before anything else uses JAX
 

@@ -13,7 +13,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.models import Params, SparseRows
 from jaxmf.models.checks import check_hyper
 from jaxmf.training import Fit
-from jaxmf.training.fingerprints import Fingerprints
+from jaxmf.training._fingerprints import Fingerprints
 from jaxmf.training.state import STATUS
 
 

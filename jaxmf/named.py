@@ -108,8 +108,8 @@ def dataset(
 ) -> Any:
     """The Dataset of that name, or of that file, whose ids are of the type of those that are `known`."""
     from jaxmf.data import datasets
+    from jaxmf.data._movielens import RELEASES
     from jaxmf.data.checks import short
-    from jaxmf.data.movielens import RELEASES
 
     path, embedded = Path(name), ["synthetic", *RELEASES]
     if path.is_file() or _TABLES & set(path.suffixes) or (path.is_dir() and name not in embedded):

@@ -15,11 +15,11 @@ from jaxmf.archive import Arrays
 from jaxmf.data.checks import expect
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
+from jaxmf.models._memoize import how_built
 from jaxmf.models.checks import check_model
-from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper
 from jaxmf.training import Best, Fit, FitState, Saved
-from jaxmf.training.fingerprints import Fingerprints
+from jaxmf.training._fingerprints import Fingerprints
 
 Packed = dict[str, Any]
 

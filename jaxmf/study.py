@@ -19,7 +19,7 @@ from jaxmf.models import Hyper, Model, Params
 from jaxmf.models.checks import check_hyper
 from jaxmf.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, Recipe, starting_hyper
 from jaxmf.report import summary
-from jaxmf.solvers.matchings import fill
+from jaxmf.solvers._matchings import fill
 from jaxmf.sweeps import sweep
 from jaxmf.training import Fit, compile_fit, fit, prepare
 

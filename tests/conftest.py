@@ -88,8 +88,8 @@ def no_compile(monkeypatch):
         pytest.fail("compiled before the check")
 
     rooms = ("training.program._compiled", "training.program.compiled_initialize")
-    rooms += ("evaluate.errors._compiled", "evaluate.positions._compiled")
-    rooms += ("recommend.best._program", "recommend.rows._program", "recommend.top._gather")
+    rooms += ("evaluate.errors._compiled", "evaluate._positions._compiled")
+    rooms += ("recommend._best._program", "recommend.rows._program", "recommend.top._gather")
     for name in rooms:
         monkeypatch.setattr(f"jaxmf.{name}", refuse)
     monkeypatch.setattr("jaxmf.verify.case._row_weights", refuse)

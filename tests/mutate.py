@@ -36,12 +36,12 @@ class Mutant(NamedTuple):
 
 BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/features.py"
 LEAVES, DRAWS = "models/leaves.py", "models/draws.py"
-SGD, MINIBATCH, ALS, LOOP = "solvers/sgd.py", "solvers/minibatch.py", "solvers/als.py", "training/loop.py"
-SQUARES, TILES, MINIMA = "solvers/least_squares.py", "solvers/tiles.py", "solvers/minima.py"
+SGD, MINIBATCH, ALS, LOOP = "solvers/_sgd.py", "solvers/_minibatch.py", "solvers/_als.py", "training/loop.py"
+SQUARES, TILES, MINIMA = "solvers/least_squares.py", "solvers/tiles.py", "solvers/_minima.py"
 SLABS = "solvers/slabs.py"
 LADDER, FAMILIES = "training/test_rungs.py", "models/test_families.py"
-MATCHINGS, DEVICES = "solvers/matchings.py", "solvers/devices.py"
-BEST, TOP, FOLD = "recommend/best.py", "recommend/test_top.py", "recommend/test_fold.py"
+MATCHINGS, DEVICES = "solvers/_matchings.py", "solvers/devices.py"
+BEST, TOP, FOLD = "recommend/_best.py", "recommend/test_top.py", "recommend/test_fold.py"
 PROMISES, KEPT = "models/promises.py", "models/test_promises.py"
 HALVES, NUMBERS = "solvers/test_als.py", "solvers/test_als_numbers.py"
 RANKINGS, WITNESSES = "evaluate/test_rankings.py", "verify/test_witnesses.py"
@@ -194,7 +194,10 @@ MUTANTS = {
     "als: a lost ridge stays in the matrix": Mutant(SQUARES, "plus_diagonal(A, more)", "A", NUMBERS),
     "als: normal equations begin without a ridge": Mutant(MINIMA, "ridge[..., None], 0)", "0 * ridge[..., None], 0)"),
     "rankings: blocks in the order of the first": Mutant(
-        "evaluate/positions.py", "users = slice(number * size, (number + 1) * size)", "users = slice(0, size)", RANKINGS
+        "evaluate/_positions.py",
+        "users = slice(number * size, (number + 1) * size)",
+        "users = slice(0, size)",
+        RANKINGS,
     ),
     "als: a lost ridge pulls at the row": Mutant(MINIMA, "jnp.where(S > R, before, z)", "z", NUMBERS),
     "als: a lost ridge lets the start go": Mutant(SQUARES, "b + more * start", "b", NUMBERS),
@@ -263,7 +266,7 @@ MUTANTS = {
         "np.resize(np.asarray(ratings.weight), size)",
     ),
     "fingerprints: of padding too": Mutant(
-        "training/fingerprints.py", "np.asarray(leaf)[:end]", "np.asarray(leaf)", LADDER
+        "training/_fingerprints.py", "np.asarray(leaf)[:end]", "np.asarray(leaf)", LADDER
     ),
     "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
     "loop: best is the last": Mutant(LOOP, "improved = finite & (", "improved = finite | ("),
@@ -306,7 +309,7 @@ MUTANTS = {
         "recommend/similar.py", "rows[directed] / length[directed]", "rows[directed]", "recommend/test_similar.py"
     ),
     "extend: ratings taken as sorted": Mutant(
-        "data/extension.py", "earlier = np.sort(numbered(", "earlier = (numbered(", "recommend/test_extend.py"
+        "data/_extension.py", "earlier = np.sort(numbered(", "earlier = (numbered(", "recommend/test_extend.py"
     ),
     "leakage: equal times are before": Mutant(
         "evaluate/audit.py", "future < last[test_user]", "future <= last[test_user]", "evaluate/test_audit.py"
@@ -316,20 +319,20 @@ MUTANTS = {
         "evaluate/rankings.py", "unseen = ~among(pair, hidden)", "unseen = pair >= 0", RANKINGS
     ),
     "rankings: ties in full": Mutant(
-        "evaluate/measures.py", "hits = total((high - low) / tied)", "hits = total(above < k)", RANKINGS
+        "evaluate/_measures.py", "hits = total((high - low) / tied)", "hits = total(above < k)", RANKINGS
     ),
     "rankings: ties of auc in full": Mutant(
-        "evaluate/measures.py", "(tied - relevant_tied) / 2", "(tied - relevant_tied)", RANKINGS
+        "evaluate/_measures.py", "(tied - relevant_tied) / 2", "(tied - relevant_tied)", RANKINGS
     ),
     "rankings: map over all relevant": Mutant(
-        "evaluate/measures.py", "total(precisions / tied), np.minimum(R, k)", "total(precisions / tied), R", RANKINGS
+        "evaluate/_measures.py", "total(precisions / tied), np.minimum(R, k)", "total(precisions / tied), R", RANKINGS
     ),
-    "rankings: padding covers items": Mutant("evaluate/positions.py", "hidden[len(users) :] = True", "pass", RANKINGS),
+    "rankings: padding covers items": Mutant("evaluate/_positions.py", "hidden[len(users) :] = True", "pass", RANKINGS),
     "predict: a program for every number of pairs": Mutant(
         "evaluate/errors.py", "np.arange(rung(n))", "np.arange(n)", "evaluate/test_errors.py"
     ),
     "probes: weights of padding": Mutant(
-        "verify/probes.py",
+        "verify/_probes.py",
         "perturbed(trained, random), without_padding(case)",
         "perturbed(trained, random), case.ratings",
         "verify/test_ladder.py",
@@ -338,16 +341,16 @@ MUTANTS = {
         "verify/curvature.py", "slope(v, jnp.zeros_like(target), 0.0)", "slope(v, target, 0.0)", WITNESSES
     ),
     "complex step: another direction": Mutant(
-        "verify/taylor.py", "jax.lax.complex(x, _IMAGINARY * v)", "jax.lax.complex(x, _IMAGINARY * x)", WITNESSES
+        "verify/_taylor.py", "jax.lax.complex(x, _IMAGINARY * v)", "jax.lax.complex(x, _IMAGINARY * x)", WITNESSES
     ),
     "differences: a wrong weight": Mutant(
-        "verify/differences.py", "{-1: -1 / 2, 1: 1 / 2}", "{-1: -1 / 2, 1: 1 / 3}", WITNESSES
+        "verify/_differences.py", "{-1: -1 / 2, 1: 1 / 2}", "{-1: -1 / 2, 1: 1 / 3}", WITNESSES
     ),
     "stationarity: above the highest": Mutant(
-        "verify/stationarity.py", 'table["objective"].min() - 1', 'table["objective"].max() - 1', WITNESSES
+        "verify/_stationarity.py", 'table["objective"].min() - 1', 'table["objective"].max() - 1', WITNESSES
     ),
     "mutants: nothing planted": Mutant(
-        "verify/mutants.py", "_one_leaf, 0, lambda leaf: -leaf", "_one_leaf, 0, lambda leaf: leaf", WITNESSES
+        "verify/_mutants.py", "_one_leaf, 0, lambda leaf: -leaf", "_one_leaf, 0, lambda leaf: leaf", WITNESSES
     ),
 }
 

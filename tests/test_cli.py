@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from jaxmf import cli, jobs, load, predict, programs, recommend, study
 from jaxmf.data import datasets
-from jaxmf.data.movielens import RELEASES
+from jaxmf.data._movielens import RELEASES
 from jaxmf.recipes import MODELS, RECIPES
 
 SMALL_FIT = ("--rank", "2", "--epochs", "2", "--solver", "als")

@@ -18,9 +18,9 @@ from helpers import HYPER, KEY, SOLVERS, assert_same_bits
 from scipy.sparse import csr_array
 
 from jaxmf import Dataset, Fit, integrity, load, members, models, prepare, save
-from jaxmf.models.memoize import how_built
+from jaxmf.models._memoize import how_built
 from jaxmf.training import start
-from jaxmf.training.fingerprints import fingerprints
+from jaxmf.training._fingerprints import fingerprints
 
 FRAME = pd.DataFrame(
     {"user_id": list("abca"), "item_id": [1, 2, 1, 2], "rating": [1.0, 2, 3, 4], "timestamp": range(4)}

@@ -45,6 +45,12 @@ def test_every_module_has_its_layer():
     assert rooms == named
 
 
+def test_a_module_with_the_name_of_its_function_is_private():
+    """So that `jaxmf.solvers.als` is one thing: the function hides the module where a room hands it on."""
+    named = {module.__name__.rpartition(".")[2]: module for module in MODULES}
+    assert [name for name, module in named.items() if callable(getattr(module, name, None))] == []
+
+
 def test_import_is_light_and_changes_no_setting():
     done = run_python(
         "import jax, sys\n"

@@ -185,7 +185,7 @@ def test_a_full_disk_ends_a_sweep_and_its_threads(ratings, valid, tmp_path, monk
         store_write(folder, number, results)
 
     store_write = store.write
-    monkeypatch.setattr("jaxmf.sweeps.run.fit_batch", fit_batch)
+    monkeypatch.setattr("jaxmf.sweeps._run.fit_batch", fit_batch)
     monkeypatch.setattr(store, "write", write)
     options = SWEEP | {"grid": {"l2": list(np.linspace(0.1, 1, 30))}, "workers": 1, "out": tmp_path}
     with pytest.raises(OSError, match="No space left on device") as caught:

@@ -29,9 +29,9 @@ from jaxmf import (
     prepare,
     save,
 )
-from jaxmf.models.memoize import how_built, memoize
+from jaxmf.models._memoize import how_built, memoize
 from jaxmf.training import Saved, start
-from jaxmf.training.fingerprints import fingerprints
+from jaxmf.training._fingerprints import fingerprints
 
 BIASED = MODELS["biased"]
 OPTIONS = {"hyper": HYPER, "patience": 8}

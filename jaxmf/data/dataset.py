@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from jaxmf.data._extension import extension
+from jaxmf.data._observations import Duplicates, Missing, observations, refuse_duplicates
 from jaxmf.data.checks import (
     align_items,
     array_column,
@@ -22,9 +24,7 @@ from jaxmf.data.checks import (
     matrix_entries,
 )
 from jaxmf.data.columns import source_columns
-from jaxmf.data.extension import extension
 from jaxmf.data.ids import match
-from jaxmf.data.observations import Duplicates, Missing, observations, refuse_duplicates
 from jaxmf.data.ratings import Ratings
 from jaxmf.data.tables import Ids, read_table
 from jaxmf.data.unknown import check_on_unknown, refusal, unknown_ids

@@ -3,10 +3,10 @@
 import numpy as np
 import pandas as pd
 
+from jaxmf.data._movielens import movielens
+from jaxmf.data._synthetic import synthetic
 from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
-from jaxmf.data.movielens import movielens
-from jaxmf.data.synthetic import synthetic
 
 __all__ = ["movielens", "planted", "synthetic"]
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from jaxmf.data.checks import expect, listed
-from jaxmf.evaluate.measures import METRICS
+from jaxmf.evaluate._measures import METRICS
 
 _SETTING = ["protocol", "k", "threshold"]
 _SHARES = METRICS[:-1]  # those between 0 and 1: all but novelty

@@ -12,11 +12,11 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
 from jaxmf.data.pairs import among, numbered
 from jaxmf.data.ratings import Ratings, counts, padded
-from jaxmf.evaluate.baselines import NAMES
-from jaxmf.evaluate.baselines import baselines as all_baselines
+from jaxmf.evaluate._baselines import NAMES
+from jaxmf.evaluate._baselines import baselines as all_baselines
+from jaxmf.evaluate._measures import Empty, measures
+from jaxmf.evaluate._positions import Positions, Trial, oracle, positions
 from jaxmf.evaluate.intervals import check_confidence, summarize
-from jaxmf.evaluate.measures import Empty, measures
-from jaxmf.evaluate.positions import Positions, Trial, oracle, positions
 from jaxmf.models.checks import check_model, check_predicts
 from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.models.promises import RIGHT_SCORES

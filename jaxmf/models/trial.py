@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.memoize import how_built
+from jaxmf.models._memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params, Rows
 from jaxmf.models.programs import of_model
 from jaxmf.models.xla import IN_A_HURRY

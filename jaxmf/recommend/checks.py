@@ -12,7 +12,7 @@ from jaxmf.models.checks import check_finite, check_hyper, check_predicts
 from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.models.promises import OWN_DESIGN, OWN_PAIRS, OWN_PENALTY, OWN_USERS
 from jaxmf.models.trial import check_promises
-from jaxmf.solvers.als import PROMISES, als
+from jaxmf.solvers._als import PROMISES, als
 
 
 def check_fitted(who: str, model: Model, params: Params, data: Dataset, name: str = "train") -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, row_weights
 from jaxmf.models.programs import of_model
-from jaxmf.solvers.als import half_step
+from jaxmf.solvers._als import half_step
 from jaxmf.solvers.tiles import half_of, single
 
 _CELLS = 2**22  # numbers in the design of one block of rows: bounds memory

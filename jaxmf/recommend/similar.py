@@ -11,7 +11,7 @@ import pandas as pd
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.leaves import FACTORS
 from jaxmf.models.model import Model, Params, Side
-from jaxmf.recommend.best import Cells, best, is_column, padded
+from jaxmf.recommend._best import Cells, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_sizes
 
 

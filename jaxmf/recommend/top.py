@@ -16,7 +16,7 @@ from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
 from jaxmf.models.model import Model, Params, Rows, Side, linked, scores
 from jaxmf.models.programs import jit, of_model
 from jaxmf.models.unknown import check_zeros, mean_of_unknown
-from jaxmf.recommend.best import Cells, best, is_column, padded
+from jaxmf.recommend._best import Cells, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_rankable, check_sizes
 
 

@@ -1,9 +1,9 @@
 """Search: Optuna, halving and hypergradients, all of which drive the sweep's own programs."""
 
-from jaxmf.search.halving import halving, hyperband
-from jaxmf.search.hypergradient import Descent, Hypergradient, descend, hypergradient
-from jaxmf.search.optuna import Trials, optuna
-from jaxmf.search.refit import Chosen, refit
+from jaxmf.search._halving import halving, hyperband
+from jaxmf.search._hypergradient import Descent, Hypergradient, descend, hypergradient
+from jaxmf.search._optuna import Trials, optuna
+from jaxmf.search._refit import Chosen, refit
 
 __all__ = [
     "Chosen",

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.memoize import described, reduced
+from jaxmf.models._memoize import described, reduced
 from jaxmf.models.model import Hyper, Model, Params, Rows
 from jaxmf.models.seen import Seen
 from jaxmf.models.trial import Promise

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxmf.data.ratings import Ratings, rung, take
-from jaxmf.models.memoize import memoize
+from jaxmf.models._memoize import memoize
 from jaxmf.models.model import Side
 from jaxmf.solvers.devices import AXIS, split
 

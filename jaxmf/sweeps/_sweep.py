@@ -9,10 +9,10 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model
 from jaxmf.solvers.solver import Solver
+from jaxmf.sweeps._run import run
 from jaxmf.sweeps.grid import Grid
 from jaxmf.sweeps.plan import Choices, Keep, Rungs
 from jaxmf.sweeps.result import Sweep
-from jaxmf.sweeps.run import run
 from jaxmf.training.options import Monitor
 
 

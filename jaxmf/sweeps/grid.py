@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmf.models._memoize import how_built
 from jaxmf.models.checks import check_hyper
 from jaxmf.models.leaves import map_factors
-from jaxmf.models.memoize import how_built
 from jaxmf.models.model import Hyper, Model, Params
 
 Grid = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]

@@ -13,7 +13,7 @@ from jaxmf import archive, members, output
 from jaxmf.data.ratings import Ratings
 from jaxmf.locks import Claimed
 from jaxmf.sweeps.batches import Batch, Result
-from jaxmf.training.fingerprints import fingerprint
+from jaxmf.training._fingerprints import fingerprint
 from jaxmf.training.state import STATUS, FitState
 
 _MANIFEST = "config.json"

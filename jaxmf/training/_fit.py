@@ -16,6 +16,7 @@ from jaxmf.models.checks import check_hyper, check_rank
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper
 from jaxmf.solvers.devices import on_first
 from jaxmf.solvers.solver import Solver
+from jaxmf.training._fingerprints import Fingerprints, check_same, fingerprints
 from jaxmf.training.checks import (
     check_batch,
     check_functions,
@@ -25,7 +26,6 @@ from jaxmf.training.checks import (
     check_solver,
     check_static,
 )
-from jaxmf.training.fingerprints import Fingerprints, check_same, fingerprints
 from jaxmf.training.options import Monitor, Options
 from jaxmf.training.origin import given, resumed
 from jaxmf.training.program import CHUNK, advance, begin, compiled_initialize, progress_bar

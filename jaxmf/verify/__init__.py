@@ -1,12 +1,12 @@
 """Verification: derivatives, curvature, stationary points, each from independent sources, as tables with verdicts."""
 
+from jaxmf.verify._differences import Differences, differences
+from jaxmf.verify._gradients import gradients
+from jaxmf.verify._mutants import METHODS, mutants
+from jaxmf.verify._stationarity import half_steps, stationarity
+from jaxmf.verify._taylor import NotAnalyticError, complex_step, remainders, taylor
 from jaxmf.verify.case import GradientReport
 from jaxmf.verify.curvature import hessian
-from jaxmf.verify.differences import Differences, differences
-from jaxmf.verify.gradients import gradients
-from jaxmf.verify.mutants import METHODS, mutants
-from jaxmf.verify.stationarity import half_steps, stationarity
-from jaxmf.verify.taylor import NotAnalyticError, complex_step, remainders, taylor
 
 __all__ = [
     "METHODS",

@@ -13,7 +13,8 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, pack, unpack
 from jaxmf.models.programs import of_model
 from jaxmf.models.quadratic import background_of, ridge_of
-from jaxmf.solvers.als import check_design
+from jaxmf.solvers._als import check_design
+from jaxmf.verify._probes import Probe, probes, worst
 from jaxmf.verify.case import (
     Case,
     GradientReport,
@@ -30,7 +31,6 @@ from jaxmf.verify.case import (
     relative,
     report,
 )
-from jaxmf.verify.probes import Probe, probes, worst
 
 _LIMITS = {"hand_vs_autodiff": 1e-10, "autodiff_vs_central": 1e-6, "autodiff_vs_als": 1e-10, "gradient_vs_als": 1e-10}
 _STEP = 1e-4

@@ -9,7 +9,7 @@ from helpers import pick, random_ratings
 import jaxmf
 from bad_input.builders import BIASED, CLIP, DATA, FIT, FRAME, MODEL, NINE, OTHER, PARAMS, RATINGS, SMALL, UNEVEN
 from jaxmf import evaluate, models
-from jaxmf.evaluate.measures import METRICS
+from jaxmf.evaluate._measures import METRICS
 
 TEST = random_ratings(seed=5, num_ratings=40)
 TWICE = pick(TEST, np.append(np.arange(40), 7))

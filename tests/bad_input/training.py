@@ -30,7 +30,7 @@ from bad_input.builders import (
 from jaxmf import Hyper, Ratings, Rows, load, make_fit, models, prepare, solvers
 from jaxmf.data.ratings import cast
 from jaxmf.training import Saved, compile_fit, start
-from jaxmf.training.fingerprints import fingerprints
+from jaxmf.training._fingerprints import fingerprints
 
 HALVES = cast(RATINGS, "bfloat16"), cast(RATINGS, "float16")
 SINGLE = random_ratings(dtype=jnp.float32)

@@ -9,13 +9,13 @@ from zipfile import ZipFile, ZipInfo
 import pytest
 import requests
 
-from jaxmf.data import Dataset, datasets, movielens
+from jaxmf.data import Dataset, _movielens, datasets
 
 FIXED = ("ml-100k", "ml-1m", "ml-20m")
 
 
 def flags(*genres):
-    return "|".join("1" if genre in genres else "0" for genre in movielens._GENRES_100K)
+    return "|".join("1" if genre in genres else "0" for genre in _movielens._GENRES_100K)
 
 
 CSVS = {
@@ -116,10 +116,10 @@ def nowhere(monkeypatch, tmp_path):
     monkeypatch.delenv("JAXMF_DATA", raising=False)
     monkeypatch.setattr("pooch.os_cache", lambda project: tmp_path / "cache" / project)
     for name in FIXED:
-        release = movielens.RELEASES[name]._replace(
+        release = _movielens.RELEASES[name]._replace(
             num_ratings=len(CONTENTS[name][2]), sha256=hashlib.sha256(archive(name)).hexdigest()
         )
-        monkeypatch.setitem(movielens.RELEASES, name, release)
+        monkeypatch.setitem(_movielens.RELEASES, name, release)
 
 
 @pytest.fixture
@@ -174,7 +174,7 @@ def test_a_fixed_release_is_downloaded_once(name, server, tmp_path, monkeypatch)
     assert asked == [f"https://files.grouplens.org/datasets/movielens/{name}.zip"]
     readme = next(file for file in FILES[name] if file.startswith("README"))
     folder = tmp_path / "cache" / "jaxmf" / name
-    assert sorted(os.listdir(folder)) == sorted([*movielens.RELEASES[name].files, readme])
+    assert sorted(os.listdir(folder)) == sorted([*_movielens.RELEASES[name].files, readme])
     assert os.listdir(folder.parent) == [name]
 
 
@@ -192,7 +192,7 @@ def test_another_checksum_is_refused_and_nothing_is_kept(server, tmp_path):
     with pytest.raises(OSError, match="not the registered release and was deleted") as error:
         datasets.movielens("ml-100k")
     digest = hashlib.sha256((folder / "ml-100k.zip").read_bytes()).hexdigest()
-    for words in (f"{movielens.URL.format(name='ml-100k')} ", digest, "SHA256", "Try again", "by hand", "JAXMF_DATA"):
+    for words in (f"{_movielens.URL.format(name='ml-100k')} ", digest, "SHA256", "Try again", "by hand", "JAXMF_DATA"):
         assert words in str(error.value)
     assert os.listdir(tmp_path / "cache" / "jaxmf") == []
 
@@ -268,9 +268,9 @@ def test_one_release_is_not_taken_for_another(tmp_path):
 
 
 def test_registered_checksums(monkeypatch):
-    """Those of TensorFlow Datasets' url_checksums/movielens.txt: a change here must be meant."""
+    """Those of TensorFlow Datasets' url_checksums/_movielens.txt: a change here must be meant."""
     monkeypatch.undo()
-    assert {name: release.sha256 for name, release in movielens.RELEASES.items()} == {
+    assert {name: release.sha256 for name, release in _movielens.RELEASES.items()} == {
         "ml-latest-small": None,
         "ml-100k": "50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229",
         "ml-1m": "a6898adb50b9ca05aa231689da44c217cb524e7ebd39d264c56e2832f2c54e20",

@@ -6,8 +6,8 @@ import pytest
 from scipy import stats
 
 from jaxmf.evaluate import compare, summarize
+from jaxmf.evaluate._measures import METRICS
 from jaxmf.evaluate.intervals import holm, interval
-from jaxmf.evaluate.measures import METRICS
 
 
 def by_user(**models):

@@ -13,9 +13,9 @@ from helpers import COMPILED, HYPER, MODELS, init, observations, random_ratings
 from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 
 from jaxmf import Dataset, Hyper, Model, Params, Rows, datasets, evaluate, models, splits
-from jaxmf.evaluate import positions
-from jaxmf.evaluate.measures import METRICS
-from jaxmf.models.memoize import notes
+from jaxmf.evaluate import _positions
+from jaxmf.evaluate._measures import METRICS
+from jaxmf.models._memoize import notes
 
 # A model whose scores are a table, by which tests say what ties with what.
 TABLE = Model(
@@ -274,7 +274,7 @@ def test_blocks_change_nothing_and_share_a_program(model, monkeypatch):
     given = (model, params, TRAIN, TEST, 3)
     whole, means = evaluate.ranking_by_user(*given, baselines=False), evaluate.ranking(*given)
     for users in (1, 4):
-        monkeypatch.setattr(positions, "_CELLS", users * 13 * positions._row_size(model, params, 13))
+        monkeypatch.setattr(_positions, "_CELLS", users * 13 * _positions._row_size(model, params, 13))
         notes(model.init).pop("programs", None)
         before = COMPILED.count("jit(rank)")
         blocks = evaluate.ranking_by_user(*given, baselines=False)
@@ -307,7 +307,7 @@ def test_another_split_of_about_the_same_size_compiles_nothing():
 def test_sizes_change_nothing(monkeypatch):
     given = MODELS["biased"], init(MODELS["biased"], TRAIN, HYPER), TRAIN, TEST, 3
     found = evaluate.ranking(*given)
-    monkeypatch.setattr(positions, "power_of_4", lambda count: max(count, 1))
+    monkeypatch.setattr(_positions, "power_of_4", lambda count: max(count, 1))
     monkeypatch.setattr("jaxmf.evaluate.rankings.padded", lambda ratings: ratings)
     pd.testing.assert_frame_equal(found, evaluate.ranking(*given), rtol=1e-13)
 

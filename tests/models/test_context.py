@@ -12,7 +12,7 @@ from helpers import HYPER, KEY, MODELS, assert_close, init, objective, pick, ran
 
 import jaxmf
 from jaxmf import evaluate, recommend, solvers, verify
-from jaxmf.solvers.sgd import visiting_order
+from jaxmf.solvers._sgd import visiting_order
 
 BIASED = MODELS["biased"]
 BINS = 3

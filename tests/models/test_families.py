@@ -29,8 +29,8 @@ from jaxmf import Params, models, recommend, search, solvers, verify
 from jaxmf.data.ratings import padded, take
 from jaxmf.models import row_weights
 from jaxmf.models.model import bias_l2
-from jaxmf.solvers.als import half_step
-from jaxmf.solvers.minibatch import visiting_order
+from jaxmf.solvers._als import half_step
+from jaxmf.solvers._minibatch import visiting_order
 
 segment_sum = jax.ops.segment_sum
 SGD, ADAM, ALS = solvers.sgd(), solvers.minibatch(optax.adam, 64), solvers.als()

@@ -142,7 +142,7 @@ def test_a_thousand_users_equal_one_further_half_step():
     data = jaxmf.datasets.synthetic(num_users=1200, num_items=60, num_ratings=9000, rank=3)
     model, hyper = models.biased_mf(3), Hyper(l2=0.1)
     fit = jaxmf.fit(KEY, model, solvers.als(), data, hyper=hyper, epochs=2)
-    from jaxmf.solvers.als import half_step
+    from jaxmf.solvers._als import half_step
 
     ratings, als = data.ratings, solvers.als()
     half, weight = als.setup(ratings, als.prepare(ratings), hyper).user, models.row_weights(ratings, 1.0)

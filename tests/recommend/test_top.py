@@ -12,7 +12,7 @@ from helpers import COMPILED, FEATURES, HYPER, MODELS, init, numpy_predict, rand
 import jaxmf
 from jaxmf import Dataset, Hyper, Params, Rows, models
 from jaxmf.recommend import top_n
-from jaxmf.recommend.best import padded, top
+from jaxmf.recommend._best import padded, top
 
 NAMES = [f"u{number:02d}" for number in range(17)]
 
@@ -235,7 +235,7 @@ def test_padded_sizes():
 def test_worker_threads_give_the_bits_of_one(monkeypatch):
     data = jaxmf.datasets.synthetic(num_users=300, num_items=60, num_ratings=3000)
     params = init(MODELS["biased"], data.ratings, HYPER)
-    monkeypatch.setattr("jaxmf.recommend.best._CACHED", 16 * 64 * 8)
+    monkeypatch.setattr("jaxmf.recommend._best._CACHED", 16 * 64 * 8)
     table = top_n(MODELS["biased"], params, data)
     monkeypatch.setattr("os.cpu_count", lambda: 1)
     pd.testing.assert_frame_equal(table, top_n(MODELS["biased"], params, data), check_exact=True)

@@ -7,7 +7,7 @@ import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, slow
 
 from jaxmf import search, sweep
-from jaxmf.search.rungs import rungs
+from jaxmf.search._rungs import rungs
 from jaxmf.search.space import draw
 from jaxmf.sweeps import batches
 
@@ -100,7 +100,7 @@ def test_a_search_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_
         fitted.append((batch.stop, *batch.members))
         return batches.fit_batch(shared, batch, data, earlier, begun)
 
-    monkeypatch.setattr("jaxmf.sweeps.run.fit_batch", fit_batch)
+    monkeypatch.setattr("jaxmf.sweeps._run.fit_batch", fit_batch)
     times = 0
     while True:
         try:

@@ -83,7 +83,7 @@ def test_folds_are_averaged_and_divergence_is_a_failed_trial(ratings):
 
 def test_a_batch_that_fails_leaves_no_trial_running(ratings, valid, monkeypatch):
     study = optuna.create_study()
-    monkeypatch.setattr(sys.modules["jaxmf.search.optuna"], "run", lambda *args: 1 / 0)
+    monkeypatch.setattr(sys.modules["jaxmf.search._optuna"], "run", lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         search.optuna(KEY, BIASED, ADAM, ratings, valid, **OPTIONS, study=study)
     assert {trial.state.name for trial in study.trials} == {"FAIL"}

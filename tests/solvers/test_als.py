@@ -1,6 +1,5 @@
 """Alternating least squares: each half-step is the exact minimum of the objective in its block."""
 
-import sys
 from dataclasses import replace
 
 import jax
@@ -30,7 +29,8 @@ from helpers import (
 from jaxmf import Hyper, models, solvers
 from jaxmf.metrics import rmse
 from jaxmf.models import objective, row_weights
-from jaxmf.solvers.als import half_step
+from jaxmf.solvers import tiles
+from jaxmf.solvers._als import half_step
 from jaxmf.solvers.least_squares import solve_normal, solve_short
 from jaxmf.solvers.tiles import half_of, prepare
 
@@ -43,7 +43,7 @@ def many_tiles():
     """As many tiles and slabs for little data as there are for much: rows in one slab and in several."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("_widths", lambda count: (2, 5, 6)), ("_ROWS", 4)):
-            patch.setattr(sys.modules[prepare.__module__], name, value)
+            patch.setattr(tiles, name, value)
         yield
 
 
@@ -214,30 +214,30 @@ def test_tiles_hold_every_rating_once(devices):
     """Every row in one tile, at its own positions; a tile's rows are of similar length, those without ratings last."""
     ratings = replace(random_ratings(num_users=50, num_items=12, num_ratings=400), num_users=53, num_items=14)
     layout = prepare(ratings, devices)
-    for index, (tiles, cells) in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
-        cells, first, rows, kinds = map(np.asarray, (cells, tiles.first, tiles.rows, (0, *tiles.ends)))
+    for index, (found, cells) in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
+        cells, first, rows, kinds = map(np.asarray, (cells, found.first, found.rows, (0, *found.ends)))
         order, seen, at_once = rows.ravel(), {}, rows.shape[2]
         assert first[0] == kinds[0] == 0
         assert len(first) == rows.shape[1] + 1
-        assert (rows[:, kinds[-1] :] == len(tiles.place)).all()
+        assert (rows[:, kinds[-1] :] == len(found.place)).all()
         assert (cells[:, first[-1] :] == len(index)).all()
         for tile in range(kinds[-2]):
-            full, left = int(tiles.slabs[tile]), int(tiles.left[tile])
+            full, left = int(found.slabs[tile]), int(found.left[tile])
             own, slabs = cells[:, first[tile] : first[tile + 1]], []
             for slab in range(full + (left > 0)):
                 start, width = slab * at_once * 6, 6 if slab < full else left
                 slabs.append(own[:, start : start + at_once * width].reshape(devices, at_once, width))
             single = [kind for kind in range(3) if kinds[kind] <= tile < kinds[kind + 1]]
-            assert [slab.shape[2] for slab in slabs] == [tiles.widths[kind] for kind in single] or not single
+            assert [slab.shape[2] for slab in slabs] == [found.widths[kind] for kind in single] or not single
             for device, lane in np.ndindex(devices, at_once):
                 positions = np.concatenate([slab[device, lane] for slab in slabs])
                 positions = positions[positions < len(index)].tolist()
                 seen.setdefault(int(rows[device, tile, lane]), []).extend(positions)
-        assert seen.pop(len(tiles.place), []) == []
+        assert seen.pop(len(found.place), []) == []
         assert sorted(seen) == sorted(set(index.tolist()))
         for row, positions in seen.items():
             assert sorted(positions) == np.flatnonzero(index == row).tolist()
-        for row, place in enumerate(tiles.place.tolist()):
+        for row, place in enumerate(found.place.tolist()):
             assert int(order[place]) == row
             tile = place // at_once % rows.shape[1]
             assert (row in index) == (tile < kinds[-2])

@@ -29,7 +29,7 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.models import row_weights
 from jaxmf.recommend import fold_in
 from jaxmf.solvers import tiles
-from jaxmf.solvers.als import half_step
+from jaxmf.solvers._als import half_step
 
 METHODS = {method: solvers.als(method=method) for method in ("cholesky", "cg")}
 each_method = pytest.mark.parametrize("method", ["cholesky", slow("cg")])

@@ -15,7 +15,7 @@ from helpers import HYPER, IALS, KEY, MODELS, assert_close, init, numpy_sgd, ran
 
 from jaxmf import fit, prepare, solvers, sweep
 from jaxmf.models.programs import shapes
-from jaxmf.solvers.sgd import visiting_order
+from jaxmf.solvers._sgd import visiting_order
 from jaxmf.training.options import Options
 from jaxmf.training.program import _compiled
 

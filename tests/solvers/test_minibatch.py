@@ -24,7 +24,7 @@ from helpers import (
 )
 
 from jaxmf import solvers
-from jaxmf.solvers.minibatch import visiting_order
+from jaxmf.solvers._minibatch import visiting_order
 
 EPOCHS = 2
 visiting_order = jax.jit(visiting_order, static_argnums=(2, 3))

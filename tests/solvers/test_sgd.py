@@ -1,6 +1,5 @@
 """Per-sample SGD: equal to the serial loop, by matchings that are valid, complete and few."""
 
-import sys
 from itertools import product
 
 import jax
@@ -14,8 +13,9 @@ from scipy.sparse import csr_array
 from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
 from jaxmf.data.ratings import Pairs
 from jaxmf.models.features import to_device
-from jaxmf.solvers.matchings import Layout, fill, matchings
-from jaxmf.solvers.sgd import visiting_order
+from jaxmf.solvers import _matchings
+from jaxmf.solvers._matchings import Layout, fill, matchings
+from jaxmf.solvers._sgd import visiting_order
 
 visiting_order = jax.jit(visiting_order, static_argnums=2)
 
@@ -164,7 +164,7 @@ def test_matchings(seed, shape, batch_size):
 @pytest.mark.parametrize("shape", [(400, 300, 20_000), (30, 2000, 20_000)], ids=str)
 def test_matchings_of_many_ratings(monkeypatch, shape, batch_size):
     """By diagonals of blocks, several times over, until 1,000 are left."""
-    monkeypatch.setattr(sys.modules[matchings.__module__], "_FEW", 1000)
+    monkeypatch.setattr(_matchings, "_FEW", 1000)
     check_matchings(*skewed_pairs(0, shape), batch_size, most=1.08)
 
 

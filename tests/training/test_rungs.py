@@ -13,8 +13,8 @@ from jaxmf import Hyper, datasets, fit, make_fit, models, prepare, solvers, spli
 from jaxmf.data import ratings as door
 from jaxmf.data.ratings import padded, rung
 from jaxmf.metrics import total
-from jaxmf.solvers import matchings, tiles
-from jaxmf.training.fingerprints import fingerprints
+from jaxmf.solvers import _matchings, tiles
+from jaxmf.training._fingerprints import fingerprints
 
 BIASED = MODELS["biased"]
 OF_DATA = {"als": solvers.als(), "sgd": solvers.sgd(), "adam": solvers.minibatch(optax.adam, 256)}
@@ -64,7 +64,7 @@ def higher(monkeypatch):
     def climb():
         monkeypatch.setattr(door, "rung", lambda n: rung(n) + 5120)
         monkeypatch.setattr(tiles, "rung", lambda n: rung(n) + 5120)
-        monkeypatch.setattr(matchings, "rung", lambda n, least: rung(n, least) + 3 * least)
+        monkeypatch.setattr(_matchings, "rung", lambda n, least: rung(n, least) + 3 * least)
 
     return climb
 

@@ -245,7 +245,7 @@ def test_a_sweep_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_p
         fitted.extend(batch.members)
         return batches.fit_batch(shared, batch, data, earlier, begun)
 
-    monkeypatch.setattr("jaxmf.sweeps.run.fit_batch", fit_batch)
+    monkeypatch.setattr("jaxmf.sweeps._run.fit_batch", fit_batch)
     while True:
         try:
             resumed = sweep(*arguments, **options, out=tmp_path)

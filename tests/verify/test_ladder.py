@@ -34,5 +34,5 @@ def test_padding_changes_no_verdict_and_no_number_but_by_rounding(check, monkeyp
 
     table = found()
     monkeypatch.setattr("jaxmf.verify.case.padded", lambda ratings: ratings)
-    monkeypatch.setattr("jaxmf.verify.probes.padded", lambda ratings: ratings)
+    monkeypatch.setattr("jaxmf.verify._probes.padded", lambda ratings: ratings)
     pd.testing.assert_frame_equal(table, found(), rtol=1e-6, atol=1e-14)

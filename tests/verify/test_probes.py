@@ -10,9 +10,9 @@ from helpers import HYPER, KEY, MODELS, assert_same_bits, init, pick, random_rat
 
 from jaxmf import Hyper, Model, Ratings, models, verify
 from jaxmf.models import ByHand
+from jaxmf.verify._mutants import MISTAKES as PLANTED
+from jaxmf.verify._probes import probes
 from jaxmf.verify.case import float64, without_padding
-from jaxmf.verify.mutants import MISTAKES as PLANTED
-from jaxmf.verify.probes import probes
 
 BIASED = MODELS["biased"]
 LEAVES = ["user.bias", "user.factors", "item.bias", "item.factors"]

@@ -13,8 +13,8 @@ from helpers import DISTINCT, HYPER, KEY, MODELS, init, objective, random_rating
 import jaxmf
 from jaxmf import Hyper, solvers, verify
 from jaxmf.models import ByHand
-from jaxmf.verify.mutants import MISTAKES
-from jaxmf.verify.taylor import _slope
+from jaxmf.verify._mutants import MISTAKES
+from jaxmf.verify._taylor import _slope
 
 BIASED = MODELS["biased"]
 LEAVES = ["user.bias", "user.factors", "item.bias", "item.factors"]

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from jaxmf.data._observations import observations
 from jaxmf.data.checks import listed, refuse_rows, short
 from jaxmf.data.columns import source_columns
 from jaxmf.data.ids import as_ids, check_storable, distinct, joined, match, type_of
-from jaxmf.data.observations import observations
 from jaxmf.data.pairs import among, numbered
 from jaxmf.data.times import joined_seconds
 

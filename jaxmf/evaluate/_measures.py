@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxmf.evaluate.positions import Positions, runs
+from jaxmf.evaluate._positions import Positions, runs
 
 METRICS = ("precision", "recall", "ndcg", "map", "mrr", "hit_rate", "auc", "novelty")
 Empty = Literal["skip", "zero"]

@@ -18,6 +18,10 @@ from jaxmf.models.checks import check_model
 from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
 from jaxmf.solvers.tiles import prepare
+from jaxmf.verify._gradients import LIMITS, gradients
+from jaxmf.verify._probes import probes
+from jaxmf.verify._stationarity import SOLVED, solvable, solve_side
+from jaxmf.verify._taylor import NotAnalyticError, complex_step, taylor
 from jaxmf.verify.case import (
     GradientReport,
     autodiff,
@@ -30,10 +34,6 @@ from jaxmf.verify.case import (
     total,
     without_padding,
 )
-from jaxmf.verify.gradients import LIMITS, gradients
-from jaxmf.verify.probes import probes
-from jaxmf.verify.stationarity import SOLVED, solvable, solve_side
-from jaxmf.verify.taylor import NotAnalyticError, complex_step, taylor
 
 # The derived gradient, and what it is given: params, ratings, weight, hyper.
 Gradient = Callable[[Params, Ratings, Rows, Hyper], Rows]

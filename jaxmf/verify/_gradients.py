@@ -12,6 +12,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows
 from jaxmf.models.programs import of_model
+from jaxmf.verify._probes import Probe, of_columns, probes, worst
 from jaxmf.verify.case import (
     Case,
     GradientReport,
@@ -32,7 +33,6 @@ from jaxmf.verify.case import (
     shapes,
     terms,
 )
-from jaxmf.verify.probes import Probe, of_columns, probes, worst
 
 # Rounding of float64 sums; truncation and cancellation too, for differences.
 LIMITS = {

@@ -13,13 +13,13 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.checks import check_model
 from jaxmf.models.model import Hyper, Model
-from jaxmf.search.rungs import check_validated, keeping_best, rungs
+from jaxmf.search._rungs import check_validated, keeping_best, rungs
 from jaxmf.search.space import Space, check_space, corners, is_whole
 from jaxmf.solvers.solver import Solver
+from jaxmf.sweeps._run import run
 from jaxmf.sweeps.grid import members
 from jaxmf.sweeps.plan import Choices, Keywords, Rungs, Select
 from jaxmf.sweeps.result import Sweep, joined
-from jaxmf.sweeps.run import run
 from jaxmf.training.checks import check_key
 from jaxmf.training.program import progress_bar
 

@@ -14,9 +14,10 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
 from jaxmf.solvers import als
-from jaxmf.solvers.als import half_step
+from jaxmf.solvers._als import half_step
 from jaxmf.solvers.tiles import Layout, half_of, prepare
 from jaxmf.training import Fit
+from jaxmf.verify._probes import probes
 from jaxmf.verify.case import (
     Case,
     GradientReport,
@@ -30,7 +31,6 @@ from jaxmf.verify.case import (
     report,
     without_padding,
 )
-from jaxmf.verify.probes import probes
 
 SOLVED = 1e-12  # of the summed magnitudes of the block's gradient
 _ROUNDING = 1e-12  # by which an objective may rise, of its size

@@ -14,6 +14,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model, Params, Rows
 from jaxmf.models.programs import of_model, shapes
+from jaxmf.verify._probes import Probe, probes, worst
 from jaxmf.verify.case import (
     Case,
     GradientReport,
@@ -35,7 +36,6 @@ from jaxmf.verify.case import (
     report,
     terms,
 )
-from jaxmf.verify.probes import Probe, probes, worst
 
 _STEPS = 2.0 ** -np.arange(1, 31)
 _ROUNDING = 1e3  # a remainder counts if it is so many times the rounding of its terms

@@ -11,13 +11,13 @@ import numpy as np
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.model import Hyper, Model
-from jaxmf.search.rungs import check_validated, comparisons, keeping_best, rungs
+from jaxmf.search._rungs import check_validated, comparisons, keeping_best, rungs
 from jaxmf.search.space import Space, check_space, draw
 from jaxmf.solvers.solver import Solver
+from jaxmf.sweeps._run import run
 from jaxmf.sweeps.grid import Grid, members, setting
 from jaxmf.sweeps.plan import Keywords, Rungs, Select
 from jaxmf.sweeps.result import Sweep
-from jaxmf.sweeps.run import run
 from jaxmf.training.checks import check_key
 
 

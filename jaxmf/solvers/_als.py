@@ -12,17 +12,17 @@ from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings
+from jaxmf.models._memoize import how_built, memoize
 from jaxmf.models.checks import of_one, traced_shape
 from jaxmf.models.leaves import has_bias
-from jaxmf.models.memoize import how_built, memoize
 from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
 from jaxmf.models.programs import of_model
 from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, ONE_CURVATURE, SQUARED_LOSS
 from jaxmf.models.quadratic import background_of, ridge_of
 from jaxmf.models.xla import IN_A_HURRY, TWO_STEP_SUMS, without
+from jaxmf.solvers._minima import View, minima
 from jaxmf.solvers.devices import AXIS, check_devices, of_all, spread
 from jaxmf.solvers.least_squares import positive
-from jaxmf.solvers.minima import View, minima
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 from jaxmf.solvers.tiles import Half, Halves, Layout, arranged, in_tile, prepare_for
 
