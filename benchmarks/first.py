@@ -22,7 +22,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from jaxmf import named, output, plot
+from jaxmf import output, plot
+from jaxmf.shell import names
 
 ROUNDS = 3
 SOLVERS = ("als", "sgd", "adam")
@@ -32,11 +33,11 @@ DATA = "ml-latest-small" if "JAXMF_DATA" in os.environ else "synthetic"
 _FIT = """
 import json, sys, time
 import jax, jaxmf
-from jaxmf import named
-from jaxmf.jobs import split_three
+from jaxmf.shell import names
+from jaxmf.shell.jobs import split_three
 data, solver = sys.argv[1:]
-train, valid, *_ = split_three(named.dataset(data), 0)
-recipe, hyper = named.recipe(solver, 0.03, 1)
+train, valid, *_ = split_three(names.dataset(data), 0)
+recipe, hyper = names.recipe(solver, 0.03, 1)
 model, key = jaxmf.models.biased_mf(16), jax.random.key(0)
 clock = time.perf_counter()
 fit = jaxmf.fit(key, model, recipe.solver, train, valid, hyper, epochs=60, patience=10, monitor="rmse")
@@ -91,7 +92,7 @@ def main() -> None:
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, float_format="{:.2f}".format, na_rep=""))
     output.write_table(OUT / "first.csv", table)
-    manifest = output.manifest(named.dataset(DATA).describe(), {"job": "benchmarks/first.py", "rounds": ROUNDS}, seed=0)
+    manifest = output.manifest(names.dataset(DATA).describe(), {"job": "benchmarks/first.py", "rounds": ROUNDS}, seed=0)
     output.write_json(OUT / "first.json", manifest)
     plot.save(drawn(table), OUT / "figures" / "first.png")
 

@@ -29,7 +29,7 @@ from experiments.setting import setting
 from jaxmf import Hyper, models, plot
 from jaxmf.data import Dataset, datasets
 from jaxmf.output import markdown
-from jaxmf.recipes import RECIPES
+from jaxmf.shell.recipes import RECIPES
 from jaxmf.solvers.tiles import Layout
 from jaxmf.training import start
 

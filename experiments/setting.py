@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import jaxmf
-from jaxmf import Hyper, Model, evaluate, named, output, plot, splits
+from jaxmf import Hyper, Model, evaluate, output, plot, splits
 from jaxmf.data import Dataset
+from jaxmf.shell import names
 from jaxmf.solvers import Solver
 from jaxmf.sweeps import Sweep
 
@@ -60,7 +61,7 @@ class Setting(NamedTuple):
 
 def default_data() -> Dataset:
     """MovieLens latest-small, where JAXMF_DATA has it, else the embedded data of its size."""
-    return named.dataset("ml-latest-small" if os.environ.get("JAXMF_DATA") else "synthetic")
+    return names.dataset("ml-latest-small" if os.environ.get("JAXMF_DATA") else "synthetic")
 
 
 def setting(name: str, about: str, default: Callable[[], Dataset]) -> Setting:
@@ -71,7 +72,7 @@ def setting(name: str, about: str, default: Callable[[], Dataset]) -> Setting:
     parser.add_argument("--out", type=Path, help=f"folder for the results: results/{name}, or results/smoke/{name}")
     parser.add_argument("--smoke", action="store_true", help="little of everything, to see that the script works")
     asked = parser.parse_args()
-    data = default() if asked.data is None else named.dataset(asked.data)
+    data = default() if asked.data is None else names.dataset(asked.data)
     if asked.smoke:
         # Compiling is most of the time; XLA's fusion emitters double it, and later versions leave no choice.
         jax.config.update("jax_disable_most_optimizations", True)

@@ -23,9 +23,9 @@ import jaxmf
 from experiments.setting import Setting, default_data, setting, spread
 from jaxmf import Hyper, Model, Params, evaluate, metrics, models, plot
 from jaxmf.data import Dataset, Ratings
-from jaxmf.jobs import split_three
 from jaxmf.output import markdown
-from jaxmf.recipes import BATCH_SIZE, RECIPES, Recipe
+from jaxmf.shell.jobs import split_three
+from jaxmf.shell.recipes import BATCH_SIZE, RECIPES, Recipe
 from jaxmf.solvers import Solver, minibatch, sgd
 
 SEED = 0

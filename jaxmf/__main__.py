@@ -1,5 +1,5 @@
 """`python -m jaxmf` is the command line."""
 
-from jaxmf.cli import main
+from jaxmf.shell.cli import main
 
 main()

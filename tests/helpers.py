@@ -14,7 +14,8 @@ import optax
 import pytest
 from scipy.sparse import csr_array
 
-from jaxmf import Hyper, Params, Ratings, Rows, cli, models, solvers
+from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
+from jaxmf.shell import cli
 from jaxmf.training import make_fit, prepare, start
 
 

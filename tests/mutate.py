@@ -291,7 +291,7 @@ MUTANTS = {
         "models/test_objective.py",
     ),
     "shell: the seed of the fit ignored": Mutant(
-        "jobs.py", "key = jax.random.key(seed)", "key = jax.random.key(0)", "test_jobs.py"
+        "shell/jobs.py", "key = jax.random.key(seed)", "key = jax.random.key(0)", "test_jobs.py"
     ),
     "top_n: groups as they come": Mutant(BEST, "chosen = jnp.sort(chosen, axis=-1)", "pass", TOP),
     "top_n: padding is an item": Mutant(BEST, "jnp.where(inside, scores[:, tail:], least)", "scores[:, tail:]", TOP),

@@ -19,10 +19,11 @@ import pytest
 from helpers import Ended, shell, slow
 from typer.testing import CliRunner
 
-from jaxmf import cli, jobs, load, predict, programs, recommend, study
+from jaxmf import load, predict, recommend
 from jaxmf.data import datasets
 from jaxmf.data._movielens import RELEASES
-from jaxmf.recipes import MODELS, RECIPES
+from jaxmf.shell import cli, jobs, programs, study
+from jaxmf.shell.recipes import MODELS, RECIPES
 
 SMALL_FIT = ("--rank", "2", "--epochs", "2", "--solver", "als")
 
@@ -162,7 +163,7 @@ HEAVY = "print([name for name in ('jax', 'pandas', 'matplotlib', 'sklearn') if n
 
 def test_the_help_loads_nothing_heavy():
     script = (
-        "import sys; from typer.testing import CliRunner; from jaxmf.cli import app; "
+        "import sys; from typer.testing import CliRunner; from jaxmf.shell.cli import app; "
         f"CliRunner().invoke(app, ['fit', '--help']); {HEAVY}"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -187,7 +188,7 @@ def test_the_shell_completes_without_loading_jax(monkeypatch, line, expected):
     monkeypatch.setenv("_JAXMF_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(words.count(" ")))
-    script = f"import sys; sys.argv = ['jaxmf']; from jaxmf import cli\ntry: cli.main()\nfinally: {HEAVY}"
+    script = f"import sys; sys.argv = ['jaxmf']; from jaxmf.shell import cli\ntry: cli.main()\nfinally: {HEAVY}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert sorted(done.stdout.split()) == sorted(expected)
     assert done.stderr == "[]\n"
@@ -253,7 +254,7 @@ def test_options_say_how_a_file_is_read(jaxmf, tmp_path, monkeypatch, text, opti
         loaded.append(data)
         raise ValueError("enough")
 
-    monkeypatch.setattr("jaxmf.jobs.fit_one", stop)
+    monkeypatch.setattr("jaxmf.shell.jobs.fit_one", stop)
     (tmp_path / "mine.txt").write_text(text)
     assert jaxmf("fit", "--data", tmp_path / "mine.txt", *options) == Ended(2, "", f"{said}jaxmf: enough\n")
     assert list(loaded[0].to_frame().itertuples(index=False, name=None)) == rows

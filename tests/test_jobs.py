@@ -14,7 +14,8 @@ from matplotlib.image import imread
 
 import jaxmf
 from jaxmf import Dataset, Hyper, datasets, evaluate, models, recommend, solvers, splits, sweep
-from jaxmf.jobs import evaluate_fit, fit_one, recommend_items, relevance, split_three, sweep_grid
+from jaxmf.shell.answers import evaluate_fit, recommend_items, relevance
+from jaxmf.shell.jobs import fit_one, split_three, sweep_grid
 
 
 @pytest.fixture(scope="module")

@@ -156,7 +156,7 @@ def test_every_tool_with_a_folder_claims_it(ratings, valid, tmp_path):
 
 @pytest.mark.parametrize("command", ["study", "fit", "sweep", "verify", "evaluate"])
 def test_every_command_with_a_folder_claims_it(tmp_path, command, monkeypatch):
-    monkeypatch.setattr("jaxmf.named.kept", lambda *_: (None, train))
+    monkeypatch.setattr("jaxmf.shell.names.kept", lambda *_: (None, train))
     table = tmp_path / "ratings.csv"
     table.write_text("user_id,item_id,rating\n" + "".join(f"{u},{i},{u + i}\n" for u in range(4) for i in range(5)))
     from jaxmf import Dataset

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 from matplotlib.image import imread
 
-from jaxmf import Dataset, Hyper, datasets, evaluate, models, solvers, splits, study
+from jaxmf import Dataset, Hyper, datasets, evaluate, models, solvers, splits
+from jaxmf.shell import study
 
 OPTIONS = {"rank": 2, "l2": (0.03, 0.3), "epochs": 3, "patience": 2}
 CALLS = len(study.MODELS) * len(study.RECIPES) * len(OPTIONS["l2"])

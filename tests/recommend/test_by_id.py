@@ -7,8 +7,8 @@ from helpers import HYPER, init
 
 import jaxmf
 from jaxmf import Dataset, models
-from jaxmf.jobs import recommend_items
 from jaxmf.recommend import fold_in, similar_items, similar_users, top_n, update
+from jaxmf.shell.answers import recommend_items
 
 BIG = 2**53
 MODEL = models.biased_mf(2)

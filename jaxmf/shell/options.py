@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 import typer
 import typer.core
 
-from jaxmf import named
-from jaxmf.named import PLAIN, Reading
+from jaxmf.shell import names
+from jaxmf.shell.names import PLAIN, Reading
 
 MODEL_HELP = "mf, biased_mf, content_mf, or module:attribute for your own: a Model, or a function from the rank to one"
 Data = Annotated[
@@ -19,7 +19,7 @@ Data = Annotated[
         help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), "
         "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, else downloaded once), or the path of a CSV or Parquet file "
         "with columns user_id, item_id, rating and perhaps timestamp.",
-        autocompletion=lambda: named.DATA,
+        autocompletion=lambda: names.DATA,
     ),
 ]
 Items = Annotated[
@@ -39,11 +39,11 @@ Column = Annotated[
 Components = Annotated[
     int | None,
     typer.Option(
-        help=f"For content_mf: reduce the words to so many features; als: {named.ALS_COMPONENTS} if not given.", min=1
+        help=f"For content_mf: reduce the words to so many features; als: {names.ALS_COMPONENTS} if not given.", min=1
     ),
 ]
 SolverName = Annotated[
-    str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: named.SOLVERS)
+    str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: names.SOLVERS)
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
 Rank = Annotated[int, typer.Option(help="Number of factors.", min=1)]

@@ -171,7 +171,7 @@ def recipe(solver: str, l2: float, devices: int = 1) -> Any:
     import jax
 
     from jaxmf import solvers
-    from jaxmf.recipes import RECIPES, starting_hyper
+    from jaxmf.shell.recipes import RECIPES, starting_hyper
 
     if solver not in RECIPES:
         raise ValueError(f"--solver must be one of {', '.join(RECIPES)}, not {solver!r}")
@@ -188,7 +188,8 @@ def model(
     name: str, rank: int, columns: list[str] | None = None, components: int | None = None, solver: str = ""
 ) -> Any:
     """The model of that name; content_mf as a function from the training data, whose items it reads."""
-    from jaxmf import content, models, recipes
+    from jaxmf import content, models
+    from jaxmf.shell import recipes
 
     def of_items(train: Any) -> Any:
         try:

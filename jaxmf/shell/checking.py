@@ -1,0 +1,140 @@
+"""The commands that judge: `verify`, of derivatives, and `evaluate`, of predictions."""
+
+import itertools
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from jaxmf.locks import claimed
+from jaxmf.shell import names
+from jaxmf.shell.common import app, dataset, spoken_in_options, taught
+from jaxmf.shell.names import PLAIN, Reading
+from jaxmf.shell.options import (
+    MODEL_HELP,
+    Clip,
+    Data,
+    Exponent,
+    FitFile,
+    Items,
+    Lists,
+    OwnModel,
+    Quiet,
+    Rank,
+    Seed,
+    reads,
+)
+
+
+@app.command(
+    cls=Lists,
+    epilog=taught(
+        "Examples:",
+        "jaxmf verify",
+        "jaxmf verify --data my.csv --model my_module:my_model --out results/verify",
+        codes="0 fine; 1 a derivative is wrong; 2 bad input",
+    ),
+)
+@reads()
+def verify(
+    data: Data = "synthetic",
+    reading: Reading = PLAIN,
+    items: Items = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            help=f"{MODEL_HELP}. May be repeated; default: mf and biased_mf.", autocompletion=lambda: names.MODELS
+        ),
+    ] = None,
+    rank: Rank = 8,
+    l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.05,
+    l2_bias: Annotated[float, typer.Option(help="λ_b, the penalty on biases.")] = 0.02,
+    reg_exponent: Exponent = 0.5,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables, and figures of errors by step.", file_okay=False)
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Check gradients and curvature leaf by leaf: autodiff, formulas, differences.
+
+    Of each leaf of the parameters, in float64, autodiff in both modes is compared with the hand-derived formulas and
+    with central differences, with Taylor polynomials, with a complex step and with the normal equations that als
+    solves, each where the model has them.
+    """
+    from jaxmf.models import Hyper
+    from jaxmf.shell.jobs import verify_models
+
+    candidates = {name: names.model(name, rank) for name in model or ["mf", "biased_mf"]}
+    hyper = Hyper(l2, l2_bias, reg_exponent)
+    with claimed(out, "--out"):
+        tables, refusals = verify_models(
+            dataset(data, reading, items), candidates, hyper, seed, out, progress=not quiet
+        )
+    wrong = []
+    for name, (check, table) in itertools.product(candidates, tables.items()):
+        own = table[table["model"] == name].drop(columns="model")
+        if len(own) and not quiet:
+            typer.echo(f"{name}, {check}: {'passed' if own['passed'].all() else 'FAILED'}")
+            typer.echo(own.to_string(index=False, na_rep="", float_format="{:.3g}".format) + "\n")
+        if not own["passed"].all():
+            places = own.loc[~own["passed"], "leaf" if "leaf" in own else "place"]
+            wrong.append(f"jaxmf: {check} of {name}: wrong in {', '.join(dict.fromkeys(places))}")
+    for refusal in () if quiet else refusals:
+        typer.echo(refusal)
+    if out is not None and not quiet:
+        typer.echo(f"Tables and figures in {out}")
+    if wrong:
+        typer.echo("\n".join(wrong), err=True)
+        raise typer.Exit(1)
+
+
+@app.command(
+    cls=Lists,
+    epilog=taught(
+        "Examples:",
+        "jaxmf evaluate --data other.csv",
+        "jaxmf evaluate --fit mine/fit.npz --data later.csv --on-unknown drop",
+        codes="0 fine; 2 bad input, such as an id that the fit does not know",
+    ),
+)
+@reads("ids")
+def evaluate(
+    data: Annotated[str, typer.Option(help="A CSV or Parquet file of ratings, in the ids that the fit knows.")],
+    fit: FitFile = Path("results/fit/fit.npz"),
+    reading: Reading = PLAIN,
+    model: OwnModel = None,
+    rank: Rank = 16,
+    k: Annotated[int, typer.Option("-k", help="Positions of a ranking that count.", min=1)] = 10,
+    on_unknown: Annotated[
+        Literal["error", "drop"], typer.Option(help="What to do about ratings of ids that the fit does not know.")
+    ] = "error",
+    threshold: Annotated[
+        float | None, typer.Option(help="The least rating that is relevant; the median training rating if not given.")
+    ] = None,
+    clip: Clip = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the tables, with every interval.", file_okay=False)
+    ] = None,
+) -> None:
+    """Errors and rankings of a fit on ratings in a file, beside baselines.
+
+    Baselines come from the ratings that the fit was trained on. Rankings are of all items but those that a user rated
+    there ("catalog"), and of each user's items in the file ("rated"), with 95 % intervals; the file is
+    audited against the training ratings for leakage.
+    """
+    from jaxmf.shell.answers import evaluate_fit
+    from jaxmf.shell.report import audited, ranked
+
+    fitted, train = names.kept(fit, model, rank)
+    with spoken_in_options():
+        test = train.align(names.dataset(data, reading, known=names.known_ids(train)), on_unknown)
+    with claimed(out, "--out"):
+        tables = evaluate_fit(fitted, train, test, k, threshold, clip, out)
+    typer.echo(tables["errors"].to_string(index=False, float_format="{:.4f}".format))
+    for protocol, table in ranked(tables["ranking"]).items():
+        typer.echo(f"\nRanking, {protocol}:")
+        typer.echo(table.to_string(index=False, na_rep="", float_format="{:.4f}".format))
+    typer.echo("\n" + "\n".join(audited(tables["leakage"])))
+    if out is not None:
+        typer.echo(f"\nTables in {out}")

@@ -1,0 +1,211 @@
+"""The commands that fit: `study`, `fit` and `sweep`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jaxmf.locks import claimed
+from jaxmf.shell import names
+from jaxmf.shell.common import app, dataset, taught
+from jaxmf.shell.names import PLAIN, Reading
+from jaxmf.shell.options import (
+    MODEL_HELP,
+    Clip,
+    Column,
+    Components,
+    Data,
+    Exponent,
+    Items,
+    Lists,
+    Out,
+    Quiet,
+    Rank,
+    Seed,
+    SolverName,
+    reads,
+)
+
+
+@app.command(
+    cls=Lists,
+    epilog=taught(
+        "Examples:",
+        "jaxmf study",
+        "jaxmf study --data my.csv --rename movieId=item_id --out results/mine",
+        codes="0 fine; 1 a gradient is wrong; 2 bad input",
+    ),
+)
+@reads()
+def study(
+    data: Data = "synthetic",
+    reading: Reading = PLAIN,
+    out: Out = Path("results/study"),
+    rank: Rank = 16,
+    l2: Annotated[list[float], typer.Option(help="Values of λ to choose from.")] = [0.03, 0.1, 0.3],  # noqa: B006
+    epochs: Annotated[int, typer.Option(help="Most epochs per fit.", min=1)] = 60,
+    patience: Annotated[int, typer.Option(help="Epochs without improvement before a fit stops.", min=1)] = 10,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fit every solver and two baselines; write tables and figures.
+
+    Gradients are verified first, then plain and biased factorization are fitted by every solver.
+    λ and the number of epochs are chosen on validation; test is read once per model and solver. A run that was cut off
+    continues where it stopped. A minute or two on the embedded data.
+    """
+    from jaxmf.shell import study as job
+
+    try:
+        with claimed(out, "--out"):
+            metrics = job.run(dataset(data, reading), out, rank, l2, epochs, patience, seed, progress=not quiet)
+    except job.WrongGradientError as error:
+        typer.echo(f"jaxmf: {error}", err=True)
+        raise typer.Exit(1) from error
+    if not quiet:
+        columns = ["model", "solver", "l2", "best_epoch", "valid_rmse", "test_rmse", "seconds_per_epoch"]
+        typer.echo(metrics[columns].to_string(index=False, na_rep="", float_format="{:.4f}".format))
+        typer.echo(f"\nRead {out / 'summary.md'}")
+
+
+@app.command(
+    cls=Lists,
+    epilog=taught(
+        "Examples:",
+        "jaxmf fit --data my.csv --rename userId=user_id movieId=item_id",
+        "jaxmf fit --data my.csv --items items.csv --model content_mf --column genres",
+        codes="0 fine; 1 the fit diverged; 2 bad input",
+    ),
+)
+@reads()
+def fit(
+    data: Data = "synthetic",
+    reading: Reading = PLAIN,
+    items: Items = None,
+    out: Out = Path("results/fit"),
+    model: Annotated[str, typer.Option(help=f"{MODEL_HELP}.", autocompletion=lambda: names.MODELS)] = "biased_mf",
+    column: Column = None,
+    components: Components = None,
+    rank: Rank = 16,
+    solver: SolverName = "sgd",
+    l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.03,
+    l2_bias: Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")] = None,
+    reg_exponent: Exponent = 1.0,
+    learning_rate: Annotated[float | None, typer.Option(help="The solver's own default if not given.")] = None,
+    epochs: Annotated[int, typer.Option(help="Most epochs.", min=1)] = 60,
+    patience: Annotated[int, typer.Option(help="Epochs without improvement before it stops; 0 runs all.", min=0)] = 10,
+    clip: Clip = None,
+    devices: Annotated[
+        int, typer.Option(help="For sgd and als: devices that work at once, on a CPU its cores.", min=1)
+    ] = 1,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fit one model; write its errors, its history and the fit itself.
+
+    Ratings are split 70/15/15 into train, validation and test: each user's by time where there are timestamps, else at
+    random. The folder gets metrics.csv, leakage.csv, history.csv, a figure, config.json, and fit.npz, for `evaluate`,
+    `predict` and `recommend`.
+    """
+    from jaxmf.shell import jobs as job
+    from jaxmf.shell.report import audited
+
+    recipe, hyper = names.recipe(solver, l2, devices)
+    hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
+    if learning_rate is not None:
+        hyper = hyper._replace(learning_rate=learning_rate)
+    chosen, loaded = names.model(model, rank, column, components, solver), dataset(data, reading, items)
+    with claimed(out, "--out"):
+        result, tables = job.fit_one(
+            loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
+        )
+    if not quiet:
+        typer.echo(tables["metrics"].to_string(index=False, float_format="{:.4f}".format))
+        typer.echo("\n" + "\n".join(audited(tables["leakage"])))
+        typer.echo(f"\n{result.status} after {len(result.to_frame())} epochs; results in {out}")
+    if result.status == "diverged":
+        typer.echo(f"jaxmf: diverged: try {names.advice(recipe.solver.remedy)}", err=True)
+        raise typer.Exit(1)
+
+
+@app.command(
+    cls=Lists,
+    epilog=taught(
+        "Examples:",
+        "jaxmf sweep --rank 1 5 20 50 --l2 1 2 4 6 --reg-exponent 0 --solver als",
+        "jaxmf sweep --data my.csv --rank 4 16 --l2 0.03 0.1 --seeds 4 --folds 5",
+        codes="0 fine; 1 every fit diverged; 2 bad input",
+    ),
+)
+@reads()
+def sweep(
+    data: Data = "synthetic",
+    reading: Reading = PLAIN,
+    items: Items = None,
+    out: Out = Path("results/sweep"),
+    model: Annotated[str, typer.Option(help=f"{MODEL_HELP}.", autocompletion=lambda: names.MODELS)] = "biased_mf",
+    column: Column = None,
+    components: Components = None,
+    rank: Annotated[list[int], typer.Option(help="Numbers of factors.")] = [4, 8, 16],  # noqa: B006
+    solver: SolverName = "sgd",
+    l2: Annotated[list[float], typer.Option(help="Values of λ.")] = [0.03, 0.1, 0.3],  # noqa: B006
+    learning_rate: Annotated[
+        list[float] | None, typer.Option(help="Learning rates; the solver's own default if not given.")
+    ] = None,
+    l2_bias: Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")] = None,
+    reg_exponent: Exponent = 1.0,
+    seeds: Annotated[int, typer.Option(help="Fits of each setting, from other initial parameters.", min=1)] = 1,
+    folds: Annotated[
+        int, typer.Option(help="Validate on so many folds; 0: on the validation part of the split.", min=0)
+    ] = 0,
+    epochs: Annotated[int, typer.Option(help="Most epochs.", min=1)] = 60,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without improvement before a fit stops; 0 runs all.", min=0)
+    ] = 10,
+    batch: Annotated[
+        int | None, typer.Option(help="Fits at once under vmap; chosen by device if not given.", min=1)
+    ] = None,
+    seed: Seed = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fit every combination of ranks, λ and learning rates.
+
+    One program fits them all, or one per rank where that costs less. The folder gets metrics.csv (a row per fit),
+    summary.csv (mean and standard error per setting), history.csv, figures and config.json. A sweep that was cut off
+    continues where it stopped. Test ratings are left alone.
+    """
+    from jaxmf.shell import jobs as job
+
+    recipe, hyper = names.recipe(solver, l2[0])
+    hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
+    grid: dict[str, Any] = {"rank": rank, "l2": l2}
+    grid |= {"learning_rate": learning_rate} if learning_rate else {}
+    grid |= {"seed": range(seeds)} if seeds > 1 else {}
+    chosen, loaded = names.model(model, max(rank), column, components, solver), dataset(data, reading, items)
+    with claimed(out, "--out") as folder:
+        runs, summary = job.sweep_grid(
+            loaded,
+            folder or out,
+            chosen,
+            recipe.solver,
+            grid,
+            hyper,
+            folds or None,
+            epochs,
+            patience or None,
+            seed,
+            batch,
+            progress=not quiet,
+        )
+    if not quiet:
+        swept = [name for name in grid if name != "seed"]
+        columns = [*swept, "num_members", "num_diverged", "valid_rmse", "valid_rmse_se", "valid_mae"]
+        typer.echo(summary[columns].head(10).to_string(index=False, na_rep="", float_format="{:.4f}".format))
+        typer.echo(
+            f"\n{len(runs.members)} fits by {runs.num_programs} program(s) in {runs.seconds:.1f} s, compilation "
+            f"included ({runs.compile_seconds:.1f} s); results in {out}"
+        )
+    if summary["valid_rmse"].isna().all():
+        advice = names.advice(recipe.solver.remedy)
+        typer.echo(f"jaxmf: every setting has a fit that diverged: try {advice}", err=True)
+        raise typer.Exit(1)
