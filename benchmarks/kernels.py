@@ -28,12 +28,12 @@ from matplotlib.figure import Figure
 
 import jaxmf
 from jaxmf import output, plot
+from jaxmf.kernels.normal_equations import dot, solve_system
+from jaxmf.kernels.tiles import arranged, in_tile, prepare
+from jaxmf.kernels.xla import TWO_STEP_SUMS, without
 from jaxmf.models.model import objective, pack, products, row_weights
-from jaxmf.models.xla import TWO_STEP_SUMS, without
 from jaxmf.solvers._als import half_step
-from jaxmf.solvers.least_squares import dot, solve_system
 from jaxmf.solvers.solver import Problem
-from jaxmf.solvers.tiles import arranged, in_tile, prepare
 
 SMOKE = "--smoke" in sys.argv
 SHAPE = (200, 300, 6000) if SMOKE else (6040, 3706, 900_000)

@@ -28,9 +28,9 @@ import jaxmf
 from experiments.setting import setting
 from jaxmf import Hyper, models, plot
 from jaxmf.data import Dataset, datasets
+from jaxmf.kernels.tiles import Layout
 from jaxmf.output import markdown
 from jaxmf.shell.recipes import RECIPES
-from jaxmf.solvers.tiles import Layout
 from jaxmf.training import start
 
 SEED, GIB = 0, 2**30

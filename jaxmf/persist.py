@@ -15,7 +15,7 @@ from jaxmf.archive import Arrays
 from jaxmf.data.checks import expect
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.models._memoize import how_built
+from jaxmf.kernels._memoize import how_built
 from jaxmf.models.checks import check_model
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper
 from jaxmf.training import Best, Fit, FitState, Saved

@@ -35,12 +35,12 @@ class Mutant(NamedTuple):
 
 
 BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/features.py"
-LEAVES, DRAWS = "models/leaves.py", "models/draws.py"
+LEAVES, DRAWS = "models/leaves.py", "kernels/draws.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/_sgd.py", "solvers/_minibatch.py", "solvers/_als.py", "training/loop.py"
-SQUARES, TILES, MINIMA = "solvers/least_squares.py", "solvers/tiles.py", "solvers/_minima.py"
-SLABS = "solvers/slabs.py"
+SQUARES, TILES, MINIMA = "kernels/normal_equations.py", "kernels/tiles.py", "solvers/_minima.py"
+SLABS = "kernels/slabs.py"
 LADDER, FAMILIES = "training/test_rungs.py", "models/test_families.py"
-MATCHINGS, DEVICES = "solvers/_matchings.py", "solvers/devices.py"
+MATCHINGS, DEVICES = "kernels/_matchings.py", "kernels/devices.py"
 BEST, TOP, FOLD = "recommend/_best.py", "recommend/test_top.py", "recommend/test_fold.py"
 PROMISES, KEPT = "models/promises.py", "models/test_promises.py"
 HALVES, NUMBERS = "solvers/test_als.py", "solvers/test_als_numbers.py"

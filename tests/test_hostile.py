@@ -18,7 +18,7 @@ from helpers import HYPER, KEY, SOLVERS, assert_same_bits
 from scipy.sparse import csr_array
 
 from jaxmf import Dataset, Fit, integrity, load, members, models, prepare, save
-from jaxmf.models._memoize import how_built
+from jaxmf.kernels._memoize import how_built
 from jaxmf.training import start
 from jaxmf.training._fingerprints import fingerprints
 

@@ -29,7 +29,7 @@ from jaxmf import (
     prepare,
     save,
 )
-from jaxmf.models._memoize import how_built, memoize
+from jaxmf.kernels._memoize import how_built, memoize
 from jaxmf.training import Saved, start
 from jaxmf.training._fingerprints import fingerprints
 

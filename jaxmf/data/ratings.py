@@ -1,11 +1,13 @@
 """`Ratings`: the observed ratings on the device, the only door from host to device."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+Side = Literal["user", "item"]
 
 
 @jax.tree_util.register_dataclass

@@ -8,9 +8,9 @@ import numpy as np
 
 from jaxmf.data.ratings import Pairs, power_of_4
 from jaxmf.evaluate.errors import predictions
+from jaxmf.kernels.programs import jit, of_model
+from jaxmf.kernels.threads import blocks, num_threads
 from jaxmf.models.model import Model, Params, scores
-from jaxmf.models.programs import jit, of_model
-from jaxmf.models.threads import blocks, num_threads
 
 _CELLS = 1 << 18  # users x items ranked at once: larger blocks leave the cache and are slower on a CPU
 

@@ -11,16 +11,16 @@ import pandas as pd
 from jaxmf.data.checks import check_clip, expect, listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
-from jaxmf.data.ratings import Pairs, Ratings, padded, rung
+from jaxmf.data.ratings import Pairs, Ratings, Side, padded, rung
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal, unknown_ids
+from jaxmf.kernels.programs import jit, of_model
+from jaxmf.kernels.xla import TWO_STEP_SUMS, without
 from jaxmf.models.bilinear import damped_bias, global_mean
 from jaxmf.models.checks import check_predicts
-from jaxmf.models.model import Hyper, Model, Params, Side
-from jaxmf.models.programs import jit, of_model
+from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.models.promises import OWN_PAIRS
 from jaxmf.models.trial import check_promises
 from jaxmf.models.unknown import check_zeros, mean_of_unknown, predict_unknown
-from jaxmf.models.xla import TWO_STEP_SUMS, without
 
 Clip = tuple[float, float] | None
 

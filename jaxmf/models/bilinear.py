@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxmf.data.checks import is_positive, is_positive_integer
-from jaxmf.data.ratings import Pairs, Ratings, counts
+from jaxmf.data.ratings import Pairs, Ratings, Side, counts
+from jaxmf.kernels._memoize import memoize
+from jaxmf.kernels.draws import normal
 from jaxmf.metrics import weighted_mean
-from jaxmf.models._memoize import memoize
-from jaxmf.models.draws import normal
 from jaxmf.models.features import as_matrix, dense_rows, project, pull_back, to_device
 from jaxmf.models.leaves import fill_beyond_rank
-from jaxmf.models.model import ByHand, Hyper, Model, Params, Rows, Side, bias_l2
+from jaxmf.models.model import ByHand, Hyper, Model, Params, Rows, bias_l2
 
 Center = Literal["global", "user"] | None
 

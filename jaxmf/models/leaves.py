@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from jaxmf.models.model import Hyper, Rows, Side
+from jaxmf.data.ratings import Side
+from jaxmf.models.model import Hyper, Rows
 
 T = TypeVar("T")
 

@@ -9,12 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxmf.data.ratings import Pairs, Ratings, counts
+from jaxmf.kernels._memoize import described, reduced
 from jaxmf.metrics import total, weighted_mean
-from jaxmf.models._memoize import described, reduced
 from jaxmf.models.features import project_all
 from jaxmf.models.seen import Seen, seen_of
 
-Side = Literal["user", "item"]
 Reads = Literal["rows", "tables"]
 
 

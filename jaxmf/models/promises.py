@@ -8,9 +8,9 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 
-from jaxmf.data.ratings import Pairs, Ratings, pairs_of
+from jaxmf.data.ratings import Pairs, Ratings, Side, pairs_of
 from jaxmf.models.leaves import fill_beyond_rank
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, linked, pack, products, unpack
+from jaxmf.models.model import Hyper, Model, Params, Rows, linked, pack, products, unpack
 from jaxmf.models.quadratic import background_of
 from jaxmf.models.trial import NUM_RATINGS, Case, Promise
 

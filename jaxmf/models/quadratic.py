@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, pack, unpack
+from jaxmf.data.ratings import Side
+from jaxmf.models.model import Hyper, Model, Params, Rows, pack, unpack
 
 
 class Quadratic(NamedTuple):

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.ratings import Ratings
-from jaxmf.models._memoize import how_built
+from jaxmf.kernels._memoize import how_built
+from jaxmf.kernels.programs import of_model
+from jaxmf.kernels.xla import IN_A_HURRY
 from jaxmf.models.model import Hyper, Model, Params, Rows
-from jaxmf.models.programs import of_model
-from jaxmf.models.xla import IN_A_HURRY
 
 NUM_RATINGS = 6  # at which promises are tried
 _PARTS = ("predict", "loss", "penalty", "design", "embed", "link", "background")  # of a model, what trials call

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.data.ratings import Pairs, rung
+from jaxmf.data.ratings import Pairs, Side, rung
+from jaxmf.kernels.programs import jit, of_model
+from jaxmf.kernels.xla import TWO_STEP_SUMS, without
 from jaxmf.models.leaves import NOTHING_AT_0
-from jaxmf.models.model import Model, Params, Rows, Side
-from jaxmf.models.programs import jit, of_model
-from jaxmf.models.xla import TWO_STEP_SUMS, without
+from jaxmf.models.model import Model, Params, Rows
 
 
 def check_zeros(who: str, model: Model, params: Params, sides: Iterable[Side]) -> None:

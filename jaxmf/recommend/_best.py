@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.ratings import power_of_4
-from jaxmf.models.programs import jit, of_model
-from jaxmf.models.threads import blocks, num_threads
+from jaxmf.kernels.programs import jit, of_model
+from jaxmf.kernels.threads import blocks, num_threads
 
 _WIDTH = 16  # columns whose maximum stands for them in the first stage: a cache line of float32
 _CACHED = 4 * 2**20  # bytes of scores at once, by default, on a CPU

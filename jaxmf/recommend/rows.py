@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, row_weights
-from jaxmf.models.programs import of_model
+from jaxmf.data.ratings import Ratings, Side
+from jaxmf.kernels.programs import of_model
+from jaxmf.kernels.tiles import half_of, single
+from jaxmf.models.model import Hyper, Model, Params, Rows, row_weights
 from jaxmf.solvers._als import half_step
-from jaxmf.solvers.tiles import half_of, single
 
 _CELLS = 2**22  # numbers in the design of one block of rows: bounds memory
 _SHORTEST = 8  # ratings of a row; lengths and numbers of rows grow by powers of 2, so that programs are found again

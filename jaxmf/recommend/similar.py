@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 
 from jaxmf.data.dataset import Dataset
+from jaxmf.data.ratings import Side
 from jaxmf.models.leaves import FACTORS
-from jaxmf.models.model import Model, Params, Side
+from jaxmf.models.model import Model, Params
 from jaxmf.recommend._best import Cells, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_sizes
 

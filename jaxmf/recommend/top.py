@@ -12,9 +12,10 @@ import pandas as pd
 from jaxmf.data.checks import listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ids import as_ids, distinct, factorize
+from jaxmf.data.ratings import Side
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
-from jaxmf.models.model import Model, Params, Rows, Side, linked, scores
-from jaxmf.models.programs import jit, of_model
+from jaxmf.kernels.programs import jit, of_model
+from jaxmf.models.model import Model, Params, Rows, linked, scores
 from jaxmf.models.unknown import check_zeros, mean_of_unknown
 from jaxmf.recommend._best import Cells, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_rankable, check_sizes

@@ -16,10 +16,10 @@ from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
 from jaxmf.data.ratings import Ratings, padded, to_float64
+from jaxmf.kernels.programs import jit, of_model
+from jaxmf.kernels.xla import here
 from jaxmf.models.checks import check_hyper, check_rank
 from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, cast_hyper, mean_loss, objective, row_weights
-from jaxmf.models.programs import jit, of_model
-from jaxmf.models.xla import here
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps.grid import EXTRA, NUMBERS, with_numbers
 from jaxmf.training import STATUS, Prepared, make_fit, start

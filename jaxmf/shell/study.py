@@ -14,13 +14,13 @@ import pandas as pd
 
 from jaxmf import evaluate, models, output, verify
 from jaxmf.data import Dataset
+from jaxmf.kernels._matchings import fill
 from jaxmf.models import Hyper, Model, Params
 from jaxmf.models.checks import check_hyper
 from jaxmf.shell.answers import rankings, relevance
 from jaxmf.shell.jobs import split_three
 from jaxmf.shell.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, Recipe, starting_hyper
 from jaxmf.shell.report import summary
-from jaxmf.solvers._matchings import fill
 from jaxmf.sweeps import sweep
 from jaxmf.training import Fit, compile_fit, fit, prepare
 

@@ -11,20 +11,20 @@ import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
-from jaxmf.data.ratings import Ratings
-from jaxmf.models._memoize import how_built, memoize
+from jaxmf.data.ratings import Ratings, Side
+from jaxmf.kernels._memoize import how_built, memoize
+from jaxmf.kernels.devices import AXIS, check_devices, of_all, spread
+from jaxmf.kernels.normal_equations import positive
+from jaxmf.kernels.programs import of_model
+from jaxmf.kernels.tiles import Half, Halves, Layout, arranged, in_tile, prepare_for
+from jaxmf.kernels.xla import IN_A_HURRY, TWO_STEP_SUMS, without
 from jaxmf.models.checks import of_one, traced_shape
 from jaxmf.models.leaves import has_bias
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2, pack, unpack
-from jaxmf.models.programs import of_model
+from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, pack, unpack
 from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, ONE_CURVATURE, SQUARED_LOSS
 from jaxmf.models.quadratic import background_of, ridge_of
-from jaxmf.models.xla import IN_A_HURRY, TWO_STEP_SUMS, without
 from jaxmf.solvers._minima import View, minima
-from jaxmf.solvers.devices import AXIS, check_devices, of_all, spread
-from jaxmf.solvers.least_squares import positive
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
-from jaxmf.solvers.tiles import Half, Halves, Layout, arranged, in_tile, prepare_for
 
 _CACHED = 1 << 21  # bytes of normal equations, or of designs, that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do

@@ -10,12 +10,12 @@ import optax
 
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
+from jaxmf.kernels._memoize import memoize
+from jaxmf.kernels._shuffle import shuffle
+from jaxmf.kernels.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.metrics import total
-from jaxmf.models._memoize import memoize
 from jaxmf.models.leaves import update_scale
 from jaxmf.models.model import Hyper, Model, Params, Rows, beside, drawn
-from jaxmf.models.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
-from jaxmf.solvers._shuffle import shuffle
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
 

@@ -9,10 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Params, Side, pack
-from jaxmf.models.quadratic import Quadratic
-from jaxmf.solvers.least_squares import (
+from jaxmf.data.ratings import Ratings, Side
+from jaxmf.kernels.normal_equations import (
     descend,
     dot,
     floor,
@@ -22,8 +20,10 @@ from jaxmf.solvers.least_squares import (
     solve_short,
     solve_system,
 )
-from jaxmf.solvers.slabs import Part, over_parts, row_of_cells
-from jaxmf.solvers.tiles import Half
+from jaxmf.kernels.slabs import Part, over_parts, row_of_cells
+from jaxmf.kernels.tiles import Half
+from jaxmf.models.model import Params, pack
+from jaxmf.models.quadratic import Quadratic
 
 
 class View(NamedTuple):

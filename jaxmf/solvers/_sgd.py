@@ -12,14 +12,14 @@ from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, take
-from jaxmf.models._memoize import memoize
+from jaxmf.kernels._matchings import AT_ONCE, Layout, Members, lay_out
+from jaxmf.kernels._memoize import memoize
+from jaxmf.kernels._shuffle import shuffle
+from jaxmf.kernels.devices import AXIS, check_devices, from_next, of_all, split, spread
+from jaxmf.kernels.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.models.leaves import update_scale
 from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weights
 from jaxmf.models.promises import OWN_LOSS, SHARED_PENALTY
-from jaxmf.models.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
-from jaxmf.solvers._matchings import AT_ONCE, Layout, lay_out
-from jaxmf.solvers._shuffle import shuffle
-from jaxmf.solvers.devices import AXIS, check_devices, from_next, of_all, split, spread
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
 _KNOWN: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}  # of positions
@@ -163,7 +163,7 @@ class Arranged(NamedTuple):
     """
 
     matchings: Matchings
-    members: Rows
+    members: Members
     place: Rows
     num_matchings: jax.Array
 
@@ -221,7 +221,7 @@ def _step(
 
 def _epoch(
     matchings: Matchings,
-    members: Rows,
+    members: Members,
     order: jax.Array,
     num_matchings: jax.Array,
     params: Params,

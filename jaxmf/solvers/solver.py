@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 
 from jaxmf.data.ratings import Ratings
-from jaxmf.models._memoize import described, reduced
+from jaxmf.kernels._memoize import described, reduced
 from jaxmf.models.model import Hyper, Model, Params, Rows
 from jaxmf.models.seen import Seen
 from jaxmf.models.trial import Promise
@@ -34,7 +34,7 @@ class Machine(NamedTuple):
 
     Attributes:
       compiler_options: names and values of XLA's options for the programs in which the library runs it, such as
-        `without(TWO_STEP_SUMS)` of `jaxmf.models.xla`.
+        `without(TWO_STEP_SUMS)` of `jaxmf.kernels.xla`.
       devices: how many of this process its steps use at once.
       column_seconds: how much longer an epoch takes per rating and column of the factors on a core of a CPU, by which
         `sweep` decides whether ranks share a program.

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxmf.kernels.programs import of_model, shapes
+from jaxmf.kernels.xla import here
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper
-from jaxmf.models.programs import of_model, shapes
-from jaxmf.models.xla import here
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps.grid import Member
 from jaxmf.training.loop import make_fit

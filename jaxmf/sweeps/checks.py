@@ -9,7 +9,7 @@ import numpy as np
 
 from jaxmf.data.checks import is_positive_integer
 from jaxmf.data.ratings import Ratings
-from jaxmf.models._memoize import how_built
+from jaxmf.kernels._memoize import how_built
 from jaxmf.models.checks import check_rank
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper, objective
 from jaxmf.models.trial import drawn_rows

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmf.models._memoize import how_built
+from jaxmf.kernels._memoize import how_built
 from jaxmf.models.checks import check_hyper
 from jaxmf.models.leaves import map_factors
 from jaxmf.models.model import Hyper, Model, Params

@@ -12,9 +12,9 @@ from jaxmf.data.checks import expect
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings, padded
+from jaxmf.kernels.devices import on_first
 from jaxmf.models.checks import check_hyper, check_rank
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper
-from jaxmf.solvers.devices import on_first
 from jaxmf.solvers.solver import Solver
 from jaxmf.training._fingerprints import Fingerprints, check_same, fingerprints
 from jaxmf.training.checks import (

@@ -11,7 +11,7 @@ import numpy as np
 
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings, pairs_of
-from jaxmf.models._memoize import how_built
+from jaxmf.kernels._memoize import how_built
 from jaxmf.models.checks import check_model, check_unobserved, traced_shape
 from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights
 from jaxmf.models.seen import seen_of

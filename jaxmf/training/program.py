@@ -10,10 +10,10 @@ import jax
 import numpy as np
 
 from jaxmf.data.ratings import Ratings
+from jaxmf.kernels.devices import on_all
+from jaxmf.kernels.programs import Form, of_model, shapes
+from jaxmf.kernels.xla import here, once
 from jaxmf.models.model import Hyper, Model, Params
-from jaxmf.models.programs import Form, of_model, shapes
-from jaxmf.models.xla import here, once
-from jaxmf.solvers.devices import on_all
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.loop import make_fit
 from jaxmf.training.options import Options

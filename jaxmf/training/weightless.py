@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.ratings import Ratings
-from jaxmf.models._memoize import how_built
+from jaxmf.kernels._memoize import how_built
+from jaxmf.kernels.programs import jit, of_model
 from jaxmf.models.model import Model, Params
-from jaxmf.models.programs import jit, of_model
 from jaxmf.models.trial import drawn_rows
 
 

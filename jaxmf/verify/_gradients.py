@@ -10,8 +10,8 @@ import pandas as pd
 from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
+from jaxmf.kernels.programs import of_model
 from jaxmf.models.model import Hyper, Model, Params, Rows
-from jaxmf.models.programs import of_model
 from jaxmf.verify._probes import Probe, of_columns, probes, worst
 from jaxmf.verify.case import (
     Case,

@@ -13,11 +13,11 @@ import pandas as pd
 from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_ratings
-from jaxmf.data.ratings import Ratings
+from jaxmf.data.ratings import Ratings, Side
+from jaxmf.kernels.tiles import prepare
 from jaxmf.models.checks import check_model
 from jaxmf.models.leaves import fill_beyond_rank
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
-from jaxmf.solvers.tiles import prepare
+from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2
 from jaxmf.verify._gradients import LIMITS, gradients
 from jaxmf.verify._probes import probes
 from jaxmf.verify._stationarity import SOLVED, solvable, solve_side

@@ -11,11 +11,11 @@ import pandas as pd
 
 from jaxmf.data.checks import expect, generator, is_positive
 from jaxmf.data.dataset import Dataset
-from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, bias_l2
+from jaxmf.data.ratings import Ratings, Side
+from jaxmf.kernels.tiles import Layout, half_of, prepare
+from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2
 from jaxmf.solvers import als
 from jaxmf.solvers._als import half_step
-from jaxmf.solvers.tiles import Layout, half_of, prepare
 from jaxmf.training import Fit
 from jaxmf.verify._probes import probes
 from jaxmf.verify.case import (

@@ -14,11 +14,11 @@ from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_ratings
 from jaxmf.data.ratings import Ratings, padded, to_float64
-from jaxmf.models import programs
+from jaxmf.kernels import programs
+from jaxmf.kernels.programs import of_model, shapes
+from jaxmf.kernels.xla import IN_A_HURRY
 from jaxmf.models.checks import check_counts, check_finite, check_hyper, check_model, check_unobserved, traced_shape
 from jaxmf.models.model import Hyper, Model, Params, Rows, beside, objective, row_weights
-from jaxmf.models.programs import of_model, shapes
-from jaxmf.models.xla import IN_A_HURRY
 
 # No bit of a sum is worth more time to compile.
 jit = partial(programs.jit, compiler_options=IN_A_HURRY)

@@ -9,9 +9,9 @@ import pandas as pd
 
 from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
-from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params, Rows, Side, pack, unpack
-from jaxmf.models.programs import of_model
+from jaxmf.data.ratings import Ratings, Side
+from jaxmf.kernels.programs import of_model
+from jaxmf.models.model import Hyper, Model, Params, Rows, pack, unpack
 from jaxmf.models.quadratic import background_of, ridge_of
 from jaxmf.solvers._als import check_design
 from jaxmf.verify._probes import Probe, probes, worst

@@ -15,7 +15,7 @@ from sklearn.metrics import average_precision_score, ndcg_score, roc_auc_score
 from jaxmf import Dataset, Hyper, Model, Params, Rows, datasets, evaluate, models, splits
 from jaxmf.evaluate import _positions
 from jaxmf.evaluate._measures import METRICS
-from jaxmf.models._memoize import notes
+from jaxmf.kernels._memoize import notes
 
 # A model whose scores are a table, by which tests say what ties with what.
 TABLE = Model(

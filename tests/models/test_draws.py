@@ -6,7 +6,7 @@ import pytest
 from helpers import slow
 from scipy.stats import chi2, kstest
 
-from jaxmf.models import draws
+from jaxmf.kernels import draws
 
 KEY = jax.random.key(0)
 normal = jax.jit(draws.normal, static_argnums=(1, 2, 3))

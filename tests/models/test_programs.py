@@ -14,8 +14,8 @@ import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits, init, nesterov, random_ratings
 
 from jaxmf import Hyper, Model, Params, evaluate, fit, models, prepare, solvers
-from jaxmf.models import programs
-from jaxmf.models.programs import jit, of_model, shapes
+from jaxmf.kernels import programs
+from jaxmf.kernels.programs import jit, of_model, shapes
 from jaxmf.sweeps import Sweep
 from jaxmf.sweeps.grid import members
 from jaxmf.training.options import Options
@@ -142,7 +142,7 @@ def test_free_memory_goes_back_now_and_then(monkeypatch):
 
 def test_only_the_last_programs_of_a_process_are_kept(monkeypatch):
     """Of a model for other shapes of data, of many models, and of a function that is jitted for all shapes."""
-    monkeypatch.setattr("jaxmf.models.programs._MOST", 16)
+    monkeypatch.setattr("jaxmf.kernels.programs._MOST", 16)
     forms = [shapes(jnp.zeros(size)) for size in range(17)]
     program = weakref.ref(_compiled(OWN, SOLVERS["als"], Options(), forms[0]))
     assert _compiled(OWN, SOLVERS["als"], Options(), forms[0]) is program()

@@ -27,12 +27,12 @@ from helpers import (
 )
 
 from jaxmf import Hyper, models, solvers
+from jaxmf.kernels import tiles
+from jaxmf.kernels.normal_equations import solve_normal, solve_short
+from jaxmf.kernels.tiles import half_of, prepare
 from jaxmf.metrics import rmse
 from jaxmf.models import objective, row_weights
-from jaxmf.solvers import tiles
 from jaxmf.solvers._als import half_step
-from jaxmf.solvers.least_squares import solve_normal, solve_short
-from jaxmf.solvers.tiles import half_of, prepare
 
 each_model = pytest.mark.parametrize("model", DISTINCT.values(), ids=DISTINCT)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])

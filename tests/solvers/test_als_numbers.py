@@ -26,9 +26,9 @@ from helpers import (
 
 from jaxmf import Dataset, Hyper, fit, make_fit, models, prepare, solvers
 from jaxmf.data.ratings import Ratings
+from jaxmf.kernels import tiles
 from jaxmf.models import row_weights
 from jaxmf.recommend import fold_in
-from jaxmf.solvers import tiles
 from jaxmf.solvers._als import half_step
 
 METHODS = {method: solvers.als(method=method) for method in ("cholesky", "cg")}

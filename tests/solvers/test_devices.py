@@ -14,7 +14,7 @@ import pytest
 from helpers import HYPER, IALS, KEY, MODELS, assert_close, init, numpy_sgd, random_ratings, run, to_numpy, to_rows
 
 from jaxmf import fit, prepare, solvers, sweep
-from jaxmf.models.programs import shapes
+from jaxmf.kernels.programs import shapes
 from jaxmf.solvers._sgd import visiting_order
 from jaxmf.training.options import Options
 from jaxmf.training.program import _compiled

@@ -12,9 +12,9 @@ from scipy.sparse import csr_array
 
 from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
 from jaxmf.data.ratings import Pairs
+from jaxmf.kernels import _matchings
+from jaxmf.kernels._matchings import Layout, fill, matchings
 from jaxmf.models.features import to_device
-from jaxmf.solvers import _matchings
-from jaxmf.solvers._matchings import Layout, fill, matchings
 from jaxmf.solvers._sgd import visiting_order
 
 visiting_order = jax.jit(visiting_order, static_argnums=2)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from jaxmf.solvers._shuffle import shuffle
+from jaxmf.kernels._shuffle import shuffle
 
 permuted = jax.jit(shuffle, static_argnums=2)
 

@@ -12,8 +12,8 @@ from helpers import COMPILED, HYPER, KEY, MODELS, SOLVERS, assert_same_bits, ran
 from jaxmf import Hyper, datasets, fit, make_fit, models, prepare, solvers, splits, sweep
 from jaxmf.data import ratings as door
 from jaxmf.data.ratings import padded, rung
+from jaxmf.kernels import _matchings, tiles
 from jaxmf.metrics import total
-from jaxmf.solvers import _matchings, tiles
 from jaxmf.training._fingerprints import fingerprints
 
 BIASED = MODELS["biased"]

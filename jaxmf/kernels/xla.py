@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxmf.models.programs import Form
+from jaxmf.kernels.programs import Form
 
 # A pass that makes two kernels of a sum of more than 32 numbers, on a CPU: they take longer to run and to compile than
 # one. Over many millions of float32 numbers they lose less, as `metrics.total` does.

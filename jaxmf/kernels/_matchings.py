@@ -6,11 +6,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmf.data.ratings import rung
-from jaxmf.models.model import Rows
 
 _FEW = 100_000  # ratings that are quickly put into matchings one by one
 AT_ONCE = 32  # matchings that are visited or left out together
 _TRIED = 8  # times as many lanes of earlier matchings are looked at for them
+
+
+class Members(NamedTuple):
+    """The users of each device's group, and the items: (devices, rows), filled up with their number."""
+
+    user: Any
+    item: Any
 
 
 class Layout(NamedTuple):
@@ -18,13 +24,13 @@ class Layout(NamedTuple):
 
     Attributes:
       position: (strata, devices, most matchings, batch_size) int32; padding lanes hold n.
-      members: the users and the items of each device's group, (devices, rows), filled up with their number.
+      members: of the groups.
       num_ratings: n.
       num_matchings: how many a device visits in a stratum; those behind them are empty.
     """
 
     position: Any
-    members: Rows
+    members: Members
     num_ratings: Any
     num_matchings: Any
 
@@ -62,7 +68,7 @@ def lay_out(
     most = rung(longest, AT_ONCE)
     position = np.stack([np.pad(part, ((0, most - len(part)), (0, 0)), constant_values=n) for part in parts])
     position = position.reshape(devices, devices, most, batch_size).astype(np.int32)
-    members = Rows(_members(users, devices), _members(items, devices))
+    members = Members(_members(users, devices), _members(items, devices))
     return Layout(position, members, np.int32(n), np.int32(longest))
 
 

@@ -14,10 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxmf.data.ratings import Ratings, rung, take
-from jaxmf.models._memoize import memoize
-from jaxmf.models.model import Side
-from jaxmf.solvers.devices import AXIS, split
+from jaxmf.data.ratings import Ratings, Side, rung, take
+from jaxmf.kernels._memoize import memoize
+from jaxmf.kernels.devices import AXIS, split
 
 # The narrow and the wide slabs, in ratings of a row, where rows have at least so many ratings on average. Splits of
 # one size share that mean, and so their programs. A row has as many wide slabs as it fills, and for

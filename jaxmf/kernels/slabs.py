@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmf.solvers.tiles import Half, in_tile
+from jaxmf.kernels.tiles import Half, in_tile
 
 
 class Part(NamedTuple):

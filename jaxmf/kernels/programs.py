@@ -11,7 +11,7 @@ from weakref import WeakValueDictionary
 import jax
 import numpy as np
 
-from jaxmf.models._memoize import notes
+from jaxmf.kernels._memoize import notes
 
 T = TypeVar("T")
 Form = tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]  # of a pytree: what `shapes` returns

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.models.draws import GOLDEN, hash32, salted
+from jaxmf.kernels.draws import GOLDEN, hash32, salted
 
 _ROUNDS = 16  # of few positions, whose hashes have few values, fewer rounds would prefer some orders
 _WALKS = np.uint32(1 << 31)  # the bit of a position that has not arrived

@@ -1,0 +1,1 @@
+"""What is done for the machine's sake, so that no other room knows of it."""
