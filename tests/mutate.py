@@ -38,7 +38,7 @@ BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/fea
 LEAVES, DRAWS = "models/leaves.py", "kernels/draws.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/_sgd.py", "solvers/_minibatch.py", "solvers/_als.py", "training/loop.py"
 SQUARES, TILES, MINIMA = "kernels/normal_equations.py", "kernels/tiles.py", "solvers/_minima.py"
-SLABS = "kernels/slabs.py"
+SLABS, MATCHED = "kernels/slabs.py", "solvers/matched.py"
 LADDER, FAMILIES = "training/test_rungs.py", "models/test_families.py"
 MATCHINGS, DEVICES = "kernels/_matchings.py", "kernels/devices.py"
 BEST, TOP, FOLD = "recommend/_best.py", "recommend/test_top.py", "recommend/test_fold.py"
@@ -57,6 +57,7 @@ OWN = {
     TILES: [HALVES],
     MINIMA: [HALVES],
     SLABS: [HALVES],
+    MATCHED: ["solvers/test_sgd.py", "models/test_context.py"],
     PROMISES: [KEPT],
 }
 MUTANTS = {
@@ -96,7 +97,7 @@ MUTANTS = {
         "model.penalty(trained, problem.weight, hyper)",
     ),
     "sgd: no context": Mutant(
-        SGD, "        own.context,\n", "        jax.tree.map(lambda leaf: 0 * leaf, own.context),\n"
+        MATCHED, "        own.context,\n", "        jax.tree.map(lambda leaf: 0 * leaf, own.context),\n"
     ),
     "penalty: content free": Mutant(BILINEAR, 'for name in ("factors", "content"):', 'for name in ("factors",):'),
     "design: bias left in the target": Mutant(BILINEAR, '        target = target - others["bias"][index]\n', ""),
@@ -138,7 +139,7 @@ MUTANTS = {
     "promises: forgotten of one's own numbers": Mutant(
         "models/trial.py", "jax.tree.leaves(hyper.extra))", "jax.tree.leaves(()))", KEPT
     ),
-    "sgd: full penalty per rating": Mutant(SGD, "hyper.reg_exponent - 1)", "hyper.reg_exponent)"),
+    "sgd: full penalty per rating": Mutant(MATCHED, "hyper.reg_exponent - 1)", "hyper.reg_exponent)"),
     "sgd: ascent": Mutant(SGD, "lambda scale: -rate * scale", "lambda scale: rate * scale"),
     "sgd: conflicting ratings": Mutant(
         MATCHINGS, "busy = user_busy[u] | item_busy[i] | full", "busy = user_busy[u] | full"
@@ -148,7 +149,7 @@ MUTANTS = {
         SGD, "visiting_order(key, constants", "(lambda _, n, most: jnp.arange(most))(key, constants"
     ),
     "sgd: items stay on their device": Mutant(
-        SGD, "item=from_next(tables.item, devices)", "item=tables.item", "solvers/test_devices.py"
+        SGD, "item=from_next(tables.item, options.devices)", "item=tables.item", "solvers/test_devices.py"
     ),
     "als: devices in turn instead of in rows": Mutant(
         DEVICES,

@@ -7,26 +7,25 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.xla_metadata import set_xla_metadata
 from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
-from jaxmf.data.ratings import Ratings, take
+from jaxmf.data.ratings import Ratings
 from jaxmf.kernels._matchings import AT_ONCE, Layout, Members, lay_out
 from jaxmf.kernels._memoize import memoize
 from jaxmf.kernels._shuffle import shuffle
-from jaxmf.kernels.devices import AXIS, check_devices, from_next, of_all, split, spread
+from jaxmf.kernels.blocks import apart, as_rows, gather, in_blocks, scatter, scatter_add, slice_at
+from jaxmf.kernels.devices import AXIS, check_devices, from_next, of_all, spread
 from jaxmf.kernels.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.models.leaves import update_scale
-from jaxmf.models.model import Hyper, Model, Params, Rows, objective, row_weights
+from jaxmf.models.model import Hyper, Model, Params, Rows, objective
 from jaxmf.models.promises import OWN_LOSS, SHARED_PENALTY
+from jaxmf.solvers.matched import Arranged, Matchings, arranged
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
-_KNOWN: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}  # of positions
 # On a CPU, XLA takes a gather of few rows for work on the whole table and hands half to a thread, which costs more than
 # it saves.
 _THREADS = "cpu-parallel-task-assigner"
-_BLOCK = 4
 
 
 class Options(NamedTuple):
@@ -96,7 +95,7 @@ def sgd(
 
     check_devices("sgd", devices)
     step = partial(_step, options=Options(schedule, clip_update, clip_value, devices))
-    setup = partial(_setup, devices=devices)
+    setup = partial(arranged, devices=devices)
     machine = Machine((*without(_THREADS, TWO_STEP_SUMS), LESS_OPTIMIZED), devices, column_seconds=7e-10)
     promises = OWN_LOSS, SHARED_PENALTY
     return Solver(_prepare(batch_size, devices), init, step, _check, "sgd", setup, machine=machine, promises=promises)
@@ -139,61 +138,6 @@ def _check(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
         )
 
 
-class Matchings(NamedTuple):
-    """The ratings in matchings, each array (strata, devices, most matchings, …, batch_size).
-
-    Attributes:
-      user, item: where the rows stand in the tables of their group. Padding lanes have weight 0 and rows of their own
-        below the tables, since updates of equal rows would be undefined.
-      ids: the rows themselves, any for padding lanes.
-      numbers: value, weight w, and w n^(ν−1) of the user and of the item, one after another on an axis of their own.
-      context: that of the ratings.
-    """
-
-    user: jax.Array
-    item: jax.Array
-    ids: Rows
-    numbers: jax.Array
-    context: dict[str, Any]
-
-
-class Arranged(NamedTuple):
-    """What no epoch changes: the ratings in matchings, the rows of each group as in `Layout`, where each row stands
-    among these, and the number of matchings.
-    """
-
-    matchings: Matchings
-    members: Members
-    place: Rows
-    num_matchings: jax.Array
-
-
-def _setup(ratings: Ratings, layout: Layout, hyper: Hyper, devices: int) -> Arranged:
-    position, members, num_ratings, num_matchings = layout
-    own = take(ratings, position)
-    lane, inside = jnp.arange(position.shape[-1], dtype=position.dtype), position < num_ratings
-    share = row_weights(ratings, hyper.reg_exponent - 1)
-    place = Rows(_place(members.user, ratings.num_users), _place(members.item, ratings.num_items))
-
-    def local(place: jax.Array, row: jax.Array, size: int) -> jax.Array:
-        return jnp.where(inside, place[row] % size, size + lane)
-
-    shares = own.weight * share.user[own.user], own.weight * share.item[own.item]
-    cells = Matchings(
-        local(place.user, own.user, members.user.shape[1]),
-        local(place.item, own.item, members.item.shape[1]),
-        Rows(own.user, own.item),
-        jnp.stack([own.value, own.weight, *shares], axis=-2),
-        own.context,
-    )
-    return Arranged(split(cells, devices, PartitionSpec(None, AXIS)), members, place, num_matchings)
-
-
-def _place(members: jax.Array, num_rows: int) -> jax.Array:
-    flat = members.reshape(-1)
-    return jnp.zeros(num_rows, flat.dtype).at[flat].set(jnp.arange(flat.size, dtype=flat.dtype), mode="drop")
-
-
 def _step(
     key: jax.Array,
     model: Model,
@@ -212,11 +156,22 @@ def _step(
     epoch = spread(
         partial(_epoch, model=model, options=options),
         options.devices,
-        (PartitionSpec(None, AXIS), PartitionSpec(AXIS), *[PartitionSpec()] * 5),
+        (PartitionSpec(None, AXIS), PartitionSpec(AXIS), *[PartitionSpec()] * 3),
     )
-    found = epoch(constants.matchings, constants.members, order, constants.num_matchings, params, rates, hyper)
+    found = epoch(constants.matchings, constants.members, order, constants.num_matchings, (params, rates, hyper))
     trained = _map_sides(lambda place, rows: rows[place], constants.place.user, constants.place.item, found)
     return Params(trained, params.fixed), jax.tree.map(lambda epochs: epochs + 1, state), StepInfo(jnp.array(False))
+
+
+class _Device(NamedTuple):
+    """What a device reads in an epoch: its matchings, one after another, and what all devices have."""
+
+    matchings: Matchings
+    params: Params
+    rates: Rows
+    hyper: Hyper
+    model: Model
+    options: Options
 
 
 def _epoch(
@@ -224,50 +179,15 @@ def _epoch(
     members: Members,
     order: jax.Array,
     num_matchings: jax.Array,
-    params: Params,
-    rates: Rows,
-    hyper: Hyper,
+    given: tuple[Params, Rows, Hyper],
     model: Model,
     options: Options,
 ) -> Rows:
     """The rows of all groups after what each device does: its users with its items, then with the next device's."""
-    (trained, fixed), devices = params, options.devices
     strata, _, most, batch_size = matchings.user.shape
     matchings = jax.tree.map(lambda leaf: leaf.reshape(strata * most, *leaf.shape[3:]), matchings)
-
-    def loss(own: Rows, own_fixed: Rows, value: jax.Array, w: jax.Array, share: Rows, context: Any) -> jax.Array:
-        # A rating is the same model on its own two rows.
-        own, own_fixed, share, context = jax.tree.map(lambda leaf: leaf[None], (own, own_fixed, share, context))
-        first = jnp.zeros(1, jnp.int32)
-        alone = Ratings(first, first, value[None], w[None], num_users=1, num_items=1, context=context)
-        return objective(model, Params(own, own_fixed._replace(shared=fixed.shared)), alone, hyper, share)
-
-    @_apart
-    def look(tables: Rows, at: jax.Array) -> tuple[Rows, Rows, Rows, jax.Array, Any]:
-        user, item, ids, numbers, context = jax.tree.map(lambda leaf: leaf.at[at].get(**_KNOWN), matchings)
-        blocks = _map_sides(lambda index, rows: rows.at[index].get(unique_indices=True, **_KNOWN), user, item, tables)
-        own_fixed = _map_sides(lambda index, rows: rows.at[index].get(mode="clip"), ids.user, ids.item, fixed)
-        return Rows(user, item), blocks, own_fixed, numbers, context
-
-    @_apart
-    def change(blocks: Rows, own_fixed: Rows, numbers: jax.Array, context: Any) -> Rows:
-        value, w, share_user, share_item = numbers
-        own = jax.tree.map(_as_rows, blocks, trained)
-        pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, Rows(share_user, share_item), context)
-        step = _clip(jax.tree.map(lambda rate, p: (rate * p).astype(p.dtype), rates, pull), options.clip_update)
-        if options.clip_value is None:
-            return jax.tree.map(_in_blocks, step)
-        after = _clip(jax.tree.map(jnp.add, own, step), options.clip_value)
-        after = jax.tree.map(lambda new, old: jnp.where(_per_row(w > 0, old), new, old), after, own)
-        return jax.tree.map(_in_blocks, after)
-
-    @_apart
-    def write(tables: Rows, at: Rows, new: Rows) -> Rows:
-        return _map_sides(_add if options.clip_value is None else _set, at.user, at.item, tables, new)
-
-    def apply(tables: Rows, at: jax.Array) -> tuple[Rows, None]:
-        rows, *found = look(tables, at)
-        return write(tables, rows, change(*found)), None
+    device, trained = _Device(matchings, *given, model, options), given[0].trained
+    apply = partial(_apply, device)
 
     def apply_some(tables: Rows, some: tuple[jax.Array, jax.Array]) -> tuple[Rows, None]:
         first, at = some
@@ -281,59 +201,66 @@ def _epoch(
         # Which are empty is told by counting, so that under a `vmap` over keys it is one condition for all.
         some = jnp.arange(0, most, AT_ONCE, dtype=order.dtype), (first + order).reshape(-1, AT_ONCE)
         tables, _ = jax.lax.scan(apply_some, tables, some)
-        return tables._replace(item=from_next(tables.item, devices)), None
+        return tables._replace(item=from_next(tables.item, options.devices)), None
 
     tables = _map_sides(partial(_table, batch_size), members.user[0], members.item[0], trained)
     tables, _ = jax.lax.scan(visit, tables, most * jnp.arange(strata, dtype=order.dtype))
-    own = jax.tree.map(lambda blocks, rows: _as_rows(blocks, rows)[:-batch_size], tables, trained)
-    return of_all(own, devices)
+    own = jax.tree.map(lambda blocks, rows: as_rows(blocks, rows)[:-batch_size], tables, trained)
+    return of_all(own, options.devices)
+
+
+def _apply(device: _Device, tables: Rows, at: jax.Array) -> tuple[Rows, None]:
+    """The tables after one matching: its rows are read, changed and written."""
+    rows, *found = apart(partial(_read, device))(tables, at)
+    change = apart(partial(_change, device))(*found)
+    return apart(partial(_write, device.options))(tables, rows, change), None
+
+
+def _read(device: _Device, tables: Rows, at: jax.Array) -> tuple[Rows, Rows, Rows, jax.Array, Any]:
+    """Where the rows of the matching's ratings are, these rows, trained and fixed, and the ratings' numbers."""
+    user, item, ids, numbers, context = jax.tree.map(lambda leaf: slice_at(leaf, at), device.matchings)
+    blocks, fixed = _map_sides(gather, user, item, tables), device.params.fixed
+    own_fixed = _map_sides(lambda index, rows: rows.at[index].get(mode="clip"), ids.user, ids.item, fixed)
+    return Rows(user, item), blocks, own_fixed, numbers, context
+
+
+def _change(device: _Device, blocks: Rows, own_fixed: Rows, numbers: jax.Array, context: Any) -> Rows:
+    """What each rating adds to its own two rows; with a bound on values, what they become."""
+    (trained, fixed), hyper, model, options = device.params, device.hyper, device.model, device.options
+
+    def loss(own: Rows, own_fixed: Rows, value: jax.Array, w: jax.Array, share: Rows, context: Any) -> jax.Array:
+        # A rating is the same model on its own two rows.
+        own, own_fixed, share, context = jax.tree.map(lambda leaf: leaf[None], (own, own_fixed, share, context))
+        first = jnp.zeros(1, jnp.int32)
+        alone = Ratings(first, first, value[None], w[None], num_users=1, num_items=1, context=context)
+        return objective(model, Params(own, own_fixed._replace(shared=fixed.shared)), alone, hyper, share)
+
+    value, w, share_user, share_item = numbers
+    own = jax.tree.map(as_rows, blocks, trained)
+    pull = jax.vmap(jax.grad(loss))(own, own_fixed, value, w, Rows(share_user, share_item), context)
+    step = _clip(jax.tree.map(lambda rate, p: (rate * p).astype(p.dtype), device.rates, pull), options.clip_update)
+    if options.clip_value is None:
+        return jax.tree.map(in_blocks, step)
+    after = _clip(jax.tree.map(jnp.add, own, step), options.clip_value)
+    after = jax.tree.map(lambda new, old: jnp.where(_per_row(w > 0, old), new, old), after, own)
+    return jax.tree.map(in_blocks, after)
+
+
+def _write(options: Options, tables: Rows, at: Rows, new: Rows) -> Rows:
+    """The tables with what `_change` returned."""
+    return _map_sides(scatter_add if options.clip_value is None else scatter, at.user, at.item, tables, new)
 
 
 def _table(batch_size: int, members: jax.Array, rows: jax.Array) -> jax.Array:
     """The rows of a group, and below them one for each padding lane, in blocks."""
     own = rows.at[members].get(mode="clip")
-    return _in_blocks(jnp.pad(own, [(0, batch_size)] + [(0, 0)] * (rows.ndim - 1)))
-
-
-def _in_blocks(rows: jax.Array) -> jax.Array:
-    """(n, …) as (n, blocks, 4), filled up with 0: XLA gathers such rows twice as fast on a CPU. (n,) stays."""
-    if rows.ndim == 1:
-        return rows
-    flat = rows.reshape(len(rows), -1)
-    return jnp.pad(flat, ((0, 0), (0, -flat.shape[1] % _BLOCK))).reshape(len(rows), -1, _BLOCK)
-
-
-def _as_rows(blocks: jax.Array, like: jax.Array) -> jax.Array:
-    """What was put in blocks, in the shape that `like` has beyond its rows."""
-    if like.ndim == 1:
-        return blocks
-    return blocks.reshape(len(blocks), -1)[:, : like[0].size].reshape(-1, *like.shape[1:])
-
-
-def _apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """In a compiled program for the CPU: the function as a call of its own.
-
-    XLA runs up to eight kernels one after another. For more it keeps a queue of those that are ready, which costs more
-    than a kernel of a few hundred rows. So an epoch's step is cut into calls of about that many.
-    """
-    if jax.default_backend() != "cpu":
-        return function
-    call = jax.jit(function)
-    return lambda *given: set_xla_metadata(call(*given), inlineable="false")
+    return in_blocks(jnp.pad(own, [(0, batch_size)] + [(0, 0)] * (rows.ndim - 1)))
 
 
 def _map_sides(function: Callable[..., jax.Array], user: Any, item: Any, *rows: Rows) -> Rows:
     """`function` of each side's argument and of every leaf there, alike in all `rows`; `shared` is left out."""
     sides = ((user, [r.user for r in rows]), (item, [r.item for r in rows]))
     return Rows(*(jax.tree.map(partial(function, argument), *trees) for argument, trees in sides))
-
-
-def _add(index: jax.Array, table: jax.Array, rows: jax.Array) -> jax.Array:
-    return table.at[index].add(rows, unique_indices=True, **_KNOWN)
-
-
-def _set(index: jax.Array, table: jax.Array, rows: jax.Array) -> jax.Array:
-    return table.at[index].set(rows, unique_indices=True, **_KNOWN)
 
 
 def _clip(tree: Any, bound: float | None) -> Any:
