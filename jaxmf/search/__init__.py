@@ -1,9 +1,10 @@
 """Search: Optuna, halving and hypergradients, all of which drive the sweep's own programs."""
 
 from jaxmf.search._halving import halving, hyperband
-from jaxmf.search._hypergradient import Descent, Hypergradient, descend, hypergradient
+from jaxmf.search._hypergradient import Hypergradient, hypergradient
 from jaxmf.search._optuna import Trials, optuna
 from jaxmf.search._refit import Chosen, refit
+from jaxmf.search.descent import Descent, descend
 
 __all__ = [
     "Chosen",
