@@ -170,7 +170,7 @@ class CutOffError(Exception):
 def calls(monkeypatch) -> list[tuple[str, str, float]]:
     """The fits that are run, as (model, solver, λ); figures, which take their time, are left out."""
     seen, fit = [], study.fit
-    monkeypatch.setattr(study, "_draw", lambda *args: None)
+    monkeypatch.setattr(study, "draw", lambda *args: None)
 
     def counted(key, model, solver, batch, **options):
         seen.append((model.name, solver.name, options["hyper"].l2))

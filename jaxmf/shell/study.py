@@ -1,12 +1,10 @@
 """The main job: every solver on one split of one data set, from verified gradients to test errors and rankings."""
 
-import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,10 +17,11 @@ from jaxmf.models import Hyper, Model, Params
 from jaxmf.models.checks import check_hyper
 from jaxmf.shell.answers import rankings, relevance
 from jaxmf.shell.jobs import split_three
-from jaxmf.shell.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, Recipe, starting_hyper
+from jaxmf.shell.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, starting_hyper
 from jaxmf.shell.report import summary
-from jaxmf.sweeps import sweep
-from jaxmf.training import Fit, compile_fit, fit, prepare
+from jaxmf.shell.study_tables import append, done, draw, draw_grid, unfinished
+from jaxmf.sweeps import Sweep, sweep
+from jaxmf.training import Fit, Prepared, compile_fit, fit, prepare
 
 K = 10  # positions of a ranking that count
 
@@ -70,6 +69,60 @@ def run(
     from tqdm import tqdm
 
     clock = time.perf_counter()
+    study = _begun(data, out, rank, l2, epochs, patience, seed)
+    tables = study.tables
+    todo = [(m, r) for m in MODELS for r in RECIPES if (m, r) not in done(tables)]
+    with tqdm(total=2 + len(todo) * (1 + len(l2)), disable=not progress) as bar, ThreadPoolExecutor(2) as pool:
+        bar.set_description("verifying and compiling")
+        gradients, compile_seconds = _verify_and_compile(study, todo, pool, bar)
+        for model, recipe in todo:
+            fits = []
+            for value in l2:
+                bar.set_description(f"{model}, {recipe}, λ = {value:g}")
+                fits.append(_fit(study, model, recipe, value))
+                bar.update()
+            best = _record(study, recipe, fits, compile_seconds[model, recipe])
+            _rank(study, best.model, best.params, recipe)
+            _write(study)
+        tables["metrics"] = tables["metrics"].sort_values("valid_rmse", ignore_index=True)
+        _write(study)
+        drawing = pool.submit(draw, out, tables)
+        bar.set_description("every rank with every λ")
+        runs = _every_rank(study, rank)
+        bar.update()
+    drawing.result()
+    output.write_table(out / "sweep.csv", runs.to_frame())
+    draw_grid(out, runs.to_frame())
+    num_matchings, filled = fill(study.batches["sgd"].layout)
+    manifest = study.manifest | {"sgd_matchings": num_matchings, "sgd_lanes_filled": round(filled, 4)}
+    manifest |= {"wall_seconds": round(time.perf_counter() - clock, 1), "finished": True}
+    sizes = len(study.train), len(study.valid), len(study.test)
+    parts = tables["metrics"], tables["history"], tables["ranking"], study.leakage
+    output.write_text(out / "summary.md", summary(manifest, gradients, *parts, runs, sizes))
+    output.write_json(out / "config.json", manifest)
+    return tables["metrics"]
+
+
+class _Study(NamedTuple):
+    """What all stages of a study read, and the tables that they add rows to."""
+
+    out: Path
+    train: Dataset
+    valid: Dataset
+    test: Dataset
+    leakage: pd.DataFrame
+    manifest: dict[str, Any]
+    candidates: dict[str, Model]
+    batches: dict[str, Prepared]
+    tables: dict[str, pd.DataFrame]
+    l2: Sequence[float]
+    epochs: int
+    patience: int
+    seed: int
+
+
+def _begun(data: Dataset, out: Path, rank: int, l2: Sequence[float], epochs: int, patience: int, seed: int) -> _Study:
+    """The data split and laid out, the manifest written, and the tables of a run that was cut off."""
     train, valid, test, split = split_three(data, seed)
     configuration = {
         "job": "study",
@@ -90,7 +143,7 @@ def run(
     candidates = {name: make(rank) for name, make in MODELS.items()}
     for value in l2:
         check_hyper(Hyper(l2=value))
-    tables = _unfinished(out, manifest)
+    tables = unfinished(out, manifest)
     if not len(tables["metrics"]):
         # Else a run cut off before its first row would pass for the owner of another configuration's rows.
         for name in tables:
@@ -98,79 +151,64 @@ def run(
     output.write_json(out / "config.json", manifest | {"finished": False})
     leakage = evaluate.leakage(train, test)
     output.write_table(out / "leakage.csv", leakage)
-
     batches = {name: prepare(recipe.solver, train, valid) for name, recipe in RECIPES.items()}
-    todo = [(m, r) for m in MODELS for r in RECIPES if (m, r) not in _done(tables)]
-    with tqdm(total=2 + len(todo) * (1 + len(l2)), disable=not progress) as bar, ThreadPoolExecutor(2) as pool:
-        bar.set_description("verifying and compiling")
-        verified = pool.submit(_verify, candidates, train)
-        compiling = {
-            (m, r): pool.submit(
-                compile_fit, candidates[m], RECIPES[r].solver, batches[r], Hyper(), patience, monitor="rmse"
-            )
-            for m, r in todo
-        }
-        # The baselines report no times, so they can run while programs compile on the same cores.
-        for model in (models.global_mean(), models.damped_bias()):
-            _baseline(tables, model, train, valid, test)
-        mean = models.global_mean()
-        _rank(tables, manifest, mean, mean.init(None, train.ratings, Hyper()), "closed form", train, valid, test)
-        work: list[Future[Any]] = [verified, *compiling.values()]
-        for future in as_completed(work):
-            bar.update()
-            if future is verified:
-                _refuse_wrong(verified.result(), out, pool)
-        for model_name, recipe_name in todo:
-            recipe, fits = RECIPES[recipe_name], []
-            for value in l2:
-                bar.set_description(f"{model_name}, {recipe_name}, λ = {value:g}")
-                hyper = starting_hyper(recipe, value)
-                arguments = (jax.random.key(seed), candidates[model_name], recipe.solver, batches[recipe_name])
-                fits.append(fit(*arguments, hyper=hyper, epochs=epochs, patience=patience, monitor="rmse"))
-                bar.update()
-            best = _record(tables, recipe_name, recipe, fits, compiling[model_name, recipe_name].result(), test)
-            _rank(tables, manifest, best.model, best.params, recipe_name, train, valid, test)
-            _write(out, tables)
+    return _Study(out, train, valid, test, leakage, manifest, candidates, batches, tables, l2, epochs, patience, seed)
 
-        tables["metrics"] = tables["metrics"].sort_values("valid_rmse", ignore_index=True)
-        _write(out, tables)
-        drawing = pool.submit(_draw, out, tables)
-        bar.set_description("every rank with every λ")
-        recipe, ranks = RECIPES["sgd"], sorted({max(1, rank // part) for part in (8, 4, 2, 1)})
-        runs = sweep(
-            jax.random.key(seed),
-            candidates["biased_mf"],
-            recipe.solver,
-            train,
-            valid,
-            grid={"rank": ranks, "l2": list(l2)},
-            hyper=starting_hyper(recipe, l2[0]),
-            epochs=epochs,
-            patience=patience,
-            monitor="rmse",
-            keep="none",
-        )
+
+def _verify_and_compile(
+    study: _Study, todo: list[tuple[str, str]], pool: ThreadPoolExecutor, bar: Any
+) -> tuple[pd.DataFrame, dict[tuple[str, str], float]]:
+    """The report of the gradients, and the seconds that each program took; the baselines are fitted meanwhile.
+
+    The baselines report no times, so they can run while programs compile on the same cores.
+    """
+    verified = pool.submit(_verify, study.candidates, study.train)
+    options: dict[str, Any] = {"patience": study.patience, "monitor": "rmse"}
+    compiling = {
+        (m, r): pool.submit(compile_fit, study.candidates[m], RECIPES[r].solver, study.batches[r], Hyper(), **options)
+        for m, r in todo
+    }
+    for model in (models.global_mean(), models.damped_bias()):
+        _baseline(study, model)
+    mean = models.global_mean()
+    _rank(study, mean, mean.init(None, study.train.ratings, Hyper()), "closed form")
+    work: list[Future[Any]] = [verified, *compiling.values()]
+    for future in as_completed(work):
         bar.update()
+        if future is verified:
+            _refuse_wrong(verified.result(), study.out, pool)
+    return verified.result(), {pair: future.result() for pair, future in compiling.items()}
 
-    drawing.result()
-    output.write_table(out / "sweep.csv", runs.to_frame())
-    _draw_grid(out, runs.to_frame())
-    num_matchings, filled = fill(batches["sgd"].layout)
-    manifest |= {"sgd_matchings": num_matchings, "sgd_lanes_filled": round(filled, 4)}
-    manifest |= {"wall_seconds": round(time.perf_counter() - clock, 1), "finished": True}
-    text = summary(
-        manifest,
-        verified.result(),
-        tables["metrics"],
-        tables["history"],
-        tables["ranking"],
-        leakage,
-        runs,
-        (len(train), len(valid), len(test)),
+
+def _fit(study: _Study, model: str, recipe: str, l2: float) -> Fit:
+    return fit(
+        jax.random.key(study.seed),
+        study.candidates[model],
+        RECIPES[recipe].solver,
+        study.batches[recipe],
+        hyper=starting_hyper(RECIPES[recipe], l2),
+        epochs=study.epochs,
+        patience=study.patience,
+        monitor="rmse",
     )
-    output.write_text(out / "summary.md", text)
-    output.write_json(out / "config.json", manifest)
-    return tables["metrics"]
+
+
+def _every_rank(study: _Study, rank: int) -> Sweep:
+    """Biased factorization by `sgd`, of several ranks up to this one, each with every λ."""
+    recipe, ranks = RECIPES["sgd"], sorted({max(1, rank // part) for part in (8, 4, 2, 1)})
+    return sweep(
+        jax.random.key(study.seed),
+        study.candidates["biased_mf"],
+        recipe.solver,
+        study.train,
+        study.valid,
+        grid={"rank": ranks, "l2": list(study.l2)},
+        hyper=starting_hyper(recipe, study.l2[0]),
+        epochs=study.epochs,
+        patience=study.patience,
+        monitor="rmse",
+        keep="none",
+    )
 
 
 def _refuse_wrong(gradients: pd.DataFrame, out: Path, pool: ThreadPoolExecutor) -> None:
@@ -191,19 +229,18 @@ def _verify(candidates: dict[str, Model], train: Dataset) -> pd.DataFrame:
     return table[["model", *table.columns.drop("model")]]
 
 
-def _baseline(tables: dict[str, pd.DataFrame], model: Model, train: Dataset, valid: Dataset, test: Dataset) -> None:
-    if (model.name, "closed form") in _done(tables):
+def _baseline(study: _Study, model: Model) -> None:
+    if (model.name, "closed form") in done(study.tables):
         return
-    params = model.init(None, train.ratings, Hyper())
-    errors = {part: evaluate.rating(model, params, ratings) for part, ratings in (("valid", valid), ("test", test))}
+    params, parts = model.init(None, study.train.ratings, Hyper()), (("valid", study.valid), ("test", study.test))
+    errors = {part: evaluate.rating(model, params, ratings) for part, ratings in parts}
     row = {"model": model.name, "solver": "closed form", "status": "exact", "valid_rmse": errors["valid"]["rmse"]}
     row |= {"test_rmse": errors["test"]["rmse"], "test_mae": errors["test"]["mae"]}
-    _append(tables, "metrics", pd.DataFrame([row | {"dtype": str(np.dtype(train.ratings.value.dtype))}]))
+    dtype = str(np.dtype(study.train.ratings.value.dtype))
+    append(study.tables, "metrics", pd.DataFrame([row | {"dtype": dtype}]))
 
 
-def _record(
-    tables: dict[str, pd.DataFrame], name: str, recipe: Recipe, fits: list[Fit], compile_seconds: float, test: Dataset
-) -> Fit:
+def _record(study: _Study, name: str, fits: list[Fit], compile_seconds: float) -> Fit:
     """Add the fits of one model and solver to the tables; only the one best on validation, returned, meets test."""
     search, histories = [], []
     for result in fits:
@@ -228,83 +265,29 @@ def _record(
     for number, history in enumerate(histories):
         history.insert(0, "chosen", number == chosen)
     best, row = fits[chosen], found.iloc[chosen].to_dict()
-    errors = evaluate.rating(best.model, best.params, test)
-    row |= {"learning_rate": recipe.learning_rate or np.nan, "test_rmse": errors["rmse"], "test_mae": errors["mae"]}
+    errors = evaluate.rating(best.model, best.params, study.test)
+    row |= {
+        "learning_rate": RECIPES[name].learning_rate or np.nan,
+        "test_rmse": errors["rmse"],
+        "test_mae": errors["mae"],
+    }
     row |= {"seconds_per_epoch": row["seconds"] / row["epochs"], "search_seconds": found["seconds"].sum()}
     row |= {"compile_seconds": compile_seconds, "dtype": str(best.history["train_loss"].dtype)}
-    _append(tables, "metrics", pd.DataFrame([row]))
-    _append(tables, "search", found)
-    _append(tables, "history", pd.concat(histories))
+    append(study.tables, "metrics", pd.DataFrame([row]))
+    append(study.tables, "search", found)
+    append(study.tables, "history", pd.concat(histories))
     return best
 
 
-def _rank(
-    tables: dict[str, pd.DataFrame],
-    manifest: dict[str, Any],
-    model: Model,
-    params: Params,
-    solver: str,
-    train: Dataset,
-    valid: Dataset,
-    test: Dataset,
-) -> None:
+def _rank(study: _Study, model: Model, params: Params, solver: str) -> None:
     """Add the rankings of test items by one fit; those of the global mean, which tie, are left to the baselines."""
-    choices = manifest["configuration"]
-    options = {"k": choices["k"], "threshold": choices["relevant_from"]}
-    found = rankings(model, params, train, test, valid, baselines=solver == "closed form", **options)
+    choices = study.manifest["configuration"]
+    options = {"k": choices["k"], "threshold": choices["relevant_from"], "baselines": solver == "closed form"}
+    found = rankings(model, params, study.train, study.test, study.valid, **options)
     found.insert(1, "solver", solver)
-    _append(tables, "ranking", found[found["model"] != "global_mean"])
+    append(study.tables, "ranking", found[found["model"] != "global_mean"])
 
 
-def _write(out: Path, tables: dict[str, pd.DataFrame]) -> None:
-    for name, table in tables.items():
-        output.write_table(out / f"{name}.csv", table)
-
-
-def _append(tables: dict[str, pd.DataFrame], name: str, rows: pd.DataFrame) -> None:
-    tables[name] = pd.concat([tables[name], rows], ignore_index=True) if len(tables[name]) else rows
-
-
-def _done(tables: dict[str, pd.DataFrame]) -> set[tuple[str, str]]:
-    metrics = tables["metrics"]
-    return set(zip(metrics["model"], metrics["solver"], strict=True)) if len(metrics) else set()
-
-
-def _unfinished(out: Path, manifest: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """The tables that a cut-off run of the same configuration left in `out`, else empty ones."""
-    names = ("metrics", "search", "history", "ranking")
-    empty = {name: pd.DataFrame() for name in names}
-    try:
-        before = json.loads((out / "config.json").read_text(encoding="utf-8"))
-        same = all(before[part] == manifest[part] for part in ("configuration", "data", "versions", "seed", "dtype"))
-        if before["finished"] or not same:
-            return empty
-        found = {name: pd.read_csv(out / f"{name}.csv") for name in names}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # it is somebody else's, or was changed
-        return empty
-    # A run may have died between two files: keep what every file has.
-    whole = set.intersection(*(set(zip(t["model"], t["solver"], strict=True)) for t in found.values()))
-    return {name: t[[pair in whole for pair in zip(t["model"], t["solver"], strict=True)]] for name, t in found.items()}
-
-
-def _draw(out: Path, tables: dict[str, pd.DataFrame]) -> None:
-    from jaxmf import plot
-
-    chosen = tables["history"][tables["history"]["chosen"]]
-    metrics = tables["metrics"]
-    baseline = float(metrics.loc[metrics["model"] == "damped_bias", "valid_rmse"].iloc[0])
-    figures = {
-        "convergence": partial(plot.convergence, chosen, baseline),
-        "generalization": partial(plot.generalization, chosen),
-        "error_by_solver": partial(plot.error_by_solver, metrics),
-        "regularization": partial(plot.regularization, tables["search"]),
-        "ranking": partial(plot.rankings, tables["ranking"]),
-    }
-    for name, draw in figures.items():
-        plot.save(draw(), out / "figures" / f"{name}.png")
-
-
-def _draw_grid(out: Path, grid: pd.DataFrame) -> None:
-    from jaxmf import plot
-
-    plot.save(plot.heat_map(grid, "valid_rmse", "rank", "l2"), out / "figures" / "rank_and_l2.png")
+def _write(study: _Study) -> None:
+    for name, table in study.tables.items():
+        output.write_table(study.out / f"{name}.csv", table)
