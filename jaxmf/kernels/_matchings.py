@@ -149,8 +149,8 @@ def _first_fit(user: np.ndarray, item: np.ndarray, left: np.ndarray, layout: np.
     free = [np.flatnonzero(lanes == n)[::-1].tolist() for lanes in layout]
     full = sum(1 << s for s, lanes in enumerate(free) if not lanes)
     found = []
-    for r in left[np.argsort(-degree, kind="stable")].tolist():
-        u, i = user[r], item[r]
+    order = left[np.argsort(-degree, kind="stable")]
+    for r, u, i in zip(*(array.tolist() for array in (order, user[order], item[order])), strict=True):
         busy = user_busy[u] | item_busy[i] | full
         bit = ~busy & (busy + 1)
         s = bit.bit_length() - 1
