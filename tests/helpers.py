@@ -26,7 +26,7 @@ def slow(*values):
 
 RANK = 3
 KEY = jax.random.key(1)
-MOST = 100
+MOST = 300
 HYPER = Hyper(l2=0.07, l2_bias=0.03, reg_exponent=0.5, learning_rate=0.02, learning_rate_bias=0.05, init_scale=0.5)
 
 # Of the items that `random_ratings` has by default: some zeros, an item without features, a feature without items.
@@ -133,7 +133,7 @@ def run(model, solver, ratings, hyper, epochs=1, params=None, key=KEY, valid=Non
     params = init(model, ratings, hyper, key) if params is None else params
     batch, drawn = prepare(solver, ratings, valid), model._replace(init=lambda *_: params)
     state = start(key, drawn, solver, batch, hyper, patience)
-    # So many epochs at most, that runs of any number share a program.
+    assert epochs <= MOST  # runs of any number up to that share a program
     state, history = compiled(model, solver, MOST, patience, **options)(key, batch, hyper, state, epochs)
     return state, {name: column[:epochs] for name, column in history.items()}
 

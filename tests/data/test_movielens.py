@@ -268,7 +268,7 @@ def test_one_release_is_not_taken_for_another(tmp_path):
 
 
 def test_registered_checksums(monkeypatch):
-    """Those of TensorFlow Datasets' url_checksums/_movielens.txt: a change here must be meant."""
+    """Those of TensorFlow Datasets' url_checksums/movielens.txt: a change here must be meant."""
     monkeypatch.undo()
     assert {name: release.sha256 for name, release in _movielens.RELEASES.items()} == {
         "ml-latest-small": None,
