@@ -127,9 +127,9 @@ def optuna(
         for first in range(0, trials, ask):
             asked = [study.ask(distributions) for _ in range(min(ask, trials - first))]
             grid = [dict(trial.params) for trial in asked]
-            rungs_of = Rungs(steps, select=_pruned(asked, steps, folded))
+            compared = Rungs(steps, select=_pruned(asked, steps, folded))
             try:
-                runs = run(key, model, solver, train, valid, grid, rungs_of, kept)
+                runs = run(key, model, solver, train, valid, grid, compared, kept)
             except BaseException:
                 for trial in asked:
                     study.tell(trial, state=library.trial.TrialState.FAIL)

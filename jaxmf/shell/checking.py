@@ -11,6 +11,7 @@ from jaxmf.shell import names
 from jaxmf.shell.common import app, dataset, spoken_in_options, taught
 from jaxmf.shell.names import PLAIN, Reading
 from jaxmf.shell.options import (
+    L2,
     MODEL_HELP,
     Clip,
     Data,
@@ -47,7 +48,7 @@ def verify(
         ),
     ] = None,
     rank: Rank = 8,
-    l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.05,
+    l2: L2 = 0.05,
     l2_bias: Annotated[float, typer.Option(help="λ_b, the penalty on biases.")] = 0.02,
     reg_exponent: Exponent = 0.5,
     out: Annotated[

@@ -10,14 +10,17 @@ from jaxmf.shell import names
 from jaxmf.shell.common import app, dataset, taught
 from jaxmf.shell.names import PLAIN, Reading
 from jaxmf.shell.options import (
-    MODEL_HELP,
+    L2,
     Clip,
     Column,
     Components,
     Data,
+    Epochs,
     Exponent,
     Items,
+    L2Bias,
     Lists,
+    ModelName,
     Out,
     Quiet,
     Rank,
@@ -83,16 +86,16 @@ def fit(
     reading: Reading = PLAIN,
     items: Items = None,
     out: Out = Path("results/fit"),
-    model: Annotated[str, typer.Option(help=f"{MODEL_HELP}.", autocompletion=lambda: names.MODELS)] = "biased_mf",
+    model: ModelName = "biased_mf",
     column: Column = None,
     components: Components = None,
     rank: Rank = 16,
     solver: SolverName = "sgd",
-    l2: Annotated[float, typer.Option(help="λ, the penalty on factors.")] = 0.03,
-    l2_bias: Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")] = None,
+    l2: L2 = 0.03,
+    l2_bias: L2Bias = None,
     reg_exponent: Exponent = 1.0,
     learning_rate: Annotated[float | None, typer.Option(help="The solver's own default if not given.")] = None,
-    epochs: Annotated[int, typer.Option(help="Most epochs.", min=1)] = 60,
+    epochs: Epochs = 60,
     patience: Annotated[int, typer.Option(help="Epochs without improvement before it stops; 0 runs all.", min=0)] = 10,
     clip: Clip = None,
     devices: Annotated[
@@ -143,7 +146,7 @@ def sweep(
     reading: Reading = PLAIN,
     items: Items = None,
     out: Out = Path("results/sweep"),
-    model: Annotated[str, typer.Option(help=f"{MODEL_HELP}.", autocompletion=lambda: names.MODELS)] = "biased_mf",
+    model: ModelName = "biased_mf",
     column: Column = None,
     components: Components = None,
     rank: Annotated[list[int], typer.Option(help="Numbers of factors.")] = [4, 8, 16],  # noqa: B006
@@ -152,13 +155,13 @@ def sweep(
     learning_rate: Annotated[
         list[float] | None, typer.Option(help="Learning rates; the solver's own default if not given.")
     ] = None,
-    l2_bias: Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")] = None,
+    l2_bias: L2Bias = None,
     reg_exponent: Exponent = 1.0,
     seeds: Annotated[int, typer.Option(help="Fits of each setting, from other initial parameters.", min=1)] = 1,
     folds: Annotated[
         int, typer.Option(help="Validate on so many folds; 0: on the validation part of the split.", min=0)
     ] = 0,
-    epochs: Annotated[int, typer.Option(help="Most epochs.", min=1)] = 60,
+    epochs: Epochs = 60,
     patience: Annotated[
         int, typer.Option(help="Epochs without improvement before a fit stops; 0 runs all.", min=0)
     ] = 10,

@@ -42,6 +42,10 @@ Components = Annotated[
         help=f"For content_mf: reduce the words to so many features; als: {names.ALS_COMPONENTS} if not given.", min=1
     ),
 ]
+ModelName = Annotated[str, typer.Option(help=f"{MODEL_HELP}.", autocompletion=lambda: names.MODELS)]
+L2 = Annotated[float, typer.Option(help="λ, the penalty on factors.")]
+L2Bias = Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")]
+Epochs = Annotated[int, typer.Option(help="Most epochs.", min=1)]
 SolverName = Annotated[
     str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: names.SOLVERS)
 ]

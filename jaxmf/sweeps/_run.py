@@ -25,7 +25,7 @@ from jaxmf.sweeps import store
 from jaxmf.sweeps.batches import Batch, Result, Shared, begin_batch, fit_batch
 from jaxmf.sweeps.grid import Grid, narrowed
 from jaxmf.sweeps.memory import num_bytes
-from jaxmf.sweeps.plan import Choices, Plan, Rungs, claim, cut, planned
+from jaxmf.sweeps.plan import Choices, Plan, Rungs, claim, cut, first_candidates, planned
 from jaxmf.sweeps.result import Sweep, tables
 from jaxmf.training.program import progress_bar
 from jaxmf.training.state import RUNNING, FitState, Prepared, first_state
@@ -91,42 +91,41 @@ def _execute(plan: Plan, folder: Path | None, bar: Any) -> _Done:
     fit = _fitter(plan.shared, done.results, done.compiled)
     several = len(plan.devices) > 1
     places = [jax.device_put(plan.data, device) if several else plan.data for device in plan.devices] * plan.workers
-    candidates = [number for number, first in enumerate(plan.entry) if first == 0]
+    states = {} if folder is None else {each: _state(each, plan.shared, shape) for each, shape in plan.shapes.items()}
+    candidates = first_candidates(plan)
     for rung, stop in enumerate(plan.rungs.epochs):
         running = [n for n in candidates if n not in done.results or done.results[n].status == RUNNING]
         batches = cut(plan, running, done.results, stop, done.num_batches)
         done.num_batches += len(batches)
         done.programs |= {(batch.model, batch.width) for batch in batches}
-        todo = _without_stored(plan, folder, batches, done, bar, rung == last)
+        todo = batches
+        if folder is not None:
+            todo = [batch for batch in batches if not _taken(plan, folder, batch, states[batch.model], done, bar)]
         # Whatever ends the sweep, such as a full disk, ends what would still run beside it.
         with closing(_spread(fit, _ordered(todo, plan.shapes), places)) as fitted:
             for batch, found in fitted:
                 if rung == last:
                     found = {number: each._replace(state=None) for number, each in found.items()}
-                _keep(plan, done, found)
+                _note(plan, done, found, stop, bar)
                 if folder is not None:
                     stored = {number: each._replace(params=done.kept.get(number)) for number, each in found.items()}
                     store.write(folder, batch.number, stored)
-                bar.update(sum(rung == last or each.status != RUNNING for each in found.values()))
         candidates = _compare(plan, done, candidates, rung, bar)
     return done
 
 
-def _without_stored(
-    plan: Plan, folder: Path | None, batches: list[Batch], done: _Done, bar: Any, final: bool
-) -> list[Batch]:
-    """The batches that are not on disk; the results of the others are taken from there."""
-    if folder is None:
-        return batches
-    states = {program: _state(program, plan.shared, shape) for program, shape in plan.shapes.items()}
-    todo = []
-    for batch in batches:
-        found = store.read(folder, batch, states[batch.model])
-        _keep(plan, done, found)
-        bar.update(sum(final or each.status != RUNNING for each in found.values()))
-        if not found:
-            todo.append(batch)
-    return todo
+def _taken(plan: Plan, folder: Path, batch: Batch, like: FitState, done: _Done, bar: Any) -> bool:
+    """Whether the results of a batch are on disk, from where they are taken; `like` has a member's state."""
+    found = store.read(folder, batch, like)
+    _note(plan, done, found, batch.stop, bar)
+    return bool(found)
+
+
+def _note(plan: Plan, done: _Done, found: dict[int, Result], stop: int, bar: Any) -> None:
+    """Keep new results, and count on the bar the members that have come to their end."""
+    _keep(plan, done, found)
+    final = stop == plan.rungs.epochs[-1]
+    bar.update(sum(final or each.status != RUNNING for each in found.values()))
 
 
 def _compare(plan: Plan, done: _Done, candidates: list[int], rung: int, bar: Any) -> list[int]:
@@ -134,8 +133,8 @@ def _compare(plan: Plan, done: _Done, candidates: list[int], rung: int, bar: Any
     stop, select = plan.rungs.epochs[rung], plan.rungs.select
     scores = {number: done.results[number].at_epoch(plan.score) for number in candidates}
     scores = {number: score if np.isfinite(score) else np.inf for number, score in scores.items()}
-    all_stay = select is None or stop == plan.rungs.epochs[-1]
-    chosen = set(candidates) if all_stay or select is None else set(select(rung, scores))
+    final = stop == plan.rungs.epochs[-1]
+    chosen = set(candidates if select is None or final else select(rung, scores))
     done.compared += [(rung, stop, number, scores[number], number in chosen) for number in candidates]
     dropped = [number for number in candidates if number not in chosen]
     bar.update(sum(done.results[number].status == RUNNING for number in dropped))

@@ -80,6 +80,18 @@ def sweep(
     Cost: that of the fits, less what a second core or device takes over; one compilation per width and device.
     """
     choices = Choices(
-        folds, hyper, patience, min_delta, monitor, track, keep, out, batch, pad, workers, max_memory, progress
+        folds=folds,
+        hyper=hyper,
+        patience=patience,
+        min_delta=min_delta,
+        monitor=monitor,
+        track=track,
+        keep=keep,
+        out=out,
+        batch=batch,
+        pad=pad,
+        workers=workers,
+        max_memory=max_memory,
+        progress=progress,
     )
     return run(key, model, solver, train, valid, grid, Rungs((epochs,)), choices)

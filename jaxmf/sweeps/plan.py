@@ -202,6 +202,11 @@ def _groups(placed: list[Placed]) -> dict[Model, list[int]]:
     return groups
 
 
+def first_candidates(plan: Plan) -> list[int]:
+    """The members that are compared at the first rung."""
+    return [number for number, rung in enumerate(plan.entry) if rung == 0]
+
+
 def cut(plan: Plan, numbers: list[int], results: Mapping[int, Result], stop: int, first: int) -> list[Batch]:
     """Batches of members of one program that have run equally long, in the narrowest width that holds them."""
     groups: dict[Any, list[int]] = defaultdict(list)
@@ -222,8 +227,7 @@ def claim(folder: Claimed, plan: Plan) -> None:
     """Make the folder that of this sweep, or see that it is."""
     shared, rungs, choices = plan.shared, plan.rungs, plan.choices
     assert choices.hyper is not None
-    first = [number for number, rung in enumerate(plan.entry) if rung == 0]
-    batches = cut(plan, first, {}, rungs.epochs[0], 0)
+    batches = cut(plan, first_candidates(plan), {}, rungs.epochs[0], 0)
     facts = {
         "model": plan.model.name,
         "solver": shared.solver.name,
