@@ -7,15 +7,11 @@ import socket
 import stat
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
-from functools import wraps
 from pathlib import Path
-from typing import Any, NamedTuple, ParamSpec, TypeVar
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from typing import Any, NamedTuple
 
 _LOCK = ".jaxmf.lock"
 _MARK = "-jaxmf-"  # between the name of a file and the digits that tell its temporary files apart
@@ -84,18 +80,6 @@ def claimed(folder: str | os.PathLike[str] | None, option: str = "out=") -> Iter
         for part in missing:  # what was refused before it wrote anything leaves nothing
             with suppress(OSError):
                 part.rmdir()
-
-
-def claims_out(run: Callable[P, T]) -> Callable[P, T]:
-    """`run` with the folder of its keyword argument `out` claimed while it runs."""
-
-    @wraps(run)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        with claimed(kwargs.get("out")) as folder:  # type: ignore[arg-type]
-            kwargs["out"] = folder
-            return run(*args, **kwargs)
-
-    return call
 
 
 @contextmanager

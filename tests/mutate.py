@@ -169,7 +169,10 @@ MUTANTS = {
         MINIBATCH, "jax.tree.map(jnp.multiply, updates, update_scale(trained, hyper))", "updates"
     ),
     "als: λ doubled": Mutant(
-        "models/quadratic.py", "getattr(trained, side))), num_rows) / 2", "getattr(trained, side))), num_rows)", HALVES
+        "models/least_squares.py",
+        "getattr(trained, side))), num_rows) / 2",
+        "getattr(trained, side))), num_rows)",
+        HALVES,
     ),
     "als: users never solved": Mutant(
         ALS, 'for side in ("user", "item"):\n            half', 'for side in ("item",):\n            half'

@@ -1,51 +1,85 @@
-"""More ratings, of known ids and of new ones, behind the ratings that there are."""
+"""Ratings of another table under the ids of a Dataset: behind its own, where new ids follow, or in their place."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+import warnings
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from jaxmf.data._observations import observations
-from jaxmf.data.checks import listed, refuse_rows, short
+from jaxmf.data.checks import listed, lookup, refuse_rows, short
 from jaxmf.data.columns import source_columns
 from jaxmf.data.ids import as_ids, check_storable, distinct, joined, match, type_of
 from jaxmf.data.pairs import among, numbered
 from jaxmf.data.times import joined_seconds
+from jaxmf.data.unknown import check_on_unknown, refusal, unknown_ids
 
-if TYPE_CHECKING:
-    from jaxmf.data.dataset import Dataset
+Fields = Mapping[str, Any]  # those of a Dataset, by name
 
 
-def extension(data: "Dataset", frame: pd.DataFrame | None, item_ids: Iterable[Any]) -> dict[str, Any]:
-    """The fields of `data` with the ratings of a table, and items without ratings, behind what it has; see `extend`."""
+def extension(known: Fields, frame: pd.DataFrame | None, item_ids: Iterable[Any]) -> dict[str, Any]:
+    """The fields that change as a table, and items without ratings, go behind what is known; see `Dataset.extend`."""
     unrated = _distinct(item_ids)
     if frame is None:
-        items, _ = _joined(data.item_ids, unrated)
-        return {"item_ids": items, "items": _metadata(data, items)}
+        items, _ = _joined(known["item_ids"], unrated)
+        return {"item_ids": items, "items": _metadata(known, items)}
+    name, time, num_users, num_items = known["name"], known["timestamp"], *_sizes(known)
     source = source_columns(frame, None)
-    if data.timestamp is not None and "timestamp" not in source:
+    if time is not None and "timestamp" not in source:
         raise ValueError(
-            f"the new ratings have no column timestamp, and those of {data.name} do: add it, or drop theirs with "
+            f"the new ratings have no column timestamp, and those of {name} do: add it, or drop theirs with "
             "dataclasses.replace(data, timestamp=None)"
         )
     if len(frame) == 0:
-        return extension(data, None, unrated)
-    named = {ours: frame[theirs] for ours, theirs in source.items() if getattr(data, ours, "id") is not None}
+        return extension(known, None, unrated)
+    columns = {ours: frame[theirs] for ours, theirs in source.items() if ours != "timestamp" or time is not None}
     remedies = 'for example frame.drop_duplicates(["user_id", "item_id"], keep="last")', "fill these or drop the rows"
-    new = observations(named, remedies=remedies)
-    (users, user), (items, item) = _joined(data.user_ids, new["user_ids"]), _joined(data.item_ids, new["item_ids"])
-    items, _ = _joined(items, unrated)
-    user, item = user[new["user"]], item[new["item"]]
-    again = (user < data.num_users) & (item < data.num_items)
-    again[again] = _rated(data, user[again], item[again])
-    problem = f"a pair that {data.name} has a rating of"
-    refuse_rows(again, named["rating"], "rating", problem, "drop these rows, or the earlier ones")
-    fields = {"user": user, "item": item, "rating": new["rating"]}
-    fields = {name: np.concatenate([getattr(data, name), column]) for name, column in fields.items()}
-    if data.timestamp is not None:
-        fields["timestamp"] = joined_seconds(data.timestamp, new["timestamp"])
-    return fields | {"user_ids": users, "item_ids": items, "items": _metadata(data, items)}
+    new = observations(columns, remedies=remedies)
+    user_ids, user_number = _joined(known["user_ids"], new["user_ids"])
+    all_items, item_number = _joined(known["item_ids"], new["item_ids"])
+    all_items, _ = _joined(all_items, unrated)
+    user, item = user_number[new["user"]], item_number[new["item"]]
+    again = (user < num_users) & (item < num_items)
+    again[again] = _rated(known, user[again], item[again])
+    problem = f"a pair that {name} has a rating of"
+    refuse_rows(again, columns["rating"], "rating", problem, "drop these rows, or the earlier ones")
+    arrays = {"user": user, "item": item, "rating": new["rating"]}
+    fields = {field: np.concatenate([known[field], array]) for field, array in arrays.items()}
+    if time is not None:
+        fields["timestamp"] = joined_seconds(time, new["timestamp"])
+    return fields | {"user_ids": user_ids, "item_ids": all_items, "items": _metadata(known, all_items)}
+
+
+def alignment(known: Fields, others: Fields, on_unknown: Literal["error", "drop"]) -> dict[str, Any]:
+    """The fields that change as the ratings of others take the place of those that are known; see `Dataset.align`."""
+    choices, name = ("error", "drop"), others["name"]
+    check_on_unknown("align", on_unknown, choices)
+    user_id, item_id = others["user_ids"][others["user"]], others["item_ids"][others["item"]]
+    kept = np.ones(len(user_id), bool)
+    if on_unknown == "drop":
+        no_user = match(known["user_ids"], others["user_ids"])[others["user"]] < 0
+        no_item = match(known["item_ids"], others["item_ids"])[others["item"]] < 0
+        kept = ~(no_user | no_item)
+        if not kept.any():
+            raise ValueError(f"align: all {len(kept)} ratings of {name} are of ids unknown to {known['name']}")
+        if not kept.all():
+            which = unknown_ids(user=(user_id, no_user), item=(item_id, no_item))
+            dropped = f"{np.sum(~kept)} of {len(kept)} ratings of {name} are of unknown ids and left out"
+            warnings.warn(f"align: {dropped}: {which}", stacklevel=3)
+    try:
+        user = lookup(known["user_ids"], user_id[kept], "user")
+        item = lookup(known["item_ids"], item_id[kept], "item")
+    except ValueError as error:
+        raise refusal("align", error, choices) from None
+    time = others["timestamp"]
+    fields = {"user": user, "item": item, "rating": others["rating"][kept], "name": name}
+    return fields | {"timestamp": None if time is None else time[kept]}
+
+
+def _sizes(known: Fields) -> tuple[int, int]:
+    """Numbers of users and of items."""
+    return len(known["user_ids"]), len(known["item_ids"])
 
 
 def _joined(known: pd.Index, ids: pd.Index) -> tuple[pd.Index, np.ndarray]:
@@ -78,17 +112,19 @@ def _distinct(item_ids: Iterable[Any]) -> pd.Index:
     return ids
 
 
-def _rated(data: "Dataset", user: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """Which of these pairs `data` has a rating of."""
-    asked = np.zeros(data.num_users, bool)
+def _rated(known: Fields, user: np.ndarray, item: np.ndarray) -> np.ndarray:
+    """Which of these pairs have a rating that is known."""
+    num_users, num_items = _sizes(known)
+    asked = np.zeros(num_users, bool)
     asked[user] = True
-    own = asked[data.user]
-    earlier = np.sort(numbered(data.user[own], data.item[own], data.num_items))
-    return among(numbered(user, item, data.num_items), earlier)
+    near = asked[known["user"]]
+    earlier = np.sort(numbered(known["user"][near], known["item"][near], num_items))
+    return among(numbered(user, item, num_items), earlier)
 
 
-def _metadata(data: "Dataset", item_ids: pd.Index) -> pd.DataFrame | None:
+def _metadata(known: Fields, item_ids: pd.Index) -> pd.DataFrame | None:
     """The metadata by position, missing for new items."""
-    if data.items is None or len(item_ids) == data.num_items:
-        return data.items
-    return data.items.reset_index(drop=True).reindex(range(len(item_ids))).set_axis(item_ids).rename_axis("item_id")
+    items: pd.DataFrame | None = known["items"]
+    if items is None or len(item_ids) == len(items):
+        return items
+    return items.reset_index(drop=True).reindex(range(len(item_ids))).set_axis(item_ids).rename_axis("item_id")

@@ -1,13 +1,25 @@
 """The rows of a table as the observations of a Dataset: what to do about missing values and repeated pairs."""
 
+import hashlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.checks import finite_ratings, listed, number_ids, short
+from jaxmf.data.checks import (
+    align_items,
+    array_column,
+    equal_lengths,
+    finite_ratings,
+    given_ids,
+    listed,
+    matrix_entries,
+    number_ids,
+    short,
+)
+from jaxmf.data.columns import source_columns
 from jaxmf.data.pairs import numbered
 from jaxmf.data.times import seconds
 
@@ -58,6 +70,56 @@ def observations(
         "rating": rating,
         "timestamp": timestamp,
     }
+
+
+def of_table(
+    frame: pd.DataFrame,
+    columns: Mapping[str, str] | None,
+    items: pd.DataFrame | None,
+    duplicates: Duplicates,
+    missing: Missing,
+) -> dict[str, Any]:
+    """The fields of a Dataset that come from a table, with the metadata of its items."""
+    source = source_columns(frame, columns)
+    if len(frame) == 0:
+        raise ValueError("the table has no rows; expected one row per rating")
+    fields = observations({ours: frame[theirs] for ours, theirs in source.items()}, duplicates, missing)
+    return fields | {"items": None if items is None else align_items(items, fields["item_ids"], columns or {})}
+
+
+def of_arrays(named: Mapping[str, Any], duplicates: Duplicates, missing: Missing) -> dict[str, Any]:
+    """The fields of a Dataset that come from arrays user, item, rating and perhaps timestamp."""
+    columns = {
+        {"user": "user_id", "item": "item_id"}.get(name, name): array_column(values, name)
+        for name, values in named.items()
+        if name != "timestamp" or values is not None
+    }
+    equal_lengths(columns.values())
+    return observations(columns, duplicates, missing)
+
+
+def of_matrix(matrix: Any, user_ids: Iterable[Any] | None, item_ids: Iterable[Any] | None) -> dict[str, Any]:
+    """The fields of a Dataset that come from the stored entries of a sparse matrix."""
+    user, item, values = matrix_entries(matrix)
+    ids_of_users = given_ids(user_ids, matrix.shape[0], "user_id", "row")
+    ids_of_items = given_ids(item_ids, matrix.shape[1], "item_id", "column")
+    remedy = "drop the others, or add them up with matrix.sum_duplicates()"
+    refuse_duplicates(values.index, user, item, ids_of_users, ids_of_items, remedy)
+    ids = {"user_ids": ids_of_users, "item_ids": ids_of_items}
+    return ids | {"user": user, "item": item, "rating": finite_ratings(values)}
+
+
+def fingerprint(fields: Mapping[str, Any]) -> str:
+    """16 hex digits of SHA-256 over the ids and observations of a Dataset, in order."""
+    digest = hashlib.sha256()
+    for ids in (fields["user_ids"], fields["item_ids"]):
+        digest.update(repr(ids.tolist()).encode())
+    timestamp = fields["timestamp"]
+    time = "<f8" if timestamp is not None and timestamp.dtype.kind == "f" else "<i8"
+    for name, dtype in (("user", "<i4"), ("item", "<i4"), ("rating", "<f8"), ("timestamp", time)):
+        array = fields[name]
+        digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def refuse_duplicates(

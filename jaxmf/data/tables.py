@@ -1,6 +1,7 @@
 """Tables in files: one reader for every way in, with errors that name the file, the column and the line."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -76,6 +77,15 @@ def read_table(
             frame[source[name]] = retyped(frame[source[name]], types[name], name)
         return frame[list(source.values())] if kind == "ratings" else frame
     except ValueError as error:  # the parsers' own errors are ValueErrors too
+        raise ValueError(f"{path}: {error}") from error
+
+
+@contextmanager
+def of_file(path: str | Path) -> Iterator[None]:
+    """What is wrong with the table of a file is a ValueError that starts with the path."""
+    try:
+        yield
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 

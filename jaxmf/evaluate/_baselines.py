@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jaxmf.data.ratings import Pairs, Ratings, counts
 from jaxmf.metrics import weighted_mean
-from jaxmf.models.bilinear import damped_bias
+from jaxmf.models.baselines import damped_bias
 from jaxmf.models.model import Hyper, Model, Params, Rows
 
 NAMES = ("random", "popularity", "item_mean", "damped_bias", "oracle")  # the last ranks by the test ratings

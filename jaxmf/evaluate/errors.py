@@ -15,7 +15,7 @@ from jaxmf.data.ratings import Pairs, Ratings, Side, padded, rung
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal, unknown_ids
 from jaxmf.kernels.programs import jit, of_model
 from jaxmf.kernels.xla import TWO_STEP_SUMS, without
-from jaxmf.models.bilinear import damped_bias, global_mean
+from jaxmf.models.baselines import damped_bias, global_mean
 from jaxmf.models.checks import check_predicts
 from jaxmf.models.model import Hyper, Model, Params
 from jaxmf.models.promises import OWN_PAIRS

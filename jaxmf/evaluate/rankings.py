@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from numbers import Real
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,15 @@ from jaxmf.models.trial import check_promises
 
 Protocol = Literal["catalog", "rated"]
 Part = Dataset | Ratings
+
+
+class Setting(NamedTuple):
+    """What is measured, with the arguments of `ranking`."""
+
+    protocol: Protocol
+    k: int
+    threshold: float
+    empty: Empty
 
 
 def ranking(
@@ -118,17 +127,18 @@ def ranking(
     """
     check_confidence(confidence)
     name = _name(model, name, baselines)
-    trial, seen = _trial(model, params, train, test, k, protocol, threshold, empty, exclude)
-    found = dict(_results(name, model, params, trial, seen, baselines))
-    setting = {"protocol": protocol, "k": k, "threshold": threshold}
-    by_user = pd.concat([_table(name, each, trial, setting, empty) for name, each in found.items()])
+    setting = Setting(protocol, k, threshold, empty)
+    trial, seen = _trial(model, params, train, test, exclude, setting)
+    ranked = dict(_results(name, model, params, trial, seen, baselines))
+    by_user = pd.concat([_table(name, positions, trial, setting) for name, positions in ranked.items()])
     covered = [
-        {"model": name, **setting, "metric": "coverage", "value": each.coverage, "num_users": len(trial.user)}
-        for name, each in found.items()
-        if np.isfinite(each.coverage)
+        {"model": name, **_columns(setting), "metric": "coverage"}
+        | {"value": positions.coverage, "num_users": len(trial.user)}
+        for name, positions in ranked.items()
+        if np.isfinite(positions.coverage)
     ]
     table = pd.concat([summarize(by_user, confidence), pd.DataFrame(covered)])
-    return table.sort_values("model", key=lambda names: names.map(list(found).index), kind="stable", ignore_index=True)
+    return table.sort_values("model", key=lambda names: names.map(list(ranked).index), kind="stable", ignore_index=True)
 
 
 def ranking_by_user(
@@ -162,10 +172,10 @@ def ranking_by_user(
     Cost: that of `ranking` without the intervals.
     """
     name = _name(model, name, baselines)
-    trial, seen = _trial(model, params, train, test, k, protocol, threshold, empty, exclude)
-    setting = {"protocol": protocol, "k": k, "threshold": threshold}
-    found = _results(name, model, params, trial, seen, baselines)
-    return pd.concat([_table(each, place, trial, setting, empty) for each, place in found], ignore_index=True)
+    setting = Setting(protocol, k, threshold, empty)
+    trial, seen = _trial(model, params, train, test, exclude, setting)
+    ranked = _results(name, model, params, trial, seen, baselines)
+    return pd.concat([_table(*result, trial, setting) for result in ranked], ignore_index=True)
 
 
 def _name(model: Model, name: str | None, baselines: bool) -> str:
@@ -186,33 +196,30 @@ def _results(
         yield "oracle", oracle(trial)
 
 
-def _table(name: str, found: Positions, trial: Trial, setting: dict[str, Any], empty: Empty) -> pd.DataFrame:
-    counted = {"num_candidates": found.candidates, "num_relevant": found.relevant}
-    columns = {"user_id": trial.user_id, **counted, **measures(found, trial.k, empty)}
+def _columns(setting: Setting) -> dict[str, Any]:
+    """What tables say of the setting."""
+    return {"protocol": setting.protocol, "k": setting.k, "threshold": setting.threshold}
+
+
+def _table(name: str, ranked: Positions, trial: Trial, setting: Setting) -> pd.DataFrame:
+    counted = {"num_candidates": ranked.candidates, "num_relevant": ranked.relevant}
+    columns = {"user_id": trial.user_id, **counted, **measures(ranked, trial.k, setting.empty)}
     table = pd.DataFrame(columns)
-    for place, (column, value) in enumerate({"model": name, **setting}.items()):
-        table.insert(place, column, value)
+    for number, (column, value) in enumerate({"model": name, **_columns(setting)}.items()):
+        table.insert(number, column, value)
     return table
 
 
 def _trial(
-    model: Model,
-    params: Params,
-    train: Part,
-    test: Part,
-    k: int,
-    protocol: Protocol,
-    threshold: float,
-    empty: Empty,
-    exclude: Part | None,
+    model: Model, params: Params, train: Part, test: Part, exclude: Part | None, setting: Setting
 ) -> tuple[Trial, Ratings]:
     """What is ranked, and the training ratings, after all checks."""
     seen, held_out = as_parts(train, test, ("train", "test"))
     further = [] if exclude is None else [as_parts(train, exclude, ("train", "exclude"))[1]]
     check_predicts(model, params, held_out, "evaluate.ranking")
-    _check(k, protocol, threshold, empty, exclude)
+    _check(setting, exclude)
     # As Python's numbers: one of NumPy would compare float32 ratings in its own precision, where 4.1 is less than 4.1.
-    k, threshold = int(k), float(threshold)
+    protocol, k, threshold = setting.protocol, int(setting.k), float(setting.threshold)
     num_items = held_out.num_items
 
     pair = _pairs(held_out)
@@ -263,7 +270,8 @@ def _pairs(ratings: Ratings) -> np.ndarray:
     return numbered(np.asarray(ratings.user)[observed], np.asarray(ratings.item)[observed], ratings.num_items)
 
 
-def _check(k: Any, protocol: Any, threshold: Any, empty: Any, exclude: Any) -> None:
+def _check(setting: Setting, exclude: Part | None) -> None:
+    protocol, k, threshold, empty = setting
     if not is_positive_integer(k):
         raise ValueError(f"k must be a positive integer, not {k!r}: it is the number of positions that count")
     if protocol not in ("catalog", "rated"):

@@ -1,6 +1,7 @@
 """Models: pure loss functions over parameter pytrees, and the objective composed from them."""
 
-from jaxmf.models.bilinear import biased_mf, content_mf, damped_bias, global_mean, mf
+from jaxmf.models.baselines import damped_bias, global_mean
+from jaxmf.models.bilinear import biased_mf, content_mf, mf
 from jaxmf.models.features import SparseRows
 from jaxmf.models.model import ByHand, Hyper, Model, Params, Rows, drawn, mean_loss, objective, row_weights, scores
 from jaxmf.models.seen import is_seen, seen_of

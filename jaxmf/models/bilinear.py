@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jaxmf.data.checks import is_positive, is_positive_integer
+from jaxmf.data.checks import is_positive_integer
 from jaxmf.data.ratings import Pairs, Ratings, Side, counts
 from jaxmf.kernels._memoize import memoize
 from jaxmf.kernels.draws import normal
@@ -88,58 +88,6 @@ def content_mf(rank: int, features: Any) -> Model:
     matrix = as_matrix(features)
     with_rank = partial(content_mf, features=matrix)
     return _bilinear(rank, with_rank, "content_mf", center="global", bias=True, features=matrix)
-
-
-@memoize
-def global_mean() -> Model:
-    """The baseline r̂_ui = μ, the weighted mean of the training ratings: `init` is the fit.
-
-    Returns:
-      a Model without trained parameters.
-    """
-
-    def init(key: jax.Array | None, ratings: Ratings, hyper: Hyper) -> Params:
-        return Params(Rows(), _mean(ratings, "global"))
-
-    return Model(init, predict, loss, penalty, BY_HAND, name="global_mean")
-
-
-@memoize
-def damped_bias(damping_user: float = 5.0, damping_item: float = 5.0) -> Model:
-    """The baseline r̂_ui = μ + b_u + c_i with damped biases in closed form: `init` is the fit, no solver is needed.
-
-        c_i = Σ_u w_ui (r_ui − μ) / (n_i + damping_item)
-        b_u = Σ_i w_ui (r_ui − μ − c_i) / (n_u + damping_user)
-
-    Args:
-      damping_user: pseudo-observations at 0 that a user's bias is shrunk by.
-      damping_item: the same for items.
-
-    Returns:
-      a Model whose `init` ignores its key.
-
-    Raises:
-      ValueError: for a damping that is not positive.
-
-    Reference: Ekstrand, Riedl and Konstan (2011), Collaborative filtering recommender systems, section 2.1.
-    """
-    if not (is_positive(damping_user) and is_positive(damping_item)):
-        raise ValueError(
-            f"damped_bias: damping_user and damping_item must be positive numbers, not {damping_user!r} and "
-            f"{damping_item!r}; 5 is the default"
-        )
-
-    @jax.jit
-    def init(key: jax.Array | None, ratings: Ratings, hyper: Hyper) -> Params:
-        fixed = _mean(ratings, "global")
-        n_u, n_i = counts(ratings)
-        residual = ratings.value - fixed.shared["mean"]
-        c = jax.ops.segment_sum(ratings.weight * residual, ratings.item, ratings.num_items) / (n_i + damping_item)
-        residual = residual - c[ratings.item]
-        b = jax.ops.segment_sum(ratings.weight * residual, ratings.user, ratings.num_users) / (n_u + damping_user)
-        return Params(Rows({"bias": b}, {"bias": c}), fixed)
-
-    return Model(init, predict, loss, penalty, BY_HAND, design, name="damped_bias", embed=embed)
 
 
 def predict(params: Params, pairs: Pairs | Ratings) -> jax.Array:
@@ -301,7 +249,7 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
             made = {"factors": factors.astype(n.dtype)} | ({"bias": jnp.zeros_like(n)} if bias else {})
             return made if hyper.rank is None else fill_beyond_rank(made, hyper.rank)
 
-        trained, fixed = Rows(side(drawn[: len(n_u)], n_u), side(drawn[len(n_u) :], n_i)), _mean(ratings, center)
+        trained, fixed = Rows(side(drawn[: len(n_u)], n_u), side(drawn[len(n_u) :], n_i)), mean_of(ratings, center)
         if features is None:
             return Params(trained, fixed)
         if features.shape[0] != ratings.num_items:
@@ -316,7 +264,8 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
     return Model(init, predict, loss, penalty, BY_HAND, design, with_rank, name, embed)
 
 
-def _mean(ratings: Ratings, center: Center) -> Rows:
+def mean_of(ratings: Ratings, center: Center) -> Rows:
+    """The mean that predictions start from, as `fixed` parameters: of all ratings, of each user's, or none."""
     if center is None:
         return Rows()
     mean = weighted_mean(ratings.value, ratings.weight)

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxmf.data.ratings import Pairs, Ratings, Side, pairs_of
+from jaxmf.models.least_squares import background_of
 from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.model import Hyper, Model, Params, Rows, linked, pack, products, unpack
-from jaxmf.models.quadratic import background_of
 from jaxmf.models.trial import NUM_RATINGS, Case, Promise
 
 
@@ -225,6 +225,8 @@ ONE_CURVATURE = Promise(
     "{where} is another",
     "Let it be a sum of squared products over all cells, of the tables that `embed` returns",
 )
+# What the normal equations of rows rely on.
+LEAST_SQUARES = (DIAGONAL_PENALTY, SQUARED_LOSS, MASKED_COLUMNS, ONE_CURVATURE)
 OWN_LOSS = Promise(
     _own_loss,
     "its loss of a rating reads more than that rating and the rows of its user and item: of these alone it differs",

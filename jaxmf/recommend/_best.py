@@ -30,17 +30,29 @@ class Cells(NamedTuple):
     column: np.ndarray
 
 
-def best(
-    score: Callable[[Any, Any], jax.Array],
-    queries: Callable[[np.ndarray], Any],
-    catalog: Any,
-    num_rows: int,
-    num_columns: int,
-    excluded: Cells,
-    n: int,
-    cell_bytes: int,
-    max_memory: int | None,
-) -> Best:
+class Scores(NamedTuple):
+    """A table of scores that is never there as a whole.
+
+    Attributes:
+      score: `(queries of b rows, catalog) -> (b, columns)`, one object for all calls that shall share a program.
+      queries: `(rows) -> pytree`, what `score` takes for these row numbers (b,); those from `num_rows` on are padding.
+      catalog: what `score` takes as its second argument, over `padded(num_columns)` columns.
+      num_rows: how many rows there are.
+      num_columns: how many columns there are.
+      excluded: cells that are not ranked, each once at most.
+      cell_bytes: memory that `score` needs for one number, in bytes.
+    """
+
+    score: Callable[[Any, Any], jax.Array]
+    queries: Callable[[np.ndarray], Any]
+    catalog: Any
+    num_rows: int
+    num_columns: int
+    excluded: Cells
+    cell_bytes: int
+
+
+def best(scores: Scores, n: int, max_memory: int | None = None) -> Best:
     """The n columns of highest score of every row; of equal scores the lower column comes first.
 
     Blocks of rows are scored together, in as many threads as there are cores. Columns stand in groups of 16; the n
@@ -48,37 +60,35 @@ def best(
     a column x has a column that ranks before x. So only 16·n columns of a row are ranked.
 
     Args:
-      score: `(queries of b rows, catalog) -> (b, columns)`, one object for all calls that shall share a program.
-      queries: `(rows) -> pytree`, what `score` takes for these row numbers (b,); those from `num_rows` on are padding.
-      catalog: what `score` takes as its second argument, over `padded(num_columns)` columns.
-      num_rows, num_columns: how many there are.
-      excluded: pairs that are not ranked, each once at most.
+      scores: of all rows and columns.
       n: how many columns to name.
-      cell_bytes: memory that `score` needs for one number, in bytes.
-      max_memory: bytes of scores at once, or None.
+      max_memory: bytes of scores at once; None for what a CPU's caches hold, or 256 MiB elsewhere.
 
     Returns:
       (num_rows, min(n, num_columns)) columns and scores.
     """
+    num_rows, num_columns, excluded = scores.num_rows, scores.num_columns, scores.excluded
     n, width = min(int(n), num_columns), padded(num_columns)
     on_cpu = jax.default_backend() == "cpu"
     workers = num_threads() if max_memory is None else 1
     memory = int(max_memory or 0) or (_CACHED if on_cpu else _ON_DEVICE)
     size = 1
-    while 2 * size * width * cell_bytes <= memory and size < num_rows:
+    while 2 * size * width * scores.cell_bytes <= memory and size < num_rows:
         size *= 2
     starts = range(0, num_rows, size)
     cuts = np.searchsorted(excluded.row, [*starts, num_rows])
     room = power_of_4(int(np.diff(cuts).max(initial=0)))
-    program = _program(score, n)
+    program = _program(scores.score, n)
 
     def block(number: int) -> tuple[np.ndarray, np.ndarray]:
-        first, own = starts[number], slice(cuts[number], cuts[number + 1])
-        place = np.full(room, size * width, np.int32)
-        np.multiply(excluded.row[own] - first, width, out=place[: own.stop - own.start], casting="unsafe")
-        place[: own.stop - own.start] += excluded.column[own]
-        column, value = program(queries(np.arange(first, first + size)), catalog, np.int32(num_columns), place)
-        keep = min(size, num_rows - first)
+        start, cells = starts[number], slice(cuts[number], cuts[number + 1])
+        count = cells.stop - cells.start
+        cell = np.full(room, size * width, np.int32)
+        np.multiply(excluded.row[cells] - start, width, out=cell[:count], casting="unsafe")
+        cell[:count] += excluded.column[cells]
+        queries = scores.queries(np.arange(start, start + size))
+        column, value = program(queries, scores.catalog, np.int32(num_columns), cell)
+        keep = min(size, num_rows - start)
         return np.asarray(column)[:keep], np.asarray(value)[:keep]
 
     parts = list(blocks(block, len(starts), workers))

@@ -9,10 +9,10 @@ import numpy as np
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.checks import check_finite, check_hyper, check_predicts
+from jaxmf.models.least_squares import check_least_squares
 from jaxmf.models.model import Hyper, Model, Params
-from jaxmf.models.promises import OWN_DESIGN, OWN_PAIRS, OWN_PENALTY, OWN_USERS
+from jaxmf.models.promises import LEAST_SQUARES, OWN_DESIGN, OWN_PAIRS, OWN_PENALTY, OWN_USERS
 from jaxmf.models.trial import check_promises
-from jaxmf.solvers._als import PROMISES, als
 
 
 def check_fitted(who: str, model: Model, params: Params, data: Dataset, name: str = "train") -> None:
@@ -54,7 +54,7 @@ def check_solvable(who: str, model: Model, params: Params, hyper: Hyper) -> None
             "there are parts alone: fit the model anew to data.extend(new_frame)"
         )
     try:
-        als().check(model, params, hyper, {})
+        check_least_squares(model, params, hyper, {})
     except ValueError as error:
         raise ValueError(f"{who}: {error}") from None
 
@@ -62,7 +62,7 @@ def check_solvable(who: str, model: Model, params: Params, hyper: Hyper) -> None
 def check_foldable(who: str, model: Model, params: Params, hyper: Hyper, data: Dataset) -> None:
     """ValueError if a user's model breaks what rows that are solved alone rely on; the last check, see `trial`."""
     _check_reads(who, model, "fit the model anew to data.extend(new_frame)")
-    promises = (*PROMISES, OWN_DESIGN, OWN_PENALTY)
+    promises = (*LEAST_SQUARES, OWN_DESIGN, OWN_PENALTY)
     instead = "fit the model anew to data.extend(new_frame) (in the shell: jaxmf fit)"
     check_promises(who, promises, model, params, hyper, data, instead)
 

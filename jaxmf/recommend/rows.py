@@ -45,13 +45,13 @@ def solved(model: Model, params: Params, observed: Observed, hyper: Hyper, side:
     if not len(rows) or not jax.tree.leaves(like):
         return params
     tables = jax.tree.map(np.array, like)
-    own = observed.user if side == "user" else observed.item
-    count = np.bincount(own, minlength=int(rows.max()) + 1)
+    index = observed.user if side == "user" else observed.item
+    count = np.bincount(index, minlength=int(rows.max()) + 1)
     for table in jax.tree.leaves(tables):
         table[rows[count[rows] == 0]] = 0
     rows = rows[count[rows] > 0]
-    order = np.argsort(own, kind="stable")
-    start = np.cumsum(count) - count
+    by_row = _ByRow(np.argsort(index, kind="stable"), np.cumsum(count) - count, count)
+    problem = _Problem(model, params, observed, hyper, side, by_row)
     width_of = np.maximum(_SHORTEST, 1 << np.ceil(np.log2(count[rows])).astype(int))
     numbers = sum(leaf[:1].size for leaf in jax.tree.leaves(like))
     for width in np.unique(width_of).tolist():
@@ -60,32 +60,49 @@ def solved(model: Model, params: Params, observed: Observed, hyper: Hyper, side:
         size = min(1 << (most.bit_length() - 1), 1 << (len(members) - 1).bit_length())
         for first in range(0, len(members), size):
             block = members[first : first + size]
-            part = _block(model, params, observed, hyper, side, block, size, order, start[block], count[block], width)
+            part = _block(problem, block, size, width)
             for table, leaf in zip(jax.tree.leaves(tables), jax.tree.leaves(part), strict=True):
                 table[block] = np.asarray(leaf)[: len(block)]
     return params._replace(trained=params.trained._replace(**{side: tables}))
 
 
-def _block(
-    model: Model,
-    params: Params,
-    observed: Observed,
-    hyper: Hyper,
-    side: Side,
-    rows: np.ndarray,
-    size: int,
-    order: np.ndarray,
-    start: np.ndarray,
-    count: np.ndarray,
-    width: int,
-) -> Any:
-    """The solved rows of one block, `size` of them: each has its ratings, and these have rows of the other side."""
+class _ByRow(NamedTuple):
+    """The ratings sorted by row.
+
+    Attributes:
+      order: (n,) positions of the ratings.
+      start: (num_rows,) where in `order` those of each row begin.
+      num_ratings: (num_rows,) how many each row has.
+    """
+
+    order: np.ndarray
+    start: np.ndarray
+    num_ratings: np.ndarray
+
+
+class _Problem(NamedTuple):
+    """The arguments of `solved`, and its ratings sorted by row."""
+
+    model: Model
+    params: Params
+    observed: Observed
+    hyper: Hyper
+    side: Side
+    by_row: _ByRow
+
+
+def _block(problem: _Problem, rows: np.ndarray, size: int, width: int) -> Any:
+    """The solved rows of one block, padded to `size`: each has at most `width` ratings, and each rating a row of the
+    other side.
+    """
+    model, params, observed, hyper, side, by_row = problem
+    start, count = by_row.start[rows], by_row.num_ratings[rows]
     lane = np.arange(width)
     position = np.zeros((size, width), np.int64)
     inside = np.zeros((size, width), bool)
     inside[: len(rows)] = lane < count[:, None]
     position[: len(rows)] = np.where(inside[: len(rows)], start[:, None] + lane, 0)
-    position = order[position.reshape(-1)]
+    position = by_row.order[position.reshape(-1)]
     number = np.append(rows, np.full(size - len(rows), rows[0]))
     other: Side = "item" if side == "user" else "user"
     partner = getattr(observed, other)[position]

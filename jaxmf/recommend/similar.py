@@ -12,7 +12,7 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Side
 from jaxmf.models.leaves import FACTORS
 from jaxmf.models.model import Model, Params
-from jaxmf.recommend._best import Cells, best, is_column, padded
+from jaxmf.recommend._best import Cells, Scores, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_sizes
 
 
@@ -112,9 +112,8 @@ def _similar(
     catalog[: len(unit)] = unit
     itself = Cells(np.arange(len(own)), own)
     queries = lambda block: unit[own[np.minimum(block, len(own) - 1)]]  # noqa: E731
-    found = best(
-        _cosine, queries, jnp.asarray(catalog), len(own), len(unit), itself, n, unit.dtype.itemsize, max_memory
-    )
+    similarity = Scores(_cosine, queries, jnp.asarray(catalog), len(own), len(unit), itself, unit.dtype.itemsize)
+    found = best(similarity, n, max_memory)
     row, rank = np.nonzero(is_column(found.score))
     return pd.DataFrame(
         {

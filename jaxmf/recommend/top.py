@@ -17,7 +17,7 @@ from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
 from jaxmf.kernels.programs import jit, of_model
 from jaxmf.models.model import Model, Params, Rows, linked, scores
 from jaxmf.models.unknown import check_zeros, mean_of_unknown
-from jaxmf.recommend._best import Cells, best, is_column, padded
+from jaxmf.recommend._best import Cells, Scores, best, is_column, padded
 from jaxmf.recommend.checks import check_fitted, check_rankable, check_sizes
 
 
@@ -91,17 +91,16 @@ def top_n(
     catalog = np.full(width, train.num_items, np.int32)
     catalog[: len(item)] = item
     shared = params.trained.shared, params.fixed.shared
-    found = best(
+    predictions = Scores(
         _score(model),
         _users(params, user, mean_of_unknown(params, train.user)),
         (catalog, *_gather(params.trained.item, params.fixed.item, catalog), *shared),
         len(user),
         len(item),
         _seen(train, user, item) if filter_seen else Cells(np.zeros(0, np.int64), np.zeros(0, np.int64)),
-        n,
         _cell_bytes(model, params),
-        max_memory,
     )
+    found = best(predictions, n, max_memory)
     keep = is_column(found.score)
     row, rank = np.nonzero(keep)
     table = pd.DataFrame(

@@ -99,13 +99,7 @@ def optuna(
     check_key(key)
     check_model(model)
     check_space(space, "optuna")
-    for name, value in (("trials", trials), ("ask", ask)):
-        if not is_positive_integer(value):
-            raise ValueError(f"optuna: {name} must be a positive integer, not {value!r}")
-    for name in ("out", "pad"):
-        if name in choices:
-            remedy = "a study with a storage keeps its trials" if name == "out" else "all ranks run in one program"
-            raise ValueError(f"optuna: takes no {name}: {remedy}")
+    _check(trials, ask, choices)
     folds = choices.get("folds")
     check_validated("optuna", valid, folds)
     steps = rungs("optuna", epochs, min_epochs, factor, 2 if min_epochs is None else None)
@@ -134,18 +128,32 @@ def optuna(
                 for trial in asked:
                     study.tell(trial, state=library.trial.TrialState.FAIL)
                 raise
-            values = runs.table[runs.score].to_numpy(float).reshape(-1, folded).mean(axis=1)
-            status = runs.table["status"].to_numpy().reshape(-1, folded)
-            for trial, value, ended in zip(asked, values, status, strict=True):
-                if (ended == "pruned").any():
-                    study.tell(trial, state=library.trial.TrialState.PRUNED)
-                elif np.isfinite(value):
-                    study.tell(trial, value)
-                else:
-                    study.tell(trial, state=library.trial.TrialState.FAIL)
+            _tell(study, library.trial.TrialState, asked, runs, folded)
             found.append(runs)
             bar.update(len(asked))
     return Trials(joined(found, choices.get("keep", "best")), study)
+
+
+def _check(trials: Any, ask: Any, choices: Keywords) -> None:
+    for name, value in (("trials", trials), ("ask", ask)):
+        if not is_positive_integer(value):
+            raise ValueError(f"optuna: {name} must be a positive integer, not {value!r}")
+    for name, remedy in (("out", "a study with a storage keeps its trials"), ("pad", "all ranks run in one program")):
+        if name in choices:
+            raise ValueError(f"optuna: takes no {name}: {remedy}")
+
+
+def _tell(study: Study, states: Any, asked: list[Any], runs: Sweep, folded: int) -> None:
+    """Tell the study how each trial ended, whose value is its mean score over the folds."""
+    values = runs.table[runs.score].to_numpy(float).reshape(-1, folded).mean(axis=1)
+    status = runs.table["status"].to_numpy().reshape(-1, folded)
+    for trial, value, ended in zip(asked, values, status, strict=True):
+        if (ended == "pruned").any():
+            study.tell(trial, state=states.PRUNED)
+        elif np.isfinite(value):
+            study.tell(trial, value)
+        else:
+            study.tell(trial, state=states.FAIL)
 
 
 def _pruned(asked: list[Any], steps: list[int], folded: int) -> Select:

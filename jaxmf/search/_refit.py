@@ -10,7 +10,7 @@ import pandas as pd
 from jaxmf import evaluate, output
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.locks import claims_out
+from jaxmf.locks import claimed
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps import Sweep
 from jaxmf.sweeps.grid import setting
@@ -35,7 +35,6 @@ class Chosen(NamedTuple):
     table: pd.DataFrame
 
 
-@claims_out
 def refit(
     runs: Sweep,
     solver: Solver,
@@ -89,14 +88,13 @@ def refit(
     if epochs is None:
         epochs = max(1, round(frame["epoch"].iloc[own].mean()))
     first = own[0]
-    fitted = fit(
-        runs.key(first), runs.model(first), solver, train, hyper=runs.hyper(first), epochs=epochs, progress=progress
-    )
-    found = evaluate.rating(fitted.model, fitted.params, test)
-    table = runs.summary().sort_values(runs.score, ignore_index=True, kind="stable")
-    chosen = Chosen(fitted, dict(best), float(score), found, table)
-    if out is not None:
-        output.write_table(Path(out) / "search.csv", table)
-        facts = {"setting": chosen.setting, "epochs": epochs, "score": chosen.score, "monitor": runs.score}
-        output.write_json(Path(out) / "chosen.json", facts | {"status": fitted.status, "test": found})
-    return chosen
+    numbers = runs.hyper(first)
+    with claimed(out) as folder:
+        fitted = fit(runs.key(first), runs.model(first), solver, train, hyper=numbers, epochs=epochs, progress=progress)
+        errors = evaluate.rating(fitted.model, fitted.params, test)
+        table = runs.summary().sort_values(runs.score, ignore_index=True, kind="stable")
+        if folder is not None:
+            output.write_table(Path(folder) / "search.csv", table)
+            facts = {"setting": dict(best), "epochs": epochs, "score": float(score), "monitor": runs.score}
+            output.write_json(Path(folder) / "chosen.json", facts | {"status": fitted.status, "test": errors})
+    return Chosen(fitted, dict(best), float(score), errors, table)

@@ -94,18 +94,16 @@ def recommend_items(
     train: Dataset,
     users: Iterable[Any] | None = None,
     n: int = 10,
-    candidates: Iterable[Any] | None = None,
-    filter_seen: bool = True,
-    on_unknown: recommend.OnUnknown = "error",
     new: pd.DataFrame | None = None,
     columns: Iterable[str] = (),
+    **options: Any,
 ) -> pd.DataFrame:
     """The table of `jaxmf.recommend.top_n`, of a fit that further ratings may have been added to.
 
     Args:
       fit: the fit.
       train: what it was fitted to.
-      users, n, candidates, filter_seen, on_unknown: as in `top_n`; users None with `new` are those of `new`.
+      users, n, options: as in `top_n`; users None with `new` are those of `new`.
       new: further ratings, see `jaxmf.recommend.update`, which solves the rows they touch; timestamps are optional.
       columns: of `train.items`, put behind item_id.
 
@@ -122,7 +120,7 @@ def recommend_items(
             data = replace(data, timestamp=None)
         params, data = recommend.update(fit.model, params, fit.hyper, data, new)
         users = distinct(as_ids(new["user_id"])) if users is None else users
-    table = recommend.top_n(fit.model, params, data, users, n, candidates, filter_seen, on_unknown)
+    table = recommend.top_n(fit.model, params, data, users, n, **options)
     for place, name in enumerate(known, 2):
         assert data.items is not None
         row = match(data.item_ids, table["item_id"])

@@ -70,7 +70,17 @@ def recommend(
     frame = None if new is None else dataset(new, reading, known=names.known_ids(train), option="new").to_frame()
     users, candidates = names.ids(user, train.user_ids), names.ids(candidate, train.item_ids)
     with spoken_in_options():
-        table = recommend_items(fitted, train, users, n, candidates, not seen, on_unknown, frame, column or [])
+        table = recommend_items(
+            fitted,
+            train,
+            users,
+            n,
+            frame,
+            column or [],
+            candidates=candidates,
+            filter_seen=not seen,
+            on_unknown=on_unknown,
+        )
     if out is None:
         typer.echo(table.to_string(index=False, na_rep="", float_format="{:.4f}".format))
     else:

@@ -119,9 +119,8 @@ def fit(
         hyper = hyper._replace(learning_rate=learning_rate)
     chosen, loaded = names.model(model, rank, column, components, solver), dataset(data, reading, items)
     with claimed(out, "--out"):
-        result, tables = job.fit_one(
-            loaded, out, chosen, recipe.solver, hyper, epochs, patience or None, seed, clip, progress=not quiet
-        )
+        limits = {"epochs": epochs, "patience": patience or None, "progress": not quiet}
+        result, tables = job.fit_one(loaded, out, chosen, recipe.solver, hyper, seed, clip, **limits)
     if not quiet:
         typer.echo(tables["metrics"].to_string(index=False, float_format="{:.4f}".format))
         typer.echo("\n" + "\n".join(audited(tables["leakage"])))
@@ -186,19 +185,9 @@ def sweep(
     grid |= {"seed": range(seeds)} if seeds > 1 else {}
     chosen, loaded = names.model(model, max(rank), column, components, solver), dataset(data, reading, items)
     with claimed(out, "--out") as folder:
+        options = {"epochs": epochs, "patience": patience or None, "batch": batch, "progress": not quiet}
         runs, summary = job.sweep_grid(
-            loaded,
-            folder or out,
-            chosen,
-            recipe.solver,
-            grid,
-            hyper,
-            folds or None,
-            epochs,
-            patience or None,
-            seed,
-            batch,
-            progress=not quiet,
+            loaded, folder or out, chosen, recipe.solver, grid, hyper, folds or None, seed, **options
         )
     if not quiet:
         swept = [name for name in grid if name != "seed"]

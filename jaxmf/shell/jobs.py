@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,11 +27,9 @@ def fit_one(
     model: Model | Callable[[Dataset], Model],
     solver: Solver,
     hyper: Hyper,
-    epochs: int = 50,
-    patience: int | None = 5,
     seed: int = 0,
     clip: evaluate.Clip = None,
-    progress: bool = False,
+    **options: Any,
 ) -> tuple[Fit, dict[str, pd.DataFrame]]:
     """Fit one model on one split; write config.json, metrics.csv, leakage.csv, history.csv, a figure and fit.npz.
 
@@ -41,10 +40,10 @@ def fit_one(
       out: folder for the results.
       model: the model, or a function that makes it from the training part of the split, such as one that reads words
         of the items there.
-      solver, hyper, epochs, patience: as in `jaxmf.fit`.
+      solver, hyper: as in `jaxmf.fit`.
       seed: of the split, where it is random, and of the initial parameters.
       clip: bounds for the predictions in the errors, or None.
-      progress: show a progress bar on standard error.
+      options: further ones of `jaxmf.fit`, such as epochs and patience.
 
     Returns:
       the Fit, and the tables that are written: "metrics", one row each for train, valid and test, "leakage", the audit
@@ -58,8 +57,7 @@ def fit_one(
     train, valid, test, split = split_three(data, seed)
     check_clip(clip)
     model = model if isinstance(model, Model) else model(train)
-    key = jax.random.key(seed)
-    result = fit(key, model, solver, train, valid, hyper, epochs, patience, monitor="rmse", progress=progress)
+    result = fit(jax.random.key(seed), model, solver, train, valid, hyper, monitor="rmse", **options)
     damped = models.damped_bias()
     baseline = evaluate.rating(damped, damped.init(None, train.ratings, hyper), valid, clip)["rmse"]
     best = int(result.state.epoch if result.state.best is None else result.state.best.epoch)
@@ -71,7 +69,8 @@ def fit_one(
     ]
     metrics = pd.DataFrame(rows)
     numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
-    configuration = {"job": "fit", "split": split, "hyper": numbers, "epochs": epochs, "patience": patience} | facts
+    asked = {name: options[name] for name in ("epochs", "patience") if name in options}
+    configuration = {"job": "fit", "split": split, "hyper": numbers} | asked | facts
     output.write_json(out / "config.json", output.manifest(data.describe(), configuration, seed))
     tables = {"metrics": metrics, "leakage": evaluate.leakage(train, test), "history": result.to_frame()}
     for name, table in tables.items():
@@ -90,11 +89,8 @@ def sweep_grid(
     grid: Grid,
     hyper: Hyper,
     folds: int | None = None,
-    epochs: int = 50,
-    patience: int | None = 5,
     seed: int = 0,
-    batch: int | None = None,
-    progress: bool = False,
+    **options: Any,
 ) -> tuple[Sweep, pd.DataFrame]:
     """Fit a grid; write what `jaxmf.sweep` writes, summary.csv with a row per setting, and figures.
 
@@ -104,11 +100,10 @@ def sweep_grid(
       data: the ratings, split by `split_three`.
       out: folder for the results; finished members are on disk there, and a sweep that was cut off goes on from them.
       model: as in `fit_one`.
-      solver, hyper, epochs, patience, batch: as in `jaxmf.sweep`.
-      grid: as in `jaxmf.sweep`.
+      solver, grid, hyper: as in `jaxmf.sweep`.
       folds: validate on so many folds of the training and validation parts together, not on the validation part.
       seed: of the split, where it is random, of the folds, and of the key.
-      progress: show a progress bar on standard error.
+      options: further ones of `jaxmf.sweep`, such as epochs and patience.
 
     Returns:
       the Sweep, and summary.csv as a table, lowest mean validation RMSE first.
@@ -134,12 +129,9 @@ def sweep_grid(
         grid=grid,
         folds=weights,
         hyper=hyper,
-        epochs=epochs,
-        patience=patience,
         monitor="rmse",
-        batch=batch,
         out=out,
-        progress=progress,
+        **options,
     )
     summary = runs.summary().sort_values("valid_rmse", ignore_index=True)
     folder = Path(out)

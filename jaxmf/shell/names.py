@@ -129,11 +129,14 @@ def dataset(
 
 def _of_file(path: Path, reading: Reading, items: Path | None, known: Any) -> Any:
     from jaxmf.data.checks import align_items
-    from jaxmf.data.dataset import of_table
+    from jaxmf.data.dataset import Dataset
+    from jaxmf.data.tables import of_file
 
     ids = {"str": str, "int": int}.get(reading.ids or "", known)
     frame, columns = table(path, "ratings", reading, ids), columns_of(reading)
-    data = of_table(path, frame, columns, None, reading.duplicates, reading.missing)
+    with of_file(path):
+        options: Any = {"duplicates": reading.duplicates, "missing": reading.missing}
+        data = Dataset.from_frame(frame, columns, name=path.stem, **options)
     if "timestamp" in columns.values() and data.timestamp is None:
         raise ValueError(f"--rename {' '.join(reading.rename or [])}: {path} has no such column for timestamp")
     if items is None:

@@ -31,16 +31,49 @@ def summary(
       runs: the sweep over rank and λ.
       sizes: number of training, validation and test ratings.
     """
+    errors = gradients[["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]]
+    k, relevant_from = manifest["configuration"]["k"], manifest["configuration"]["relevant_from"]
+    parts = [
+        *_opening(manifest, metrics, history, sizes),
+        "## Gradients",
+        f"{'Every leaf passed' if gradients['passed'].all() else 'NOT every leaf passed'}: autodiff, the hand-derived "
+        "formula and central differences, in float64. Largest relative disagreements: hand-derived and autodiff "
+        f"{errors['hand_vs_autodiff'].max():.1e}, autodiff and differences {errors['autodiff_vs_central'].max():.1e}.",
+        output.markdown(gradients[["model", "leaf", "size", *errors, "passed"]], "{:.1e}"),
+        "## Errors",
+        f"λ and the epoch are the best on validation; test was read once per row. RMSE and MAE in the ratings' unit, "
+        f"{manifest['dtype']}, predictions not clipped. `search.csv` has every λ tried, `history.csv` every epoch.",
+        output.markdown(_errors(metrics), "{:.4f}"),
+        "![Error by solver](figures/error_by_solver.png)",
+        "## Rankings",
+        f"Test items ranked for each user, the first {k} positions, relevant if rated {relevant_from:g} or more. "
+        'Protocol "catalog" ranks all items but those that the user has in the training and validation parts, "rated" '
+        "only the user's test items. Intervals of 95 % are over users; `ranking.csv` has all measures. The oracle, who "
+        "knows the test ratings, shows what is attainable.",
+        *(f"**{protocol}**\n\n{output.markdown(table)}" for protocol, table in _rankings(ranking)),
+        "![Rankings with intervals](figures/ranking.png)",
+        "### Leakage",
+        "\n".join(f"- {line}" for line in audited(leakage)[1:]),
+        "## Convergence",
+        "![Validation RMSE by epoch and by second](figures/convergence.png)",
+        "![Training against validation](figures/generalization.png)",
+        "## Regularization",
+        "![Validation RMSE against λ](figures/regularization.png)",
+        *_closing(manifest, metrics, runs),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _opening(
+    manifest: dict[str, Any], metrics: pd.DataFrame, history: pd.DataFrame, sizes: tuple[int, int, int]
+) -> list[str]:
+    """The data, and the findings in a few lines."""
     data, configuration = manifest["data"], manifest["configuration"]
     damped = float(metrics.loc[metrics["model"] == "damped_bias", "test_rmse"].iloc[0])
     fitted = metrics[metrics["solver"] != "closed form"]
     best: dict[Any, Any] = fitted.iloc[0].to_dict()
     by_model = fitted.groupby("model")["test_rmse"].first().to_dict()
-    shown = metrics[["model", "solver", "l2", "best_epoch", "status", "valid_rmse", "test_rmse", "test_mae"]]
-    shown = shown.assign(**{"seconds per epoch": metrics["seconds_per_epoch"]})
-    errors = gradients[["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]]
-    grid = runs.to_frame()
-    parts = [
+    return [
         f"# Study of {data['name']}",
         f"{data['num_users']:,} users, {data['num_items']:,} items, {data['num_ratings']:,} ratings; split "
         f"{configuration['split']} into train / validation / test of {' / '.join(f'{size:,}' for size in sizes)}. The "
@@ -55,30 +88,18 @@ def summary(
         f"- {_edges(fitted, configuration['l2'])}\n"
         f"- Per-sample SGD visits {manifest['sgd_matchings']:,} matchings an epoch, "
         f"{100 * manifest['sgd_lanes_filled']:.1f} % full.",
-        "## Gradients",
-        f"{'Every leaf passed' if gradients['passed'].all() else 'NOT every leaf passed'}: autodiff, the hand-derived "
-        "formula and central differences, in float64. Largest relative disagreements: hand-derived and autodiff "
-        f"{errors['hand_vs_autodiff'].max():.1e}, autodiff and differences {errors['autodiff_vs_central'].max():.1e}.",
-        output.markdown(gradients[["model", "leaf", "size", *errors, "passed"]], "{:.1e}"),
-        "## Errors",
-        f"λ and the epoch are the best on validation; test was read once per row. RMSE and MAE in the ratings' unit, "
-        f"{manifest['dtype']}, predictions not clipped. `search.csv` has every λ tried, `history.csv` every epoch.",
-        output.markdown(shown, "{:.4f}"),
-        "![Error by solver](figures/error_by_solver.png)",
-        "## Rankings",
-        f"Test items ranked for each user, the first {configuration['k']} positions, relevant if rated "
-        f'{configuration["relevant_from"]:g} or more. Protocol "catalog" ranks all items but those that the user has '
-        'in the training and validation parts, "rated" only the user\'s test items. Intervals of 95 % are '
-        "over users; `ranking.csv` has all measures. The oracle, who knows the test ratings, shows what is attainable.",
-        *(f"**{protocol}**\n\n{output.markdown(table)}" for protocol, table in _rankings(ranking)),
-        "![Rankings with intervals](figures/ranking.png)",
-        "### Leakage",
-        "\n".join(f"- {line}" for line in audited(leakage)[1:]),
-        "## Convergence",
-        "![Validation RMSE by epoch and by second](figures/convergence.png)",
-        "![Training against validation](figures/generalization.png)",
-        "## Regularization",
-        "![Validation RMSE against λ](figures/regularization.png)",
+    ]
+
+
+def _errors(metrics: pd.DataFrame) -> pd.DataFrame:
+    shown = metrics[["model", "solver", "l2", "best_epoch", "status", "valid_rmse", "test_rmse", "test_mae"]]
+    return shown.assign(**{"seconds per epoch": metrics["seconds_per_epoch"]})
+
+
+def _closing(manifest: dict[str, Any], metrics: pd.DataFrame, runs: Sweep) -> list[str]:
+    """The sweep over ranks, and how all of it was made."""
+    grid = runs.to_frame()
+    return [
         "## Rank",
         f"{len(runs.members)} fits of {grid['model'][0]} by {grid['solver'][0]}, every rank with every λ, by "
         f"{runs.num_programs} program(s) in {runs.seconds:.1f} s, compilation included ({runs.compile_seconds:.1f} s). "
@@ -90,7 +111,6 @@ def summary(
         f"{metrics['search_seconds'].sum():.0f} s and compiled for {metrics['compile_seconds'].sum():.0f} s, two "
         "programs at a time. `config.json` has the configuration, the data's fingerprint and all versions.",
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def _rankings(ranking: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:

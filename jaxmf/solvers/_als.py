@@ -1,35 +1,44 @@
 """Alternating least squares: the exact minimizer of the objective in one side's rows at a time."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.sharding import PartitionSpec
 
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, Side
-from jaxmf.kernels._memoize import how_built, memoize
+from jaxmf.kernels._memoize import memoize
 from jaxmf.kernels.devices import AXIS, check_devices, of_all, spread
 from jaxmf.kernels.normal_equations import positive
-from jaxmf.kernels.programs import of_model
 from jaxmf.kernels.tiles import Half, Halves, Layout, arranged, in_tile, prepare_for
-from jaxmf.kernels.xla import IN_A_HURRY, TWO_STEP_SUMS, without
-from jaxmf.models.checks import of_one, traced_shape
-from jaxmf.models.leaves import has_bias
-from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, pack, unpack
-from jaxmf.models.promises import DIAGONAL_PENALTY, MASKED_COLUMNS, ONE_CURVATURE, SQUARED_LOSS
-from jaxmf.models.quadratic import background_of, ridge_of
+from jaxmf.kernels.xla import TWO_STEP_SUMS, without
+from jaxmf.models.least_squares import background_of, check_least_squares, ridge_of
+from jaxmf.models.model import Hyper, Model, Params, Rows, pack, unpack
+from jaxmf.models.promises import LEAST_SQUARES
 from jaxmf.solvers._minima import View, minima
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
 _CACHED = 1 << 21  # bytes of normal equations, or of designs, that a CPU works on at once: more would leave its cache
 _AT_ONCE = 1 << 30  # and that other devices do
 _REMEDY = "a larger l2, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
-PROMISES = (DIAGONAL_PENALTY, SQUARED_LOSS, MASKED_COLUMNS, ONE_CURVATURE)
+
+
+class Resources(NamedTuple):
+    """With what rows are solved; static.
+
+    Attributes:
+      steps: of conjugate gradient per row; None for the exact minimum.
+      max_memory, devices: as in `als`.
+    """
+
+    steps: int | None = None
+    max_memory: int | None = None
+    devices: int = 1
+
+
+EXACTLY = Resources()
 
 
 @memoize
@@ -100,7 +109,7 @@ def als(
         if number is not None and not is_positive_integer(number):
             raise ValueError(f"als: {name} must be a positive integer, not {number!r}")
     check_devices("als", devices)
-    num_steps = None if method == "cholesky" else steps
+    resources = Resources(None if method == "cholesky" else steps, max_memory, devices)
 
     def init(model: Model, params: Params, hyper: Hyper) -> jax.Array:
         dtype = jax.tree.leaves(params.trained)[0].dtype
@@ -112,7 +121,7 @@ def als(
         before = params.trained
         for side in ("user", "item"):
             half = getattr(problem.constants, side)
-            params = half_step(model, params, half, problem.weight, hyper, side, num_steps, max_memory, devices)
+            params = half_step(model, params, half, problem.weight, hyper, side, resources)
         if tol is None:
             return params, state, StepInfo(jnp.array(False))
         after = params.trained
@@ -126,7 +135,15 @@ def als(
     name, column_seconds = ("als", 1e-8) if method == "cholesky" else ("als-cg", 1e-9)
     machine = Machine(without(TWO_STEP_SUMS), devices, column_seconds)
     return Solver(
-        prepare_for(devices), init, step, _check, name, setup, machine=machine, remedy=_REMEDY, promises=PROMISES
+        prepare_for(devices),
+        init,
+        step,
+        check_least_squares,
+        name,
+        setup,
+        machine=machine,
+        remedy=_REMEDY,
+        promises=LEAST_SQUARES,
     )
 
 
@@ -137,12 +154,20 @@ def half_step(
     weight: Rows,
     hyper: Hyper,
     side: Side,
-    steps: int | None = None,
-    max_memory: int | None = None,
-    devices: int = 1,
+    resources: Resources = EXACTLY,
 ) -> Params:
-    """All rows of one side at their exact minimum given the other side, or nearer to it by `steps` of CG; `weight` is
-    n^ν of both.
+    """All rows of one side at their minimum given the other side, or nearer to it by some steps of CG.
+
+    Args:
+      model: with a `design`.
+      params: of which the rows of `side` are solved.
+      half: the ratings of that side in tiles, arranged.
+      weight: n^ν of both sides.
+      hyper: λ and λ_b, positive, and α0.
+      side: whose rows.
+      resources: with what; static.
+
+    Cost: that of half a sweep of `als`.
     """
     assert model.design is not None
     like = getattr(params.trained, side)
@@ -153,7 +178,8 @@ def half_step(
     known = half.weighted if model.background is None else half.weighted | (getattr(weight, side) > 0)
     weighted = known[:, None]
     ridge = positive(ridge_of(model, params.trained, weight, hyper, side, num_rows), weighted)
-    view = View(model.design, side, steps, _rows_at_once(half, ridge.shape[1], ridge.dtype, max_memory))
+    at_once = _rows_at_once(half, ridge.shape[1], ridge.dtype, resources.max_memory)
+    view, devices = View(model.design, side, resources.steps, at_once), resources.devices
 
     # For each row, in `minima`: (XᵀX + H + R) z = Xᵀt − h, where X and t are those of `model.design` times √w, R is the
     # ridge, and H and h are the background's.
@@ -193,70 +219,3 @@ def _norm(trained: Rows) -> jax.Array:
 
 def _length(rows: object) -> jax.Array:
     return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(rows)))
-
-
-def _check(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
-    if model.design is None:
-        raise ValueError(
-            f"als: the model {model.name!r} has no `design`, so its rows have no normal equations. Give the model a "
-            "`design`, or use solvers.sgd or solvers.minibatch."
-        )
-    if jax.tree.leaves(params.trained.shared):
-        raise ValueError(
-            f"als: the model {model.name!r} trains `shared` leaves, which belong to no row. Use solvers.minibatch, or "
-            "move those leaves to `fixed`."
-        )
-    if model.draw is not None:
-        raise ValueError(
-            f"als: the model {model.name!r} draws (it has a `draw`), so that no row has one minimum. Use "
-            "solvers.minibatch."
-        )
-    check_design(model, params, context)
-    dtype = jnp.result_type(*jax.tree.leaves(params.trained))
-    for name, value in (("l2", hyper.l2), *([("l2_bias", bias_l2(hyper))] if has_bias(params.trained) else [])):
-        if not np.asarray(value, dtype) >= jnp.finfo(dtype).tiny:
-            where = f" in {dtype}" if value > 0 else ""
-            raise ValueError(
-                f"als: {name} must be positive{where}, not {value}: without a penalty a row with fewer ratings than "
-                "unknowns has no unique minimum. Use a small positive number, or a gradient solver."
-            )
-    if how_built(model) is not None:
-        return
-    one_row = jax.tree.map(lambda leaf: np.ones((1, *leaf.shape[1:]), leaf.dtype), params.trained)
-    for path, held in jax.tree_util.tree_leaves_with_path(_holds(model.penalty)(one_row, hyper)):
-        if not held:
-            name = jax.tree_util.keystr(path, simple=True, separator=".")
-            raise ValueError(
-                f"als: the penalty of the model {model.name!r} leaves {name} free, so a row with fewer ratings than "
-                "unknowns has no unique minimum. Penalize it, or use a gradient solver."
-            )
-
-
-@of_model
-def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
-    """Whether the penalty pulls at all numbers of each leaf of rows of ones."""
-
-    def holds(trained: Rows, hyper: Hyper) -> Any:
-        one = jnp.ones(1, jnp.result_type(*jax.tree.leaves(trained)))
-        ridge = jax.grad(lambda trained: penalty(trained, Rows(one, one), hyper) + 0.0)(trained)
-        return jax.tree.map(lambda leaf: (leaf > 0).all(), ridge)
-
-    return jax.jit(holds, compiler_options=IN_A_HURRY)
-
-
-def check_design(model: Model, params: Params, context: Any) -> None:
-    """ValueError, the model's own or one that shows both, if a side's design does not have the shape of its rows."""
-    assert model.design is not None
-    index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
-    number: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
-    one = Ratings(index, index, number, number, num_users=1, num_items=1, context=of_one(context))
-    takes = "It takes params (trained, fixed), ratings (user, item, value, weight, context) and side"
-    for side, rows in (("user", params.trained.user), ("item", params.trained.item)):
-        who = f"als: design of the model {model.name!r}"
-        design, _ = traced_shape(who, partial(model.design, side=side), params, one, remedy=takes, words=ValueError)
-        found, needed = (jax.tree.map(lambda leaf: leaf.shape[1:], tree) for tree in (design, rows))
-        if jax.tree.leaves(rows) and found != needed:
-            raise ValueError(
-                f"als: the `design` of the model {model.name!r} has {found} per rating for a row of the {side}s, which "
-                f"is {needed}. Expected the leaves of the row, each with a leading axis of ratings."
-            )

@@ -1,6 +1,6 @@
 """The rows of one side at their minimum, or nearer to it, tile by tile, and the derivatives of that."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.ratings import Ratings, Side
+from jaxmf.kernels.floats import join_floats, no_slopes, split_floats
 from jaxmf.kernels.normal_equations import (
     descend,
     dot,
@@ -22,8 +23,8 @@ from jaxmf.kernels.normal_equations import (
 )
 from jaxmf.kernels.slabs import Part, over_parts, row_of_cells
 from jaxmf.kernels.tiles import Half
-from jaxmf.models.model import Params, pack
-from jaxmf.models.quadratic import Quadratic
+from jaxmf.models.least_squares import Quadratic, design_rows
+from jaxmf.models.model import Params
 
 
 class View(NamedTuple):
@@ -81,14 +82,8 @@ def _rows_of(table: jax.Array, rows: jax.Array, fill: float) -> jax.Array:
 
 def _block(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Design rows (m, width, D), targets and weights (m, width) of a slab."""
-    shape = cells.value.shape
-    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(shape) :]), cells)
-    design, target = view.design(params, flat, view.side)
-    return (
-        pack(design, cells.value.size).reshape(*shape, -1).astype(dtype),
-        target.reshape(shape).astype(dtype),
-        cells.weight.astype(dtype),
-    )
+    design, target = design_rows(view.design, params, cells, view.side)
+    return design.astype(dtype), target.astype(dtype), cells.weight.astype(dtype)
 
 
 def _rooted(view: View, params: Params, cells: Ratings, dtype: Any) -> tuple[jax.Array, jax.Array]:
@@ -150,7 +145,7 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
     constant.
     """
     params, half, ridge, start, background, solution = kept
-    floats, others = _split(params)
+    floats, others = split_floats(params)
 
     def body(carry: Any, part: Part) -> Any:
         R, before = _rows_of(ridge, part.rows, 1), _rows_of(start, part.rows, 0)
@@ -168,7 +163,7 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
 
         def loss(floats: list[jax.Array], value: jax.Array, weight: jax.Array, cells: Ratings) -> jax.Array:
             cells = replace(cells, value=value, weight=weight)
-            X, t, w = _block(view, _joined(floats, others), cells, R.dtype)
+            X, t, w = _block(view, join_floats(floats, others), cells, R.dtype)
             image, error = dot(X, y[..., None])[..., 0], dot(X, z[..., None])[..., 0] - t
             return -jnp.sum(w * image * error)
 
@@ -198,7 +193,7 @@ def _exact_backward(view: View, kept: Any, slope: jax.Array) -> Any:
     by_ridge, by_start, by_background, by_floats, by_value, by_weight = over_parts(
         half, view.at_once, num_short, background is not None, body, zeros
     )
-    by_params, by_half = _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight)
+    by_params, by_half = join_floats(by_floats, no_slopes(others)), _slope_of(half, by_value, by_weight)
     return by_params, by_half, by_ridge, by_start, by_background
 
 
@@ -253,7 +248,7 @@ def _near_forward(view: View, *given: Any) -> Any:
 def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
     """The same steps over all ratings at once, which JAX differentiates."""
     params, half, ridge, start, background = kept
-    (floats, others), own, rows = _split(params), row_of_cells(half), half.tiles.rows.ravel()
+    (floats, others), own, rows = split_floats(params), row_of_cells(half), half.tiles.rows.ravel()
 
     def steps(
         floats: list[jax.Array],
@@ -265,7 +260,7 @@ def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
     ) -> jax.Array:
         R, z = _rows_of(ridge, rows, 1), _rows_of(start, rows, 0)
         cells = replace(half.cells, value=value, weight=weight)
-        X, t, w = _block(view, _joined(floats, others), cells, R.dtype)
+        X, t, w = _block(view, join_floats(floats, others), cells, R.dtype)
 
         def back(error: jax.Array) -> jax.Array:
             return jax.ops.segment_sum((w * error)[:, None] * X, own, len(rows))
@@ -283,29 +278,10 @@ def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
 
     given = floats, half.cells.value, half.cells.weight, ridge, start, background
     by_floats, by_value, by_weight, *others_by = jax.vjp(steps, *given)[1](slope)
-    return _joined(by_floats, _no_slope(others)), _slope_of(half, by_value, by_weight), *others_by
+    return join_floats(by_floats, no_slopes(others)), _slope_of(half, by_value, by_weight), *others_by
 
 
 _near.defvjp(_near_forward, _near_backward)
-
-
-def _split(tree: Any) -> tuple[list[jax.Array], Any]:
-    """The leaves that have derivatives, and the tree without them."""
-    leaves, structure = jax.tree.flatten(tree)
-    real = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
-    others = [None if has else leaf for has, leaf in zip(real, leaves, strict=True)]
-    return [leaf for has, leaf in zip(real, leaves, strict=True) if has], (structure, others)
-
-
-def _joined(floats: list[jax.Array], others: Any) -> Any:
-    structure, leaves = others
-    left: Iterator[jax.Array] = iter(floats)
-    return jax.tree.unflatten(structure, [next(left) if leaf is None else leaf for leaf in leaves])
-
-
-def _no_slope(others: Any) -> Any:
-    structure, leaves = others
-    return structure, [None if leaf is None else np.zeros(leaf.shape, jax.dtypes.float0) for leaf in leaves]
 
 
 def _slope_of(half: Half, by_value: jax.Array, by_weight: jax.Array) -> Half:

@@ -155,26 +155,9 @@ def planned(
     check_all_promised(key, solver, whole, placed, shapes)
     data = Prepared(whole, held_out, solver.prepare(observed), solver)
 
-    groups = _groups(placed)
-    largest = max(map(len, groups.values()))
     devices = jax.local_devices()
     on_cpu = devices[0].platform == "cpu"
-    workers = choices.workers or ((os.cpu_count() or 1) if on_cpu else 1)
-    shared = Shared(
-        solver,
-        [each.running for each in placed],
-        [key if each.member.seed is None else jax.random.fold_in(key, each.member.seed) for each in placed],
-        folds,
-        options,
-        min(choices.batch or (1 if on_cpu else largest), largest),
-        LastConstants(),
-    )
-    if (limit := memory_limit(choices.max_memory, devices[0])) is not None:
-        if choices.keep == "all":
-            check_kept(limit, shapes, groups)
-        widest = max(groups, key=lambda program: num_bytes(shapes[program]))
-        example = Batch(0, widest, shared.most, groups[widest][: shared.most], 0, 1)
-        shared, workers = within(limit, shared, example, data, workers)
+    shared, workers = _shared(key, placed, folds, choices, data, shapes)
     entry = [0] * len(placed) if rungs.entry is None else np.repeat(rungs.entry, len(placed) // len(rungs.entry))
     monitored = "monitor" if callable(options.monitor) else f"valid_{options.monitor}"
     return Plan(
@@ -192,6 +175,37 @@ def planned(
         key,
         model,
     )
+
+
+def _shared(
+    key: jax.Array,
+    placed: list[Placed],
+    folds: jax.Array | None,
+    choices: Choices,
+    data: Prepared,
+    shapes: dict[Model, Params],
+) -> tuple[Shared, int]:
+    """What all batches share, and how many of them run at once on each device: as many members as memory allows."""
+    groups, device = _groups(placed), jax.local_devices()[0]
+    largest = max(map(len, groups.values()))
+    on_cpu = device.platform == "cpu"
+    workers = choices.workers or ((os.cpu_count() or 1) if on_cpu else 1)
+    shared = Shared(
+        data.solver,
+        [each.running for each in placed],
+        [key if each.member.seed is None else jax.random.fold_in(key, each.member.seed) for each in placed],
+        folds,
+        choices.options,
+        min(choices.batch or (1 if on_cpu else largest), largest),
+        LastConstants(),
+    )
+    if (limit := memory_limit(choices.max_memory, device)) is not None:
+        if choices.keep == "all":
+            check_kept(limit, shapes, groups)
+        widest = max(groups, key=lambda program: num_bytes(shapes[program]))
+        example = Batch(0, widest, shared.most, groups[widest][: shared.most], 0, 1)
+        shared, workers = within(limit, shared, example, data, workers)
+    return shared, workers
 
 
 def _groups(placed: list[Placed]) -> dict[Model, list[int]]:

@@ -1,8 +1,8 @@
 """Fit a model: checks first, one compiled program, epochs in chunks."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -30,6 +30,8 @@ from jaxmf.training.options import Monitor, Options
 from jaxmf.training.origin import given, resumed
 from jaxmf.training.program import CHUNK, advance, begin, compiled_initialize, progress_bar
 from jaxmf.training.state import STATUS, FitState, Prepared, result, start
+
+T = TypeVar("T")
 
 
 class Fit(NamedTuple):
@@ -159,9 +161,7 @@ def fit(
         check_monitor(monitor, shape, batch.valid)
     solver.check(model, shape, hyper, ratings.context)
     origin: FitState | Params | None = None if params is None else given(params, shape)
-    other = ThreadPoolExecutor(1)  # hashing lets this thread go on
-    hashed = other.submit(fingerprints, ratings, batch.valid)
-    other.shutdown(wait=False)
+    hashed = _in_background(fingerprints, ratings, batch.valid)
     if observed is not None:
         batch = batch._replace(layout=solver.prepare(observed))
     if resume is not None:
@@ -233,6 +233,14 @@ def _without_layout(
         raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
     observed, held_out = _parts(train, valid)
     return Prepared(padded(observed), None if held_out is None else padded(held_out), None, solver), observed
+
+
+def _in_background(function: Callable[..., T], *args: Any) -> Future[T]:
+    """The result to be of a call in another thread, while this one goes on: hashing lets it."""
+    with_one_thread = ThreadPoolExecutor(1)
+    future = with_one_thread.submit(function, *args)
+    with_one_thread.shutdown(wait=False)
+    return future
 
 
 def _followed(

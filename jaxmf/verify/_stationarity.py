@@ -13,8 +13,8 @@ from jaxmf.data.checks import expect, generator, is_positive
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings, Side
 from jaxmf.kernels.tiles import Layout, half_of, prepare
+from jaxmf.models.least_squares import check_least_squares
 from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2
-from jaxmf.solvers import als
 from jaxmf.solvers._als import half_step
 from jaxmf.training import Fit
 from jaxmf.verify._probes import probes
@@ -71,7 +71,7 @@ def half_steps(
     random = generator(seed)
 
     def check(_: Params, case: Case) -> None:
-        als().check(model, params, hyper, case.ratings.context)
+        check_least_squares(model, params, hyper, case.ratings.context)
 
     with float64(model, params, ratings, hyper, check) as (trained, case):
         where = {probe.name: probe for probe in probes(model, trained, case, random)}
@@ -165,7 +165,7 @@ def _ratio(gradient: Any, scale: Any) -> float:
 def solvable(model: Model, params: Params, hyper: Hyper, context: Any) -> bool:
     """Whether `als` takes the model, with ratings of this context."""
     try:
-        als().check(model, params, hyper, context)
+        check_least_squares(model, params, hyper, context)
     except ValueError:
         return False
     return True

@@ -11,9 +11,8 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings, Side
 from jaxmf.kernels.programs import of_model
+from jaxmf.models.least_squares import background_of, check_design, design_rows, ridge_of
 from jaxmf.models.model import Hyper, Model, Params, Rows, pack, unpack
-from jaxmf.models.quadratic import background_of, ridge_of
-from jaxmf.solvers._als import check_design
 from jaxmf.verify._probes import Probe, probes, worst
 from jaxmf.verify.case import (
     Case,
@@ -142,14 +141,13 @@ def _note(
 @of_model
 def _block(model: Model, side: Side) -> Any:
     assert model.design is not None
-    view = model.design
+    design = model.design
 
     @jit
     def block(trained: Rows, v: Rows, case: Case) -> tuple[Rows, Rows]:
         """By the normal equations of `als`: the side's Hessian times its part of v, and its gradient."""
         index, num_rows = getattr(case.ratings, side), getattr(case.ratings, f"num_{side}s")
-        rows, target = view(Params(trained, case.fixed), case.ratings, side)
-        d = pack(rows, index.size)
+        d, target = design_rows(design, Params(trained, case.fixed), case.ratings, side)
         ridge = ridge_of(model, trained, case.weight, case.hyper, side, num_rows)
         beside = background_of(model, Params(trained, case.fixed), case.hyper, side, num_rows)
 

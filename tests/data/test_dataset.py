@@ -25,7 +25,7 @@ def test_from_frame_numbers_sorted_ids_and_keeps_the_order_of_rows():
     assert data.user_ids.tolist() == [10, 20, 30]
     assert data.item_ids.tolist() == ["a", "b", "c"]
     assert observations(data) == [(30, "b", 4.0), (10, "a", 0.0), (30, "a", 2.5), (20, "c", 5.0)]
-    assert (data.num_users, data.num_items, data.num_ratings, len(data)) == (3, 3, 4, 4)
+    assert (data.num_users, data.num_items, len(data)) == (3, 3, 4)
     assert data.timestamp is None
     assert data.items is None
 

@@ -29,7 +29,7 @@ from jaxmf import Params, models, recommend, search, solvers, verify
 from jaxmf.data.ratings import padded, take
 from jaxmf.models import row_weights
 from jaxmf.models.model import bias_l2
-from jaxmf.solvers._als import half_step
+from jaxmf.solvers._als import Resources, half_step
 from jaxmf.solvers._minibatch import visiting_order
 
 segment_sum = jax.ops.segment_sum
@@ -134,7 +134,7 @@ def test_derivatives_by_the_weight_of_all_cells(method, ratings, params):
         weight = row_weights(ratings, hyper.reg_exponent, unobserved)
         for side in ("user", "item"):
             steps = None if method == "cholesky" else 2
-            found = half_step(IALS, found, getattr(halves, side), weight, hyper, side, steps)
+            found = half_step(IALS, found, getattr(halves, side), weight, hyper, side, Resources(steps))
         return sum(jnp.sum(jnp.sin(3 * leaf)) for leaf in jax.tree.leaves(found.trained))
 
     central = (value(0.3 + 1e-5) - value(0.3 - 1e-5)) / 2e-5

