@@ -1,13 +1,12 @@
 """Solvers, sweeps and recommendations on the device that JAX finds, at the shapes of MovieLens 1M and 20M.
 
-    python benchmarks/device.py [--smoke] [WORK ...]     all works, or those named: als, cg, sgd, adam, sweep, top_n,
+    python -m benchmarks.device [--smoke] [WORK ...]     all works, or those named: als, cg, sgd, adam, sweep, top_n,
                                                          contention
 
 Embedded data, float32; each work in a process of its own, so that its peak of memory is its own: resident memory, or
-the device's where it counts that. Compilation and the layout of the data are apart; the physical limit of limits.py is
-beside each where its work is counted. Writes results/benchmarks/device/PLATFORM.csv, and a figure of all platforms
-whose tables are there: run it on a CPU and on a GPU to compare the two. With --smoke everything is tiny and goes to a
-temporary folder.
+the device's where it counts that. Compilation and the layout of the data are apart; the physical limit is beside each
+where its work is counted. Writes results/benchmarks/device/PLATFORM.csv, and a figure of all platforms whose tables are
+there: run it on a CPU and on a GPU to compare the two. With --smoke everything is tiny and goes to a temporary folder.
 """
 
 import json
@@ -19,12 +18,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import limits
 import numpy as np
 import optax
 import pandas as pd
@@ -32,9 +31,10 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jaxmf
-from jaxmf import output, plot
+from benchmarks import limits
+from benchmarks.setting import begin, clocked, command_line
+from jaxmf import plot
 
-OUT = Path("results/benchmarks/device")
 KEY = jax.random.key(0)
 HYPER = jaxmf.Hyper(l2=0.05, learning_rate=0.005, init_scale=0.01)
 K, BATCH, N = 64, 4096, 10
@@ -64,9 +64,9 @@ def solver_row(solver: Any, data: jaxmf.Dataset, shape: Shape, work: limits.Work
     clock = time.perf_counter()
     batch = jax.block_until_ready(jaxmf.prepare(solver, data))
     prepare = time.perf_counter() - clock
-    options = {"hyper": HYPER, "track": False}
-    first = jaxmf.fit(KEY, model, solver, batch, epochs=1, **options)
-    fit = jaxmf.fit(KEY, model, solver, batch, epochs=shape.epochs, resume=first, **options)
+    timed = partial(jaxmf.fit, KEY, model, solver, batch, hyper=HYPER, track=False)
+    first = timed(epochs=1)
+    fit = timed(epochs=shape.epochs, resume=first)
     seconds = (fit.history["seconds"][-1] - first.history["seconds"][-1]) / shape.epochs
     error = float(np.sqrt(jaxmf.models.mean_loss(model, fit.params, batch.train)))
     known = {"k": K, "prepare_seconds": prepare, "compile_seconds": first.compile_seconds, "train_rmse": error}
@@ -107,8 +107,8 @@ def sweep(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
     for members in shape.members:
         for name, solver in solvers.items():
             grid = {"l2": np.geomspace(0.01, 1.0, members)}
-            options = {"grid": grid, "hyper": HYPER, "track": False, "keep": "none", "progress": True}
-            runs = jaxmf.sweep(KEY, jaxmf.models.biased_mf(shape.rank), solver, data, epochs=1, **options)
+            given = KEY, jaxmf.models.biased_mf(shape.rank), solver, data
+            runs = jaxmf.sweep(*given, grid=grid, hyper=HYPER, epochs=1, track=False, keep="none", progress=True)
             known = {"k": shape.rank, "solver": name, "members": members, "batch": runs.batch}
             rows.append(
                 {"seconds": runs.seconds - runs.compile_seconds, **known, "compile_seconds": runs.compile_seconds}
@@ -121,13 +121,9 @@ def top_n(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
     model = jaxmf.models.biased_mf(K)
     params = model.init(KEY, data.ratings, HYPER)
 
-    def run() -> float:
-        clock = time.perf_counter()
-        jaxmf.recommend.top_n(model, params, data, n=N)
-        return time.perf_counter() - clock
-
-    first = run()
-    seconds = statistics.median(run() for _ in range(3))
+    run = partial(jaxmf.recommend.top_n, model, params, data, n=N)
+    first = clocked(run)
+    seconds = statistics.median(clocked(run) for _ in range(3))
     return [{"seconds": seconds, "k": K, "compile_seconds": first - seconds}]
 
 
@@ -150,12 +146,8 @@ def contention(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
             rows = jnp.broadcast_to(values[:, None], (len(values), K)) * jnp.arange(1.0, K + 1)[None]
             return jax.ops.segment_sum(rows, item, data.num_items, indices_are_sorted=ordered)
 
-        arguments = jnp.asarray(data.rating, jnp.float32), jnp.asarray(item, jnp.int32)
-        seconds = []
-        for _ in range(4):
-            clock = time.perf_counter()
-            jax.block_until_ready(add(*arguments))
-            seconds.append(time.perf_counter() - clock)
+        run = partial(add, jnp.asarray(data.rating, jnp.float32), jnp.asarray(item, jnp.int32))
+        seconds = [clocked(run) for _ in range(4)]
         rows.append({"seconds": min(seconds), "k": K, "order": name, "compile_seconds": seconds[0] - min(seconds)})
     return rows
 
@@ -205,22 +197,26 @@ WORDS = {"batch_size": "at once", "members": "members"}
 
 def main() -> None:
     """Run the works one after another, each in a process, and write what is there after each."""
-    smoke = "--smoke" in sys.argv
-    names = [name for name in sys.argv[1:] if name != "--smoke"] or list(WORKS)
-    out = Path(tempfile.mkdtemp(prefix="jaxmf-device-")) if smoke else OUT
-    print(f"writes to {out}")
-    platform, rows = jax.devices()[0].platform, []
-    sizes = ["smoke"] if smoke else ["1M", "20M"]
+    parser = command_line("device", __doc__ or "", smoke=True)
+    parser.add_argument("works", nargs="*", metavar="WORK", help=f"some of {', '.join(WORKS)}")
+    about = "only one work, in this process and on the ratings in a file: prints its rows as JSON"
+    parser.add_argument("--one", nargs=3, metavar=("WORK", "SIZE", "FILE"), help=about)
+    asked = parser.parse_args()
+    if unknown := set(asked.works) - set(WORKS):
+        parser.error(f"no work {', '.join(sorted(unknown))}; they are {', '.join(WORKS)}")
+    if asked.one:
+        return one(*asked.one)
+    here, works, platform = begin("device", smoke=asked.smoke), asked.works or list(WORKS), jax.devices()[0].platform
+    rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for size in sizes:
+        for size in ["smoke"] if here.smoke else ["1M", "20M"]:
             path = str(Path(folder) / f"{size}.npz")
             data = jaxmf.datasets.synthetic(*SHAPES[size][:3], seed=0)
             np.savez(path, user=data.user, item=data.item, rating=data.rating.astype(np.float32))
-            manifest = output.manifest(data.describe(), {"job": "benchmarks/device.py", "works": names}, seed=0)
-            output.write_json(out / f"{platform}_{size}.json", manifest)
+            here.manifest(f"{platform}_{size}", data.describe(), {"works": works})
             del data
-            for work in tqdm(names, desc=size):
-                command = [sys.executable, __file__, "--one", work, size, path]
+            for work in tqdm(works, desc=size):
+                command = [sys.executable, "-m", "benchmarks.device", "--one", work, size, path]
                 done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
                 if done.returncode:
                     rows.append({"work": work, "size": size, "error": f"ended with {done.returncode}"})
@@ -229,12 +225,12 @@ def main() -> None:
                 table = pd.DataFrame(rows).assign(
                     platform=platform, device=jax.devices()[0].device_kind, dtype="float32", jax=jax.__version__
                 )
-                output.write_table(out / f"{platform}.csv", table)
-    whole = pd.concat([pd.read_csv(path) for path in sorted(out.glob("*.csv"))], ignore_index=True)
+                here.table(platform, table)
+    whole = pd.concat([pd.read_csv(path) for path in sorted(here.out.glob("*.csv"))], ignore_index=True)
     for name in ("solver", "order", *WORDS):
         whole[name] = whole.get(name, np.nan)
-    plot.save(draw(whole.dropna(subset="seconds").reset_index(drop=True)), out / "figures" / "device.png")
+    here.figure("device", draw(whole.dropna(subset="seconds").reset_index(drop=True)))
 
 
 if __name__ == "__main__":
-    one(*sys.argv[2:]) if sys.argv[1:2] == ["--one"] else main()
+    main()

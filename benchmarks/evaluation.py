@@ -1,8 +1,8 @@
 """Evaluation in numbers: whether its intervals hold, what a known protocol says, and how long it takes.
 
-    python benchmarks/evaluation.py coverage     how often 95 % intervals contain the truth, in 2,000 repeats each, as
+    python -m benchmarks.evaluation coverage     how often 95 % intervals contain the truth, in 2,000 repeats each, as
                                                  the library has them and by percentiles of bootstrap means
-    python benchmarks/evaluation.py seconds      rankings among all items beside an epoch of sgd, on the same data and
+    python -m benchmarks.evaluation seconds      rankings among all items beside an epoch of sgd, on the same data and
                                                  in the shape of MovieLens 1M
 
 `seconds` reads MovieLens latest-small where JAXMF_DATA has it, else the embedded data. Medians of 5
@@ -10,12 +10,9 @@ rounds, compilation apart. Writes results/benchmarks/evaluation/.
 """
 
 import itertools
-import os
 import statistics
-import sys
-import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import jax
@@ -24,10 +21,11 @@ import pandas as pd
 from tqdm import tqdm
 
 import jaxmf
-from jaxmf import evaluate, output
+from benchmarks.setting import Setting, clocked, setting, show
+from experiments.setting import default_data
+from jaxmf import evaluate
 from jaxmf.evaluate.intervals import interval
 
-OUT = Path("results/benchmarks/evaluation")
 REPEATS, RESAMPLES, CHUNK = 2000, 1000, 100
 USERS = (20, 50, 200, 1000)
 ROUNDS = 5
@@ -48,7 +46,7 @@ KINDS: dict[str, tuple[float, Callable[[np.random.Generator, tuple[int, int]], n
 }
 
 
-def coverage() -> None:
+def coverage(here: Setting) -> None:
     """Write and print the share of repeats whose interval contains the true mean, for several kinds of values."""
     rows = []
     with tqdm(total=len(KINDS) * len(USERS) * REPEATS) as bar:
@@ -65,7 +63,7 @@ def coverage() -> None:
                 row = {"values": kind, "num_users": num_users, "method": method, "repeats": REPEATS}
                 row["covered"] = float(np.mean((low <= truth) & (truth <= high)))
                 rows.append(row | {"mean_width": float(np.mean(high - low))})
-    write("coverage", pd.DataFrame(rows), {"repeats": REPEATS, "resamples": RESAMPLES})
+    write(here, pd.DataFrame(rows), {"repeats": REPEATS, "resamples": RESAMPLES})
 
 
 def percentiles(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -75,10 +73,9 @@ def percentiles(values: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.quantile(values @ drawn.T / size, [0.025, 0.975], axis=1).T
 
 
-def seconds() -> None:
+def seconds(here: Setting) -> None:
     """Write and print seconds of an epoch, of a ranking of all items, and of the parts around it."""
-    real = bool(os.environ.get("JAXMF_DATA"))
-    whole = jaxmf.datasets.movielens("ml-latest-small") if real else jaxmf.datasets.synthetic()
+    whole = default_data()
     small = jaxmf.splits.temporal_per_user(whole)[::2]
     wide = jaxmf.datasets.synthetic(num_users=6040, num_items=3706, num_ratings=1_000_209, seed=0)
     rows = []
@@ -88,34 +85,38 @@ def seconds() -> None:
         fit = jaxmf.fit(key, model, solver, train, hyper=hyper, epochs=10, track=False)
         given = (model, fit.params, train, test, K)
         ways: dict[str, Callable[[], Any]] = {
-            "all items, the model": lambda given=given: evaluate.ranking_by_user(*given, baselines=False),
-            "all items, with baselines": lambda given=given: evaluate.ranking_by_user(*given),
-            "all items, with baselines and intervals": lambda given=given: evaluate.ranking(*given),
-            "test items, with baselines and intervals": lambda given=given: evaluate.ranking(*given, "rated"),
+            "all items, the model": partial(evaluate.ranking_by_user, *given, baselines=False),
+            "all items, with baselines": partial(evaluate.ranking_by_user, *given),
+            "all items, with baselines and intervals": partial(evaluate.ranking, *given),
+            "test items, with baselines and intervals": partial(evaluate.ranking, *given, "rated"),
         }
         epoch = float(np.median(np.diff(fit.history["seconds"])))
         about = {"data": name, "users": train.num_users, "items": train.num_items, "test ratings": len(test)}
         about["dtype"] = str(fit.params.trained.user["factors"].dtype)
         rows.append(about | {"what": "one epoch of sgd", "seconds": epoch, "epochs": 1.0})
         for what, way in ways.items():
-            taken = []
-            for _ in tqdm(range(ROUNDS + 1), desc=what, leave=False):  # the first round compiles
-                clock = time.perf_counter()
-                way()
-                taken.append(time.perf_counter() - clock)
+            # The first round compiles.
+            taken = [clocked(way) for _ in tqdm(range(ROUNDS + 1), desc=what, leave=False)]
             median = statistics.median(taken[1:])
             row = {"what": what, "seconds": median, "epochs": median / epoch, "first call": taken[0]}
             rows.append(about | row)
-    write("seconds", pd.DataFrame(rows), {"rounds": ROUNDS, "k": K})
+    write(here, pd.DataFrame(rows), {"rounds": ROUNDS, "k": K})
 
 
-def write(name: str, table: pd.DataFrame, configuration: dict[str, Any]) -> None:
+def write(here: Setting, table: pd.DataFrame, configuration: dict[str, Any]) -> None:
     """The table and its manifest on disk, and the table in print."""
-    output.write_table(OUT / f"{name}.csv", table)
-    manifest = output.manifest({}, {"job": f"benchmarks/evaluation.py {name}"} | configuration, 0)
-    output.write_json(OUT / f"{name}.json", manifest)
-    print(table.to_string(index=False, float_format="{:.4g}".format, na_rep=""))
+    here.write(here.job, table, {}, configuration)
+    show(table)
+
+
+JOBS = {"coverage": coverage, "seconds": seconds}
+
+
+def main() -> None:
+    """Do the job that the command line names."""
+    here = setting("evaluation", __doc__ or "", JOBS)
+    JOBS[here.job](here)
 
 
 if __name__ == "__main__":
-    {"coverage": coverage, "seconds": seconds}[sys.argv[1]]()
+    main()

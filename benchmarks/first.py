@@ -1,6 +1,6 @@
 """How long a user waits for a first fit, compilation included, each in a process of its own.
 
-    python benchmarks/first.py
+    python -m benchmarks.first
 
 MovieLens latest-small where JAXMF_DATA has it, else the embedded data; `biased_mf(16)`, validation and patience as in
 `jaxmf fit`. For each solver: the seconds of `jaxmf.fit` in a new process, first without any compiled program and then
@@ -16,18 +16,15 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import pandas as pd
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from jaxmf import output, plot
+from benchmarks.setting import bars, setting, show, spread
 from jaxmf.shell import names
 
 ROUNDS = 3
 SOLVERS = ("als", "sgd", "adam")
-OUT = Path("results/benchmarks/first")
 DATA = "ml-latest-small" if "JAXMF_DATA" in os.environ else "synthetic"
 
 _FIT = """
@@ -70,6 +67,7 @@ def by_command(solver: str, programs: str) -> float:
 
 def main() -> None:
     """Measure, print the table and write it."""
+    here = setting("first", __doc__ or "")
     seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
     compiling: dict[tuple[str, str], list[float]] = defaultdict(list)
     for _ in tqdm(range(ROUNDS)):
@@ -83,30 +81,17 @@ def main() -> None:
                 for way in ("by command, first", "by command, again"):
                     seconds[solver, way].append(by_command(solver, programs))
     rows = [
-        {"solver": solver, "way": way, "seconds": statistics.median(own)}
-        | {"min_seconds": min(own), "max_seconds": max(own)}
+        {"solver": solver, "way": way}
+        | spread(own)
         | ({"compile_seconds": statistics.median(compiling[solver, way])} if (solver, way) in compiling else {})
         | {"data": DATA, "dtype": "float32", "rounds": ROUNDS}
         for (solver, way), own in seconds.items()
     ]
     table = pd.DataFrame(rows)
-    print(table.to_string(index=False, float_format="{:.2f}".format, na_rep=""))
-    output.write_table(OUT / "first.csv", table)
-    manifest = output.manifest(names.dataset(DATA).describe(), {"job": "benchmarks/first.py", "rounds": ROUNDS}, seed=0)
-    output.write_json(OUT / "first.json", manifest)
-    plot.save(drawn(table), OUT / "figures" / "first.png")
-
-
-def drawn(table: pd.DataFrame) -> Figure:
-    """A bar for each row."""
-    figure = Figure(figsize=(7, 3), layout="constrained")
-    axes = figure.subplots()
-    bars = axes.barh(table["solver"] + ": " + table["way"], table["seconds"], color=plot.style.COLORS[0])
-    axes.bar_label(bars, fmt="{:.1f}", padding=3)
-    axes.set_xlabel("seconds in all")
-    axes.invert_yaxis()
-    axes.margins(x=0.1)
-    return figure
+    show(table)
+    here.write("first", table, names.dataset(DATA).describe(), {"rounds": ROUNDS})
+    labels, texts = table["solver"] + ": " + table["way"], table["seconds"].map("{:.1f}".format)
+    here.figure("first", bars(labels, table["seconds"], texts, "seconds in all"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ operations at the speed of a matrix product, and as its bytes at the speed of a 
 touches, every gathered row once per rating, so that tables which stay in a cache may beat the second.
 """
 
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -15,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.setting import clocked
 from jaxmf import Dataset, Ratings
 
 _FLOAT, _INDEX = 4, 4  # bytes
@@ -104,11 +104,11 @@ def measure(threads: int = 1) -> Ceilings:
     """
     B = jnp.ones((_MATRIX, _MATRIX), jnp.float32)
     product = jax.jit(partial(jnp.matmul, precision="highest"))
-    fastest = _best(lambda: product(B, B).block_until_ready())
+    fastest = _best(lambda: product(B, B))
     if jax.default_backend() != "cpu":
         whole = jnp.ones(4 * _COPY // _FLOAT, jnp.float32)
         copy = jax.jit(lambda x: x + 1)
-        return Ceilings(2.0 * _MATRIX**3 / fastest, 8.0 * _COPY / _best(lambda: copy(whole).block_until_ready()))
+        return Ceilings(2.0 * _MATRIX**3 / fastest, 8.0 * _COPY / _best(lambda: copy(whole)))
     A = np.ones((_MATRIX, _MATRIX), np.float32)
     fastest = min(fastest, _best(lambda: A @ A))
     source, target = np.ones(_COPY // _FLOAT, np.float32), np.empty(_COPY // _FLOAT, np.float32)
@@ -139,9 +139,4 @@ def _lengths(counts: list[np.ndarray]) -> np.ndarray:
 
 def _best(call: Callable[[], Any]) -> float:
     call()
-    seconds = []
-    for _ in range(_ROUNDS):
-        clock = time.perf_counter()
-        call()
-        seconds.append(time.perf_counter() - clock)
-    return min(seconds)
+    return min(clocked(call) for _ in range(_ROUNDS))

@@ -1,7 +1,7 @@
 """What many fits of other sizes, and many models of other features, leave behind in memory.
 
-    python benchmarks/memory.py            # 300 fits of each kind, some minutes
-    python benchmarks/memory.py --smoke    # a few
+    python -m benchmarks.memory            # 300 fits of each kind, some minutes
+    python -m benchmarks.memory --smoke    # a few
 
 Each kind runs in a process of its own, as the one before would blur it. A row is printed every tenth of the way:
 resident memory; how much of it the C library has given out, with glibc (it keeps more than that, in pieces between what
@@ -28,7 +28,8 @@ import optax
 
 import jaxmf
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "JAX_PLATFORMS" not in os.environ:  # on a CPU, whose memory is the process's; said before the key below uses JAX
+    jax.config.update("jax_platforms", "cpu")
 
 KEY = jax.random.key(0)
 ALS, ADAM = jaxmf.solvers.als(), jaxmf.solvers.minibatch(optax.adam, 64)
@@ -98,16 +99,19 @@ def maps() -> int:
 
 def main() -> None:
     """All kinds, each in a process of its own, or one kind in this process."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    # `benchmarks.setting` has such a parser too, but would bring matplotlib into the memory that is measured.
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("python -m benchmarks.memory", description=__doc__, formatter_class=form)
     parser.add_argument("--smoke", action="store_true", help="a few fits of each kind")
     parser.add_argument("--count", type=int, default=300, help="fits of each kind")
-    parser.add_argument("--kind", choices=KINDS, help="only this kind, in this process")
+    parser.add_argument("--kind", choices=KINDS, metavar="KIND", help=f"in this process only one: {'; '.join(KINDS)}")
     chosen = parser.parse_args()
     count = 4 if chosen.smoke else chosen.count
     if chosen.kind is None:
         print("kind,fits,resident_mib,in_use_mib,programs,maps,arrays", flush=True)
         for kind in KINDS:
-            subprocess.run([sys.executable, __file__, "--kind", kind, "--count", str(count)], check=True)
+            command = [sys.executable, "-m", "benchmarks.memory", "--kind", kind, "--count", str(count)]
+            subprocess.run(command, check=True)
         return
     for number in range(count):
         KINDS[chosen.kind](number)

@@ -1,8 +1,8 @@
 """The ten best unseen items for every user at MovieLens-1M's shape, and new users, against other ways in one run.
 
-    python benchmarks/recommend.py top_n     `jaxmf.recommend.top_n` against NumPy's matmul, mask and argpartition, and
-                                             against `recommend` of the library implicit, where that is installed
-    python benchmarks/recommend.py fold_in   `jaxmf.recommend.fold_in` of 1,000 users against NumPy, one after another
+    python -m benchmarks.recommend top_n     `jaxmf.recommend.top_n` against NumPy's matmul, mask and argpartition,
+                                                and against `recommend` of the library implicit, where that is installed
+    python -m benchmarks.recommend fold_in   `jaxmf.recommend.fold_in` of 1,000 users against NumPy, one after another
 
 Embedded data, 6,040 users, 3,706 items, 900,000 ratings, k = 64, float32; with --smoke everything is tiny and goes to a
 temporary folder. Ways alternate, compilation is apart. `top_n` times the whole call, to a table in the caller's ids;
@@ -10,33 +10,27 @@ the others give arrays of row numbers. Writes results/benchmarks/recommend/.
 """
 
 import statistics
-import sys
-import tempfile
-import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.sparse import csr_matrix
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
 import jaxmf
-from jaxmf import output, plot
+from benchmarks.setting import Setting, alternate, bars, clocked, setting, show, spread
 
 N, BLOCK, HYPER = 10, 1000, jaxmf.Hyper(l2=0.1)
 
 
 class Sizes(NamedTuple):
-    """How much a run does, and where it writes."""
+    """How much a run does."""
 
-    out: Path = Path("results/benchmarks/recommend")
     num_users: int = 6040
     num_items: int = 3706
     num_ratings: int = 900_000
@@ -45,7 +39,10 @@ class Sizes(NamedTuple):
     rounds: int = 15
 
 
-def top_n(sizes: Sizes) -> None:
+TINY = Sizes(num_users=200, num_items=300, num_ratings=6000, rank=8, new_users=50, rounds=3)
+
+
+def top_n(here: Setting, sizes: Sizes) -> None:
     """Write and print the median seconds of every way, alternating, and how far they agree."""
     data = jaxmf.datasets.synthetic(sizes.num_users, sizes.num_items, sizes.num_ratings)
     plain, biased = jaxmf.models.mf(sizes.rank, None), jaxmf.models.biased_mf(sizes.rank)
@@ -74,13 +71,13 @@ def top_n(sizes: Sizes) -> None:
         ways["implicit"] = by_implicit
     else:
         print("implicit is skipped: pip install -e '.[bench]' has it")
-    table = alternate(ways, sizes.rounds)
+    table = compared(ways, sizes.rounds)
     table["users_per_second"] = sizes.num_users / table["seconds"]
     ours = ways["jaxmf"]()["item_id"].to_numpy().reshape(-1, N)
     others = {way: data.item_ids.to_numpy()[ways[way]()] for way in ("NumPy", "implicit") if way in ways}
     # In another order of summing, scores that nearly tie change places.
     table["same_items"] = [np.mean(ours == others[way]) if way in others else np.nan for way in table["way"]]
-    write(sizes, "top_n", table, data)
+    write(here, sizes, "top_n", table, data)
 
 
 def by_argpartition(P: np.ndarray, Q: np.ndarray, seen: csr_matrix) -> np.ndarray:
@@ -96,7 +93,7 @@ def by_argpartition(P: np.ndarray, Q: np.ndarray, seen: csr_matrix) -> np.ndarra
     return np.concatenate(found)
 
 
-def fold_in(sizes: Sizes) -> None:
+def fold_in(here: Setting, sizes: Sizes) -> None:
     """Write and print the median seconds of folding in the last users, and the largest difference."""
     data = jaxmf.datasets.synthetic(sizes.num_users, sizes.num_items, sizes.num_ratings)
     old = data.user < sizes.num_users - sizes.new_users
@@ -108,11 +105,11 @@ def fold_in(sizes: Sizes) -> None:
         "jaxmf": lambda: fold(fit.model, fit.params, HYPER, known, new)[0].trained.user["factors"],
         "NumPy, one by one": lambda: by_solve(fit.params, known, new),
     }
-    table = alternate(ways, max(1, sizes.rounds // 3))
+    table = compared(ways, max(1, sizes.rounds // 3))
     ours, theirs = (np.asarray(ways[way]())[-sizes.new_users :] for way in ways)
     table["users_per_second"] = sizes.new_users / table["seconds"]
     table["largest_difference"] = np.abs(ours - theirs).max()
-    write(sizes, "fold_in", table, data)
+    write(here, sizes, "fold_in", table, data)
 
 
 def by_solve(params: jaxmf.Params, known: jaxmf.Dataset, new: pd.DataFrame) -> np.ndarray:
@@ -129,59 +126,35 @@ def by_solve(params: jaxmf.Params, known: jaxmf.Dataset, new: pd.DataFrame) -> n
     return np.stack(found)
 
 
-def alternate(ways: dict[str, Callable[[], Any]], rounds: int) -> pd.DataFrame:
+def compared(ways: dict[str, Callable[[], Any]], rounds: int) -> pd.DataFrame:
     """Median seconds of every way, one after another in each round; what the first call takes beyond is apart."""
-    compiled, seconds = {}, {way: [] for way in ways}
-    for way, call in ways.items():
-        clock = time.perf_counter()
-        jax.block_until_ready(call())
-        compiled[way] = time.perf_counter() - clock
-    for _ in tqdm(range(rounds), desc="rounds"):
-        for way, call in ways.items():
-            clock = time.perf_counter()
-            jax.block_until_ready(call())
-            seconds[way].append(time.perf_counter() - clock)
+    first = {way: clocked(call) for way, call in ways.items()}
+    seconds = alternate({way: partial(clocked, call) for way, call in ways.items()}, rounds)
     rows = [
-        {
-            "way": way,
-            "rounds": rounds,
-            "seconds": statistics.median(own),
-            "min_seconds": min(own),
-            "max_seconds": max(own),
-        }
-        | {"first_call_seconds": compiled[way] - statistics.median(own)}
+        {"way": way, "rounds": rounds} | spread(own) | {"first_call_seconds": first[way] - statistics.median(own)}
         for way, own in seconds.items()
     ]
     table = pd.DataFrame(rows)
     return table.assign(times_of_jaxmf=table["seconds"] / table["seconds"].iloc[0], dtype="float32")
 
 
-def write(sizes: Sizes, name: str, table: pd.DataFrame, data: jaxmf.Dataset) -> None:
+def write(here: Setting, sizes: Sizes, name: str, table: pd.DataFrame, data: jaxmf.Dataset) -> None:
     """The table, its manifest and its figure on disk, and the table in print."""
-    output.write_table(sizes.out / f"{name}.csv", table)
     peers = {"implicit": version("implicit")} if "implicit" in set(table["way"]) else {}
-    configuration = {"job": f"benchmarks/recommend.py {name}", "n": N} | peers | sizes._asdict()
-    del configuration["out"]
-    output.write_json(sizes.out / f"{name}.json", output.manifest(data.describe(), configuration, seed=0))
-    print(table.to_string(index=False, float_format="{:.4g}".format))
-    figure = Figure(figsize=(6.5, 0.6 + 0.45 * len(table)), layout="constrained")
-    axes = figure.subplots()
-    bars = axes.barh(table["way"], table["users_per_second"], color="#0072B2")
-    axes.bar_label(bars, fmt="{:,.0f}", padding=3)
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
-    axes.set_xlabel("users per second")
-    plot.save(figure, sizes.out / "figures" / f"{name}.png")
+    here.write(name, table, data.describe(), {"n": N} | peers | sizes._asdict())
+    show(table)
+    texts = table["users_per_second"].map("{:,.0f}".format)
+    here.figure(name, bars(table["way"], table["users_per_second"], texts, "users per second"))
 
 
-def tiny() -> Sizes:
-    """The sizes of a smoke run, and a temporary folder, which it names."""
-    out = Path(tempfile.mkdtemp(prefix="jaxmf-recommend-"))
-    print(f"writes to {out}")
-    return Sizes(out, num_users=200, num_items=300, num_ratings=6000, rank=8, new_users=50, rounds=3)
+JOBS = {"top_n": top_n, "fold_in": fold_in}
+
+
+def main() -> None:
+    """Do the job that the command line names."""
+    here = setting("recommend", __doc__ or "", JOBS, smoke=True)
+    JOBS[here.job](here, TINY if here.smoke else Sizes())
 
 
 if __name__ == "__main__":
-    arguments = [argument for argument in sys.argv[1:] if argument != "--smoke"]
-    job = {"top_n": top_n, "fold_in": fold_in}[arguments[0]]
-    job(tiny() if "--smoke" in sys.argv else Sizes())
+    main()

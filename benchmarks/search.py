@@ -1,25 +1,21 @@
 """Searches against what they replace: Optuna one trial after another, and full grids, in one run each.
 
-    python benchmarks/search.py optuna      `jaxmf.search.optuna` in batches against Optuna one trial after another,
+    python -m benchmarks.search optuna      `jaxmf.search.optuna` in batches against Optuna one trial after another,
                                             each rank compiled for itself or all in one program, for the same seconds
-    python benchmarks/search.py halving     a grid of 45 settings by `jaxmf.sweep` and by `jaxmf.search.halving`, and
+    python -m benchmarks.search halving     a grid of 45 settings by `jaxmf.sweep` and by `jaxmf.search.halving`, and
                                             `jaxmf.search.hyperband` over the space that the grid spans
-    python benchmarks/search.py descent     `jaxmf.search.descend` from five starts against grids over λ, and λ by λ_b
+    python -m benchmarks.search descent     `jaxmf.search.descend` from five starts against grids over λ, and λ by λ_b
 
 With --smoke everything is tiny, reads embedded data and goes to a temporary folder. Else they read MovieLens
 latest-small where JAXMF_DATA has it, else the embedded data. `optuna` counts compilation: the budget of every way
 includes it; the others report it apart. Writes results/benchmarks/search/.
 """
 
-import os
 import statistics
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -31,14 +27,14 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import jaxmf
-from jaxmf import output, plot
+from benchmarks.setting import Setting, setting, show
+from experiments.setting import default_data
+from jaxmf import plot
 
 
 class Sizes(NamedTuple):
-    """How much a run does, and where it writes."""
+    """How much a run does."""
 
-    out: Path = Path("results/benchmarks/search")
-    smoke: bool = False
     budget: float = 40.0  # seconds of a seed's search by Optuna
     seeds: int = 5
     trial_epochs: int = 20
@@ -50,21 +46,25 @@ class Sizes(NamedTuple):
     evaluations: int = 20
 
 
+TINY = Sizes(
+    budget=7.0, seeds=2, trial_epochs=4, trial_patience=2, epochs=9, rounds=1, als_epochs=2, points=3, evaluations=3
+)
+
+
 HYPER = jaxmf.Hyper(init_scale=0.01)
 ASK = 8
-SPACE = {"rank": (5, 50), "learning_rate": (1e-4, 1e-1, "log"), "l2": (1e-5, 1e-1, "log")}
-GRID = {"rank": (4, 8, 16), "l2": (0.01, 0.03, 0.1, 0.3, 1.0), "learning_rate": (0.003, 0.01, 0.03)}
+SPACE: dict[str, Any] = {"rank": (5, 50), "learning_rate": (1e-4, 1e-1, "log"), "l2": (1e-5, 1e-1, "log")}
+GRID: dict[str, Any] = {"rank": (4, 8, 16), "l2": (0.01, 0.03, 0.1, 0.3, 1.0), "learning_rate": (0.003, 0.01, 0.03)}
 SPANNED = {name: (min(values), max(values), "log") for name, values in GRID.items()}
 FACTOR, MIN_EPOCHS = 3, 3
 NAMES = ("l2", "l2_bias")
 STARTS = (0.02, 0.05, 0.1, 0.2, 0.4)
-COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00")
 
 
-def equal_time(sizes: Sizes) -> None:
+def equal_time(here: Setting, sizes: Sizes) -> None:
     """Write and print the best validation loss and the trials of every way, by seconds since its start."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    train, valid = data(sizes)
+    train, valid = data(here.smoke)
     ways: dict[str, Callable[..., list[dict[str, Any]]]] = {
         "one by one": partial(one_by_one, padded=False),
         "one by one, padded": partial(one_by_one, padded=True),
@@ -78,9 +78,9 @@ def equal_time(sizes: Sizes) -> None:
     dtype = str(train.ratings.value.dtype)
     steps = pd.DataFrame(rows).assign(dtype=dtype)
     table = pd.DataFrame([medians(steps, way, sizes.budget * part / 4) for way in ways for part in (1, 2, 3, 4)])
-    output.write_table(sizes.out / "optuna_trials.csv", steps)
-    write(sizes, "optuna", table.assign(seeds=sizes.seeds, dtype=dtype), train, seed=None)
-    plot.save(draw_optuna(steps, list(ways), sizes.budget), sizes.out / "figures" / "optuna.png")
+    here.table("optuna_trials", steps)
+    write(here, sizes, "optuna", table.assign(seeds=sizes.seeds, dtype=dtype), train, seed=None)
+    here.figure("optuna", draw_optuna(steps, list(ways), sizes.budget))
 
 
 def one_by_one(
@@ -94,7 +94,9 @@ def one_by_one(
 
     def objective(trial: optuna.Trial) -> float:
         rank = trial.suggest_int("rank", *SPACE["rank"])
-        numbers = {name: trial.suggest_float(name, *SPACE[name][:2], log=True) for name in SPACE if name != "rank"}
+        numbers: dict[str, Any] = {}
+        for name in ("learning_rate", "l2"):
+            numbers[name] = trial.suggest_float(name, *SPACE[name][:2], log=True)
         model = jaxmf.models.biased_mf(SPACE["rank"][1] if padded else rank)
         hyper = HYPER._replace(rank=rank if padded else None, **numbers)
         found = jaxmf.fit(
@@ -108,6 +110,7 @@ def one_by_one(
             track=False,
         )
         compiled.append(found.compile_seconds)
+        assert found.state.best is not None, "there are validation ratings"
         score = float(found.state.best.score)
         return score if np.isfinite(score) else np.nan  # Optuna's word for a trial that failed
 
@@ -148,7 +151,8 @@ def batches(sizes: Sizes, seed: int, train: jaxmf.Dataset, valid: jaxmf.Dataset)
 def so_far(study: optuna.Study, clock: float, compiled: list[float]) -> dict[str, Any]:
     """Seconds, trials (pruned ones too) and the best value of those that were not pruned."""
     trials = study.get_trials(deepcopy=False)
-    values = [trial.value for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    complete = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    values = [trial.value for trial in complete if trial.value is not None]
     row = {"seconds": time.perf_counter() - clock, "trials": len(trials)}
     return row | {"best_valid_loss": min(values, default=np.nan), "compile_seconds": sum(compiled)}
 
@@ -184,7 +188,7 @@ def draw_optuna(steps: pd.DataFrame, ways: list[str], budget: float) -> Figure:
     """Median best validation loss by second, a step where a trial or a batch ends."""
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
-    for way, color in zip(ways, COLORS, strict=False):
+    for way, color in zip(ways, plot.style.COLORS, strict=False):
         own = steps[steps["way"] == way]
         times = np.append(np.sort(own["seconds"][own["seconds"] <= budget]), budget)
         axes.step(times, [middle(best_by(own, at)) for at in times], where="post", color=color, label=way)
@@ -194,16 +198,17 @@ def draw_optuna(steps: pd.DataFrame, ways: list[str], budget: float) -> Figure:
     return figure
 
 
-def halving(sizes: Sizes) -> None:
+def halving(here: Setting, sizes: Sizes) -> None:
     """Write and print seconds, best loss and members by rung of the grid, halving and Hyperband."""
-    train, valid = data(sizes)
-    fixed = (jax.random.key(0), jaxmf.models.biased_mf(max(GRID["rank"])), jaxmf.solvers.minibatch(optax.adam, 2048))
+    train, valid = data(here.smoke)
+    model, solver = jaxmf.models.biased_mf(max(GRID["rank"])), jaxmf.solvers.minibatch(optax.adam, 2048)
+    fixed = (jax.random.key(0), model, solver, train, valid)
     choices: dict[str, Any] = {"hyper": HYPER, "epochs": sizes.epochs, "patience": sizes.epochs, "track": False}
-    rungs = {"min_epochs": MIN_EPOCHS, "factor": FACTOR}
+    rungs = choices | {"min_epochs": MIN_EPOCHS, "factor": FACTOR}
     ways: dict[str, Callable[[], jaxmf.Sweep]] = {
-        "hyperband": partial(jaxmf.search.hyperband, *fixed, train, valid, space=SPANNED, **rungs, **choices),
-        "grid": partial(jaxmf.sweep, *fixed, train, valid, grid=GRID, **choices),
-        "halving": partial(jaxmf.search.halving, *fixed, train, valid, grid=GRID, **rungs, **choices),
+        "hyperband": lambda: jaxmf.search.hyperband(*fixed, space=SPANNED, **rungs),
+        "grid": lambda: jaxmf.sweep(*fixed, grid=GRID, **choices),
+        "halving": lambda: jaxmf.search.halving(*fixed, grid=GRID, **rungs),
     }
     compiled, seconds, found = {}, {}, {}
     for way, search in ways.items():
@@ -223,9 +228,9 @@ def halving(sizes: Sizes) -> None:
     table["times_as_fast"] = table["seconds"].iloc[0] / table["seconds"]
     table["excess_percent"] = 100 * (table["valid_loss"] / table["valid_loss"].iloc[0] - 1)
     members = pd.concat([by_rung(way, found[way]) for way in order]).assign(dtype=dtype)
-    write(sizes, "halving", table.assign(dtype=dtype), train)
-    output.write_table(sizes.out / "halving_rungs.csv", members)
-    print(members.to_string(index=False, float_format="{:.4g}".format))
+    write(here, sizes, "halving", table.assign(dtype=dtype), train)
+    here.table("halving_rungs", members)
+    show(members)
 
 
 def summary(way: str, runs: jaxmf.Sweep, seconds: list[float], compile_seconds: float) -> dict[str, Any]:
@@ -245,18 +250,16 @@ def by_rung(way: str, runs: jaxmf.Sweep) -> pd.DataFrame:
     return table
 
 
-def descent(sizes: Sizes) -> None:
+def descent(here: Setting, sizes: Sizes) -> None:
     """Write and print where descent ends from every start, and whether at or below the best of the grids."""
-    train, valid = data(sizes)
-    fixed = (jax.random.key(0), jaxmf.models.biased_mf(8), jaxmf.solvers.als())
+    train, valid = data(here.smoke)
+    fixed = (jax.random.key(0), jaxmf.models.biased_mf(8), jaxmf.solvers.als(), train, valid)
     values = np.geomspace(0.01, 1, sizes.points)
     grids = {"1d": {"l2": values}, "2d": dict.fromkeys(NAMES, values)}
-    tried = pd.DataFrame([grid_best(name, grid, fixed, train, valid, sizes) for name, grid in grids.items()])
+    tried = pd.DataFrame([grid_best(name, grid, fixed, sizes) for name, grid in grids.items()])
     lowest = dict(zip(tried["grid"], tried["valid_loss"], strict=True))
 
-    descend = partial(
-        jaxmf.search.descend, *fixed, train, valid, names=NAMES, method="unrolled", epochs=sizes.als_epochs
-    )
+    descend = partial(jaxmf.search.descend, *fixed, names=NAMES, method="unrolled", epochs=sizes.als_epochs)
     clock = time.perf_counter()
     descend(jaxmf.Hyper(l2=STARTS[0]), max_evaluations=1)
     compile_seconds = time.perf_counter() - clock
@@ -275,23 +278,16 @@ def descent(sizes: Sizes) -> None:
     dtype = str(train.ratings.value.dtype)
     steps, tried = pd.concat(evaluations, ignore_index=True), tried.assign(epochs=sizes.als_epochs, dtype=dtype)
     table = pd.DataFrame(rows).assign(compile_seconds=compile_seconds, epochs=sizes.als_epochs, dtype=dtype)
-    write(sizes, "descent", table, train)
-    output.write_table(sizes.out / "descent_grids.csv", tried)
-    output.write_table(sizes.out / "descent_evaluations.csv", steps)
-    print(tried.to_string(index=False, float_format="{:.6g}".format))
-    plot.save(draw_descent(steps, lowest), sizes.out / "figures" / "descent.png")
+    write(here, sizes, "descent", table, train)
+    here.table("descent_grids", tried)
+    here.table("descent_evaluations", steps)
+    show(tried, digits=6)
+    here.figure("descent", draw_descent(steps, lowest))
 
 
-def grid_best(
-    name: str,
-    grid: dict[str, np.ndarray],
-    fixed: tuple[Any, ...],
-    train: jaxmf.Dataset,
-    valid: jaxmf.Dataset,
-    sizes: Sizes,
-) -> dict[str, Any]:
+def grid_best(name: str, grid: dict[str, np.ndarray], fixed: tuple[Any, ...], sizes: Sizes) -> dict[str, Any]:
     """The best point of a grid after the last epoch, and what all cost; its first point compiles."""
-    search = partial(jaxmf.sweep, *fixed, train, valid, epochs=sizes.als_epochs, track=False, keep="none")
+    search = partial(jaxmf.sweep, *fixed, epochs=sizes.als_epochs, track=False, keep="none")
     compile_seconds = search(grid={name: values[:1] for name, values in grid.items()}).compile_seconds
     runs = search(grid=grid)
     best = runs.to_frame().iloc[runs.best()]
@@ -303,7 +299,7 @@ def draw_descent(steps: pd.DataFrame, lowest: dict[str, float]) -> Figure:
     """Validation loss by evaluation, a line per start, and the best of each grid."""
     figure = Figure(figsize=(6.5, 3.6), layout="constrained")
     axes = figure.subplots()
-    for (start, own), color, marker in zip(steps.groupby("start"), COLORS, "osD^v", strict=True):
+    for (start, own), color, marker in zip(steps.groupby("start"), plot.style.COLORS, plot.style.MARKERS, strict=False):
         axes.plot(own["evaluation"] + 1, own["valid_loss"], color=color, marker=marker, ms=4, label=f"λ = {start:g}")
     for (name, loss), line in zip(lowest.items(), (":", "--"), strict=True):
         axes.axhline(loss, color="gray", linestyle=line, label={"1d": "grid of λ", "2d": "grid of λ by λ_b"}[name])
@@ -312,52 +308,35 @@ def draw_descent(steps: pd.DataFrame, lowest: dict[str, float]) -> Figure:
     bottom = min(steps["valid_loss"].min(), *lowest.values())
     margin = 0.04 * (highest - bottom)
     axes.set(ylim=(bottom - margin, highest + margin), xlabel="evaluation", ylabel="validation loss")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     return figure
 
 
-def data(sizes: Sizes) -> tuple[jaxmf.Dataset, jaxmf.Dataset]:
+def data(smoke: bool) -> tuple[jaxmf.Dataset, jaxmf.Dataset]:
     """Training and validation ratings."""
-    if sizes.smoke:
-        whole = jaxmf.datasets.synthetic(num_users=300, num_items=200, num_ratings=8000)
-    elif os.environ.get("JAXMF_DATA"):
-        whole = jaxmf.datasets.movielens("ml-latest-small")
-    else:
-        whole = jaxmf.datasets.synthetic()
-    return jaxmf.splits.temporal_per_user(whole)[:2]
+    tiny = partial(jaxmf.datasets.synthetic, num_users=300, num_items=200, num_ratings=8000)
+    train, valid, _ = jaxmf.splits.temporal_per_user(tiny() if smoke else default_data())
+    return train, valid
 
 
-def write(sizes: Sizes, name: str, table: pd.DataFrame, data: jaxmf.Dataset, seed: int | None = 0) -> None:
+def write(
+    here: Setting, sizes: Sizes, name: str, table: pd.DataFrame, data: jaxmf.Dataset, seed: int | None = 0
+) -> None:
     """The table and its manifest on disk, and the table in print."""
-    output.write_table(sizes.out / f"{name}.csv", table)
-    configuration = {"job": f"benchmarks/search.py {name}", "optuna": version("optuna")} | sizes._asdict()
-    del configuration["out"]
-    output.write_json(sizes.out / f"{name}.json", output.manifest(data.describe(), configuration, seed))
-    print(table.to_string(index=False, float_format="{:.6g}".format))
+    here.write(name, table, data.describe(), {"optuna": version("optuna")} | sizes._asdict(), seed)
+    show(table, digits=6)
 
 
-def tiny() -> Sizes:
-    """The sizes of a smoke run, and a temporary folder, which it names."""
-    out = Path(tempfile.mkdtemp(prefix="jaxmf-search-"))
-    print(f"writes to {out}")
-    return Sizes(
-        out,
-        smoke=True,
-        budget=7.0,
-        seeds=2,
-        trial_epochs=4,
-        trial_patience=2,
-        epochs=9,
-        rounds=1,
-        als_epochs=2,
-        points=3,
-        evaluations=3,
-    )
+JOBS = {"optuna": equal_time, "halving": halving, "descent": descent}
+
+
+def main() -> None:
+    """Do the job that the command line names."""
+    here = setting("search", __doc__ or "", JOBS, smoke=True)
+    JOBS[here.job](here, TINY if here.smoke else Sizes())
 
 
 if __name__ == "__main__":
-    arguments = [argument for argument in sys.argv[1:] if argument != "--smoke"]
-    job = {"optuna": equal_time, "halving": halving, "descent": descent}[arguments[0]]
-    job(tiny() if "--smoke" in sys.argv else Sizes())
+    main()

@@ -1,6 +1,6 @@
 """The Python loops of the documents that jaxmf grew out of, against jaxmf's solvers, in one run.
 
-    python benchmarks/seeds.py
+    python -m benchmarks.seeds
 
 Per-sample SGD with biases at k = 42: the document's loop with its clipping, a lean Python loop of the same updates, and
 `solvers.sgd`. ALS at k = 50: the document's loop over rows of a dense matrix, and `solvers.als`. Data: MovieLens
@@ -8,23 +8,20 @@ latest-small where JAXMF_DATA has it, else the embedded data. Rounds alternate b
 reported, compilation apart. Writes results/benchmarks/seeds/.
 """
 
-import os
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 import jaxmf
-from jaxmf import output, plot
+from benchmarks.setting import alternate, bars, clocked, setting, show
+from experiments.setting import default_data
 
 ROUNDS = 7
 EPOCHS = 5  # per measurement of jaxmf: a fit runs epochs in one program too
-OUT = Path("results/benchmarks/seeds")
 LEARNING_RATE, L2 = 0.012376565252378615, 3.677000997278053e-05
 
 
@@ -74,9 +71,7 @@ def document_als(dense: np.ndarray, k: int, l2: float) -> float:
     """One sweep of the document's ALS. Seconds."""
     random = np.random.default_rng(0)
     U, V = random.random((dense.shape[0], k)), random.random((dense.shape[1], k))
-    clock = time.perf_counter()
-    document_sweep(dense, U, V, l2)
-    return time.perf_counter() - clock
+    return clocked(lambda: document_sweep(dense, U, V, l2))
 
 
 def document_sweep(dense: np.ndarray, U: np.ndarray, V: np.ndarray, l2: float) -> None:
@@ -106,17 +101,12 @@ def jaxmf_epoch(
     jax.block_until_ready(run(key, batch, hyper, state))
     compiled = time.perf_counter() - clock
 
-    def epoch() -> float:
-        clock = time.perf_counter()
-        jax.block_until_ready(run(key, batch, hyper, state))
-        return (time.perf_counter() - clock) / EPOCHS
-
-    return epoch, compiled
+    return lambda: clocked(lambda: run(key, batch, hyper, state)) / EPOCHS, compiled
 
 
 def main() -> None:
     """Race, print the table and write it."""
-    data = jaxmf.datasets.movielens() if "JAXMF_DATA" in os.environ else jaxmf.datasets.synthetic()
+    here, data = setting("seeds", __doc__ or ""), default_data()
     train, *_ = jaxmf.splits.temporal_per_user(data)
     sizes = (data.num_users, data.num_items)
     coo = (train.user, train.item, train.rating)
@@ -140,10 +130,7 @@ def main() -> None:
     compiled = {"jaxmf sgd (float32)": sgd_compile, "jaxmf als (float32)": als_compile}
     rows = []
     for race, competitors in races.items():
-        seconds: dict[str, list[float]] = {name: [] for name in competitors}
-        for _ in range(ROUNDS):
-            for name, epoch in competitors.items():
-                seconds[name].append(epoch())
+        seconds = alternate(competitors, ROUNDS, race)
         medians = {name: statistics.median(times) for name, times in seconds.items()}
         ours = medians[next(name for name in medians if name.startswith("jaxmf"))]
         for name, median in medians.items():
@@ -151,19 +138,13 @@ def main() -> None:
             rows[-1] |= {"min_seconds": min(seconds[name]), "max_seconds": max(seconds[name])}
             rows[-1] |= {"times_jaxmf": median / ours, "compile_seconds": compiled.get(name, 0.0), "rounds": ROUNDS}
     table = pd.DataFrame(rows)
-    print(table.to_string(index=False, float_format="{:.4g}".format))
-    output.write_table(OUT / "metrics.csv", table)
-    output.write_json(
-        OUT / "config.json", output.manifest(train.describe(), {"job": "benchmarks/seeds.py", "rounds": ROUNDS}, 0)
+    show(table)
+    here.table("metrics", table)
+    here.manifest("config", train.describe(), {"rounds": ROUNDS})
+    labels, texts = table["race"] + "\n" + table["competitor"], table["times_jaxmf"].map("{:.1f} x".format)
+    here.figure(
+        "seconds", bars(labels, table["median_seconds"], texts, "median seconds per epoch (log scale)", log=True)
     )
-    figure = Figure(figsize=(7, 2.8), layout="constrained")
-    axes = figure.subplots()
-    axes.barh(table["race"] + "\n" + table["competitor"], table["median_seconds"], color="#0072B2")
-    axes.set(xscale="log", xlabel="median seconds per epoch (log scale)")
-    axes.bar_label(axes.containers[0], [f" {ratio:.1f} x" for ratio in table["times_jaxmf"]])
-    axes.invert_yaxis()
-    axes.margins(x=0.15)
-    plot.save(figure, OUT / "figures" / "seconds.png")
 
 
 if __name__ == "__main__":

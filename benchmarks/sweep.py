@@ -1,8 +1,8 @@
 """How the members of a sweep should run, and seed 002's grid against its NumPy loop, in one run each.
 
-    python benchmarks/sweep.py members      64 fits by minibatch Adam, and 16 each by sgd and als: in a jitted loop, by
+    python -m benchmarks.sweep members      64 fits by minibatch Adam, and 16 each by sgd and als: in a jitted loop, by
                                             `jaxmf.sweep` with one and two workers, in batches, and padded
-    python benchmarks/sweep.py grid         d = 1, 5, 20, 50 by λ = 1, 2, 4, 6 by ALS to the document's stopping rule
+    python -m benchmarks.sweep grid         d = 1, 5, 20, 50 by λ = 1, 2, 4, 6 by ALS to the document's stopping rule
 
 `members` reads MovieLens latest-small where JAXMF_DATA has it, else the embedded data; `grid` draws data of the shape
 of MovieLens 100K. Rounds alternate between the ways; medians, compilation apart. Writes results/benchmarks/sweep/.
@@ -11,9 +11,7 @@ of MovieLens 100K. Rounds alternate between the ways; medians, compilation apart
 import itertools
 import os
 import statistics
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,13 +20,14 @@ import numpy as np
 import optax
 import pandas as pd
 from matplotlib.figure import Figure
-from seeds import document_sweep
 from tqdm import tqdm
 
 import jaxmf
-from jaxmf import output, plot
+from benchmarks.seeds import document_sweep
+from benchmarks.setting import Setting, setting, show
+from experiments.setting import default_data
+from jaxmf import plot
 
-OUT = Path("results/benchmarks/sweep")
 ROUNDS = 3
 EPOCHS = 5
 RANKS, L2 = (4, 8, 16, 32), (0.03, 0.1, 0.3, 1.0)
@@ -36,11 +35,11 @@ D, LAMBDA = (1, 5, 20, 50), (1.0, 2.0, 4.0, 6.0)
 TOL, MAX_SWEEPS = 1e-3, 400
 
 
-def members() -> None:
+def members(here: Setting) -> None:
     """Write and print seconds and compile seconds of every way to run the members of three sweeps."""
-    train, valid = data()
+    train, valid, _ = jaxmf.splits.temporal_per_user(default_data())
     key, hyper = jax.random.key(0), jaxmf.Hyper(learning_rate=0.005, init_scale=0.01)
-    sweeps = {
+    sweeps: dict[str, tuple[jaxmf.solvers.Solver, dict[str, Any]]] = {
         "adam": (jaxmf.solvers.minibatch(optax.adam, 2048), {"rank": RANKS, "l2": L2, "seed": range(4)}),
         "sgd": (jaxmf.solvers.sgd(), {"rank": RANKS, "l2": L2}),
         "als": (jaxmf.solvers.als(), {"rank": RANKS, "l2": L2}),
@@ -78,8 +77,8 @@ def members() -> None:
             row = {"solver": name, "members": count, "way": way, "seconds": median, "compile_seconds": compiled[way]}
             rows.append(row | {"faster": statistics.median(found["jitted loop"][1:]) / median})
     table = pd.DataFrame(rows).assign(dtype=str(train.ratings.value.dtype), epochs=EPOCHS)
-    write("members", table, train)
-    plot.save(draw(table), OUT / "figures" / "members.png")
+    write(here, table, train)
+    here.figure("members", draw(table))
 
 
 def loop(
@@ -108,13 +107,7 @@ def loop(
 _PROGRAMS: dict[Any, Any] = {}
 
 
-def data() -> tuple[jaxmf.Dataset, jaxmf.Dataset]:
-    """Training and validation ratings."""
-    whole = jaxmf.datasets.movielens("ml-latest-small") if os.environ.get("JAXMF_DATA") else jaxmf.datasets.synthetic()
-    return jaxmf.splits.temporal_per_user(whole)[:2]
-
-
-def grid() -> None:
+def grid(here: Setting) -> None:
     """Write and print, for every cell, seconds, sweeps and objective of both, and the factors by d and in all."""
     whole = jaxmf.datasets.synthetic(num_users=943, num_items=1682, num_ratings=100_000, seed=0)
     dense = np.zeros((whole.num_users, whole.num_items))
@@ -161,11 +154,10 @@ def grid() -> None:
     by_d["faster"] = by_d["document_seconds"] / (by_d["seconds"] / (os.cpu_count() or 1))
     in_all = {"document_seconds": cells["document_seconds"].sum(), "wall_seconds": wall}
     in_all |= {"compile_seconds": runs.compile_seconds, "faster": cells["document_seconds"].sum() / wall}
-    write("grid", cells, whole)
-    output.write_table(OUT / "grid_by_d.csv", by_d.reset_index())
-    output.write_table(OUT / "grid_in_all.csv", pd.DataFrame([in_all]))
-    print(by_d.to_string(float_format="{:.2f}".format))
-    print(pd.Series(in_all).to_string(float_format="{:.2f}".format))
+    write(here, cells, whole)
+    for name, each in {"grid_by_d": by_d.reset_index(), "grid_in_all": pd.DataFrame([in_all])}.items():
+        here.table(name, each)
+        show(each)
 
 
 def uniform(rank: int) -> jaxmf.Model:
@@ -183,13 +175,13 @@ def uniform(rank: int) -> jaxmf.Model:
 
 def document(dense: np.ndarray, U: np.ndarray, V: np.ndarray, l2: float) -> tuple[int, float]:
     """The document's loop to its stopping rule: sweeps, and the objective at the end (rows without ratings count 0)."""
-    previous, sweeps = np.inf, 0
+    previous, sweeps = float("inf"), 0
     U[~dense.any(axis=1)], V[~dense.any(axis=0)] = 0, 0
     while sweeps < MAX_SWEEPS:
         U_before, V_before = U.copy(), V.copy()
         document_sweep(dense, U, V, l2)
         sweeps += 1
-        change = np.linalg.norm(U - U_before) + np.linalg.norm(V - V_before)
+        change = float(np.linalg.norm(U - U_before) + np.linalg.norm(V - V_before))
         if abs(previous - change) < TOL:
             break
         previous = change
@@ -203,19 +195,26 @@ def draw(table: pd.DataFrame) -> Figure:
     names = list(dict.fromkeys(table["solver"]))
     for axes, name in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
         own = table[table["solver"] == name][::-1]
-        axes.barh(own["way"], own["faster"], color="#0072B2")
+        axes.barh(own["way"], own["faster"], color=plot.style.COLORS[0])
         axes.axvline(1, color="gray", linestyle=":")
         axes.set(title=f"{own['members'].iloc[0]} fits by {name}", xlabel="times as fast as the jitted loop")
     return figure
 
 
-def write(name: str, table: pd.DataFrame, data: jaxmf.Dataset) -> None:
+def write(here: Setting, table: pd.DataFrame, data: jaxmf.Dataset) -> None:
     """The table and its manifest on disk, and the table in print."""
-    output.write_table(OUT / f"{name}.csv", table)
-    configuration = {"job": f"benchmarks/sweep.py {name}", "rounds": ROUNDS, "epochs": EPOCHS}
-    output.write_json(OUT / f"{name}.json", output.manifest(data.describe(), configuration, 0))
-    print(table.to_string(index=False, float_format="{:.4g}".format))
+    here.write(here.job, table, data.describe(), {"rounds": ROUNDS, "epochs": EPOCHS})
+    show(table)
+
+
+JOBS = {"members": members, "grid": grid}
+
+
+def main() -> None:
+    """Do the job that the command line names."""
+    here = setting("sweep", __doc__ or "", JOBS)
+    JOBS[here.job](here)
 
 
 if __name__ == "__main__":
-    {"members": members, "grid": grid}[sys.argv[1]]()
+    main()

@@ -11,6 +11,7 @@ Writes tables (CSV), figures and summary.md; float32. Everything is chosen on va
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from scipy import stats
 
 import jaxmf
 from experiments.setting import (
+    Parts,
     Setting,
     by_time,
     compared,
@@ -41,7 +43,7 @@ SEED, K, THRESHOLD, PATIENCE, COMPONENTS = 0, 10, 3.5, 5, 64
 # The document's update lr·(e·q − λ·p) is half of a gradient.
 BIASED = Hyper(3.677e-05, reg_exponent=1.0, learning_rate=0.012377 / 2, init_scale=0.01)
 CONTENT = Hyper(1.6073221934120177e-05, reg_exponent=1.0, learning_rate=0.008089574860460297 / 2, init_scale=0.01)
-SPACE = {"rank": (5, 50), "learning_rate": (0.5e-4, 0.5e-1, "log"), "l2": (1e-5, 1e-1, "log")}
+SPACE: dict[str, Any] = {"rank": (5, 50), "learning_rate": (0.5e-4, 0.5e-1, "log"), "l2": (1e-5, 1e-1, "log")}
 SOLVER = solvers.sgd(clip_update=5.0)
 PLAIN, FULL, REDUCED = "biases", "content in full", "content reduced"
 MISPLACED, LAST = "content misplaced", "content misplaced, epoch 21"
@@ -78,10 +80,10 @@ def fitted(
 ) -> Fitted:
     """A model from several seeds, with errors and rankings of each user's own test items, perhaps beside baselines."""
     table, runs = over_seeds(model, SOLVER, parts, hyper, num_seeds, epochs, patience)
-    given = parts[0], parts[2], K, "rated", THRESHOLD, "zero"
+    train, _, test = parts
+    judge = partial(evaluate.ranking_by_user, k=K, protocol="rated", threshold=THRESHOLD, empty="zero", name=name)
     ranked = [
-        evaluate.ranking_by_user(model, runs.params(seed), *given, baselines=baselines and seed == 0, name=name)
-        for seed in range(num_seeds)
+        judge(model, runs.params(seed), train, test, baselines=baselines and seed == 0) for seed in range(num_seeds)
     ]
     table = table.assign(variant=name)
     for metric in ("precision", "recall"):
@@ -90,7 +92,7 @@ def fitted(
     return Fitted(table, runs, means.reset_index())
 
 
-def searched(name: str, model: Model, parts: Sequence[Dataset], trials: int, epochs: int) -> pd.DataFrame:
+def searched(name: str, model: Model, parts: Parts, trials: int, epochs: int) -> pd.DataFrame:
     """The document's ranges by TPE, in batches of eight, on validation."""
     given = jax.random.key(SEED), model, SOLVER, *parts[:2]
     start = Hyper(init_scale=0.01)
@@ -98,6 +100,12 @@ def searched(name: str, model: Model, parts: Sequence[Dataset], trials: int, epo
         *given, space=SPACE, trials=trials, epochs=epochs, hyper=start, patience=PATIENCE, keep="none", progress=True
     )
     return found.runs.to_frame().assign(variant=name, document_rate=lambda table: 2 * table["learning_rate"])
+
+
+def at_rank(model: Model, rank: int) -> Model:
+    """The same model with factors of that rank."""
+    assert model.with_rank is not None
+    return model.with_rank(rank)
 
 
 def squared_errors(fits: dict[str, Fitted], parts: Sequence[Dataset]) -> pd.DataFrame:
@@ -314,14 +322,14 @@ def main() -> None:
     found: dict[str, Any] = about | {"num_seeds": num_seeds}
     found["settings"] = pd.concat([fit.table for fit in own.values()], ignore_index=True)
 
-    search_models = {name: way[0].with_rank(SPACE["rank"][1]) for name, way in ways.items() if name != MISPLACED}
+    search_models = {name: at_rank(way[0], SPACE["rank"][1]) for name, way in ways.items() if name != MISPLACED}
     tried = [searched(name, model, parts, trials, steps) for name, model in search_models.items()]
     found["search"] = pd.concat(tried, ignore_index=True)
     best = found["search"].sort_values("valid_loss").groupby("variant", sort=False).first()
-    fits = {}
+    fits: dict[str, Fitted] = {}
     for name, row in best.iterrows():
         hyper = Hyper(row["l2"], learning_rate=row["learning_rate"], init_scale=0.01)
-        model = search_models[name].with_rank(int(row["rank"]))
+        model = at_rank(search_models[name], int(row["rank"]))
         fits[name] = fitted(name, model, parts, hyper, num_seeds, epochs, baselines=not fits)
     found["chosen"] = pd.concat([fit.table for fit in fits.values()], ignore_index=True)
     by_user = pd.concat([fit.by_user for fit in fits.values()])

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 import jaxmf
 from experiments.setting import Setting, setting
-from jaxmf import Hyper, Model, models, plot, solvers, verify
+from jaxmf import Hyper, Model, Params, models, plot, solvers, verify
 from jaxmf.data import Dataset, content, splits
 from jaxmf.data.ratings import to_float64
 from jaxmf.output import markdown
@@ -36,7 +36,7 @@ HYPER = Hyper(l2=0.05, l2_bias=0.02, reg_exponent=0.5, init_scale=0.5)
 RANK = 4
 SEED = 0
 # Where solvers meet: few factors and enough penalty, so that there is one minimum to be found.
-MEET = {"rank": 2, "hyper": Hyper(l2=0.1, init_scale=0.3)}
+MEET_RANK, MEET = 2, Hyper(l2=0.1, init_scale=0.3)
 CHECKS = (verify.gradients, verify.hessian, verify.taylor, verify.complex_step)
 
 
@@ -76,7 +76,8 @@ def on_random_problems(name: str, number: int) -> pd.DataFrame:
         # The pairs stay, and a random half of them counts: all problems share their programs.
         seen, values = random.random(len(data)) < 0.5, random.integers(1, 11, len(data)) / 2
         ratings = replace(data.ratings, value=jnp.asarray(values, float), weight=jnp.asarray(seen, float))
-        hyper = Hyper(*10 ** random.uniform(-4, 2, 2), random.uniform(0, 1))
+        l2, l2_bias = 10 ** random.uniform(-4, 2, 2)
+        hyper = Hyper(l2, l2_bias, random.uniform(0, 1))
         params, scale = start(jax.random.key(problem), ratings, hyper), 10 ** random.uniform(-3, 1)
         drawn = jax.tree.map(lambda x, s=scale, r=random: s * r.standard_normal(x.shape), params.trained)
         given = (model, params._replace(trained=drawn), ratings, hyper)
@@ -110,9 +111,9 @@ def checks(data: Dataset, candidates: dict[str, Model]) -> Found:
     return Found(jobs.verify_models(data, candidates, HYPER, SEED)[0], {})
 
 
-def remainders(*given: Any) -> Found:
+def remainders(model: Model, params: Params, data: Dataset) -> Found:
     """Taylor remainders of one model."""
-    return Found({}, {"remainders": partial(plot.remainders, verify.remainders(*given, seed=SEED))})
+    return Found({}, {"remainders": partial(plot.remainders, verify.remainders(model, params, data, HYPER, seed=SEED))})
 
 
 def step_sizes(data: Dataset, candidates: dict[str, Model]) -> Found:
@@ -125,9 +126,9 @@ def step_sizes(data: Dataset, candidates: dict[str, Model]) -> Found:
     return Found(tables, {"step_sizes": partial(plot.step_sizes, first.curves, first.slopes)})
 
 
-def half_steps(*given: Any, num_sweeps: int) -> Found:
+def half_steps(model: Model, params: Params, data: Dataset, num_sweeps: int) -> Found:
     """ALS by half-steps."""
-    table = verify.half_steps(*given, num_sweeps=num_sweeps).to_frame()
+    table = verify.half_steps(model, params, data, HYPER, num_sweeps).to_frame()
     return Found({"half_steps": table}, {"half_steps": partial(plot.half_steps, table)})
 
 
@@ -144,18 +145,18 @@ def where_solvers_end(smoke: bool) -> Found:
         return optax.sgd(hyper.learning_rate, momentum=hyper.momentum)
 
     everything = len(data)
-    ways: dict[str, tuple[Any, dict[str, float]]] = {
+    ways: dict[str, tuple[Any, dict[str, Any]]] = {
         "als": (solvers.als(), {}),
         "sgd": (solvers.sgd(schedule=optax.cosine_decay_schedule(1.0, epochs["sgd"])), {"learning_rate": 0.02}),
         "momentum": (solvers.minibatch(momentum, everything), {"learning_rate": 10.0, "momentum": 0.98}),
         "adam": (solvers.minibatch(adam, everything), {"learning_rate": 0.03}),
     }
-    model = models.biased_mf(MEET["rank"])
+    model = models.biased_mf(MEET_RANK)
     with jax.enable_x64(True):
         ratings, fits = to_float64(data.ratings), {}
         for name, number in ({"als": 4, "adam": 4} if smoke else epochs).items():
             solver, numbers = ways[name]
-            hyper = MEET["hyper"]._replace(**numbers)
+            hyper = MEET._replace(**numbers)
             fits[name] = jaxmf.fit(jax.random.key(SEED), model, solver, ratings, hyper=hyper, epochs=number)
     histories = {name: fit.to_frame() for name, fit in fits.items()}
     table = verify.stationarity(fits, ratings).to_frame()
@@ -236,7 +237,7 @@ def main() -> None:
     names = ("biased_mf",) if here.smoke else ("biased_mf", "content_mf")
     candidates = {name: model for name, model in built_in(here.data).items() if name in names or not here.smoke}
     model = candidates["biased_mf"]
-    given = (model, model.init(jax.random.key(SEED), here.data.ratings, HYPER), here.data, HYPER)
+    given = (model, model.init(jax.random.key(SEED), here.data.ratings, HYPER), here.data)
     parts: list[Callable[[], Found]] = [
         partial(where_solvers_end, here.smoke),
         partial(step_sizes, here.data, {name: candidates[name] for name in names}),

@@ -21,6 +21,7 @@ from jaxmf.solvers import Solver
 from jaxmf.sweeps import Sweep
 
 RESULTS, SMOKE_USERS = Path("results"), 50
+Parts = tuple[Dataset, Dataset, Dataset]  # training, validation and test ratings
 
 
 class Setting(NamedTuple):
@@ -72,7 +73,10 @@ def setting(name: str, about: str, default: Callable[[], Dataset]) -> Setting:
     parser.add_argument("--out", type=Path, help=f"folder for the results: results/{name}, or results/smoke/{name}")
     parser.add_argument("--smoke", action="store_true", help="little of everything, to see that the script works")
     asked = parser.parse_args()
-    data = default() if asked.data is None else names.dataset(asked.data)
+    try:
+        data = default() if asked.data is None else names.dataset(asked.data)
+    except ValueError as error:  # in the terms of the command line, as the options here are called as there
+        parser.error(str(error))
     if asked.smoke:
         # Compiling is most of the time; XLA's fusion emitters double it, and later versions leave no choice.
         jax.config.update("jax_disable_most_optimizations", True)
@@ -83,7 +87,7 @@ def setting(name: str, about: str, default: Callable[[], Dataset]) -> Setting:
     return Setting(name, data, asked.out or results / name, asked.smoke, clock)
 
 
-def by_time(data: Dataset) -> tuple[Dataset, Dataset, Dataset]:
+def by_time(data: Dataset) -> Parts:
     """The documents' split, each part in the order of its users and times, in which they number items."""
     parts = splits.temporal_per_user(data) if data.timestamp is not None else splits.random(data, (0.7, 0.15, 0.15))
     train, valid, test = (part.take(user_then_time(part)) for part in parts)

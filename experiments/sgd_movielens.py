@@ -20,14 +20,14 @@ import pandas as pd
 from tqdm import tqdm
 
 import jaxmf
-from experiments.setting import Setting, by_time, compared, default_data, over_seeds, setting, shown
+from experiments.setting import Parts, Setting, by_time, compared, default_data, over_seeds, setting, shown
 from jaxmf import Hyper, models, plot, recommend, search, solvers
 from jaxmf.data import Dataset
 from jaxmf.output import markdown
 
 RANK, RATE, L2, EPOCHS, PATIENCE = 27, 0.004099151484173524, 0.00010453688227089353, 50, 5
-GRID = {"learning_rate": (0.001, 0.01, 0.1), "l2": (0.01, 0.1, 1.0), "rank": (10, 20, 50)}
-SPACE = {"learning_rate": (0.5e-5, 0.5e-2, "log"), "l2": (1e-4, 1e-1, "log"), "rank": (10, 50)}
+GRID: dict[str, Any] = {"learning_rate": (0.001, 0.01, 0.1), "l2": (0.01, 0.1, 1.0), "rank": (10, 20, 50)}
+SPACE: dict[str, Any] = {"learning_rate": (0.5e-5, 0.5e-2, "log"), "l2": (1e-4, 1e-1, "log"), "rank": (10, 50)}
 # The document's update lr·(e·q − λ·p) is half of a gradient, and its factors start with 1/rank.
 HYPER = Hyper(L2, reg_exponent=1.0, learning_rate=RATE / 2, init_scale=1 / RANK)
 SOLVER = solvers.sgd(clip_value=10.0)
@@ -99,7 +99,7 @@ def with_bugs(parts: tuple[Dataset, ...], num_seeds: int, epochs: int) -> tuple[
     return pd.concat(tables, ignore_index=True), pd.concat(histories, ignore_index=True)
 
 
-def grid_search(parts: tuple[Dataset, ...], ranks: tuple[int, ...], epochs: int) -> pd.DataFrame:
+def grid_search(parts: Parts, ranks: tuple[int, ...], epochs: int) -> pd.DataFrame:
     """Every cell of the document's grid, by validation."""
     points = [
         {"rank": rank, "l2": l2, "learning_rate": rate / 2, "init_scale": 1 / rank}
@@ -112,7 +112,7 @@ def grid_search(parts: tuple[Dataset, ...], ranks: tuple[int, ...], epochs: int)
     return runs.to_frame().assign(document_rate=lambda table: 2 * table["learning_rate"])
 
 
-def optuna_search(parts: tuple[Dataset, ...], trials: int, epochs: int) -> pd.DataFrame:
+def optuna_search(parts: Parts, trials: int, epochs: int) -> pd.DataFrame:
     """The document's ranges by TPE, in batches of eight."""
     given = jax.random.key(SEED), models.mf(max(SPACE["rank"][:2]), "user"), SOLVER, *parts[:2]
     start = Hyper(init_scale=1 / RANK)

@@ -17,7 +17,8 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.kernels._memoize import how_built
 from jaxmf.models.checks import check_model
-from jaxmf.models.model import Hyper, Model, Params, cast_hyper
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.training import Best, Fit, FitState, Saved
 from jaxmf.training._fingerprints import Fingerprints
 

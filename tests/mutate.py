@@ -34,7 +34,8 @@ class Mutant(NamedTuple):
     tests: str = ""
 
 
-BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/model.py", "models/features.py"
+BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/_objective.py", "models/features.py"
+BASELINES = "models/baselines.py"
 LEAVES, DRAWS = "models/leaves.py", "kernels/draws.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/_sgd.py", "solvers/_minibatch.py", "solvers/_als.py", "training/loop.py"
 SQUARES, TILES, MINIMA = "kernels/normal_equations.py", "kernels/tiles.py", "solvers/_minima.py"
@@ -110,7 +111,7 @@ MUTANTS = {
         BILINEAR, "weighted_mean(ratings.value, ratings.weight)", "jnp.mean(ratings.value)"
     ),
     "damped bias: not damped": Mutant(
-        BILINEAR, "ratings.num_items) / (n_i + damping_item)", "ratings.num_items) / jnp.maximum(n_i, 1)"
+        BASELINES, "ratings.num_items) / (n_i + damping_item)", "ratings.num_items) / jnp.maximum(n_i, 1)"
     ),
     "content: padding overwrites": Mutant(FEATURES, ".add(x.value[items])", ".set(x.value[items])"),
     "content: pull without the error": Mutant(
@@ -149,7 +150,7 @@ MUTANTS = {
         SGD, "visiting_order(key, constants", "(lambda _, n, most: jnp.arange(most))(key, constants"
     ),
     "sgd: items stay on their device": Mutant(
-        SGD, "item=from_next(tables.item, options.devices)", "item=tables.item", "solvers/test_devices.py"
+        SGD, "item=ppermute(tables.item, options.devices)", "item=tables.item", "solvers/test_devices.py"
     ),
     "als: devices in turn instead of in rows": Mutant(
         DEVICES,
@@ -284,7 +285,7 @@ MUTANTS = {
     "loop: min_delta ignored": Mutant(LOOP, "(score < best.score - options.min_delta)", "(score < best.score)"),
     "sweep: the sweep's own key, whatever the seed": Mutant(
         "sweeps/plan.py",
-        "key if each.member.seed is None else jax.random.fold_in(key, each.member.seed)",
+        "key if member.seed is None else jax.random.fold_in(key, member.seed)",
         "key",
         "training/test_sweep.py",
     ),
@@ -295,7 +296,7 @@ MUTANTS = {
         "models/test_objective.py",
     ),
     "shell: the seed of the fit ignored": Mutant(
-        "shell/jobs.py", "key = jax.random.key(seed)", "key = jax.random.key(0)", "test_jobs.py"
+        "shell/jobs.py", "fit(jax.random.key(seed)", "fit(jax.random.key(0)", "test_jobs.py"
     ),
     "top_n: groups as they come": Mutant(BEST, "chosen = jnp.sort(chosen, axis=-1)", "pass", TOP),
     "top_n: padding is an item": Mutant(BEST, "jnp.where(inside, scores[:, tail:], least)", "scores[:, tail:]", TOP),
@@ -333,7 +334,7 @@ MUTANTS = {
     ),
     "rankings: padding covers items": Mutant("evaluate/_positions.py", "hidden[len(users) :] = True", "pass", RANKINGS),
     "predict: a program for every number of pairs": Mutant(
-        "evaluate/errors.py", "np.arange(rung(n))", "np.arange(n)", "evaluate/test_errors.py"
+        "evaluate/errors.py", "np.arange(padded_size(n))", "np.arange(n)", "evaluate/test_errors.py"
     ),
     "probes: weights of padding": Mutant(
         "verify/_probes.py",

@@ -96,3 +96,31 @@ def test_every_mutant_still_has_its_line():
 
     found = {name: (ROOT / "jaxmf" / each.file).read_text().count(each.right) for name, each in MUTANTS.items()}
     assert set(found.values()) == {1}, {name: times for name, times in found.items() if times != 1}
+
+
+def test_modules_functions_and_lists_of_parameters_are_short():
+    """At most 300 lines of a module, 60 of a function without its docstring, 8 parameters of what is internal."""
+    import ast
+
+    from jaxmf.shell.cli import app
+
+    public = {name for module in [jaxmf, *MODULES] for name in getattr(module, "__all__", [])}
+    public |= {name for name, kind in vars(jaxmf.Dataset).items() if isinstance(kind, classmethod)}
+    public |= {command.callback.__name__ for command in app.registered_commands}
+    too_long = []
+    for path in sorted((ROOT / "jaxmf").rglob("*.py")):
+        text = path.read_text()
+        if (length := len(text.splitlines())) > 300:
+            too_long.append(f"{path.name}: {length} lines")
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef):
+                docstring = node.body[0] if ast.get_docstring(node) is not None else None
+                lines = range(node.lineno, node.end_lineno + 1)
+                if docstring is not None:
+                    lines = range(len(lines) - len(range(docstring.lineno, docstring.end_lineno + 1)))
+                if len(lines) > 60:
+                    too_long.append(f"{path.name}, {node.name}: {len(lines)} lines")
+                parameters = len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
+                if parameters > 8 and node.name not in public:
+                    too_long.append(f"{path.name}, {node.name}: {parameters} parameters")
+    assert too_long == []

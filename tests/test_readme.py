@@ -1,5 +1,6 @@
 """The README's Python runs as it stands, top to bottom."""
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -24,3 +25,11 @@ def test_readme_files_exist():
     text = README.read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#]+)\)|`((?:tests|benchmarks)/[\w/]+\.py)`", text):
         assert (README.parent / "".join(target)).exists(), target
+
+
+def test_readme_commands_exist(monkeypatch):
+    monkeypatch.syspath_prepend(README.parent)
+    modules = re.findall(r"`python -m ((?:benchmarks|experiments)[\w.]*)", README.read_text(encoding="utf-8"))
+    assert len(modules) >= 10
+    for module in modules:
+        assert importlib.util.find_spec(module), module

@@ -68,17 +68,22 @@ def take(ratings: Ratings, index: jax.Array) -> Ratings:
     return replace(picked, weight=jnp.where(inside, picked.weight, 0))
 
 
-def rung(n: int, least: int = 1024) -> int:
-    """The least size of the ladder that is at least n: programs are compiled for these sizes, so that they are few.
+def padded_size(n: int, least: int = 1024) -> int:
+    """The least size of a short ladder that is at least n: programs are compiled for these sizes, so that they are few.
 
     Every size is a multiple of `least`, and from eight times that on there are eight to an octave, so that at most an
     eighth is padding.
 
-    >>> [rung(n) for n in (1, 1024, 1025, 100_000, 1_000_000)]
+    >>> [padded_size(n) for n in (1, 1024, 1025, 100_000, 1_000_000)]
     [1024, 1024, 2048, 106496, 1048576]
     """
-    step = max(least, 1 << max(0, (n - 1).bit_length() - 4))
+    step = size_step(n, least)
     return -(-n // step) * step
+
+
+def size_step(n: int, least: int = 1024) -> int:
+    """The distance of the sizes of the ladder around n, which is more than what `padded_size` adds to n."""
+    return max(least, 1 << max(0, (n - 1).bit_length() - 4))
 
 
 def power_of_4(n: int) -> int:
@@ -91,12 +96,12 @@ def power_of_4(n: int) -> int:
 
 
 def padded(ratings: Ratings) -> Ratings:
-    """The ratings, and padding up to the next rung; on the host.
+    """The ratings, and padding up to the next size of `padded_size`; on the host.
 
     Padding repeats ratings from the first on, with weight 0: a loss may be defined for no other pairs and values, as
     the logarithm of a rating is not for 0.
     """
-    size = rung(len(ratings.value))
+    size = padded_size(len(ratings.value))
     more = size - len(ratings.value)
     if more == 0:
         return ratings

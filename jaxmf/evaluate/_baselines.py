@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxmf.data.ratings import Pairs, Ratings, counts
 from jaxmf.metrics import weighted_mean
 from jaxmf.models.baselines import damped_bias
-from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 
 NAMES = ("random", "popularity", "item_mean", "damped_bias", "oracle")  # the last ranks by the test ratings
 

@@ -10,7 +10,9 @@ from jaxmf.data.ratings import Pairs, power_of_4
 from jaxmf.evaluate.errors import predictions
 from jaxmf.kernels.programs import jit, of_model
 from jaxmf.kernels.threads import blocks, num_threads
-from jaxmf.models.model import Model, Params, scores
+from jaxmf.models._scores import scores
+from jaxmf.models.model import Model
+from jaxmf.models.params import Params
 
 _CELLS = 1 << 18  # users x items ranked at once: larger blocks leave the cache and are slower on a CPU
 

@@ -11,13 +11,14 @@ import pandas as pd
 from jaxmf.data.checks import check_clip, expect, listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
-from jaxmf.data.ratings import Pairs, Ratings, Side, padded, rung
+from jaxmf.data.ratings import Pairs, Ratings, Side, padded, padded_size
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal, unknown_ids
 from jaxmf.kernels.programs import jit, of_model
 from jaxmf.kernels.xla import TWO_STEP_SUMS, without
 from jaxmf.models.baselines import damped_bias, global_mean
 from jaxmf.models.checks import check_predicts
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params
 from jaxmf.models.promises import OWN_PAIRS
 from jaxmf.models.trial import check_promises
 from jaxmf.models.unknown import check_zeros, mean_of_unknown, predict_unknown
@@ -188,9 +189,9 @@ def predictions(model: Model, params: Params, pairs: Pairs | Ratings, clip: Clip
 
 
 def _predicted(model: Model, params: Params, pairs: Pairs | Ratings) -> np.ndarray:
-    """Predictions on the host in the model's own dtype, float32 at least. The pairs are repeated up to a rung."""
+    """Predictions on the host in the model's own dtype, float32 at least; pairs are repeated up to a padded size."""
     n = len(pairs.user)
-    place = np.arange(rung(n)) % max(n, 1)
+    place = np.arange(padded_size(n)) % max(n, 1)
     user, item = (jnp.asarray(np.append(number, 0)[place], jnp.int32) for number in (pairs.user, pairs.item))
     context = jax.tree.map(lambda leaf: np.asarray(leaf)[place], pairs.context)
     prediction = np.asarray(_compiled(model)(params, Pairs(user, item, context)))[:n]

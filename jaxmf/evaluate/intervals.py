@@ -23,7 +23,7 @@ def summarize(by_user: pd.DataFrame, confidence: float = 0.95) -> pd.DataFrame:
         m − s h(±q),    h(q) = 3/g ((1 + g q/√n − g²/6n)^⅓ − 1),
 
     of both at each end the one farther out, within what the metric can be. Where all values are 0 or 1, as those of
-    hit_rate, it is Wilson's interval of a share. In `python benchmarks/evaluation.py coverage`, 93 to 99 % of intervals
+    hit_rate, it is Wilson's interval of a share. In `python -m benchmarks.evaluation coverage`, 93 to 99 % of intervals
     of 95 % contain the truth for values and differences of 20 to 1,000 users (by percentiles of bootstrap means 64 to
     96 %), but only 83 % for differences of 20 users nine in ten of whom tie, since often all of them do (by percentiles
     71 %, and 83 % of 50 users).

@@ -18,7 +18,8 @@ from jaxmf.evaluate._measures import Empty, measures
 from jaxmf.evaluate._positions import Positions, Trial, oracle, positions
 from jaxmf.evaluate.intervals import check_confidence, summarize
 from jaxmf.models.checks import check_model, check_predicts
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params
 from jaxmf.models.promises import RIGHT_SCORES
 from jaxmf.models.trial import check_promises
 

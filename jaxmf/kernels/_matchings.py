@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jaxmf.data.ratings import rung
+from jaxmf.data.ratings import padded_size
 
 _FEW = 100_000  # ratings that are quickly put into matchings one by one
 AT_ONCE = 32  # matchings that are visited or left out together
@@ -65,7 +65,7 @@ def lay_out(
             own = np.flatnonzero((users[user] == device) & (items[item] == (device + stratum) % devices))
             parts.append(np.append(own, n)[matchings(user[own], item[own], batch_size)])
     longest = max(map(len, parts))
-    most = rung(longest, AT_ONCE)
+    most = padded_size(longest, AT_ONCE)
     position = np.stack([np.pad(part, ((0, most - len(part)), (0, 0)), constant_values=n) for part in parts])
     position = position.reshape(devices, devices, most, batch_size).astype(np.int32)
     members = Members(_members(users, devices), _members(items, devices))
@@ -75,7 +75,7 @@ def lay_out(
 def _members(group: np.ndarray, devices: int) -> np.ndarray:
     """The rows of each group, (devices, most in a group), filled up with the number of rows."""
     rows = [np.flatnonzero(group == own) for own in range(devices)]
-    most = min(len(group), rung(max(map(len, rows)), 1))
+    most = min(len(group), padded_size(max(map(len, rows)), 1))
     return np.stack([np.pad(own, (0, most - len(own)), constant_values=len(group)) for own in rows]).astype(np.int32)
 
 

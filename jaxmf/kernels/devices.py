@@ -23,22 +23,22 @@ def check_devices(name: str, devices: int) -> None:
         )
 
 
-def on_all(tree: Any, devices: int) -> Any:
+def replicate(tree: Any, devices: int) -> Any:
     """The arrays on all of so many devices, if it is more than one."""
     return tree if devices == 1 else jax.device_put(tree, NamedSharding(_mesh(devices), PartitionSpec()))
 
 
-def on_first(tree: Any, devices: int) -> Any:
+def unreplicate(tree: Any, devices: int) -> Any:
     """The arrays on the first of so many devices."""
     return tree if devices == 1 else jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
 
 
-def split(tree: Any, devices: int, spec: PartitionSpec) -> Any:
+def shard(tree: Any, devices: int, spec: PartitionSpec) -> Any:
     """In a compiled program: the arrays cut along the axis that `spec` names, a share on each device."""
     return tree if devices == 1 else jax.lax.with_sharding_constraint(tree, NamedSharding(_mesh(devices), spec))
 
 
-def spread(function: Callable[..., Any], devices: int, specs: Any) -> Callable[..., Any]:
+def shard_map(function: Callable[..., Any], devices: int, specs: Any) -> Callable[..., Any]:
     """The function on each of so many devices, with its shares of the arguments; the results are alike on all."""
     if devices == 1:
         return function
@@ -49,12 +49,12 @@ def _mesh(devices: int) -> Mesh:
     return Mesh(np.array(jax.local_devices()[:devices]), (AXIS,))
 
 
-def of_all(tree: Any, devices: int) -> Any:
+def all_gather(tree: Any, devices: int) -> Any:
     """The rows of all devices, one after another."""
     return tree if devices == 1 else jax.tree.map(lambda rows: jax.lax.all_gather(rows, AXIS, tiled=True), tree)
 
 
-def from_next(tree: Any, devices: int) -> Any:
+def ppermute(tree: Any, devices: int) -> Any:
     """What the next device has; the last gets that of the first."""
     ring = [(device, (device - 1) % devices) for device in range(devices)]
     return tree if devices == 1 else jax.tree.map(lambda rows: jax.lax.ppermute(rows, AXIS, ring), tree)

@@ -62,7 +62,7 @@ def solve_normal(A: jax.Array, b: jax.Array, ridge: jax.Array, start: jax.Array)
     return solve_system(plus_diagonal(A, more), b + more * start)
 
 
-def descend(
+def conjugate_gradients(
     image: Callable[[jax.Array], jax.Array],
     diagonal: jax.Array,
     residual: jax.Array,

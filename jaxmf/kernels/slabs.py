@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxmf.kernels.tiles import Half, in_tile
+from jaxmf.kernels.tiles import Half, rows_per_tile
 
 
 class Part(NamedTuple):
@@ -49,7 +49,7 @@ def over_parts(
     begin = jnp.zeros_like(shared)
     for end, width in loops:
         together = at_once[-1 if width is None else width]
-        parts = in_tile(tiles) // together
+        parts = rows_per_tile(tiles) // together
         step = partial(_step, half, body, width, together)
         carry = jax.lax.fori_loop(begin * parts, end * parts, step, carry)
         begin = end
@@ -69,7 +69,7 @@ def _step(
     half: Half, body: Callable[[Any, Part], Any], width: int | None, at_once: int, number: jax.Array, carry: Any
 ) -> Any:
     """`body` of one part of a tile, counted through all tiles. With a `width` each has a single slab of that."""
-    parts = in_tile(half.tiles) // at_once
+    parts = rows_per_tile(half.tiles) // at_once
     tile, part = (number, jnp.zeros_like(number)) if parts == 1 else (number // parts, number % parts)
     rows = jax.lax.dynamic_slice(half.tiles.rows, (tile, part * at_once), (1, at_once))[0]
     lanes = _Lanes(half, tile, part, at_once)
@@ -81,7 +81,7 @@ def _slab(lanes: _Lanes, width: int, before: Any, function: Callable[..., Any], 
     """`function(carry, cells, at)` for the slab of this width that stands behind so many of the last width."""
     half, tile, part, at_once = lanes
     tiles = half.tiles
-    at = tiles.first[tile] + before * in_tile(tiles) * tiles.widths[-1] + part * at_once * width
+    at = tiles.first[tile] + before * rows_per_tile(tiles) * tiles.widths[-1] + part * at_once * width
 
     def block(leaf: jax.Array) -> jax.Array:
         cells = jax.lax.dynamic_slice_in_dim(leaf, at, at_once * width)
@@ -105,7 +105,8 @@ def _each(lanes: _Lanes, function: Callable[..., Any], carry: Any) -> Any:
 def row_of_cells(half: Half) -> jax.Array:
     """Where the row of each cell stands among the rows of all tiles; their number behind the last tile."""
     tiles = half.tiles
-    cell, at_once, width = jnp.arange(half.cells.value.size, dtype=tiles.first.dtype), in_tile(tiles), tiles.widths[-1]
+    at_once, width = rows_per_tile(tiles), tiles.widths[-1]
+    cell = jnp.arange(half.cells.value.size, dtype=tiles.first.dtype)
     tile = jnp.searchsorted(tiles.first, cell, side="right").astype(cell.dtype) - 1
     behind = cell - tiles.first[tile] - tiles.slabs[tile] * at_once * width
     lane = jnp.where(behind < 0, behind // width % at_once, behind // jnp.maximum(tiles.left[tile], 1))

@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from jaxmf.data.ratings import Ratings, Side, rung, take
+from jaxmf.data.ratings import Ratings, Side, padded_size, take
 from jaxmf.kernels._memoize import memoize
-from jaxmf.kernels.devices import AXIS, split
+from jaxmf.kernels.devices import AXIS, shard
 
 # The narrow and the wide slabs, in ratings of a row, where rows have at least so many ratings on average. Splits of
 # one size share that mean, and so their programs. A row has as many wide slabs as it fills, and for
@@ -54,7 +54,7 @@ class Tiles:
     widths: tuple[int, ...] = field(metadata={"static": True})
 
 
-class Placed(NamedTuple):
+class SideLayout(NamedTuple):
     """One side's layout: its tiles, and the positions of the ratings in their cells (devices, cells), padded with n."""
 
     tiles: Tiles
@@ -64,8 +64,8 @@ class Placed(NamedTuple):
 class Layout(NamedTuple):
     """The layout of the users' ratings, and of the items'."""
 
-    user: Placed
-    item: Placed
+    user: SideLayout
+    item: SideLayout
 
 
 class Half(NamedTuple):
@@ -85,7 +85,7 @@ class Halves(NamedTuple):
     item: Half
 
 
-def in_tile(tiles: Tiles) -> int:
+def rows_per_tile(tiles: Tiles) -> int:
     """Rows of a tile."""
     return int(tiles.rows.shape[-1])
 
@@ -104,35 +104,36 @@ def prepare_for(devices: int) -> Callable[[Ratings], Layout]:
     return partial(prepare, devices=devices)
 
 
-def arranged(layout: Layout, ratings: Ratings, devices: int = 1) -> Halves:
+def arrange_tiles(layout: Layout, ratings: Ratings, devices: int = 1) -> Halves:
     """The ratings in the tiles of both sides."""
     return Halves(*(half_of(getattr(layout, side), ratings, side, devices) for side in get_args(Side)))
 
 
-def half_of(placed: Placed, ratings: Ratings, side: Side, devices: int = 1) -> Half:
+def half_of(placed: SideLayout, ratings: Ratings, side: Side, devices: int = 1) -> Half:
     """The ratings in the tiles of one side."""
-    cells = split(take(ratings, placed.position), devices, PartitionSpec(AXIS))
+    cells = shard(take(ratings, placed.position), devices, PartitionSpec(AXIS))
     weight = jax.ops.segment_sum(ratings.weight, getattr(ratings, side), len(placed.tiles.place))
     return Half(placed.tiles, cells, weight > 0)
 
 
-def single(position: jax.Array) -> Placed:
+def single(position: jax.Array) -> SideLayout:
     """One tile of one slab: positions (m, width) of the ratings of m rows."""
     num_rows, width = position.shape
     first, slabs, left, end = (jnp.array(number, jnp.int32) for number in ([0, position.size], [1], [0], 1))
     rows = jnp.arange(num_rows)
-    return Placed(Tiles(first, slabs, left, rows[None, None], (end, end, end), rows, (width,)), position.reshape(1, -1))
+    tiles = Tiles(first, slabs, left, rows[None, None], (end, end, end), rows, (width,))
+    return SideLayout(tiles, position.reshape(1, -1))
 
 
-def _placed(row: np.ndarray, num_rows: int, longest: int, devices: int) -> Placed:
+def _placed(row: np.ndarray, num_rows: int, longest: int, devices: int) -> SideLayout:
     """The layout of a side whose rows have at most about `longest` ratings."""
     n, count = len(row), np.bincount(row, minlength=num_rows)
     tiles = _tiles(count, devices)
-    step = _room(rung(n), num_rows, longest, tiles.widths, in_tile(tiles), devices)
-    used = int(tiles.first[-1]) + in_tile(tiles) * tiles.widths[-1]  # a slab is read whole, the last one too
+    step = _room(padded_size(n), num_rows, longest, tiles.widths, rows_per_tile(tiles), devices)
+    used = int(tiles.first[-1]) + rows_per_tile(tiles) * tiles.widths[-1]  # a slab is read whole, the last one too
     position = np.full((devices, -(-used // step) * step), n, np.int32)
     _fill(position, tiles, row, count)
-    return jax.tree.map(jnp.asarray, Placed(tiles, position))
+    return jax.tree.map(jnp.asarray, SideLayout(tiles, position))
 
 
 def _room(n: int, num_rows: int, longest: int, widths: tuple[int, ...], at_once: int, devices: int) -> int:
@@ -216,7 +217,7 @@ def _slabs(count: np.ndarray, widths: tuple[int, ...]) -> tuple[np.ndarray, np.n
 
 def _fill(position: np.ndarray, tiles: Tiles, row: np.ndarray, count: np.ndarray) -> None:
     """Put the position of every rating where its row's slabs in the cells are."""
-    at_once, widest = in_tile(tiles), tiles.widths[-1]
+    at_once, widest = rows_per_tile(tiles), tiles.widths[-1]
     device, tile, lane = (own.astype(np.int32) for own in np.unravel_index(tiles.place, tiles.rows.shape))
     order = np.argsort(row, kind="stable")
     row = row[order]

@@ -1,9 +1,12 @@
 """Models: pure loss functions over parameter pytrees, and the objective composed from them."""
 
+from jaxmf.models._objective import drawn, mean_loss, objective, row_weights
+from jaxmf.models._scores import scores
 from jaxmf.models.baselines import damped_bias, global_mean
 from jaxmf.models.bilinear import biased_mf, content_mf, mf
 from jaxmf.models.features import SparseRows
-from jaxmf.models.model import ByHand, Hyper, Model, Params, Rows, drawn, mean_loss, objective, row_weights, scores
+from jaxmf.models.model import ByHand, Model
+from jaxmf.models.params import Hyper, Params, Rows
 from jaxmf.models.seen import is_seen, seen_of
 
 __all__ = [

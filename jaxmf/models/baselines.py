@@ -6,7 +6,8 @@ from jaxmf.data.checks import is_positive
 from jaxmf.data.ratings import Ratings, counts
 from jaxmf.kernels._memoize import memoize
 from jaxmf.models.bilinear import BY_HAND, design, embed, loss, mean_of, penalty, predict
-from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 
 
 @memoize

@@ -13,7 +13,8 @@ from jaxmf.kernels.draws import normal
 from jaxmf.metrics import weighted_mean
 from jaxmf.models.features import as_matrix, dense_rows, project, pull_back, to_device
 from jaxmf.models.leaves import fill_beyond_rank
-from jaxmf.models.model import ByHand, Hyper, Model, Params, Rows, bias_l2
+from jaxmf.models.model import ByHand, Model
+from jaxmf.models.params import Hyper, Params, Rows, bias_l2
 
 Center = Literal["global", "user"] | None
 

@@ -9,7 +9,8 @@ import numpy as np
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Pairs
 from jaxmf.models.leaves import width
-from jaxmf.models.model import Hyper, Model, Params, Reads, Rows
+from jaxmf.models.model import Model, Reads
+from jaxmf.models.params import Hyper, Params, Rows
 
 
 def check_model(model: Model) -> None:

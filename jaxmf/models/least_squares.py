@@ -10,7 +10,7 @@ so its minimum solves the normal equations (Σ w d dᵀ + H + R) z = Σ w t d �
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,9 @@ from jaxmf.kernels.programs import of_model
 from jaxmf.kernels.xla import IN_A_HURRY
 from jaxmf.models.checks import of_one, traced_shape
 from jaxmf.models.leaves import has_bias
-from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2, pack, unpack
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows, bias_l2, pack, unpack
+from jaxmf.models.protocols import Design
 
 
 class Quadratic(NamedTuple):
@@ -67,9 +69,7 @@ def background_of(model: Model, params: Params, hyper: Hyper, side: Side, num_ro
     return Quadratic(jax.hessian(of_one)(jnp.zeros_like(slope[0])) / 2, slope)
 
 
-def design_rows(
-    design: Callable[..., tuple[Any, jax.Array]], params: Params, ratings: Ratings, side: Side
-) -> tuple[jax.Array, jax.Array]:
+def design_rows(design: Design, params: Params, ratings: Ratings, side: Side) -> tuple[jax.Array, jax.Array]:
     """A model's design rows (…, D) and targets (…) for ratings of any shape (…)."""
     shape = ratings.value.shape
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(shape) :]), ratings)
@@ -137,7 +137,8 @@ def check_design(model: Model, params: Params, context: Any) -> None:
     number: Any = jax.ShapeDtypeStruct((1,), jnp.float32)
     one = Ratings(index, index, number, number, num_users=1, num_items=1, context=of_one(context))
     takes = "It takes params (trained, fixed), ratings (user, item, value, weight, context) and side"
-    for side, rows in (("user", params.trained.user), ("item", params.trained.item)):
+    for side in get_args(Side):
+        rows = getattr(params.trained, side)
         who = f"als: design of the model {model.name!r}"
         design, _ = traced_shape(who, partial(model.design, side=side), params, one, remedy=takes, words=ValueError)
         found, needed = (jax.tree.map(lambda leaf: leaf.shape[1:], tree) for tree in (design, rows))

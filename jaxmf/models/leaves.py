@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmf.data.ratings import Side
-from jaxmf.models.model import Hyper, Rows
+from jaxmf.models.params import Hyper, Rows
 
 T = TypeVar("T")
 

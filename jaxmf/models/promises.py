@@ -9,25 +9,27 @@ import jax
 import jax.numpy as jnp
 
 from jaxmf.data.ratings import Pairs, Ratings, Side, pairs_of
+from jaxmf.models._scores import linked, products
 from jaxmf.models.least_squares import background_of
 from jaxmf.models.leaves import fill_beyond_rank
-from jaxmf.models.model import Hyper, Model, Params, Rows, linked, pack, products, unpack
-from jaxmf.models.trial import NUM_RATINGS, Case, Promise
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows, pack, unpack
+from jaxmf.models.trial import NUM_RATINGS, Promise, Sample
 
 
 def _slope_of_penalty(model: Model, trained: Rows, weight: Rows, hyper: Hyper) -> Rows:
     return jax.grad(lambda trained: jnp.asarray(model.penalty(trained, weight, hyper)) + 0.0)(trained)
 
 
-def _diagonal(model: Model, case: Case) -> tuple[Any, Any]:
+def _diagonal(model: Model, sample: Sample) -> tuple[Any, Any]:
     """The penalty's slope at rows z, and ridge · z, the ridge being the slope at 1."""
-    trained = case.params.trained._replace(shared={})
-    slope = partial(_slope_of_penalty, model, weight=case.weight, hyper=case.hyper)
+    trained = sample.params.trained._replace(shared={})
+    slope = partial(_slope_of_penalty, model, weight=sample.weight, hyper=sample.hyper)
     ridge = slope(jax.tree.map(jnp.ones_like, trained))
     return slope(trained), jax.tree.map(jnp.multiply, ridge, trained)
 
 
-def _squared(model: Model, case: Case) -> tuple[Any, Any]:
+def _squared(model: Model, sample: Sample) -> tuple[Any, Any]:
     """The change of a rating's loss, and of (⟨design, row⟩ − target)², if all rows of a side become others, by side.
 
     The design is taken at one of the two, since it must not read them.
@@ -35,50 +37,50 @@ def _squared(model: Model, case: Case) -> tuple[Any, Any]:
     assert model.design is not None
     found, expected = {}, {}
     for side in get_args(Side):
-        rows, others = getattr(case.params.trained, side), getattr(case.others, side)
-        index = getattr(case.ratings, side)
-        moved = case.params._replace(trained=case.params.trained._replace(**{side: others}))
-        design, target = model.design(moved, case.ratings, side)
+        rows, others = getattr(sample.params.trained, side), getattr(sample.others, side)
+        index = getattr(sample.ratings, side)
+        moved = sample.params._replace(trained=sample.params.trained._replace(**{side: others}))
+        design, target = model.design(moved, sample.ratings, side)
 
         def error(rows: Any, design: Any = design, target: Any = target, index: Any = index) -> jax.Array:
             products = jax.tree.map(lambda d, z: jnp.sum((d * z[index]).reshape(len(target), -1), axis=1), design, rows)
             return (sum(jax.tree.leaves(products)) - target) ** 2
 
         if jax.tree.leaves(rows):
-            found[side] = model.loss(case.params, case.ratings) - model.loss(moved, case.ratings)
+            found[side] = model.loss(sample.params, sample.ratings) - model.loss(moved, sample.ratings)
             expected[side] = error(rows) - error(others)
     return found, expected
 
 
-def _masked(model: Model, case: Case) -> tuple[Any, Any]:
+def _masked(model: Model, sample: Sample) -> tuple[Any, Any]:
     """The loss, and the background, where factors of one side are 0 beyond the rank, and of both, by side."""
-    if case.hyper.rank is None:
+    if sample.hyper.rank is None:
         return (), ()
-    trained = case.params.trained
+    trained = sample.params.trained
     within = fill_beyond_rank(trained, 1)
 
     def losses(trained: Rows) -> tuple[Any, Any]:
-        params = case.params._replace(trained=trained)
-        background = () if model.background is None else model.background(params, case.hyper)
-        return model.loss(params, case.ratings), background
+        params = sample.params._replace(trained=trained)
+        background = () if model.background is None else model.background(params, sample.hyper)
+        return model.loss(params, sample.ratings), background
 
     found = {side: losses(trained._replace(**{side: getattr(within, side)})) for side in get_args(Side)}
     return found, dict.fromkeys(found, losses(within))
 
 
-def _one_curvature(model: Model, case: Case) -> tuple[Any, Any]:
+def _one_curvature(model: Model, sample: Sample) -> tuple[Any, Any]:
     """The background's slope at rows z of a side, and 2 (H z + h) with H of the first of them, by side."""
     found, expected = {}, {}
     for side in get_args(Side):
-        rows, num_rows = getattr(case.params.trained, side), getattr(case.ratings, f"num_{side}s")
-        quadratic = background_of(model, case.params, case.hyper, side, num_rows)
+        rows, num_rows = getattr(sample.params.trained, side), getattr(sample.ratings, f"num_{side}s")
+        quadratic = background_of(model, sample.params, sample.hyper, side, num_rows)
         if quadratic is None or not jax.tree.leaves(rows):
             continue
 
         def background(rows: Any, side: Side = side) -> Any:
             assert model.background is not None
-            params = case.params._replace(trained=case.params.trained._replace(**{side: rows}))
-            return model.background(params, case.hyper)
+            params = sample.params._replace(trained=sample.params.trained._replace(**{side: rows}))
+            return model.background(params, sample.hyper)
 
         found[side] = jax.grad(background)(rows)
         table = 2 * (pack(rows, num_rows) @ quadratic.curvature + quadratic.slope)
@@ -90,7 +92,7 @@ def _at(index: jax.Array, rows: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.at[index].get(mode="clip"), rows)
 
 
-def _each_alone(function: Callable[[Params, Ratings, Rows], Any], case: Case) -> Any:
+def _each_alone(function: Callable[[Params, Ratings, Rows], Any], sample: Sample) -> Any:
     """What a function returns of each rating with the two rows of its own, and its share, and nothing else."""
 
     def alone(read: tuple[Ratings, Rows]) -> Any:
@@ -98,45 +100,46 @@ def _each_alone(function: Callable[[Params, Ratings, Rows], Any], case: Case) ->
         user, item, zero = cell.user[None], cell.item[None], jnp.zeros(1, jnp.int32)
         one = jax.tree.map(lambda leaf: leaf[None], replace(cell, num_users=1, num_items=1))
         one = replace(one, user=zero, item=zero)
-        own = Params(*(Rows(_at(user, rows.user), _at(item, rows.item), rows.shared) for rows in case.params))
-        weight = Rows(share.user * _at(user, case.weight.user), share.item * _at(item, case.weight.item))
+        own = Params(*(Rows(_at(user, rows.user), _at(item, rows.item), rows.shared) for rows in sample.params))
+        weight = Rows(share.user * _at(user, sample.weight.user), share.item * _at(item, sample.weight.item))
         return jax.tree.map(lambda leaf: leaf[0], function(own, one, weight))
 
-    return jax.lax.map(alone, (case.ratings, case.share))
+    return jax.lax.map(alone, (sample.ratings, sample.share))
 
 
-def _own_loss(model: Model, case: Case) -> tuple[Any, Any]:
-    return _each_alone(lambda params, one, _: model.loss(params, one), case), model.loss(case.params, case.ratings)
+def _own_loss(model: Model, sample: Sample) -> tuple[Any, Any]:
+    alone = _each_alone(lambda params, one, _: model.loss(params, one), sample)
+    return alone, model.loss(sample.params, sample.ratings)
 
 
-def _own_design(model: Model, case: Case) -> tuple[Any, Any]:
+def _own_design(model: Model, sample: Sample) -> tuple[Any, Any]:
     def both(params: Params, ratings: Ratings) -> Any:
         assert model.design is not None
         return {side: model.design(params, ratings, side) for side in get_args(Side)}
 
-    return _each_alone(lambda params, one, _: both(params, one), case), both(case.params, case.ratings)
+    return _each_alone(lambda params, one, _: both(params, one), sample), both(sample.params, sample.ratings)
 
 
-def _own_penalty(model: Model, case: Case, shared: bool) -> tuple[Any, Any]:
+def _own_penalty(model: Model, sample: Sample, shared: bool) -> tuple[Any, Any]:
     """The penalty's slope by the two rows of a rating alone, and what it is among all rows, times the row's share.
 
     Behind these, the largest slope, to the one of which is added how much slopes change where other rows do.
     """
     if not shared:
-        case = case._replace(share=jax.tree.map(jnp.ones_like, case.share))
+        sample = sample._replace(share=jax.tree.map(jnp.ones_like, sample.share))
 
     def slope(params: Params, weight: Rows) -> Rows:
-        return _slope_of_penalty(model, params.trained._replace(shared={}), weight, case.hyper)
+        return _slope_of_penalty(model, params.trained._replace(shared={}), weight, sample.hyper)
 
     def times(share: jax.Array, rows: Any) -> Any:
         return jax.tree.map(lambda leaf: leaf * share.reshape(-1, *[1] * (leaf.ndim - 1)), rows)
 
-    whole, share = slope(case.params, case.weight), case.share
+    whole, share = slope(sample.params, sample.weight), sample.share
     expected = Rows(
-        times(share.user, _at(case.ratings.user, whole.user)), times(share.item, _at(case.ratings.item, whole.item))
+        times(share.user, _at(sample.ratings.user, whole.user)), times(share.item, _at(sample.ratings.item, whole.item))
     )
-    found = _each_alone(lambda params, _, weight: slope(params, weight), case)
-    change = _change_by_others(lambda trained: slope(case.params._replace(trained=trained), case.weight), case)
+    found = _each_alone(lambda params, _, weight: slope(params, weight), sample)
+    change = _change_by_others(lambda trained: slope(sample.params._replace(trained=trained), sample.weight), sample)
     size = jax.tree.map(lambda leaf: jnp.max(abs(leaf), initial=0), whole)
 
     def behind(leaf: jax.Array, number: jax.Array) -> jax.Array:
@@ -145,12 +148,12 @@ def _own_penalty(model: Model, case: Case, shared: bool) -> tuple[Any, Any]:
     return jax.tree.map(behind, found, jax.tree.map(jnp.add, size, change)), jax.tree.map(behind, expected, size)
 
 
-def _change_by_others(slope: Callable[[Rows], Rows], case: Case) -> Rows:
+def _change_by_others(slope: Callable[[Rows], Rows], sample: Sample) -> Rows:
     """How much the slopes by rows change at most, leaf by leaf, where other rows of their side do.
 
     Rows whose number has a certain bit become others: of any two rows, one does without the other for some bit.
     """
-    trained, others = (rows._replace(shared={}) for rows in (case.params.trained, case.others))
+    trained, others = (rows._replace(shared={}) for rows in (sample.params.trained, sample.others))
     before = slope(trained)
 
     def chosen(bit: jax.Array, leaf: jax.Array) -> jax.Array:
@@ -161,7 +164,7 @@ def _change_by_others(slope: Callable[[Rows], Rows], case: Case) -> Rows:
         changes = jax.tree.map(lambda a, b: jnp.where(chosen(bit, a), 0, abs(a - b)), slope(moved), before)
         return jax.tree.map(lambda leaf: jnp.max(leaf, initial=0), changes)
 
-    bits = max(case.ratings.num_users, case.ratings.num_items).bit_length()
+    bits = max(sample.ratings.num_users, sample.ratings.num_items).bit_length()
     return jax.tree.map(jnp.max, jax.lax.map(change, jnp.arange(bits)))
 
 
@@ -183,25 +186,25 @@ def _scores(model: Model, params: Params, pairs: Pairs) -> jax.Array:
     return predicted
 
 
-def _right_scores(model: Model, case: Case) -> tuple[Any, Any]:
-    pairs = pairs_of(case.ratings)
-    return _scores(model, case.params, pairs), model.predict(case.params, pairs)
+def _right_scores(model: Model, sample: Sample) -> tuple[Any, Any]:
+    pairs = pairs_of(sample.ratings)
+    return _scores(model, sample.params, pairs), model.predict(sample.params, pairs)
 
 
-def _own_users(model: Model, case: Case) -> tuple[Any, Any]:
+def _own_users(model: Model, sample: Sample) -> tuple[Any, Any]:
     """Scores of gathered users with all items and a row of zeros behind them, and predictions."""
-    pairs = pairs_of(case.ratings)
-    found = _gathered(case.params, pairs.user, jnp.arange(case.ratings.num_items + 1))
+    pairs = pairs_of(sample.ratings)
+    found = _gathered(sample.params, pairs.user, jnp.arange(sample.ratings.num_items + 1))
     own = replace(pairs, user=jnp.arange(NUM_RATINGS))
-    return _scores(model, found, own), model.predict(case.params, pairs)
+    return _scores(model, found, own), model.predict(sample.params, pairs)
 
 
-def _own_pairs(model: Model, case: Case) -> tuple[Any, Any]:
+def _own_pairs(model: Model, sample: Sample) -> tuple[Any, Any]:
     """Scores of gathered users and items, in another order and a row of zeros behind them, and predictions."""
-    pairs = pairs_of(case.ratings)
-    catalog = jnp.append(pairs.item[::-1], case.ratings.num_items)
-    found, place = _gathered(case.params, pairs.user, catalog), jnp.arange(NUM_RATINGS)
-    return _scores(model, found, replace(pairs, user=place, item=place[::-1])), model.predict(case.params, pairs)
+    pairs = pairs_of(sample.ratings)
+    catalog = jnp.append(pairs.item[::-1], sample.ratings.num_items)
+    found, place = _gathered(sample.params, pairs.user, catalog), jnp.arange(NUM_RATINGS)
+    return _scores(model, found, replace(pairs, user=place, item=place[::-1])), model.predict(sample.params, pairs)
 
 
 DIAGONAL_PENALTY = Promise(

@@ -16,13 +16,14 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.kernels._memoize import how_built
 from jaxmf.kernels.programs import of_model
 from jaxmf.kernels.xla import IN_A_HURRY
-from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 
 NUM_RATINGS = 6  # at which promises are tried
 _PARTS = ("predict", "loss", "penalty", "design", "embed", "link", "background")  # of a model, what trials call
 
 
-class Case(NamedTuple):
+class Sample(NamedTuple):
     """Where a promise is tried, a pytree.
 
     Attributes:
@@ -46,12 +47,12 @@ class Promise(NamedTuple):
     """What a tool relies on.
 
     Attributes:
-      trial: `(model, case) -> (found, expected)`, two trees that are equal if the model keeps the promise.
+      trial: `(model, sample) -> (found, expected)`, two trees that are equal if the model keeps the promise.
       broken: what is wrong if not; `{where}` is the leaf.
       remedy: how to write the model.
     """
 
-    trial: Callable[[Model, Case], tuple[Any, Any]]
+    trial: Callable[[Model, Sample], tuple[Any, Any]]
     broken: str
     remedy: str
 
@@ -111,12 +112,12 @@ def tried(
     model: Model, promises: tuple[Promise, ...], params: Params, hyper: Hyper, ratings: Any
 ) -> dict[Promise, Verdict]:
     """Which of these promises the model keeps, with the arguments of `check_promises`."""
-    case = _case(params, hyper, ratings)
+    sample = _sample(params, hyper, ratings)
     program, failures = _program(_bare(model), promises)
     # A model that reads beyond its rows makes NaN here, and is then refused for it.
     with jax.debug_nans(False), jax.debug_infs(False), jax.default_matmul_precision("highest"):
-        pairs = jax.device_get(program(case))
-    limit = float(jnp.finfo(case.ratings.value.dtype).eps) ** 0.5
+        pairs = jax.device_get(program(sample))
+    limit = float(jnp.finfo(sample.ratings.value.dtype).eps) ** 0.5
     verdicts = {}
     for number, promise in enumerate(promises):
         errors = jax.tree_util.tree_leaves_with_path(jax.tree.map(_error, *pairs.get(number, ((), ()))))
@@ -135,15 +136,15 @@ def _verdicts(model: Model, structure: Any) -> dict[Any, Verdict]:
 
 
 @of_model
-def _program(model: Model, promises: tuple[Promise, ...]) -> tuple[Callable[[Case], Any], dict[int, str]]:
+def _program(model: Model, promises: tuple[Promise, ...]) -> tuple[Callable[[Sample], Any], dict[int, str]]:
     """The program for what these promises compare, by their numbers; and, once it is traced, what Python raised."""
     failures: dict[int, str] = {}
 
-    def program(case: Case) -> dict[int, Any]:
+    def program(sample: Sample) -> dict[int, Any]:
         pairs = {}
         for number, promise in enumerate(promises):
             try:
-                pairs[number] = promise.trial(model, case)
+                pairs[number] = promise.trial(model, sample)
             except Exception as error:
                 failures[number] = f"{type(error).__name__}: {error}".partition("\n")[0]
         return pairs
@@ -169,7 +170,7 @@ def _error(found: Any, expected: Any) -> float:
         return 0.0 if size == 0 else float(np.abs(found - expected).max() / size)
 
 
-def _case(params: Params, hyper: Hyper, ratings: Any) -> Case:
+def _sample(params: Params, hyper: Hyper, ratings: Any) -> Sample:
     random = np.random.default_rng(0)
     own = getattr(ratings, "value", None)
     columns = (ratings.user, ratings.item, ratings.rating if own is None else own)
@@ -195,7 +196,7 @@ def _case(params: Params, hyper: Hyper, ratings: Any) -> Case:
     }
     rank = None if hyper.rank is None else jnp.asarray(hyper.rank, jnp.int32)
     numbers = jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None, **drawn))._replace(rank=rank)
-    return Case(
+    return Sample(
         Params(drawn_rows(random, params.trained), params.fixed),
         drawn_rows(random, params.trained),
         few,

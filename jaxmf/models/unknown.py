@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.data.ratings import Pairs, Side, rung
+from jaxmf.data.ratings import Pairs, Side, padded_size
 from jaxmf.kernels.programs import jit, of_model
 from jaxmf.kernels.xla import TWO_STEP_SUMS, without
 from jaxmf.models.leaves import NOTHING_AT_0
-from jaxmf.models.model import Model, Params, Rows
+from jaxmf.models.model import Model
+from jaxmf.models.params import Params, Rows
 
 
 def check_zeros(who: str, model: Model, params: Params, sides: Iterable[Side]) -> None:
@@ -40,10 +41,12 @@ def mean_of_unknown(params: Params, users: np.ndarray) -> float:
 def predict_unknown(model: Model, params: Params, users: np.ndarray, items: np.ndarray, mean: float) -> np.ndarray:
     """r̂ (n,) for numbers (n,) of users and of items, of which those below 0 are unknown.
 
-    Rows of zeros stand for these, as `check_zeros` allows, and `mean` for the mean of a user. Pairs are padded to a
-    rung, so that calls of similar size share a program. Cost: O(n · D) time and memory for rows of D numbers.
+    Rows of zeros stand for these, as `check_zeros` allows, and `mean` for the mean of a user. Pairs are padded to
+    a size of `padded_size`, so that calls of similar size share a program.
+
+    Cost: O(n · D) time and memory for rows of D numbers.
     """
-    padding = (0, rung(len(users)) - len(users))
+    padding = (0, padded_size(len(users)) - len(users))
     index = (np.pad(number, padding, constant_values=-1).astype(np.int32) for number in (users, items))
     return np.asarray(_program(model)(params, *index, mean))[: len(users)]
 

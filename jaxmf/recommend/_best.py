@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.data.ratings import power_of_4
+from jaxmf.data.ratings import padded_size, power_of_4, size_step
 from jaxmf.kernels.programs import jit, of_model
 from jaxmf.kernels.threads import blocks, num_threads
 
@@ -36,7 +36,7 @@ class Scores(NamedTuple):
     Attributes:
       score: `(queries of b rows, catalog) -> (b, columns)`, one object for all calls that shall share a program.
       queries: `(rows) -> pytree`, what `score` takes for these row numbers (b,); those from `num_rows` on are padding.
-      catalog: what `score` takes as its second argument, over `padded(num_columns)` columns.
+      catalog: what `score` takes as its second argument, over `padded_size(num_columns, 1)` columns.
       num_rows: how many rows there are.
       num_columns: how many columns there are.
       excluded: cells that are not ranked, each once at most.
@@ -68,7 +68,7 @@ def best(scores: Scores, n: int, max_memory: int | None = None) -> Best:
       (num_rows, min(n, num_columns)) columns and scores.
     """
     num_rows, num_columns, excluded = scores.num_rows, scores.num_columns, scores.excluded
-    n, width = min(int(n), num_columns), padded(num_columns)
+    n, width = min(int(n), num_columns), padded_size(num_columns, 1)
     on_cpu = jax.default_backend() == "cpu"
     workers = num_threads() if max_memory is None else 1
     memory = int(max_memory or 0) or (_CACHED if on_cpu else _ON_DEVICE)
@@ -102,17 +102,6 @@ def is_column(score: np.ndarray) -> np.ndarray:
     return score > np.finfo(score.dtype).min
 
 
-def padded(size: int) -> int:
-    """A size at least as large, at most an eighth larger and from a short list, so that programs are found again."""
-    step = _step(size)
-    return -(-size // step) * step
-
-
-def _step(size: int) -> int:
-    """Distance of the sizes in that list: a padded one is larger than what it was by less."""
-    return 1 << max(0, size.bit_length() - 4)
-
-
 @of_model
 def _program(score: Callable[[Any, Any], jax.Array], n: int) -> Any:
     """The compiled program of one block."""
@@ -124,7 +113,7 @@ def _program(score: Callable[[Any, Any], jax.Array], n: int) -> Any:
         least = jnp.finfo(scores.dtype).min
         scores = scores.reshape(-1).at[excluded].set(least, mode="drop").reshape(shape)
         # Only where padding may be: a pass over all scores would take a third of the time.
-        tail = shape[1] - _step(shape[1])
+        tail = shape[1] - size_step(shape[1], 1)
         inside = jnp.arange(tail, shape[1])[None] < num_columns
         return top(scores.at[:, tail:].set(jnp.where(inside, scores[:, tail:], least)), n)
 

@@ -10,7 +10,8 @@ from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.models.checks import check_finite, check_hyper, check_predicts
 from jaxmf.models.least_squares import check_least_squares
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params
 from jaxmf.models.promises import LEAST_SQUARES, OWN_DESIGN, OWN_PAIRS, OWN_PENALTY, OWN_USERS
 from jaxmf.models.trial import check_promises
 

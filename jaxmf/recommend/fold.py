@@ -7,7 +7,8 @@ import pandas as pd
 
 from jaxmf.data.checks import expect, refuse_rows
 from jaxmf.data.dataset import Dataset
-from jaxmf.models.model import Hyper, Model, Params, cast_hyper
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.recommend.checks import check_fitted, check_foldable, check_solvable, check_sweeps
 from jaxmf.recommend.grow import grown
 from jaxmf.recommend.rows import Observed, solved

@@ -11,7 +11,7 @@ from jaxmf.data.checks import listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ids import as_ids, match, repeated
 from jaxmf.models.features import SparseRows, as_matrix, to_device
-from jaxmf.models.model import Params, Rows
+from jaxmf.models.params import Params, Rows
 
 
 def grown(who: str, params: Params, data: Dataset, new: Dataset, features: pd.DataFrame | None) -> Params:

@@ -9,7 +9,9 @@ import numpy as np
 from jaxmf.data.ratings import Ratings, Side
 from jaxmf.kernels.programs import of_model
 from jaxmf.kernels.tiles import half_of, single
-from jaxmf.models.model import Hyper, Model, Params, Rows, row_weights
+from jaxmf.models._objective import row_weights
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 from jaxmf.solvers._als import half_step
 
 _CELLS = 2**22  # numbers in the design of one block of rows: bounds memory

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from jaxmf.data.dataset import Dataset
-from jaxmf.data.ratings import Side
+from jaxmf.data.ratings import Side, padded_size
 from jaxmf.models.leaves import FACTORS
-from jaxmf.models.model import Model, Params
-from jaxmf.recommend._best import Cells, Scores, best, is_column, padded
+from jaxmf.models.model import Model
+from jaxmf.models.params import Params
+from jaxmf.recommend._best import Cells, Scores, best, is_column
 from jaxmf.recommend.checks import check_fitted, check_sizes
 
 
@@ -108,7 +109,7 @@ def _similar(
     place[directed] = np.arange(len(directed))
     own = place[asked[place[asked] >= 0]]
 
-    catalog = np.zeros((padded(len(unit)), unit.shape[1]), unit.dtype)
+    catalog = np.zeros((padded_size(len(unit), 1), unit.shape[1]), unit.dtype)
     catalog[: len(unit)] = unit
     itself = Cells(np.arange(len(own)), own)
     queries = lambda block: unit[own[np.minimum(block, len(own) - 1)]]  # noqa: E731

@@ -12,12 +12,14 @@ import pandas as pd
 from jaxmf.data.checks import listed
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ids import as_ids, distinct, factorize
-from jaxmf.data.ratings import Side
+from jaxmf.data.ratings import Side, padded_size
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
 from jaxmf.kernels.programs import jit, of_model
-from jaxmf.models.model import Model, Params, Rows, linked, scores
+from jaxmf.models._scores import linked, scores
+from jaxmf.models.model import Model
+from jaxmf.models.params import Params, Rows
 from jaxmf.models.unknown import check_zeros, mean_of_unknown
-from jaxmf.recommend._best import Cells, Scores, best, is_column, padded
+from jaxmf.recommend._best import Cells, Scores, best, is_column
 from jaxmf.recommend.checks import check_fitted, check_rankable, check_sizes
 
 
@@ -87,7 +89,7 @@ def top_n(
         raise ValueError("top_n: no candidates are left to choose from; name items of train, or None for all of them")
     check_rankable(model, params, train, candidates is not None)
 
-    width = padded(len(item))
+    width = padded_size(len(item), 1)
     catalog = np.full(width, train.num_items, np.int32)
     catalog[: len(item)] = item
     shared = params.trained.shared, params.fixed.shared

@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper
 from jaxmf.search._rungs import check_validated, comparisons, keeping_best, rungs
 from jaxmf.search.space import Space, check_space, draw
 from jaxmf.solvers.solver import Solver

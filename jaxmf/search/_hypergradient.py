@@ -12,14 +12,15 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts
 from jaxmf.data.ratings import Ratings, padded, to_float64
 from jaxmf.models.checks import check_hyper, check_rank
-from jaxmf.models.model import Hyper, Model, Params, bias_l2, cast_hyper
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, bias_l2, cast_hyper
 from jaxmf.search.slopes import implicit, unrolled
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps.grid import EXTRA, NUMBERS, with_numbers
 from jaxmf.training import STATUS, Prepared
 from jaxmf.training.checks import check_functions, check_key, check_promised, check_static
 from jaxmf.training.options import Options
-from jaxmf.training.program import advance, begin, compiled_initialize
+from jaxmf.training.program import compiled_initialize, run_chunks, set_up
 from jaxmf.training.state import first_state
 
 Method = Literal["implicit", "unrolled"]
@@ -172,11 +173,11 @@ def evaluate(task: Task, hyper: Hyper, params: Params | None) -> Hypergradient:
         (loss, state), slopes = unrolled(model, solver, epochs)(values, key, batch, valid, numbers, params)
         checks = (jnp.nan, jnp.nan)
     else:
-        program, batch, state, _ = begin(key, model, solver, batch, numbers, Options(track=False))
+        program, batch, state, _ = set_up(key, model, solver, batch, numbers, Options(track=False))
         initial = state.params.trained
         if params is not None:
             state = first_state(model, solver, params, numbers, None)
-        for after, _, _ in advance(key, program, batch, numbers, state, epochs):
+        for after, _, _ in run_chunks(key, program, batch, numbers, state, epochs):
             state = after
         with jax.enable_x64(True):
             arguments = to_float64((values, state.params, initial, batch.train, valid, numbers))

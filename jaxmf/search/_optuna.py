@@ -12,7 +12,8 @@ from jaxmf.data.checks import is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.models.checks import check_model
-from jaxmf.models.model import Hyper, Model
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper
 from jaxmf.search._rungs import check_validated, keeping_best, rungs
 from jaxmf.search.space import Space, check_space, corners, is_whole
 from jaxmf.solvers.solver import Solver

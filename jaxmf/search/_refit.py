@@ -69,6 +69,25 @@ def refit(
     Reference: Cawley and Talbot (2010), On over-fitting in model selection and subsequent selection bias in performance
     evaluation.
     """
+    with claimed(out) as folder:
+        chosen, num_epochs = _fit_best(runs, solver, train, test, epochs, progress)
+        if folder is not None:
+            output.write_table(Path(folder) / "search.csv", chosen.table)
+            facts = {"setting": chosen.setting, "epochs": num_epochs, "score": chosen.score, "monitor": runs.score}
+            facts |= {"status": chosen.fit.status, "test": chosen.test}
+            output.write_json(Path(folder) / "chosen.json", facts)
+    return chosen
+
+
+def _fit_best(
+    runs: Sweep,
+    solver: Solver,
+    train: Dataset | Ratings,
+    test: Dataset | Ratings,
+    epochs: int | None,
+    progress: bool,
+) -> tuple[Chosen, int]:
+    """What `refit` returns, and the number of epochs."""
     if runs.score == "train_loss":
         raise ValueError("refit: the search had no validation ratings to choose by: give it valid= or folds=")
     groups: dict[tuple[Any, ...], list[int]] = {}
@@ -88,13 +107,9 @@ def refit(
     if epochs is None:
         epochs = max(1, round(frame["epoch"].iloc[own].mean()))
     first = own[0]
-    numbers = runs.hyper(first)
-    with claimed(out) as folder:
-        fitted = fit(runs.key(first), runs.model(first), solver, train, hyper=numbers, epochs=epochs, progress=progress)
-        errors = evaluate.rating(fitted.model, fitted.params, test)
-        table = runs.summary().sort_values(runs.score, ignore_index=True, kind="stable")
-        if folder is not None:
-            output.write_table(Path(folder) / "search.csv", table)
-            facts = {"setting": dict(best), "epochs": epochs, "score": float(score), "monitor": runs.score}
-            output.write_json(Path(folder) / "chosen.json", facts | {"status": fitted.status, "test": errors})
-    return Chosen(fitted, dict(best), float(score), errors, table)
+    fitted = fit(
+        runs.key(first), runs.model(first), solver, train, hyper=runs.hyper(first), epochs=epochs, progress=progress
+    )
+    errors = evaluate.rating(fitted.model, fitted.params, test)
+    table = runs.summary().sort_values(runs.score, ignore_index=True, kind="stable")
+    return Chosen(fitted, dict(best), float(score), errors, table), epochs

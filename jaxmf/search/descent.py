@@ -14,7 +14,8 @@ from scipy.optimize import minimize
 from jaxmf.data.checks import is_positive_integer
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params
 from jaxmf.search._hypergradient import Hypergradient, Method, Task, checked, evaluate, values_of
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps.grid import with_numbers

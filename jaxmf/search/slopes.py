@@ -11,7 +11,9 @@ from jax.scipy.sparse.linalg import cg
 from jaxmf.data.ratings import Ratings
 from jaxmf.kernels.programs import jit, of_model
 from jaxmf.kernels.xla import here
-from jaxmf.models.model import Hyper, Model, Params, Rows, mean_loss, objective, row_weights
+from jaxmf.models._objective import mean_loss, objective, row_weights
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps.grid import with_numbers
 from jaxmf.training import Prepared, make_fit, start

@@ -10,12 +10,13 @@ from jax.sharding import PartitionSpec
 from jaxmf.data.checks import is_positive, is_positive_integer
 from jaxmf.data.ratings import Ratings, Side
 from jaxmf.kernels._memoize import memoize
-from jaxmf.kernels.devices import AXIS, check_devices, of_all, spread
+from jaxmf.kernels.devices import AXIS, all_gather, check_devices, shard_map
 from jaxmf.kernels.normal_equations import positive
-from jaxmf.kernels.tiles import Half, Halves, Layout, arranged, in_tile, prepare_for
+from jaxmf.kernels.tiles import Half, Halves, Layout, arrange_tiles, prepare_for, rows_per_tile
 from jaxmf.kernels.xla import TWO_STEP_SUMS, without
 from jaxmf.models.least_squares import background_of, check_least_squares, ridge_of
-from jaxmf.models.model import Hyper, Model, Params, Rows, pack, unpack
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows, pack, unpack
 from jaxmf.models.promises import LEAST_SQUARES
 from jaxmf.solvers._minima import View, minima
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
@@ -69,7 +70,7 @@ def als(
       tol: stop, with status `converged`, once the rule below holds; None runs all epochs.
       rule: with Δ = ‖change of the user block‖ + ‖change of the item block‖ (Frobenius norms) in a sweep, "relative" is
         Δ < tol · (‖user block‖ + ‖item block‖), and "difference" is |Δ_previous − Δ| < tol.
-      method: "cholesky" or "cg", the faster the more unknowns a row has; `python benchmarks/peers.py cg` measures it.
+      method: "cholesky" or "cg", the faster the more unknowns a row has; `python -m benchmarks.peers cg` measures it.
       steps: of conjugate gradient per row and half-step.
       max_memory: bytes of the design rows, or of the normal equations, that are worked on at once, at least those of
         one row; None is what stays in the cache of a CPU, 2 MiB, and 1 GiB on other devices.
@@ -130,7 +131,7 @@ def als(
         return params, change, StepInfo(converged)
 
     def setup(ratings: Ratings, layout: Layout, hyper: Hyper) -> Halves:
-        return arranged(layout, ratings, devices)
+        return arrange_tiles(layout, ratings, devices)
 
     name, column_seconds = ("als", 1e-8) if method == "cholesky" else ("als-cg", 1e-9)
     machine = Machine(without(TWO_STEP_SUMS), devices, column_seconds)
@@ -186,14 +187,14 @@ def half_step(
     def share_solved(half: Half, *given: Any) -> jax.Array:
         rows, cells = jax.tree.map(lambda leaf: leaf[0], (half.tiles.rows, half.cells))
         own = half._replace(tiles=replace(half.tiles, rows=rows), cells=cells)
-        return of_all(minima(view, given[0], own, *given[1:]), devices)
+        return all_gather(minima(view, given[0], own, *given[1:]), devices)
 
     share: Any = PartitionSpec(AXIS)
     whole: Any = PartitionSpec()
     shares: Half = jax.tree.map(lambda _: whole, half)
     shares = shares._replace(tiles=replace(shares.tiles, rows=share), cells=share)
     background = background_of(model, params, hyper, side, num_rows)
-    work = spread(share_solved, devices, (shares, *[whole] * 4))
+    work = shard_map(share_solved, devices, (shares, *[whole] * 4))
     found = work(half, params, ridge, pack(like, num_rows), background)
     table = jnp.where(weighted, found.at[half.tiles.place].get(mode="fill", fill_value=0), 0)
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
@@ -205,7 +206,7 @@ def _rows_at_once(half: Half, size: int, dtype: Any, max_memory: int | None) -> 
         max_memory = _CACHED if jax.default_backend() == "cpu" else _AT_ONCE
     found = []
     for width in half.tiles.widths:
-        rows = in_tile(half.tiles)
+        rows = rows_per_tile(half.tiles)
         row_bytes = size * max(width, size) * max(dtype.itemsize, 4)
         while rows % 2 == 0 and rows * row_bytes > max_memory:
             rows //= 2

@@ -14,8 +14,10 @@ from jaxmf.kernels._memoize import memoize
 from jaxmf.kernels._shuffle import shuffle
 from jaxmf.kernels.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
 from jaxmf.metrics import total
+from jaxmf.models._objective import beside, drawn
 from jaxmf.models.leaves import update_scale
-from jaxmf.models.model import Hyper, Model, Params, Rows, beside, drawn
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
 

@@ -1,6 +1,5 @@
 """The rows of one side at their minimum, or nearer to it, tile by tile, and the derivatives of that."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import numpy as np
 from jaxmf.data.ratings import Ratings, Side
 from jaxmf.kernels.floats import join_floats, no_slopes, split_floats
 from jaxmf.kernels.normal_equations import (
-    descend,
+    conjugate_gradients,
     dot,
     floor,
     floor_of_short,
@@ -24,7 +23,8 @@ from jaxmf.kernels.normal_equations import (
 from jaxmf.kernels.slabs import Part, over_parts, row_of_cells
 from jaxmf.kernels.tiles import Half
 from jaxmf.models.least_squares import Quadratic, design_rows
-from jaxmf.models.model import Params
+from jaxmf.models.params import Params
+from jaxmf.models.protocols import Design
 
 
 class View(NamedTuple):
@@ -37,7 +37,7 @@ class View(NamedTuple):
       at_once: for slabs of each width, how many of a tile's rows are worked on together, a divisor of all.
     """
 
-    design: Callable[..., tuple[Any, jax.Array]]
+    design: Design
     side: Side
     steps: int | None
     at_once: tuple[int, ...]
@@ -105,7 +105,7 @@ def _normal(
         Xt = jax.lax.optimization_barrier(X.mT)
         return A + dot(Xt, Xt.mT), b + dot(Xt, t[..., None])[..., 0]
 
-    # The sums begin with the ridge, since to add it to them would be another pass over all numbers of the matrices.
+    # The sums start with the ridge, since to add it to them would be another pass over all numbers of the matrices.
     R = jnp.where(np.eye(ridge.shape[1], dtype=bool)[None], ridge[..., None], 0)
     if background is None:
         return part.slabs(add, (R, jnp.zeros_like(ridge)))
@@ -222,7 +222,7 @@ def _near(
 
         h, diagonal = _slope_and_diagonal(background, part.rows, R)
         residual, diagonal = part.slabs(begin, (-h - _image(background, z), diagonal))
-        return _written(table, part, descend(image, diagonal, residual, R, z, view.steps))
+        return _written(table, part, conjugate_gradients(image, diagonal, residual, R, z, view.steps))
 
     empty = jnp.zeros((half.tiles.rows.size, ridge.shape[1]), ridge.dtype)
     return over_parts(half, view.at_once, 0, background is not None, body, empty)
@@ -274,7 +274,7 @@ def _near_backward(view: View, kept: Any, slope: jax.Array) -> Any:
         h, diagonal = _slope_and_diagonal(background, rows, R)
         diagonal = diagonal + jax.ops.segment_sum(w[:, None] * X**2, own, len(rows))
         residual = back(t - forward(z)) - h - _image(background, z)
-        return descend(image, diagonal, residual, R, z, view.steps).astype(ridge.dtype)
+        return conjugate_gradients(image, diagonal, residual, R, z, view.steps).astype(ridge.dtype)
 
     given = floats, half.cells.value, half.cells.weight, ridge, start, background
     by_floats, by_value, by_weight, *others_by = jax.vjp(steps, *given)[1](slope)

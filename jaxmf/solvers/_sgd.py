@@ -15,12 +15,14 @@ from jaxmf.kernels._matchings import AT_ONCE, Layout, Members, lay_out
 from jaxmf.kernels._memoize import memoize
 from jaxmf.kernels._shuffle import shuffle
 from jaxmf.kernels.blocks import apart, as_rows, gather, in_blocks, scatter, scatter_add, slice_at
-from jaxmf.kernels.devices import AXIS, check_devices, from_next, of_all, spread
+from jaxmf.kernels.devices import AXIS, all_gather, check_devices, ppermute, shard_map
 from jaxmf.kernels.xla import LESS_OPTIMIZED, TWO_STEP_SUMS, without
+from jaxmf.models._objective import objective
 from jaxmf.models.leaves import update_scale
-from jaxmf.models.model import Hyper, Model, Params, Rows, objective
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 from jaxmf.models.promises import OWN_LOSS, SHARED_PENALTY
-from jaxmf.solvers.matched import Arranged, Matchings, arranged
+from jaxmf.solvers.matched import Arranged, Matchings, arrange_matchings
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
 # On a CPU, XLA takes a gather of few rows for work on the whole table and hands half to a thread, which costs more than
@@ -28,7 +30,7 @@ from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 _THREADS = "cpu-parallel-task-assigner"
 
 
-class Options(NamedTuple):
+class StepOptions(NamedTuple):
     """The static choices of `sgd` that a step reads."""
 
     schedule: Callable[[jax.Array], jax.Array] | None = None
@@ -94,8 +96,8 @@ def sgd(
         return () if schedule is None else (jnp.zeros((), jnp.int32),)
 
     check_devices("sgd", devices)
-    step = partial(_step, options=Options(schedule, clip_update, clip_value, devices))
-    setup = partial(arranged, devices=devices)
+    step = partial(_step, options=StepOptions(schedule, clip_update, clip_value, devices))
+    setup = partial(arrange_matchings, devices=devices)
     machine = Machine((*without(_THREADS, TWO_STEP_SUMS), LESS_OPTIMIZED), devices, column_seconds=7e-10)
     promises = OWN_LOSS, SHARED_PENALTY
     return Solver(_prepare(batch_size, devices), init, step, _check, "sgd", setup, machine=machine, promises=promises)
@@ -145,7 +147,7 @@ def _step(
     state: tuple[jax.Array, ...],
     problem: Problem,
     hyper: Hyper,
-    options: Options,
+    options: StepOptions,
 ) -> tuple[Params, tuple[jax.Array, ...], StepInfo]:
     constants: Arranged = problem.constants
     rate = jnp.asarray(hyper.learning_rate)
@@ -153,7 +155,7 @@ def _step(
         rate = rate * jnp.asarray(options.schedule(state[0]), rate.dtype)
     rates = jax.tree.map(lambda scale: -rate * scale, update_scale(params.trained, hyper))
     order = visiting_order(key, constants.num_matchings, constants.matchings.user.shape[2])
-    epoch = spread(
+    epoch = shard_map(
         partial(_epoch, model=model, options=options),
         options.devices,
         (PartitionSpec(None, AXIS), PartitionSpec(AXIS), *[PartitionSpec()] * 3),
@@ -171,7 +173,7 @@ class _Device(NamedTuple):
     rates: Rows
     hyper: Hyper
     model: Model
-    options: Options
+    options: StepOptions
 
 
 def _epoch(
@@ -181,7 +183,7 @@ def _epoch(
     num_matchings: jax.Array,
     given: tuple[Params, Rows, Hyper],
     model: Model,
-    options: Options,
+    options: StepOptions,
 ) -> Rows:
     """The rows of all groups after what each device does: its users with its items, then with the next device's."""
     strata, _, most, batch_size = matchings.user.shape
@@ -201,12 +203,12 @@ def _epoch(
         # Which are empty is told by counting, so that under a `vmap` over keys it is one condition for all.
         some = jnp.arange(0, most, AT_ONCE, dtype=order.dtype), (first + order).reshape(-1, AT_ONCE)
         tables, _ = jax.lax.scan(apply_some, tables, some)
-        return tables._replace(item=from_next(tables.item, options.devices)), None
+        return tables._replace(item=ppermute(tables.item, options.devices)), None
 
     tables = _map_sides(partial(_table, batch_size), members.user[0], members.item[0], trained)
     tables, _ = jax.lax.scan(visit, tables, most * jnp.arange(strata, dtype=order.dtype))
     own = jax.tree.map(lambda blocks, rows: as_rows(blocks, rows)[:-batch_size], tables, trained)
-    return of_all(own, options.devices)
+    return all_gather(own, options.devices)
 
 
 def _apply(device: _Device, tables: Rows, at: jax.Array) -> tuple[Rows, None]:
@@ -246,7 +248,7 @@ def _change(device: _Device, blocks: Rows, own_fixed: Rows, numbers: jax.Array, 
     return jax.tree.map(in_blocks, after)
 
 
-def _write(options: Options, tables: Rows, at: Rows, new: Rows) -> Rows:
+def _write(options: StepOptions, tables: Rows, at: Rows, new: Rows) -> Rows:
     """The tables with what `_change` returned."""
     return _map_sides(scatter_add if options.clip_value is None else scatter, at.user, at.item, tables, new)
 

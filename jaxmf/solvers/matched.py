@@ -8,8 +8,9 @@ from jax.sharding import PartitionSpec
 
 from jaxmf.data.ratings import Ratings, take
 from jaxmf.kernels._matchings import Layout, Members
-from jaxmf.kernels.devices import AXIS, split
-from jaxmf.models.model import Hyper, Rows, row_weights
+from jaxmf.kernels.devices import AXIS, shard
+from jaxmf.models._objective import row_weights
+from jaxmf.models.params import Hyper, Rows
 
 
 class Matchings(NamedTuple):
@@ -41,7 +42,7 @@ class Arranged(NamedTuple):
     num_matchings: jax.Array
 
 
-def arranged(ratings: Ratings, layout: Layout, hyper: Hyper, devices: int) -> Arranged:
+def arrange_matchings(ratings: Ratings, layout: Layout, hyper: Hyper, devices: int) -> Arranged:
     """Put the ratings in the matchings of their layout; computed once per fit."""
     position, members, num_ratings, num_matchings = layout
     own = take(ratings, position)
@@ -60,7 +61,7 @@ def arranged(ratings: Ratings, layout: Layout, hyper: Hyper, devices: int) -> Ar
         jnp.stack([own.value, own.weight, *shares], axis=-2),
         own.context,
     )
-    return Arranged(split(cells, devices, PartitionSpec(None, AXIS)), members, place, num_matchings)
+    return Arranged(shard(cells, devices, PartitionSpec(None, AXIS)), members, place, num_matchings)
 
 
 def _place(members: jax.Array, num_rows: int) -> jax.Array:

@@ -7,7 +7,8 @@ import jax
 
 from jaxmf.data.ratings import Ratings
 from jaxmf.kernels._memoize import described, reduced
-from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 from jaxmf.models.seen import Seen
 from jaxmf.models.trial import Promise
 
@@ -62,9 +63,9 @@ class Solver(NamedTuple):
     Attributes:
       prepare: `(ratings) -> layout`, arrays. It holds positions in `ratings`, never weights or values, so that one
         layout serves every set of weights (folds). It is given the ratings without padding, and steps find some of
-        weight 0 behind them; arrays as long as `jaxmf.data.ratings.rung` says let data of about the same size share
-        programs. Solvers of the same function share their layouts, so they must have the same `setup` too: what was
-        prepared for one of them is set up by it for all.
+        weight 0 behind them; arrays as long as `jaxmf.data.ratings.padded_size` says let data of about the same size
+        share programs. Solvers of the same function share their layouts, so they must have the same `setup` too: what
+        was prepared for one of them is set up by it for all.
       init: `(model, params, hyper) -> state`.
       step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
       check: `(model, params, hyper, context) -> None`, `context` being that of the ratings, on shapes only: raises

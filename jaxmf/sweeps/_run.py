@@ -19,10 +19,11 @@ from jaxmf import output
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.locks import claimed
-from jaxmf.models.model import Model, Params
+from jaxmf.models.model import Model
+from jaxmf.models.params import Params
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps import store
-from jaxmf.sweeps.batches import Batch, Result, Shared, begin_batch, fit_batch
+from jaxmf.sweeps.batches import Batch, Result, Shared, fit_batch, set_up_batch
 from jaxmf.sweeps.grid import Grid, narrowed
 from jaxmf.sweeps.memory import num_bytes
 from jaxmf.sweeps.plan import Choices, Plan, Rungs, claim, cut, first_candidates, planned
@@ -59,7 +60,7 @@ def run(
         if folder is not None:
             claim(folder, plan)
         clock = time.perf_counter()
-        with progress_bar(len(plan.placed), choices.progress, "fit") as bar:
+        with progress_bar(len(plan.assignments), choices.progress, "fit") as bar:
             done = _execute(plan, None if folder is None else folder.path, bar)
         return _collect(plan, done, time.perf_counter() - clock, None if folder is None else folder.path)
 
@@ -102,7 +103,7 @@ def _execute(plan: Plan, folder: Path | None, bar: Any) -> _Done:
         if folder is not None:
             todo = [batch for batch in batches if not _taken(plan, folder, batch, states[batch.model], done, bar)]
         # Whatever ends the sweep, such as a full disk, ends what would still run beside it.
-        with closing(_spread(fit, _ordered(todo, plan.shapes), places)) as fitted:
+        with closing(_as_completed(fit, _ordered(todo, plan.shapes), places)) as fitted:
             for batch, found in fitted:
                 if rung == last:
                     found = {number: each._replace(state=None) for number, each in found.items()}
@@ -144,8 +145,8 @@ def _compare(plan: Plan, done: _Done, candidates: list[int], rung: int, bar: Any
 
 def _collect(plan: Plan, done: _Done, seconds: float, folder: Path | None) -> Sweep:
     """The tables, in the folder too, and the parameters that were kept."""
-    placed = plan.placed
-    history, table = tables(placed, plan.shared.solver, plan.shapes, done.results, plan.rungs.epochs[-1])
+    assignments = plan.assignments
+    history, table = tables(assignments, plan.shared.solver, plan.shapes, done.results, plan.rungs.epochs[-1])
     compared = pd.DataFrame(done.compared, columns=["rung", "epochs", "member", "score", "selected"])
     if folder is not None:
         output.write_table(folder / "history.csv", history)
@@ -160,10 +161,10 @@ def _collect(plan: Plan, done: _Done, seconds: float, folder: Path | None) -> Sw
         batch=plan.shared.most,
         compile_seconds=sum(done.compiled.values()),
         seconds=seconds,
-        members=tuple(each.member for each in placed),
-        models=tuple(each.model for each in placed),
+        members=tuple(each.member for each in assignments),
+        models=tuple(each.model for each in assignments),
         keys=tuple(plan.shared.keys),
-        kept={number: narrowed(params, placed[number]) for number, params in done.kept.items()},
+        kept={number: narrowed(params, assignments[number]) for number, params in done.kept.items()},
         score=plan.score,
     )
 
@@ -192,20 +193,20 @@ def _fitter(
         with own:
             if program not in compiled:
                 clock = time.perf_counter()
-                begun = begin_batch(shared, batch, data, results)
+                begun = set_up_batch(shared, batch, data, results)
                 compiled[program] = time.perf_counter() - clock
         return batch, fit_batch(shared, batch, data, results, begun)
 
     return fit
 
 
-def _state(program: Model, shared: Shared, shape: Params) -> FitState:
+def _state(model: Model, shared: Shared, shape: Params) -> FitState:
     """The shapes of a member's state."""
     hyper, patience = shared.members[0].hyper, shared.options.patience
-    return jax.eval_shape(lambda params: first_state(program, shared.solver, params, hyper, patience), shape)
+    return jax.eval_shape(lambda params: first_state(model, shared.solver, params, hyper, patience), shape)
 
 
-def _spread(
+def _as_completed(
     function: Callable[[Any, Any], Any], tasks: Sequence[Any], places: Sequence[Any]
 ) -> Generator[Any, None, None]:
     """`function(task, place)` for every task, one task per place at a time, in the order in which they finish."""

@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Hyper, Model
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps._run import run
 from jaxmf.sweeps.grid import Grid

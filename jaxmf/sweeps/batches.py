@@ -10,12 +10,13 @@ import numpy as np
 
 from jaxmf.kernels.programs import of_model, shapes
 from jaxmf.kernels.xla import here
-from jaxmf.models.model import Hyper, Model, Params, cast_hyper
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps.grid import Member
 from jaxmf.training.loop import make_fit
 from jaxmf.training.options import Options
-from jaxmf.training.program import CHUNK, LastConstants, Program, advance, begin
+from jaxmf.training.program import CHUNK, LastConstants, Program, run_chunks, set_up
 from jaxmf.training.state import FitState, Prepared, result, start
 
 
@@ -87,7 +88,7 @@ class Begun(NamedTuple):
     state: FitState
 
 
-def begin_batch(shared: Shared, batch: Batch, data: Prepared, earlier: Mapping[int, Result] | None = None) -> Begun:
+def set_up_batch(shared: Shared, batch: Batch, data: Prepared, earlier: Mapping[int, Result] | None = None) -> Begun:
     """Compile the program of a batch, unless it is there, and set up what it takes."""
     # A batch of fewer members than its program holds is filled up with its last one.
     members = batch.members + batch.members[-1:] * (batch.width - len(batch.members))
@@ -98,7 +99,7 @@ def begin_batch(shared: Shared, batch: Batch, data: Prepared, earlier: Mapping[i
     if batch.width == 1:
         own = _of_fold(data, None if weight is None else weight[0])
         state = None if states is None else states[0]
-        program, own, state, _ = begin(
+        program, own, state, _ = set_up(
             keys[0], batch.model, shared.solver, own, hyper[0], shared.options, state, shared.last
         )
         return Begun(program, keys[0], own, hyper[0], state)
@@ -122,12 +123,12 @@ def fit_batch(
     begun: Begun | None = None,
 ) -> dict[int, Result]:
     """Fit the members of a batch, with a column `seconds` in their histories: an equal share of the batch's. What
-    `begin_batch` returned for it may be given as `begun`.
+    `set_up_batch` returned for it may be given as `begun`.
     """
-    program, key, own, hyper, state = begun or begin_batch(shared, batch, data, earlier)
+    program, key, own, hyper, state = begun or set_up_batch(shared, batch, data, earlier)
     parts: list[dict[str, np.ndarray]] = []
     elapsed = 0.0
-    for after, part, seconds in advance(key, program, own, hyper, state, batch.stop - batch.start):
+    for after, part, seconds in run_chunks(key, program, own, hyper, state, batch.stop - batch.start):
         length = part["epoch"].shape[-1]
         clock = (elapsed + seconds * np.arange(1, length + 1) / length) / len(batch.members)
         parts.append(part | {"seconds": np.broadcast_to(clock, part["epoch"].shape)})

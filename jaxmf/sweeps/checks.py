@@ -10,18 +10,20 @@ import numpy as np
 from jaxmf.data.checks import is_positive_integer
 from jaxmf.data.ratings import Ratings
 from jaxmf.kernels._memoize import how_built
+from jaxmf.models._objective import objective
 from jaxmf.models.checks import check_rank
-from jaxmf.models.model import Hyper, Model, Params, cast_hyper, objective
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.models.trial import drawn_rows
 from jaxmf.solvers.solver import Solver
-from jaxmf.sweeps.grid import Placed, narrowed
+from jaxmf.sweeps.grid import Assignment, narrowed
 from jaxmf.training.checks import check_functions, check_promised
 from jaxmf.training.program import compiled_initialize
 from jaxmf.training.state import initialize
 
 
 def check_choices(solver: Solver, choices: Any, validated: bool) -> None:
-    """ValueError unless these choices are in range, and go with each other and with the solver.
+    """ValueError unless these choices are in range, and go with assignment other and with the solver.
 
     Args:
       solver: the solver.
@@ -49,7 +51,7 @@ def check_choices(solver: Solver, choices: Any, validated: bool) -> None:
 
 
 def checked_folds(folds: Any, train: Ratings) -> jax.Array:
-    """The folds in the dtype of the ratings; ValueError unless each trains on some of them and holds some out."""
+    """The folds in the dtype of the ratings; ValueError unless assignment trains on some of them and holds some out."""
     folds = np.asarray(folds)
     num_ratings = len(train.value)
     if folds.ndim != 2 or folds.shape[1] != num_ratings or folds.dtype.kind not in "biuf":
@@ -66,64 +68,66 @@ def checked_folds(folds: Any, train: Ratings) -> jax.Array:
     return jnp.asarray(folds.astype(train.value.dtype))
 
 
-def checked_shapes(key: jax.Array, solver: Solver, train: Ratings, placed: list[Placed]) -> dict[Model, Params]:
-    """The shapes of every program's parameters, after all that `fit` checks before it compiles."""
+def checked_shapes(
+    key: jax.Array, solver: Solver, train: Ratings, assignments: list[Assignment]
+) -> dict[Model, Params]:
+    """The shapes of the parameters of every model that runs, after all that `fit` checks before it compiles."""
     shapes: dict[Model, Params] = {}
     seen = set()
-    for member, _, running, program in placed:
-        numbers = cast_hyper(running.hyper, train.value.dtype)
-        if program not in shapes:
-            shapes[program] = check_functions(key, program, train, numbers)
-        what = (program, repr(running.hyper))  # seeds and folds need no check of their own
+    for member, _, run_member, model in assignments:
+        numbers = cast_hyper(run_member.hyper, train.value.dtype)
+        if model not in shapes:
+            shapes[model] = check_functions(key, model, train, numbers)
+        what = (model, repr(run_member.hyper))  # seeds and folds need no check of their own
         if what not in seen:
             seen.add(what)
             try:
-                check_rank(running.hyper, shapes[program])
-                solver.check(program, shapes[program], running.hyper, train.context)
+                check_rank(run_member.hyper, shapes[model])
+                solver.check(model, shapes[model], run_member.hyper, train.context)
             except ValueError as error:
                 raise ValueError(f"sweep: {error} In the point {member.point}") from None
     return shapes
 
 
-def check_padding(key: jax.Array, train: Ratings, placed: list[Placed]) -> None:
+def check_padding(key: jax.Array, train: Ratings, assignments: list[Assignment]) -> None:
     """ValueError if a user's model starts otherwise in a wider table, or has another objective there; a constructor of
     jaxmf's does not.
     """
-    padded = {(each.model, each.program): each for each in placed if each.program is not each.model}
-    for (model, program), each in padded.items():
-        if how_built(program) is not None:
+    padded = {(each.model, each.run_model): each for each in assignments if each.run_model is not each.model}
+    for (model, wide_model), assignment in padded.items():
+        if how_built(wide_model) is not None:
             continue
-        alone = jax.jit(partial(initialize, key, model))(train, each.member.hyper)
-        wide = jax.jit(partial(initialize, key, program))(train, each.running.hyper)
-        if not all(map(np.allclose, jax.tree.leaves(alone), jax.tree.leaves(narrowed(wide, each)))):
+        alone = jax.jit(partial(initialize, key, model))(train, assignment.member.hyper)
+        wide = jax.jit(partial(initialize, key, wide_model))(train, assignment.run_member.hyper)
+        if not all(map(np.allclose, jax.tree.leaves(alone), jax.tree.leaves(narrowed(wide, assignment)))):
             raise ValueError(
-                f"sweep: the model {model.name!r} of rank {each.member.rank} starts otherwise in a wider table, so "
-                "that a member would not be its own fit: let init draw column j with the key "
+                f"sweep: the model {model.name!r} of rank {assignment.member.rank} starts otherwise in a wider table, "
+                "so that a member would not be its own fit: let init draw column j with the key "
                 "jax.random.fold_in(key, j), as the built-in models do, or use pad=False"
             )
         random = wide._replace(trained=drawn_rows(np.random.default_rng(0), wide.trained))
-        wide = initialize(key, program._replace(init=lambda *_: random), train, each.running.hyper)  # noqa: B023
-        value = jax.jit(partial(objective, program))(wide, train, each.running.hyper)
-        expected = jax.jit(partial(objective, model))(narrowed(wide, each), train, each.member.hyper)
+        wide = initialize(key, wide_model._replace(init=lambda *_: random), train, assignment.run_member.hyper)  # noqa: B023
+        value = jax.jit(partial(objective, wide_model))(wide, train, assignment.run_member.hyper)
+        expected = jax.jit(partial(objective, model))(narrowed(wide, assignment), train, assignment.member.hyper)
         if not np.isclose(value, expected, rtol=float(jnp.finfo(value.dtype).eps) ** 0.5):
             raise ValueError(
-                f"sweep: the model {model.name!r} of rank {each.member.rank} has another objective in a wider table of "
-                "which the further columns are 0, so that a member would not be its own fit: let `loss` and `penalty` "
-                "read no width, or use pad=False"
+                f"sweep: the model {model.name!r} of rank {assignment.member.rank} has another objective in a wider "
+                "table of which the further columns are 0, so that a member would not be its own fit: let `loss` and "
+                "`penalty` read no width, or use pad=False"
             )
 
 
 def check_all_promised(
-    key: jax.Array, solver: Solver, train: Ratings, placed: list[Placed], shapes: dict[Model, Params]
+    key: jax.Array, solver: Solver, train: Ratings, assignments: list[Assignment], shapes: dict[Model, Params]
 ) -> None:
     """ValueError if a user's model breaks a promise that the solver relies on."""
 
-    def initial(program: Model, numbers: Hyper, ratings: Ratings) -> Params:
-        return compiled_initialize(program, ratings)(key, ratings, numbers)
+    def initial(model: Model, numbers: Hyper, ratings: Ratings) -> Params:
+        return compiled_initialize(model, ratings)(key, ratings, numbers)
 
-    for member, _, running, program in placed:
-        numbers = cast_hyper(running.hyper, train.value.dtype)
+    for member, _, run_member, model in assignments:
+        numbers = cast_hyper(run_member.hyper, train.value.dtype)
         try:
-            check_promised(program, solver, shapes[program], numbers, train, partial(initial, program, numbers))
+            check_promised(model, solver, shapes[model], numbers, train, partial(initial, model, numbers))
         except ValueError as error:
             raise ValueError(f"sweep: {error}. In the point {member.point}") from None

@@ -9,7 +9,8 @@ import numpy as np
 from jaxmf.kernels._memoize import how_built
 from jaxmf.models.checks import check_hyper
 from jaxmf.models.leaves import map_factors
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params
 
 Grid = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]
 
@@ -135,21 +136,21 @@ def with_numbers(hyper: Hyper, values: Mapping[str, Any]) -> Hyper:
     return hyper._replace(**own, extra=hyper.extra | extra)
 
 
-class Placed(NamedTuple):
-    """A member and where it runs.
+class Assignment(NamedTuple):
+    """A member, and as what it runs.
 
     Attributes:
       member, model: what a user knows: the member, and the model at its own rank.
-      running, program: what runs: its numbers, in the model whose program it shares.
+      run_member, run_model: what runs: its numbers, in the model whose program it shares.
     """
 
     member: Member
     model: Model
-    running: Member
-    program: Model
+    run_member: Member
+    run_model: Model
 
 
-def place(model: Model, listed: list[Member], column_seconds: float, pad: bool | Model | None) -> list[Placed]:
+def assign(model: Model, listed: list[Member], column_seconds: float, pad: bool | Model | None) -> list[Assignment]:
     """Each member in the program of its own rank, or all in that of the largest.
 
     Args:
@@ -161,22 +162,22 @@ def place(model: Model, listed: list[Member], column_seconds: float, pad: bool |
     """
     ranks = sorted({member.rank for member in listed if member.rank is not None})
     if not ranks:
-        return [Placed(member, model, member, model) for member in listed]
+        return [Assignment(member, model, member, model) for member in listed]
     active = [member._replace(hyper=member.hyper._replace(rank=member.rank)) for member in listed]
     if model.with_rank is None:
-        return [Placed(member, model, member, model) for member in active]
+        return [Assignment(member, model, member, model) for member in active]
     own = [model.with_rank(member.rank or 0) for member in listed]
     if pad is None and how_built(model) is not None:
         columns = sum(ranks[-1] - (member.rank or 0) for member in listed)
         pad = columns * column_seconds < (len(ranks) - 1) * _COMPILE_SECONDS
     if not pad:
-        return [Placed(member, at_rank, member, at_rank) for member, at_rank in zip(listed, own, strict=True)]
+        return [Assignment(member, at_rank, member, at_rank) for member, at_rank in zip(listed, own, strict=True)]
     wide = pad if isinstance(pad, Model) else model.with_rank(ranks[-1])
-    return [Placed(*each, wide) for each in zip(listed, own, active, strict=True)]
+    return [Assignment(*each, wide) for each in zip(listed, own, active, strict=True)]
 
 
-def narrowed(params: Params, placed: Placed) -> Params:
+def narrowed(params: Params, assignment: Assignment) -> Params:
     """The columns of the member's own rank, where it ran in a wider program."""
-    if placed.program is placed.model:
+    if assignment.run_model is assignment.model:
         return params
-    return params._replace(trained=map_factors(lambda table: table[..., : placed.member.rank], params.trained))
+    return params._replace(trained=map_factors(lambda table: table[..., : assignment.member.rank], params.trained))

@@ -4,8 +4,9 @@ import warnings
 
 import jax
 
-from jaxmf.models.model import Model, Params
-from jaxmf.sweeps.batches import Batch, Shared, begin_batch
+from jaxmf.models.model import Model
+from jaxmf.models.params import Params
+from jaxmf.sweeps.batches import Batch, Shared, set_up_batch
 from jaxmf.training.state import Prepared
 
 
@@ -19,7 +20,7 @@ def memory_limit(max_memory: int | None, device: jax.Device) -> int | None:
 
 def check_kept(limit: int, shapes: dict[Model, Params], groups: dict[Model, list[int]]) -> None:
     """ValueError if the parameters of all members, by their programs, take more than so many bytes."""
-    total = sum(num_bytes(shapes[program]) * len(numbers) for program, numbers in groups.items())
+    total = sum(num_bytes(shapes[model]) * len(numbers) for model, numbers in groups.items())
     if total > limit:
         raise ValueError(
             f"sweep: the parameters of all {sum(map(len, groups.values()))} members take {_readable(total)}, more than "
@@ -57,7 +58,7 @@ def num_bytes(shapes: Params) -> int:
 
 def _memory(shared: Shared, batch: Batch, data: Prepared) -> int:
     """Bytes on the device that the program of this batch takes, by XLA's own account: arguments, results and work."""
-    program, *arguments = begin_batch(shared, batch, data)
+    program, *arguments = set_up_batch(shared, batch, data)
     found = program.lower(*arguments, 0).compile().memory_analysis()  # type: ignore[attr-defined]
     return found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
 

@@ -15,12 +15,13 @@ from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings, padded
 from jaxmf.locks import Claimed
 from jaxmf.models.checks import check_hyper
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps import store
 from jaxmf.sweeps.batches import Batch, Result, Shared, program_text
 from jaxmf.sweeps.checks import check_all_promised, check_choices, check_padding, checked_folds, checked_shapes
-from jaxmf.sweeps.grid import Grid, Placed, members, place
+from jaxmf.sweeps.grid import Assignment, Grid, Member, assign, members
 from jaxmf.sweeps.memory import check_kept, memory_limit, num_bytes, within
 from jaxmf.training.checks import check_key, check_monitor, check_static
 from jaxmf.training.options import Monitor, Options
@@ -94,9 +95,9 @@ class Plan(NamedTuple):
 
     Attributes:
       shared: what all batches share.
-      placed: the members, and where they run.
+      assignments: the members, and where they run.
       entry: for each member, the rung up to which it runs before it is first compared.
-      shapes: of the parameters of every program.
+      shapes: of the parameters of every model that runs.
       observed: the training ratings without padding.
       data: the ratings, and the layout of those for training.
       devices: that members are spread over.
@@ -108,7 +109,7 @@ class Plan(NamedTuple):
     """
 
     shared: Shared
-    placed: list[Placed]
+    assignments: list[Assignment]
     entry: list[int]
     shapes: dict[Model, Params]
     observed: Ratings
@@ -142,28 +143,30 @@ def planned(
     folds = None if choices.folds is None else checked_folds(choices.folds, observed)
     listed = members(grid, hyper, None if folds is None else len(folds))
     column_seconds = solver.machine.column_seconds * len(observed.value) * rungs.epochs[-1]
-    placed = place(model, listed, column_seconds, choices.pad)
+    assignments = assign(model, listed, column_seconds, choices.pad)
     whole = padded(observed)
-    shapes = checked_shapes(key, solver, whole, placed)
-    check_padding(key, whole, placed)
+    shapes = checked_shapes(key, solver, whole, assignments)
+    check_padding(key, whole, assignments)
     if folds is not None:  # a fold is validated on the same ratings under other weights
         folds, held_out = jnp.pad(folds, ((0, 0), (0, len(whole.value) - len(observed.value)))), whole
     elif held_out is not None:
         held_out = padded(held_out)
     if callable(options.monitor):
         check_monitor(options.monitor, next(iter(shapes.values())), held_out)
-    check_all_promised(key, solver, whole, placed, shapes)
+    check_all_promised(key, solver, whole, assignments, shapes)
     data = Prepared(whole, held_out, solver.prepare(observed), solver)
 
     devices = jax.local_devices()
     on_cpu = devices[0].platform == "cpu"
-    shared, workers = _shared(key, placed, folds, choices, data, shapes)
-    entry = [0] * len(placed) if rungs.entry is None else np.repeat(rungs.entry, len(placed) // len(rungs.entry))
+    shared, workers = _shared(key, assignments, folds, choices, data, shapes)
+    entry = [0] * len(assignments)
+    if rungs.entry is not None:  # all folds of a point enter together
+        entry = np.repeat(rungs.entry, len(assignments) // len(rungs.entry)).tolist()
     monitored = "monitor" if callable(options.monitor) else f"valid_{options.monitor}"
     return Plan(
         shared,
-        placed,
-        list(map(int, entry)),
+        assignments,
+        entry,
         shapes,
         observed,
         data,
@@ -179,21 +182,21 @@ def planned(
 
 def _shared(
     key: jax.Array,
-    placed: list[Placed],
+    assignments: list[Assignment],
     folds: jax.Array | None,
     choices: Choices,
     data: Prepared,
     shapes: dict[Model, Params],
 ) -> tuple[Shared, int]:
     """What all batches share, and how many of them run at once on each device: as many members as memory allows."""
-    groups, device = _groups(placed), jax.local_devices()[0]
+    groups, device = _groups(assignments), jax.local_devices()[0]
     largest = max(map(len, groups.values()))
     on_cpu = device.platform == "cpu"
     workers = choices.workers or ((os.cpu_count() or 1) if on_cpu else 1)
     shared = Shared(
         data.solver,
-        [each.running for each in placed],
-        [key if each.member.seed is None else jax.random.fold_in(key, each.member.seed) for each in placed],
+        [assignment.run_member for assignment in assignments],
+        [_key(key, assignment.member) for assignment in assignments],
         folds,
         choices.options,
         min(choices.batch or (1 if on_cpu else largest), largest),
@@ -202,17 +205,22 @@ def _shared(
     if (limit := memory_limit(choices.max_memory, device)) is not None:
         if choices.keep == "all":
             check_kept(limit, shapes, groups)
-        widest = max(groups, key=lambda program: num_bytes(shapes[program]))
+        widest = max(groups, key=lambda model: num_bytes(shapes[model]))
         example = Batch(0, widest, shared.most, groups[widest][: shared.most], 0, 1)
         shared, workers = within(limit, shared, example, data, workers)
     return shared, workers
 
 
-def _groups(placed: list[Placed]) -> dict[Model, list[int]]:
-    """The members of every program."""
+def _key(key: jax.Array, member: Member) -> jax.Array:
+    """The member's own key."""
+    return key if member.seed is None else jax.random.fold_in(key, member.seed)
+
+
+def _groups(assignments: list[Assignment]) -> dict[Model, list[int]]:
+    """The members that run as each model."""
     groups: dict[Model, list[int]] = defaultdict(list)
-    for number, each in enumerate(placed):
-        groups[each.program].append(number)
+    for number, assignment in enumerate(assignments):
+        groups[assignment.run_model].append(number)
     return groups
 
 
@@ -226,14 +234,15 @@ def cut(plan: Plan, numbers: list[int], results: Mapping[int, Result], stop: int
     groups: dict[Any, list[int]] = defaultdict(list)
     for number in numbers:
         epochs = len(results[number].history["epoch"]) if number in results else 0
-        groups[plan.placed[number].program, epochs].append(number)
+        groups[plan.assignments[number].run_model, epochs].append(number)
     batches: list[Batch] = []
-    for (program, epochs), own in groups.items():
+    for (model, epochs), batch_members in groups.items():
         width = plan.shared.most
-        while width > 1 and -(-width // 2) >= len(own):
+        while width > 1 and -(-width // 2) >= len(batch_members):
             width = -(-width // 2)
-        for begin in range(0, len(own), width):
-            batches.append(Batch(first + len(batches), program, width, own[begin : begin + width], epochs, stop))
+        for begin in range(0, len(batch_members), width):
+            some = batch_members[begin : begin + width]
+            batches.append(Batch(first + len(batches), model, width, some, epochs, stop))
     return batches
 
 
@@ -252,7 +261,7 @@ def claim(folder: Claimed, plan: Plan) -> None:
         "monitor": plan.score,
         "track": choices.track,
         "keep": choices.keep,
-        "grid": [each.member.point for each in plan.placed],
+        "grid": [assignment.member.point for assignment in plan.assignments],
         "batches": [batch.members for batch in batches],
         "key": jax.random.key_data(plan.key),
     }

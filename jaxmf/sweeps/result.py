@@ -10,10 +10,11 @@ import numpy as np
 import pandas as pd
 
 from jaxmf.models.leaves import width
-from jaxmf.models.model import Hyper, Model, Params, bias_l2
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, bias_l2
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps.batches import Result
-from jaxmf.sweeps.grid import NUMBERS, Member, Placed
+from jaxmf.sweeps.grid import NUMBERS, Assignment, Member
 from jaxmf.training.state import RUNNING, STATUS
 
 
@@ -86,7 +87,7 @@ class Sweep:
         return int(np.where(np.isfinite(values), values, np.inf).argmin())
 
     def params(self, member: int) -> Params:
-        """The parameters of a member, at its own rank; a ValueError if `keep` let go of them."""
+        """The parameters of a member, at its member rank; a ValueError if `keep` let go of them."""
         self._check(member)
         if member not in self.kept:
             kept = f"only those of member {', '.join(map(str, self.kept))}" if self.kept else "none"
@@ -107,7 +108,7 @@ class Sweep:
         return self.members[member].hyper
 
     def key(self, member: int) -> jax.Array:
-        """The key of a member: `fold_in(key, seed)`, or the sweep's own where the grid has no seed."""
+        """The key of a member: `fold_in(key, seed)`, or the sweep's member where the grid has no seed."""
         self._check(member)
         return self.keys[member]
 
@@ -178,17 +179,17 @@ def joined(sweeps: Sequence[Sweep], keep: str) -> Sweep:
 
 
 def tables(
-    placed: list[Placed], solver: Solver, shapes: dict[Model, Params], results: dict[int, Result], epochs: int
+    assignments: list[Assignment], solver: Solver, shapes: dict[Model, Params], results: dict[int, Result], epochs: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The history of all members, one row per epoch, and the table of members; `epochs` are the most that any ran."""
     histories, rows = [], []
-    for number, (own, model, _, program) in enumerate(placed):
+    for number, (member, model, _, run_model) in enumerate(assignments):
         index, epoch, columns, *_ = results[number]
-        history = pd.DataFrame({"member": number, **own.point, **columns})
+        history = pd.DataFrame({"member": number, **member.point, **columns})
         histories.append(history)
         status = "pruned" if index == RUNNING and len(history) < epochs else STATUS[index]
-        ranks = (own.rank, own.hyper.rank, width(shapes[program].trained))
-        hyper = own.hyper._replace(l2_bias=bias_l2(own.hyper))
+        ranks = (member.rank, member.hyper.rank, width(shapes[run_model].trained))
+        hyper = member.hyper._replace(l2_bias=bias_l2(member.hyper))
         if hyper.learning_rate_bias is None:
             hyper = hyper._replace(learning_rate_bias=hyper.learning_rate)
         rows.append(
@@ -196,9 +197,9 @@ def tables(
             | {"rank": next((int(rank) for rank in ranks if rank is not None), None)}
             | {name: float(value) for name in NUMBERS if (value := getattr(hyper, name)) is not None}
             | {f"extra.{name}": value for name, value in hyper.extra.items()}
-            | {"seed": own.seed, "fold": own.fold, "status": status, "epochs": len(history), "epoch": epoch}
+            | {"seed": member.seed, "fold": member.fold, "status": status, "epochs": len(history), "epoch": epoch}
             | {name: results[number].at_epoch(name) for name in columns if name not in ("epoch", "seconds")}
-            | {"seconds": columns["seconds"][-1], "dtype": str(jax.tree.leaves(shapes[program])[0].dtype)}
+            | {"seconds": columns["seconds"][-1], "dtype": str(jax.tree.leaves(shapes[run_model])[0].dtype)}
         )
     table = pd.DataFrame(rows)
     return pd.concat(histories, ignore_index=True), table.astype(dict.fromkeys(("rank", "seed", "fold"), "Int64"))

@@ -12,9 +12,10 @@ from jaxmf.data.checks import expect
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings, padded
-from jaxmf.kernels.devices import on_first
+from jaxmf.kernels.devices import unreplicate
 from jaxmf.models.checks import check_hyper, check_rank
-from jaxmf.models.model import Hyper, Model, Params, cast_hyper
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.solvers.solver import Solver
 from jaxmf.training._fingerprints import Fingerprints, check_same, fingerprints
 from jaxmf.training.checks import (
@@ -28,7 +29,7 @@ from jaxmf.training.checks import (
 )
 from jaxmf.training.options import Monitor, Options
 from jaxmf.training.origin import given, resumed
-from jaxmf.training.program import CHUNK, advance, begin, compiled_initialize, progress_bar
+from jaxmf.training.program import CHUNK, compiled_initialize, progress_bar, run_chunks, set_up
 from jaxmf.training.state import STATUS, FitState, Prepared, result, start
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings |
 
     Returns:
       a pytree, what `run` of `make_fit` reads. Behind the ratings is padding of weight 0, up to a size of
-      `jaxmf.data.ratings.rung`: data of about the same size have the same shapes, and so the same compiled programs.
+      `jaxmf.data.ratings.padded_size`: data of about the same size have the same shapes, and so the same programs.
 
     Raises:
       ValueError: no Solver, what `as_ratings` refuses, or training and validation over different users or items.
@@ -176,11 +177,11 @@ def fit(
         check_promised(model, solver, origin, numbers, ratings, None)
     else:
         check_promised(model, solver, shape, numbers, ratings, initial)
-    program, batch, state, compile_seconds = begin(key, model, solver, batch, numbers, options, origin)
+    program, batch, state, compile_seconds = set_up(key, model, solver, batch, numbers, options, origin)
     earlier = [] if resume is None else [resume.to_frame()]
     with progress_bar(epochs, progress) as bar:
-        state, history = _followed(advance(key, program, batch, numbers, state, epochs), state, earlier, bar)
-    state = on_first(state, solver.machine.devices)
+        state, history = _followed(run_chunks(key, program, batch, numbers, state, epochs), state, earlier, bar)
+    state = unreplicate(state, solver.machine.devices)
     return Fit(
         model, result(solver, state), hyper, state, history, STATUS[int(state.status)], compile_seconds, hashed.result()
     )
@@ -213,7 +214,7 @@ def compile_fit(
     check_hyper(hyper)
     check_batch(batch, solver, patience)
     numbers = cast_hyper(hyper, batch.train.value.dtype)
-    return begin(jax.random.key(0), model, solver, batch, numbers, options)[-1]
+    return set_up(jax.random.key(0), model, solver, batch, numbers, options)[-1]
 
 
 def _parts(train: Dataset | Ratings, valid: Dataset | Ratings | None) -> tuple[Ratings, Ratings | None]:
@@ -249,7 +250,7 @@ def _followed(
     earlier: list[pd.DataFrame],
     bar: Any,
 ) -> tuple[FitState, dict[str, np.ndarray]]:
-    """Run the chunks that `advance` yields: the last state, and the history behind the earlier ones, shown on a bar."""
+    """The last state of what `run_chunks` yields, and the history behind the earlier ones, shown on a bar."""
     elapsed = float(earlier[0]["seconds"].iloc[-1]) if earlier and len(earlier[0]) else 0.0
     tables = list(earlier)
     for after, history, seconds in chunks:

@@ -12,8 +12,10 @@ import numpy as np
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.ratings import Ratings, pairs_of
 from jaxmf.kernels._memoize import how_built
+from jaxmf.models._objective import row_weights
 from jaxmf.models.checks import check_model, check_unobserved, traced_shape
-from jaxmf.models.model import Hyper, Model, Params, cast_hyper, row_weights
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.models.seen import seen_of
 from jaxmf.models.trial import check_promises
 from jaxmf.solvers.solver import Solver

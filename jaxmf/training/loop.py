@@ -9,8 +9,10 @@ import jax.numpy as jnp
 
 from jaxmf import metrics
 from jaxmf.data.ratings import Ratings
+from jaxmf.models._objective import beside, drawn
 from jaxmf.models.checks import check_rank
-from jaxmf.models.model import Hyper, Model, Params, beside, cast_hyper, drawn
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.solvers.solver import Problem, Solver
 from jaxmf.training.checks import check_batch, check_static, explained
 from jaxmf.training.options import Monitor, Options
@@ -88,7 +90,7 @@ def make_fit(
     return run
 
 
-class _Fit(NamedTuple):
+class _Run(NamedTuple):
     """What all epochs of a run read. The losses of the history are those of `shown` and `valid`: of a model that draws,
     the same draw in every epoch.
     """
@@ -111,7 +113,7 @@ def _set_up(
     batch: Prepared,
     hyper: Hyper,
     state: FitState | None,
-) -> tuple[_Fit, FitState]:
+) -> tuple[_Run, FitState]:
     """What all epochs read, and the state before the first."""
     given, hyper = hyper, cast_hyper(hyper, batch.train.value.dtype)
     if given.rank is not None:
@@ -125,20 +127,20 @@ def _set_up(
     if model.draw is not None:
         draw = partial(drawn, jax.random.key(_DRAW), model, seen=problem.seen)
         shown, valid = draw(shown), None if valid is None else draw(valid)
-    return _Fit(key, model, solver, options, hyper, problem, shown, valid), state
+    return _Run(key, model, solver, options, hyper, problem, shown, valid), state
 
 
 def _scan(
-    fit: _Fit, state: FitState, epochs: int, num_epochs: jax.typing.ArrayLike | None
+    fit: _Run, state: FitState, epochs: int, num_epochs: jax.typing.ArrayLike | None
 ) -> tuple[FitState, dict[str, jax.Array]]:
     """The epochs, of which those after `num_epochs`, and those after the fit has ended, change nothing."""
-    advance, blank = partial(_advance, fit), _blank(fit, state)
+    epoch, blank = partial(_epoch, fit), _blank(fit, state)
 
     def rest(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
         return state, blank
 
     def live(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
-        return jax.lax.cond(state.status == RUNNING, advance, rest, state)
+        return jax.lax.cond(state.status == RUNNING, epoch, rest, state)
 
     def body(state: FitState, index: jax.Array) -> tuple[FitState, dict[str, jax.Array]]:
         # A condition of its own: under vmap it is the same for all members, which then skip these epochs, while
@@ -148,7 +150,7 @@ def _scan(
     return jax.lax.scan(body, state, jnp.arange(epochs))
 
 
-def _advance(fit: _Fit, state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
+def _epoch(fit: _Run, state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
     """One epoch, and its row of the history."""
     epoch, options = state.epoch + 1, fit.options
     # The mathematics: `step` of the solver, in solvers/_als.py, _sgd.py or _minibatch.py.
@@ -169,7 +171,7 @@ def _advance(fit: _Fit, state: FitState) -> tuple[FitState, dict[str, jax.Array]
     return _either(finite, after, halted), {"epoch": epoch, **row}
 
 
-def _measure(fit: _Fit, params: Params) -> dict[str, jax.Array]:
+def _measure(fit: _Run, params: Params) -> dict[str, jax.Array]:
     """A row of the history: losses and errors of these parameters."""
     model, train, valid, row = fit.model, fit.shown, fit.valid, {}
     if fit.options.track:
@@ -185,7 +187,7 @@ def _measure(fit: _Fit, params: Params) -> dict[str, jax.Array]:
     return {name: jnp.asarray(number, train.value.dtype) for name, number in row.items()}
 
 
-def _blank(fit: _Fit, state: FitState) -> dict[str, jax.Array]:
+def _blank(fit: _Run, state: FitState) -> dict[str, jax.Array]:
     """The row of an epoch that does not run. Its names are known, so that `_measure` is not traced once more."""
     dtype, names = fit.shown.value.dtype, []
     if fit.options.track:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 
 from jaxmf.data.ratings import Ratings
-from jaxmf.models.model import Params
+from jaxmf.models.params import Params
 
 Monitor = str | Callable[[Params, Ratings], jax.Array]
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxmf.data.checks import expect
 from jaxmf.models.checks import check_finite
 from jaxmf.models.leaves import width
-from jaxmf.models.model import Hyper, Params, leaf_shapes
+from jaxmf.models.params import Hyper, Params, leaf_shapes
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.state import STATUS, FitState, Saved, result
 

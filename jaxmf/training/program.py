@@ -10,10 +10,11 @@ import jax
 import numpy as np
 
 from jaxmf.data.ratings import Ratings
-from jaxmf.kernels.devices import on_all
+from jaxmf.kernels.devices import replicate
 from jaxmf.kernels.programs import Form, of_model, shapes
 from jaxmf.kernels.xla import here, once
-from jaxmf.models.model import Hyper, Model, Params
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.loop import make_fit
 from jaxmf.training.options import Options
@@ -26,7 +27,7 @@ _COLUMNS = ("epoch", "train_loss", "objective", "valid_loss", "valid_rmse", "val
 _TICK = 1.0  # seconds between two reports of progress
 
 
-def begin(
+def set_up(
     key: jax.Array,
     model: Model,
     solver: Solver,
@@ -49,13 +50,13 @@ def begin(
     setup = _compiled_constants(solver.prepare, model.draw is not None, form)
     initialize = compiled_initialize(model, ratings)
     first = _compiled_first(model, solver, options.patience, form)
-    batch, origin = on_all((batch, origin), solver.machine.devices)
+    batch, origin = replicate((batch, origin), solver.machine.devices)
     if not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
         _compile_ahead(key, (program, setup, initialize, first), batch, numbers, origin)
     state = origin
     if not isinstance(state, FitState):
         params = initialize(key, ratings, numbers) if state is None else state
-        state = on_all(first(params, numbers), solver.machine.devices)
+        state = replicate(first(params, numbers), solver.machine.devices)
     found = setup(batch, numbers) if last is None else last.of(setup, batch, numbers)
     batch = batch._replace(layout=None, constants=found)
     # A run of no epochs compiles the program, unless it is, and changes no bit.
@@ -63,7 +64,7 @@ def begin(
     return program, batch, state, time.perf_counter() - clock
 
 
-def advance(
+def run_chunks(
     key: jax.Array,
     program: Program,
     batch: Prepared,
@@ -121,7 +122,7 @@ def _compile_ahead(
     numbers: Hyper,
     origin: FitState | Params | None,
 ) -> None:
-    """Compile what `begin` is about to run, side by side."""
+    """Compile what `set_up` is about to run, side by side."""
     program, setup, initialize, first = programs
     ratings, begun = batch.train, origin
     # XLA compiles on other threads what Python has traced, while Python traces the next program.

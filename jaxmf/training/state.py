@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxmf.data.ratings import Ratings
+from jaxmf.models._objective import row_weights
 from jaxmf.models.leaves import fill_beyond_rank, width
-from jaxmf.models.model import Hyper, Model, Params, Rows, cast_hyper, row_weights
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows, cast_hyper
 from jaxmf.models.seen import Seen, seen_of
 from jaxmf.solvers.solver import Solver
 

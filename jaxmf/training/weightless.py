@@ -11,7 +11,8 @@ import numpy as np
 from jaxmf.data.ratings import Ratings
 from jaxmf.kernels._memoize import how_built
 from jaxmf.kernels.programs import jit, of_model
-from jaxmf.models.model import Model, Params
+from jaxmf.models.model import Model
+from jaxmf.models.params import Params
 from jaxmf.models.trial import drawn_rows
 
 

@@ -14,7 +14,8 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.kernels.programs import of_model
-from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 from jaxmf.verify.case import Case, bare, check_count, everywhere, float64, jit, moved, relative, terms, total
 
 # A scheme {m: a} takes Σ_m a·L(θ + m·h·v) / h for the derivative along v.

@@ -17,7 +17,8 @@ from jaxmf.data.ratings import Ratings, Side
 from jaxmf.kernels.tiles import prepare
 from jaxmf.models.checks import check_model
 from jaxmf.models.leaves import fill_beyond_rank
-from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows, bias_l2
 from jaxmf.verify._gradients import LIMITS, gradients
 from jaxmf.verify._probes import probes
 from jaxmf.verify._stationarity import SOLVED, solvable, solve_side

@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxmf.data.ratings import Ratings, padded
 from jaxmf.models.leaves import map_factors, width
-from jaxmf.models.model import Hyper, Model, Rows, bias_l2
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Rows, bias_l2
 from jaxmf.verify.case import Case, autodiff, bare, check_functions, perturbed, powers, without_padding
 
 _FEWEST = 16  # ratings of a probe, of the padding if need be: with one or two there would be nothing to draw

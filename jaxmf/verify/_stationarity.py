@@ -14,7 +14,8 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings, Side
 from jaxmf.kernels.tiles import Layout, half_of, prepare
 from jaxmf.models.least_squares import check_least_squares
-from jaxmf.models.model import Hyper, Model, Params, Rows, bias_l2
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows, bias_l2
 from jaxmf.solvers._als import half_step
 from jaxmf.training import Fit
 from jaxmf.verify._probes import probes

@@ -13,7 +13,8 @@ from jaxmf.data.checks import generator
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
 from jaxmf.kernels.programs import of_model, shapes
-from jaxmf.models.model import Hyper, Model, Params, Rows
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 from jaxmf.verify._probes import Probe, probes, worst
 from jaxmf.verify.case import (
     Case,

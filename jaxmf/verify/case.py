@@ -17,8 +17,10 @@ from jaxmf.data.ratings import Ratings, padded, to_float64
 from jaxmf.kernels import programs
 from jaxmf.kernels.programs import of_model, shapes
 from jaxmf.kernels.xla import IN_A_HURRY
+from jaxmf.models._objective import beside, objective, row_weights
 from jaxmf.models.checks import check_counts, check_finite, check_hyper, check_model, check_unobserved, traced_shape
-from jaxmf.models.model import Hyper, Model, Params, Rows, beside, objective, row_weights
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows
 
 # No bit of a sum is worth more time to compile.
 jit = partial(programs.jit, compiler_options=IN_A_HURRY)

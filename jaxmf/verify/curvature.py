@@ -12,7 +12,8 @@ from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings, Side
 from jaxmf.kernels.programs import of_model
 from jaxmf.models.least_squares import background_of, check_design, design_rows, ridge_of
-from jaxmf.models.model import Hyper, Model, Params, Rows, pack, unpack
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows, pack, unpack
 from jaxmf.verify._probes import Probe, probes, worst
 from jaxmf.verify.case import (
     Case,

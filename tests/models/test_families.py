@@ -28,7 +28,7 @@ import jaxmf
 from jaxmf import Params, models, recommend, search, solvers, verify
 from jaxmf.data.ratings import padded, take
 from jaxmf.models import row_weights
-from jaxmf.models.model import bias_l2
+from jaxmf.models.params import bias_l2
 from jaxmf.solvers._als import Resources, half_step
 from jaxmf.solvers._minibatch import visiting_order
 

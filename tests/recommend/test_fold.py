@@ -173,7 +173,7 @@ def test_cold_items_are_predicted_by_their_features(sparse):
         cold = cold.astype(pd.SparseDtype(float, 0.0))
     found, extended = fold_in(model, params, HYPER, data, None, cold)
     assert extended.item_ids[-2:].tolist() == ["cold", "colder"]
-    assert extended.num_ratings == data.num_ratings
+    assert len(extended) == len(data)
     theta = to_numpy(found)
     np.testing.assert_array_equal(theta["X"], np.concatenate([FEATURES, cold.to_numpy()[[0, 2]]]))
     frame = pd.DataFrame({"user_id": data.user_ids.repeat(2), "item_id": ["cold", "colder"] * 17})

@@ -11,8 +11,9 @@ from helpers import COMPILED, FEATURES, HYPER, MODELS, init, numpy_predict, rand
 
 import jaxmf
 from jaxmf import Dataset, Hyper, Params, Rows, models
+from jaxmf.data.ratings import padded_size
 from jaxmf.recommend import top_n
-from jaxmf.recommend._best import padded, top
+from jaxmf.recommend._best import top
 
 NAMES = [f"u{number:02d}" for number in range(17)]
 
@@ -227,9 +228,9 @@ def test_calls_of_similar_size_share_a_program():
 
 def test_padded_sizes():
     for size in range(1, 5000):
-        assert size <= padded(size) <= 1.125 * size + 1
-        assert padded(padded(size)) == padded(size)
-    assert len({padded(size) for size in range(1, 2**20 + 1)}) < 160
+        assert size <= padded_size(size, 1) <= 1.125 * size + 1
+        assert padded_size(padded_size(size, 1), 1) == padded_size(size, 1)
+    assert len({padded_size(size, 1) for size in range(1, 2**20 + 1)}) < 160
 
 
 def test_worker_threads_give_the_bits_of_one(monkeypatch):

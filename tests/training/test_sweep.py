@@ -16,10 +16,10 @@ import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, random_ratings, slow
 
 from jaxmf import Dataset, Params, Rows, archive, evaluate, fit, members, models, prepare, solvers, splits, sweep
-from jaxmf.models.model import cast_hyper
+from jaxmf.models.params import cast_hyper
 from jaxmf.sweeps import batches
 from jaxmf.training.options import Options
-from jaxmf.training.program import LastConstants, begin
+from jaxmf.training.program import LastConstants, set_up
 
 BIASED, ADAM, ALS = MODELS["biased"], SOLVERS["adam"], SOLVERS["als"]
 GRID = {"rank": [1, 3], "l2": [0.05, 0.2], "seed": [0, 7]}
@@ -81,12 +81,12 @@ def test_ratings_are_set_up_once_for_members_that_read_the_same_numbers(ratings,
 
     def found(own, **numbers):
         hyper = cast_hyper(HYPER._replace(**numbers), ratings.value.dtype)
-        return begin(KEY, BIASED, solver, own, hyper, Options(), last=last)[1].constants
+        return set_up(KEY, BIASED, solver, own, hyper, Options(), last=last)[1].constants
 
     one = found(batch)
     assert found(batch, l2=0.5, learning_rate=0.3, init_scale=0.2) is one
     for own, exponent in ((batch, 0.9), (other, 0.9), (batch, 0.5)):
-        expected = begin(KEY, BIASED, solver, own, HYPER._replace(reg_exponent=exponent), Options())[1].constants
+        expected = set_up(KEY, BIASED, solver, own, HYPER._replace(reg_exponent=exponent), Options())[1].constants
         another = found(own, reg_exponent=exponent)
         assert another is not one
         assert_same_bits(another, expected)

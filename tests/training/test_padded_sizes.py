@@ -1,4 +1,4 @@
-"""Shapes are few: data of about the same size share compiled programs, and on which rung a fit runs changes nothing."""
+"""Shapes are few: data of about the same size share compiled programs, and padding changes nothing."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from helpers import COMPILED, HYPER, KEY, MODELS, SOLVERS, assert_same_bits, ran
 
 from jaxmf import Hyper, datasets, fit, make_fit, models, prepare, solvers, splits, sweep
 from jaxmf.data import ratings as door
-from jaxmf.data.ratings import padded, rung
+from jaxmf.data.ratings import padded, padded_size
 from jaxmf.kernels import _matchings, tiles
 from jaxmf.metrics import total
 from jaxmf.training._fingerprints import fingerprints
@@ -20,13 +20,13 @@ BIASED = MODELS["biased"]
 OF_DATA = {"als": solvers.als(), "sgd": solvers.sgd(), "adam": solvers.minibatch(optax.adam, 256)}
 
 
-def test_rungs():
-    sizes = np.unique([rung(n) for n in range(1, 60_000)])
+def test_padded_sizes():
+    sizes = np.unique([padded_size(n) for n in range(1, 60_000)])
     assert sizes[0] == 1024
-    assert all(rung(n) >= n for n in (1, 1024, 1025, 12_345, 20_000_263, 2**31 - 1))
+    assert all(padded_size(n) >= n for n in (1, 1024, 1025, 12_345, 20_000_263, 2**31 - 1))
     assert (sizes % 1024 == 0).all()
     assert (np.diff(sizes)[sizes[:-1] >= 8192] <= sizes[:-1][sizes[:-1] >= 8192] / 8).all()
-    assert all(rung(size) == size for size in sizes.tolist())
+    assert all(padded_size(size) == size for size in sizes.tolist())
 
 
 @pytest.mark.parametrize("name", OF_DATA)
@@ -35,7 +35,7 @@ def test_splits_of_about_the_same_size_share_their_programs(name):
     data, model, solver = datasets.synthetic(300, 220, 13_000, seed=0), models.biased_mf(4), OF_DATA[name]
     parts = [splits.random(data, (0.9, 0.1), seed=0), splits.random(data, (0.9, 0.1), seed=1)]
     parts.append(splits.random(data, (0.891, 0.109), seed=2))
-    assert len({rung(len(train)) for train, _ in parts}) == 1
+    assert len({padded_size(len(train)) for train, _ in parts}) == 1
     for train, valid in parts:
         before = len(COMPILED)
         assert fit(KEY, model, solver, train, valid, Hyper(l2=0.1), epochs=2).status == "completed"
@@ -58,13 +58,13 @@ def test_layouts_of_all_splits_have_one_shape(number, devices):
 
 
 @pytest.fixture
-def higher(monkeypatch):
-    """Everything on a rung of its own that is higher."""
+def larger(monkeypatch):
+    """Everything padded to a larger size of its own."""
 
     def climb():
-        monkeypatch.setattr(door, "rung", lambda n: rung(n) + 5120)
-        monkeypatch.setattr(tiles, "rung", lambda n: rung(n) + 5120)
-        monkeypatch.setattr(_matchings, "rung", lambda n, least: rung(n, least) + 3 * least)
+        monkeypatch.setattr(door, "padded_size", lambda n: padded_size(n) + 5120)
+        monkeypatch.setattr(tiles, "padded_size", lambda n: padded_size(n) + 5120)
+        monkeypatch.setattr(_matchings, "padded_size", lambda n, least: padded_size(n, least) + 3 * least)
 
     return climb
 
@@ -73,8 +73,8 @@ def higher(monkeypatch):
     ("name", "dtype"),
     [("sgd", "float32"), slow("sgd", "float64"), ("adam", "float32"), ("als", "float32"), slow("als-cg", "float32")],
 )
-def test_the_rung_changes_nothing(name, dtype, higher):
-    """The same visiting order, number of steps and state; 1,100 ratings fill a rung but for what is odd.
+def test_the_padded_size_changes_nothing(name, dtype, larger):
+    """The same visiting order, number of steps and state; 1,100 ratings fill a padded size but for what is odd.
 
     How a processor rounds the last predictions of a program may depend on their number: floats are equal up to that.
     """
@@ -87,7 +87,7 @@ def test_the_rung_changes_nothing(name, dtype, higher):
     for _ in range(2):
         batch = prepare(solver, ratings, valid)
         found.append((len(batch.train.value), run(KEY, batch, HYPER)))
-        higher()
+        larger()
     (low, one), (high, other) = found
     assert (low, high) == (2048, 7168)
     assert jax.tree.structure(one) == jax.tree.structure(other)
@@ -107,7 +107,7 @@ def test_zeros_behind_change_a_sum_by_last_bits_at_most(n, optimized):
 
 
 def test_the_number_of_steps_is_that_of_the_ratings():
-    """1,100 ratings in batches of 64 are 18 steps an epoch, whatever the rung; a batch of padding is none."""
+    """1,100 ratings in batches of 64 are 18 steps an epoch, whatever the padded size; a batch of padding is none."""
     solver, ratings = solvers.minibatch(optax.adam, 64), random_ratings(0, 60, 50, 1100)
     state = fit(KEY, BIASED, solver, ratings, hyper=HYPER, epochs=2).state.solver
     assert int(state[0].count) == 36

@@ -1,0 +1,1 @@
+"""What jaxmf costs in time and memory, beside what it replaces: `python -m benchmarks.NAME --help`."""

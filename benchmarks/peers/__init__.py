@@ -1,0 +1,16 @@
+"""The benchmark beside other libraries, all of which get two threads: said here, before any of them is imported.
+
+OpenBLAS, OpenMP and the libraries in Rust read how many threads they may start when they load, and JAX counts the cores
+and makes its devices when it is first used. Python runs this file before any module of the package, and so before all
+of that.
+"""
+
+import os
+
+THREADS = 2
+os.environ |= {
+    f"{name}_NUM_THREADS": str(THREADS) for name in ("OMP", "OPENBLAS", "MKL", "LK", "RAYON", "LK_NUM_BACKEND")
+}
+os.environ["JAX_NUM_CPU_DEVICES"] = str(THREADS)
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:THREADS])

@@ -1,0 +1,89 @@
+"""The one objective, composed from a model's functions."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxmf.data.ratings import Ratings, counts
+from jaxmf.metrics import total, weighted_mean
+from jaxmf.models.model import Model
+from jaxmf.models.params import Hyper, Params, Rows, cast_hyper
+from jaxmf.models.seen import Seen, seen_of
+
+
+def row_weights(
+    ratings: Ratings, exponent: jax.typing.ArrayLike, unobserved: jax.typing.ArrayLike | None = None
+) -> Rows:
+    """One factor n^exponent per user and per item, n the weighted number of training observations.
+
+    With a weight α0 of cells that are not observed, n is n_u + α0 |I| of a user and n_i + α0 |U| of an item (Rendle et
+    al. 2021, Revisiting the performance of iALS on item recommendation benchmarks). Safe at n = 0 in value and in
+    derivative: 0^0 = 1, and 0 for any other exponent, negative ones included.
+    """
+
+    def power(n: jax.Array) -> jax.Array:
+        empty = jnp.where(jnp.equal(exponent, 0), 1, 0).astype(n.dtype)
+        return jnp.where(n > 0, jnp.where(n > 0, n, 1) ** exponent, empty)
+
+    n_u, n_i = counts(ratings)
+    if unobserved is not None:
+        n_u, n_i = n_u + unobserved * ratings.num_items, n_i + unobserved * ratings.num_users
+    exponent = jnp.asarray(exponent, n_u.dtype)
+    return Rows(power(n_u), power(n_i))
+
+
+def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weight: Rows | None = None) -> jax.Array:
+    """The regularized training objective, the one that every solver minimizes.
+
+        L(θ) = Σ_{(u,i)∈Ω} w_ui ℓ_ui(θ) + background(θ, hyper) + penalty(θ, n^ν, hyper)
+
+    and for the built-in models, with r̂ the model's prediction,
+
+        L(θ) = Σ w_ui (r_ui − r̂_ui)² + λ Σ_u n_u^ν ‖p_u‖² + λ Σ_i n_i^ν ‖q_i‖² + λ_b (Σ_u n_u^ν b_u² + Σ_i n_i^ν c_i²)
+
+    The squared error is a sum, without ½. Other conventions in ours:
+
+    - updates `lr·(e·q − λ·p)` per rating (Funk, Surprise): ν = 1, λ_b = λ, half that learning rate, `sgd`;
+    - mean error plus λ‖·‖² at every step: `minibatch`, ν = 0, λ·|Ω| and λ_b·|Ω|;
+    - λ·I added to each row's normal equations: `als`, ν = 0; λ·n·I (ALS-WR, Spark): ν = 1.
+
+    Args:
+      model: the model.
+      params: its parameters.
+      ratings: Ω with weights w, (n,).
+      hyper: λ, λ_b, ν and α0.
+      weight: n^ν per row, computed from `ratings` and α0 if None.
+
+    Returns:
+      a scalar of the ratings' dtype.
+    """
+    hyper = cast_hyper(hyper, ratings.value.dtype)
+    if weight is None:
+        weight = row_weights(ratings, hyper.reg_exponent, hyper.unobserved)
+    return total(ratings.weight * model.loss(params, ratings)) + beside(model, params, weight, hyper)
+
+
+def beside(model: Model, params: Params, weight: Rows, hyper: Hyper) -> jax.Array:
+    """What the objective adds to the loss of the observations: the penalty, and a model's `background`."""
+    penalty = model.penalty(params.trained, weight, hyper)
+    return penalty if model.background is None else model.background(params, hyper) + penalty
+
+
+def drawn(key: jax.Array, model: Model, ratings: Ratings, seen: Seen | None = None) -> Ratings:
+    """The ratings with what the model's loss reads at random, by its `draw`; as they are if it has none.
+
+    With them, `objective` is a fixed function, and `jaxmf.verify` tries its gradient.
+
+    Args:
+      key: of the draw.
+      model: the model.
+      ratings: what to draw for.
+      seen: of which items each user has rated; None for those in `ratings`.
+    """
+    if model.draw is None:
+        return ratings
+    return model.draw(key, ratings, seen_of(ratings) if seen is None else seen)
+
+
+def mean_loss(model: Model, params: Params, ratings: Ratings) -> jax.Array:
+    """Weighted mean of the model's loss, without penalty: Σ w·ℓ / Σ w."""
+    return weighted_mean(model.loss(params, ratings), ratings.weight)
