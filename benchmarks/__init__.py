@@ -1,1 +1,1 @@
-"""What jaxmf costs in time and memory, beside what it replaces: `python -m benchmarks.NAME --help`."""
+"""Benchmarks: the time and memory that jaxmf takes, beside what it replaces. See `python -m benchmarks.NAME --help`."""

@@ -1,8 +1,8 @@
-"""The option by which `python -m benchmarks.kernels` tells pytest that little of everything will do."""
+"""The option --smoke, by which `python -m benchmarks.kernels` asks pytest for a tiny run."""
 
 import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add --smoke to the options of pytest."""
+    """Add --smoke to pytest's options."""
     parser.addoption("--smoke", action="store_true", help="small data and small ranks")

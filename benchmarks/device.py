@@ -1,12 +1,13 @@
 """Solvers, sweeps and recommendations on the device that JAX finds, at the shapes of MovieLens 1M and 20M.
 
-    python -m benchmarks.device [--smoke] [WORK ...]     all works, or those named: als, cg, sgd, adam, sweep, top_n,
-                                                         contention
+    python -m benchmarks.device [--smoke] [WORK ...]     run all works, or those named: als, cg, sgd, adam, sweep,
+                                                         top_n, contention
 
-Embedded data, float32; each work in a process of its own, so that its peak of memory is its own: resident memory, or
-the device's where it counts that. Compilation and the layout of the data are apart; the physical limit is beside each
-where its work is counted. Writes results/benchmarks/device/PLATFORM.csv, and a figure of all platforms whose tables are
-there: run it on a CPU and on a GPU to compare the two. With --smoke everything is tiny and goes to a temporary folder.
+Embedded data, float32. Each work runs in a separate process, so that its memory peak is not that of another: resident
+memory, or the device's memory if the device counts it. Compilation and the layout of the data are timed separately; if
+the operations of a work can be counted, its physical limit is beside it. Writes
+results/benchmarks/device/PLATFORM.csv, and a figure of all platforms that have a table: run it on a CPU and on a GPU to
+compare the two. With --smoke everything is tiny and goes to a temporary folder.
 """
 
 import json
@@ -41,7 +42,7 @@ K, BATCH, N = 64, 4096, 10
 
 
 class Shape(NamedTuple):
-    """How many users, items and ratings, epochs that are timed, members of sweeps and their rank."""
+    """Numbers of users, items and ratings, of epochs to time, of members of the sweeps, and their rank."""
 
     num_users: int
     num_items: int
@@ -59,7 +60,7 @@ SHAPES = {
 
 
 def solver_row(solver: Any, data: jaxmf.Dataset, shape: Shape, work: limits.Work) -> list[dict[str, Any]]:
-    """Seconds of an epoch of one fit, and the training error that it ends with."""
+    """Return a row with the seconds of an epoch of one fit, and its final training error."""
     model = jaxmf.models.biased_mf(K)
     clock = time.perf_counter()
     batch = jax.block_until_ready(jaxmf.prepare(solver, data))
@@ -69,27 +70,27 @@ def solver_row(solver: Any, data: jaxmf.Dataset, shape: Shape, work: limits.Work
     fit = timed(epochs=shape.epochs, resume=first)
     seconds = (fit.history["seconds"][-1] - first.history["seconds"][-1]) / shape.epochs
     error = float(np.sqrt(jaxmf.models.mean_loss(model, fit.params, batch.train)))
-    known = {"k": K, "prepare_seconds": prepare, "compile_seconds": first.compile_seconds, "train_rmse": error}
-    return [{"seconds": seconds, **known, **limits.beside(work, limits.measure(os.cpu_count() or 1), seconds)}]
+    row = {"k": K, "prepare_seconds": prepare, "compile_seconds": first.compile_seconds, "train_rmse": error}
+    return [{"seconds": seconds, **row, **limits.beside(work, limits.measure(os.cpu_count() or 1), seconds)}]
 
 
 def als(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
-    """Exact ALS."""
+    """Time exact ALS."""
     return solver_row(jaxmf.solvers.als(), data, shape, limits.als_work(limits.counts(data), K))
 
 
 def cg(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
-    """ALS by conjugate gradient."""
+    """Time ALS by conjugate gradient."""
     return solver_row(jaxmf.solvers.als(method="cg"), data, shape, limits.cg_work(limits.counts(data), K, 3))
 
 
 def sgd(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
-    """Per-sample SGD: larger matchings than the default, 256 here, have empty lanes, for want of users and items."""
+    """Time per-sample SGD. Matchings larger than the default, 256 here, have empty lanes: users and items run out."""
     return solver_row(jaxmf.solvers.sgd(), data, shape, limits.sgd_work(len(data), K))
 
 
 def adam(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
-    """Minibatch Adam."""
+    """Time minibatch Adam."""
     work = limits.adam_work(len(data), data.num_users + data.num_items, K, BATCH)
     return [
         row | {"batch_size": BATCH} for row in solver_row(jaxmf.solvers.minibatch(optax.adam, BATCH), data, shape, work)
@@ -97,7 +98,7 @@ def adam(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
 
 
 def sweep(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
-    """Seconds of an epoch of all members of a sweep by each solver, as `jaxmf.sweep` runs them here."""
+    """Time an epoch of all members of a sweep by each solver, as `jaxmf.sweep` runs them on this device."""
     solvers = {
         "als": jaxmf.solvers.als(),
         "sgd": jaxmf.solvers.sgd(256),
@@ -107,17 +108,17 @@ def sweep(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
     for members in shape.members:
         for name, solver in solvers.items():
             grid = {"l2": np.geomspace(0.01, 1.0, members)}
-            given = KEY, jaxmf.models.biased_mf(shape.rank), solver, data
-            runs = jaxmf.sweep(*given, grid=grid, hyper=HYPER, epochs=1, track=False, keep="none", progress=True)
-            known = {"k": shape.rank, "solver": name, "members": members, "batch": runs.batch}
+            problem = KEY, jaxmf.models.biased_mf(shape.rank), solver, data
+            runs = jaxmf.sweep(*problem, grid=grid, hyper=HYPER, epochs=1, track=False, keep="none", progress=True)
+            setting = {"k": shape.rank, "solver": name, "members": members, "batch": runs.batch}
             rows.append(
-                {"seconds": runs.seconds - runs.compile_seconds, **known, "compile_seconds": runs.compile_seconds}
+                {"seconds": runs.seconds - runs.compile_seconds, **setting, "compile_seconds": runs.compile_seconds}
             )
     return rows
 
 
 def top_n(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
-    """Seconds of the ten best unseen items for every user, as a table in the caller's ids."""
+    """Time the ten best unseen items of every user, as a table in the caller's ids."""
     model = jaxmf.models.biased_mf(K)
     params = model.init(KEY, data.ratings, HYPER)
 
@@ -128,8 +129,8 @@ def top_n(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
 
 
 def contention(data: jaxmf.Dataset, shape: Shape) -> list[dict[str, Any]]:
-    """Seconds of adding a row of k numbers for every rating to its item: where items are as popular as they are, where
-    they are equally popular, and where the ratings are sorted by item, as ALS has them.
+    """Time adding a row of k numbers for every rating to its item: with the items' actual popularity, with equally
+    popular items, and with ratings sorted by item, as ALS has them.
     """
     random = np.random.default_rng(0)
     ways = {
@@ -158,7 +159,7 @@ WORKS: dict[str, Callable[[jaxmf.Dataset, Shape], list[dict[str, Any]]]] = {
 
 
 def one(work: str, size: str, path: str) -> None:
-    """Run one work in this process and print its rows as JSON."""
+    """Run one work in this process, and print its rows as JSON."""
     with np.load(path) as saved:
         data = jaxmf.Dataset.from_arrays(saved["user"], saved["item"], saved["rating"])
     rows = WORKS[work](data, SHAPES[size])
@@ -171,7 +172,7 @@ def one(work: str, size: str, path: str) -> None:
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """Seconds of each work on each platform."""
+    """Draw the seconds of each work on each platform."""
     parts = [table[name].astype(object).fillna("") for name in ("work", "size", "solver", "order")]
     counts = [table[name].map(f"{{:.0f}} {word}".format, na_action="ignore") for name, word in WORDS.items()]
     parts += [column.astype(object).fillna("") for column in counts]
@@ -180,9 +181,9 @@ def draw(table: pd.DataFrame) -> Figure:
     figure = Figure(figsize=(8, 1 + 0.28 * len(order)), layout="constrained")
     axes = figure.subplots()
     for platform, color in zip(table["platform"].unique(), plot.style.COLORS, strict=False):
-        own = (table["platform"] == platform).to_numpy()
+        mask = (table["platform"] == platform).to_numpy()
         axes.plot(
-            table["seconds"][own], [order.index(label) for label in labels[own]], "o", color=color, label=platform
+            table["seconds"][mask], [order.index(label) for label in labels[mask]], "o", color=color, label=platform
         )
     axes.set_yticks(range(len(order)), order)
     axes.invert_yaxis()
@@ -196,17 +197,23 @@ WORDS = {"batch_size": "at once", "members": "members"}
 
 
 def main() -> None:
-    """Run the works one after another, each in a process, and write what is there after each."""
+    """Run the works one after another, each in a process, and write the table after each."""
     parser = command_line("device", __doc__ or "", smoke=True)
-    parser.add_argument("works", nargs="*", metavar="WORK", help=f"some of {', '.join(WORKS)}")
-    about = "only one work, in this process and on the ratings in a file: prints its rows as JSON"
+    parser.add_argument(
+        "works", nargs="*", metavar="WORK", help=f"works to run, out of {', '.join(WORKS)}; default: all"
+    )
+    about = "run one work in this process, on the ratings in a file, and print its rows as JSON"
     parser.add_argument("--one", nargs=3, metavar=("WORK", "SIZE", "FILE"), help=about)
-    asked = parser.parse_args()
-    if unknown := set(asked.works) - set(WORKS):
-        parser.error(f"no work {', '.join(sorted(unknown))}; they are {', '.join(WORKS)}")
-    if asked.one:
-        return one(*asked.one)
-    here, works, platform = begin("device", smoke=asked.smoke), asked.works or list(WORKS), jax.devices()[0].platform
+    arguments = parser.parse_args()
+    if unknown := set(arguments.works) - set(WORKS):
+        parser.error(f"unknown work {', '.join(sorted(unknown))}; expected some of {', '.join(WORKS)}")
+    if arguments.one:
+        return one(*arguments.one)
+    here, works, platform = (
+        begin("device", smoke=arguments.smoke),
+        arguments.works or list(WORKS),
+        jax.devices()[0].platform,
+    )
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for size in ["smoke"] if here.smoke else ["1M", "20M"]:
@@ -217,19 +224,19 @@ def main() -> None:
             del data
             for work in tqdm(works, desc=size):
                 command = [sys.executable, "-m", "benchmarks.device", "--one", work, size, path]
-                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-                if done.returncode:
-                    rows.append({"work": work, "size": size, "error": f"ended with {done.returncode}"})
+                process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+                if process.returncode:
+                    rows.append({"work": work, "size": size, "error": f"ended with {process.returncode}"})
                 else:
-                    rows += json.loads(done.stdout.splitlines()[-1])
+                    rows += json.loads(process.stdout.splitlines()[-1])
                 table = pd.DataFrame(rows).assign(
                     platform=platform, device=jax.devices()[0].device_kind, dtype="float32", jax=jax.__version__
                 )
                 here.table(platform, table)
-    whole = pd.concat([pd.read_csv(path) for path in sorted(here.out.glob("*.csv"))], ignore_index=True)
+    merged = pd.concat([pd.read_csv(path) for path in sorted(here.out.glob("*.csv"))], ignore_index=True)
     for name in ("solver", "order", *WORDS):
-        whole[name] = whole.get(name, np.nan)
-    here.figure("device", draw(whole.dropna(subset="seconds").reset_index(drop=True)))
+        merged[name] = merged.get(name, np.nan)
+    here.figure("device", draw(merged.dropna(subset="seconds").reset_index(drop=True)))
 
 
 if __name__ == "__main__":

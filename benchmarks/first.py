@@ -1,11 +1,11 @@
-"""How long a user waits for a first fit, compilation included, each in a process of its own.
+"""How long a user waits for a first fit, compilation included, in a new process each time.
 
     python -m benchmarks.first
 
-MovieLens latest-small where JAXMF_DATA has it, else the embedded data; `biased_mf(16)`, validation and patience as in
-`jaxmf fit`. For each solver: the seconds of `jaxmf.fit` in a new process, first without any compiled program and then
-with those that JAX kept (as the README says); and those of the command `jaxmf fit`, from start to exit with its files
-written, likewise. Medians of rounds that alternate. Writes results/benchmarks/first/.
+MovieLens latest-small if JAXMF_DATA is set, else the embedded data; `biased_mf(16)`, with validation and patience as in
+`jaxmf fit`. For each solver: the seconds of `jaxmf.fit` in a new process, first without any compiled programs and then
+with those that JAX kept (see the README); and the seconds of the command `jaxmf fit`, from start to exit with its files
+written, likewise. Times are medians of rounds that alternate. Writes results/benchmarks/first/.
 """
 
 import json
@@ -43,21 +43,21 @@ print(json.dumps([time.perf_counter() - clock, fit.compile_seconds]))
 
 
 def in_python(solver: str, programs: str) -> tuple[float, float]:
-    """Seconds of `jaxmf.fit` in a new process that keeps its programs there, and how many of them it compiled."""
+    """Return the seconds of `jaxmf.fit` and of its compilation, in a new process that keeps programs in that folder."""
     command = [sys.executable, "-c", _FIT, DATA, solver]
-    found = subprocess.run(command, capture_output=True, text=True, check=True, env=keeping(programs))
-    seconds, compiling = json.loads(found.stdout)
+    process = subprocess.run(command, capture_output=True, text=True, check=True, env=keeping(programs))
+    seconds, compiling = json.loads(process.stdout)
     return seconds, compiling
 
 
 def keeping(programs: str) -> dict[str, str]:
-    """The environment in which JAX keeps compiled programs in that folder."""
+    """Return an environment in which JAX keeps compiled programs in that folder."""
     kept = {"JAX_COMPILATION_CACHE_DIR": programs, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     return os.environ | kept | {"TF_CPP_MIN_LOG_LEVEL": "2"}
 
 
 def by_command(solver: str, programs: str) -> float:
-    """Seconds of `jaxmf fit`, which keeps its compiled programs in that folder."""
+    """Return the seconds of the command `jaxmf fit`, which keeps its compiled programs in that folder."""
     command = [sys.executable, "-m", "jaxmf", "fit", "--data", DATA, "--solver", solver, "--quiet", "--out"]
     with tempfile.TemporaryDirectory() as out:
         clock = time.perf_counter()
@@ -74,18 +74,18 @@ def main() -> None:
         for solver in SOLVERS:
             with tempfile.TemporaryDirectory() as programs:
                 for way in ("in Python, first", "in Python, again"):
-                    whole, compiled = in_python(solver, programs)
-                    seconds[solver, way].append(whole)
+                    total, compiled = in_python(solver, programs)
+                    seconds[solver, way].append(total)
                     compiling[solver, way].append(compiled)
             with tempfile.TemporaryDirectory() as programs:
                 for way in ("by command, first", "by command, again"):
                     seconds[solver, way].append(by_command(solver, programs))
     rows = [
         {"solver": solver, "way": way}
-        | spread(own)
+        | spread(times)
         | ({"compile_seconds": statistics.median(compiling[solver, way])} if (solver, way) in compiling else {})
         | {"data": DATA, "dtype": "float32", "rounds": ROUNDS}
-        for (solver, way), own in seconds.items()
+        for (solver, way), times in seconds.items()
     ]
     table = pd.DataFrame(rows)
     show(table)

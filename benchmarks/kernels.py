@@ -3,9 +3,9 @@
     python -m benchmarks.kernels [--smoke] [pytest's options, such as -k half_step]
 
 Embedded data, 6,040 users, 3,706 items, 900,000 ratings, float32, ranks 16 and 64; with --smoke everything is tiny and
-goes to a temporary folder. Compiled before it is timed; a round ends when its result is there. The machine's limit is
-beside each kernel whose work is counted; the parts of ALS and the rows of ratings say where the rest of a
-solver's time is. Writes the table results/benchmarks/kernels/kernels.csv and its figure.
+goes to a temporary folder. Each kernel is compiled before it is timed, and a round ends when its result is ready. If
+the work of a kernel can be counted, the machine's limit is beside it; the parts of ALS and the gathers and scatters of
+rows show where the rest of a solver's time goes. Writes results/benchmarks/kernels/kernels.csv and its figure.
 """
 
 import json
@@ -38,7 +38,7 @@ from jaxmf.models.params import pack
 from jaxmf.solvers._als import Resources, half_step
 from jaxmf.solvers.solver import Problem
 
-BATCH, STEPS = 4096, 3  # of Adam, of conjugate gradient
+BATCH, STEPS = 4096, 3  # Adam's batch size, steps of conjugate gradient
 OPTIONS = without(TWO_STEP_SUMS)
 HYPER, KEY = jaxmf.Hyper(l2=0.05, learning_rate=0.005), jax.random.key(0)
 SOLVERS = {
@@ -51,7 +51,7 @@ SOLVERS = {
 
 
 class Sizes(NamedTuple):
-    """Users, items and ratings, the ranks of the models, and how many users are scored."""
+    """Numbers of users, items and ratings, ranks of the models, and the number of users to score."""
 
     num_users: int = 6040
     num_items: int = 3706
@@ -64,42 +64,42 @@ TINY = Sizes(num_users=200, num_items=300, num_ratings=6000, ranks=(4, 8), score
 
 
 def sizes_of(config: pytest.Config) -> Sizes:
-    """The sizes that pytest's options ask for."""
+    """Return the sizes that pytest's options ask for."""
     return TINY if config.getoption("--smoke") else Sizes()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every kernel runs at every rank."""
+    """Run every kernel at every rank."""
     if "rank" in metafunc.fixturenames:
         metafunc.parametrize("rank", sizes_of(metafunc.config).ranks, ids="k={}".format)
 
 
 @pytest.fixture(scope="module")
 def sizes(request: pytest.FixtureRequest) -> Sizes:
-    """How large everything is."""
+    """Return the sizes."""
     return sizes_of(request.config)
 
 
 @pytest.fixture(scope="module")
 def ratings(sizes: Sizes) -> jaxmf.Ratings:
-    """The ratings."""
+    """Return the ratings."""
     return jaxmf.datasets.synthetic(sizes.num_users, sizes.num_items, sizes.num_ratings).ratings
 
 
 @pytest.fixture(scope="module")
 def counts(ratings: jaxmf.Ratings) -> list[np.ndarray]:
-    """How many ratings each user and each item has."""
+    """Return the number of ratings of each user and of each item."""
     return limits.counts(ratings)
 
 
 @pytest.fixture(scope="module")
 def layout(ratings: jaxmf.Ratings) -> Any:
-    """`layout(prepare)`: what a solver makes of the ratings, once for all its tests."""
+    """Return a function `layout(prepare)` that lays out the ratings, once for all tests of a solver."""
     return lru_cache(lambda prepare: prepare(ratings))
 
 
 def work_of_epoch(name: str, counts: list[np.ndarray], k: int) -> limits.Work:
-    """Operations and bytes of one epoch of a solver."""
+    """Return the operations and bytes of one epoch of a solver."""
     num_ratings = int(counts[0].sum())
     if name.startswith("sgd"):
         return limits.sgd_work(num_ratings, k)
@@ -110,13 +110,13 @@ def work_of_epoch(name: str, counts: list[np.ndarray], k: int) -> limits.Work:
 
 @pytest.fixture
 def model(rank: int) -> jaxmf.Model:
-    """Factorization with biases."""
+    """Return biased factorization."""
     return jaxmf.models.biased_mf(rank)
 
 
 @pytest.fixture
 def timed(benchmark: Any, model: jaxmf.Model, ratings: jaxmf.Ratings, rank: int) -> Any:
-    """`timed(function, *arguments)`: `function(params, ratings, *arguments)`, compiled apart and as in most solvers."""
+    """Return `timed(function, *arguments)`, which compiles `function(params, ratings, *arguments)`, then times it."""
     params = model.init(KEY, ratings, HYPER)
 
     def run(function: Any, *arguments: Any, work: limits.Work | None = None, options: Any = OPTIONS) -> None:
@@ -134,7 +134,7 @@ def timed(benchmark: Any, model: jaxmf.Model, ratings: jaxmf.Ratings, rank: int)
 def test_epoch(
     timed: Any, model: jaxmf.Model, ratings: jaxmf.Ratings, counts: list[np.ndarray], layout: Any, rank: int, name: str
 ) -> None:
-    """One epoch of a solver that is set up."""
+    """Time one epoch of a solver, after its setup."""
     solver = SOLVERS[name]
     state = solver.init(model, model.init(KEY, ratings, HYPER), HYPER)
 
@@ -158,16 +158,15 @@ def test_half_step(
     side: Any,
     method: str,
 ) -> None:
-    """All rows of one side by ALS."""
-    own = [counts[("user", "item").index(side)]]
-
+    """Time one half-step of ALS: all rows of one side."""
+    side_counts = [counts[("user", "item").index(side)]]
     resources = Resources(None if method == "cholesky" else STEPS)
 
     def solved(params: jaxmf.Params, ratings: jaxmf.Ratings, half: Any) -> Any:
         weight = row_weights(ratings, HYPER.reg_exponent)
         return half_step(model, params, half, weight, HYPER, side, resources)
 
-    work = limits.als_work(own, rank) if method == "cholesky" else limits.cg_work(own, rank, STEPS)
+    work = limits.als_work(side_counts, rank) if method == "cholesky" else limits.cg_work(side_counts, rank, STEPS)
     timed(solved, getattr(jax.jit(arrange_tiles)(layout(prepare), ratings), side), work=work)
 
 
@@ -175,37 +174,37 @@ def test_half_step(
 def test_users_by_als(
     timed: Any, model: jaxmf.Model, ratings: jaxmf.Ratings, counts: list[np.ndarray], layout: Any, rank: int, part: str
 ) -> None:
-    """A part of exact ALS, for the users: the designs X of each slab of a tile; XᵀX and Xᵀt; the solutions of the
-    normal equations. All tiles at once, which a fit never does.
+    """Time a part of exact ALS, for the users: the designs X of each slab of a tile; XᵀX and Xᵀt; or the solutions of
+    the normal equations. All tiles are computed at once, which a fit never does.
     """
     split = model.design
     assert split is not None
     half = jax.jit(arrange_tiles)(layout(prepare), ratings).user
-    widths, first, at_once = half.tiles.widths, np.asarray(half.tiles.first), rows_per_tile(half.tiles)
+    widths, start, at_once = half.tiles.widths, np.asarray(half.tiles.start), rows_per_tile(half.tiles)
     tiles = np.arange(int(half.tiles.ends[-2]))
-    slabs, left = np.asarray(half.tiles.slabs)[tiles], np.asarray(half.tiles.left)[tiles]
-    cells, belongs = [], []  # of each width: its slabs (slabs, rows of a tile, width), and the tiles that these are of
+    slabs, remainder = np.asarray(half.tiles.slabs)[tiles], np.asarray(half.tiles.remainder)[tiles]
+    cells, tile_indices = [], []  # for each width: its slabs (slabs, rows of a tile, width), and the tile of each slab
     for width in widths:
         if width == widths[-1]:
-            own = np.repeat(tiles, slabs)
-            before = np.arange(len(own)) - np.repeat(np.cumsum(slabs) - slabs, slabs)
+            tile_index = np.repeat(tiles, slabs)
+            preceding = np.arange(len(tile_index)) - np.repeat(np.cumsum(slabs) - slabs, slabs)
         else:
-            own = tiles[left == width]
-            before = slabs[own]
-        at = (first[own] + before * at_once * widths[-1])[:, None] + np.arange(at_once * width)
-        cells.append(jax.tree.map(lambda leaf, at=at, w=width: leaf[0, at].reshape(-1, at_once, w), half.cells))
-        belongs.append(own)
+            tile_index = tiles[remainder == width]
+            preceding = slabs[tile_index]
+        cell = (start[tile_index] + preceding * at_once * widths[-1])[:, None] + np.arange(at_once * width)
+        cells.append(jax.tree.map(lambda leaf, i=cell, w=width: leaf[0, i].reshape(-1, at_once, w), half.cells))
+        tile_indices.append(tile_index)
 
-    def design(params: jaxmf.Params, own: jaxmf.Ratings) -> jax.Array:
-        view, _ = split(params, jax.tree.map(jnp.ravel, own), "user")
-        return pack(view, own.value.size).reshape(*own.value.shape, -1)
+    def design(params: jaxmf.Params, slab: jaxmf.Ratings) -> jax.Array:
+        view, _ = split(params, jax.tree.map(jnp.ravel, slab), "user")
+        return pack(view, slab.value.size).reshape(*slab.value.shape, -1)
 
     def designs(params: jaxmf.Params, ratings: jaxmf.Ratings, cells: Any) -> Any:
-        return [design(params, own) for own in cells]
+        return [design(params, slab) for slab in cells]
 
     def products(params: jaxmf.Params, ratings: jaxmf.Ratings, designs: Any, cells: Any) -> Any:
         return [
-            (dot(X.mT, X), dot(own.value[..., None, :], X)[..., 0, :]) for X, own in zip(designs, cells, strict=True)
+            (dot(X.mT, X), dot(slab.value[..., None, :], X)[..., 0, :]) for X, slab in zip(designs, cells, strict=True)
         ]
 
     def solves(params: jaxmf.Params, ratings: jaxmf.Ratings, system: Any) -> Any:
@@ -213,28 +212,31 @@ def test_users_by_als(
         return solve_system(A + jnp.eye(A.shape[-1])[None, None], b)
 
     def of_tiles(systems: Any) -> Any:
-        """The sums over the slabs of each tile."""
+        """Sum the systems over the slabs of each tile."""
         sums = [
-            jax.tree.map(lambda leaf, own=own: jax.ops.segment_sum(leaf, own, len(tiles)), system)
-            for system, own in zip(systems, belongs, strict=True)
+            jax.tree.map(lambda leaf, index=index: jax.ops.segment_sum(leaf, index, len(tiles)), system)
+            for system, index in zip(systems, tile_indices, strict=True)
         ]
         return jax.tree.map(lambda *leaves: sum(leaves), *sums)
 
     params, work = model.init(KEY, ratings, HYPER), limits.als_parts(counts[:1], rank)[part]
     if part == "designs":
-        return timed(designs, cells, work=work)
+        timed(designs, cells, work=work)
+        return
     X = jax.jit(designs)(params, ratings, cells)
     if part == "products":
-        return timed(products, X, cells, work=work)
+        timed(products, X, cells, work=work)
+        return
     timed(solves, of_tiles(jax.jit(products)(params, ratings, X, cells)), work=work)
 
 
 @pytest.mark.parametrize("way", ["read", "added"])
 def test_rows_of_ratings(timed: Any, sizes: Sizes, rank: int, way: str) -> None:
-    """The item's factors of every rating, read; and rows of that size, added to the items."""
+    """Time a gather of the item's factors for every rating, or a scatter-add of rows of that size to the items."""
 
     def read(params: jaxmf.Params, ratings: jaxmf.Ratings) -> jax.Array:
-        return params.trained.item["factors"][ratings.item]
+        rows: jax.Array = params.trained.item["factors"][ratings.item]
+        return rows
 
     def added(params: jaxmf.Params, ratings: jaxmf.Ratings, rows: jax.Array) -> jax.Array:
         return jax.ops.segment_sum(rows, ratings.item, ratings.num_items)
@@ -247,12 +249,12 @@ def test_rows_of_ratings(timed: Any, sizes: Sizes, rank: int, way: str) -> None:
 
 
 def test_objective(timed: Any, model: jaxmf.Model) -> None:
-    """The objective."""
+    """Time the objective."""
     timed(lambda params, ratings: objective(model, params, ratings, HYPER))
 
 
 def test_gradient_by_autodiff(timed: Any, model: jaxmf.Model) -> None:
-    """Its gradient by `jax.grad`."""
+    """Time the objective's gradient by `jax.grad`."""
 
     def gradient(params: jaxmf.Params, ratings: jaxmf.Ratings) -> Any:
         return jax.grad(lambda trained: objective(model, params._replace(trained=trained), ratings, HYPER))(
@@ -263,14 +265,14 @@ def test_gradient_by_autodiff(timed: Any, model: jaxmf.Model) -> None:
 
 
 def test_gradient_by_hand(timed: Any, model: jaxmf.Model) -> None:
-    """Its gradient by the model's formula."""
+    """Time the objective's gradient by the model's formula."""
     by_hand = model.by_hand
     assert by_hand is not None
     timed(lambda params, ratings: by_hand.gradient(params, ratings, row_weights(ratings, 1.0), HYPER))
 
 
 def test_hvp_by_hand(timed: Any, model: jaxmf.Model) -> None:
-    """The Hessian times a direction by the model's formula."""
+    """Time the Hessian times a direction, by the model's formula."""
     assert model.by_hand is not None
     hvp = model.by_hand.hvp
     assert hvp is not None
@@ -278,29 +280,29 @@ def test_hvp_by_hand(timed: Any, model: jaxmf.Model) -> None:
 
 
 def test_predict(timed: Any, model: jaxmf.Model) -> None:
-    """Predictions of all ratings."""
+    """Time the predictions of all ratings."""
     timed(lambda params, ratings: model.predict(params, ratings))
 
 
 def test_scores(timed: Any, model: jaxmf.Model, sizes: Sizes) -> None:
-    """Scores of every item for 1,000 users."""
+    """Time the scores of every item for 1,000 users."""
     embed = model.embed
     assert embed is not None
     timed(lambda params, ratings: products(embed, params, jnp.arange(sizes.scored)))
 
 
 def test_init(timed: Any, model: jaxmf.Model) -> None:
-    """Parameters to start from."""
+    """Time the initialization of the parameters."""
     timed(lambda params, ratings: model.init(KEY, ratings, HYPER))
 
 
 def table(path: Path, num_ratings: int) -> pd.DataFrame:
-    """A row for each benchmark of pytest-benchmark's JSON."""
+    """Return a row for each benchmark in pytest-benchmark's JSON."""
     rows, ceilings = [], limits.measure(os.cpu_count() or 1)
-    for found in json.loads(path.read_text("utf-8"))["benchmarks"]:
-        stats, extra = found["stats"], found["extra_info"]
-        choices = [str(value) for name, value in (found["params"] or {}).items() if name != "rank"]
-        kernel = " ".join([found["name"].partition("[")[0].removeprefix("test_").replace("_", " "), *choices])
+    for result in json.loads(path.read_text("utf-8"))["benchmarks"]:
+        stats, extra = result["stats"], result["extra_info"]
+        choices = [str(value) for name, value in (result["params"] or {}).items() if name != "rank"]
+        kernel = " ".join([result["name"].partition("[")[0].removeprefix("test_").replace("_", " "), *choices])
         seconds = {"seconds": stats["median"], "min_seconds": stats["min"], "max_seconds": stats["max"]}
         row = {"kernel": kernel, "k": extra["k"]} | seconds | {"compile_seconds": extra["compile_seconds"]}
         limit = limits.beside(limits.Work(*extra["work"]), ceilings, stats["median"]) if extra["work"] else {}
@@ -308,33 +310,33 @@ def table(path: Path, num_ratings: int) -> pd.DataFrame:
     return pd.DataFrame(rows).assign(num_ratings=num_ratings, dtype="float32", device=jax.devices()[0].platform)
 
 
-def draw(found: pd.DataFrame) -> Figure:
-    """Median seconds of each kernel, a mark for each rank."""
-    figure = Figure(figsize=(7, 1 + 0.3 * found["kernel"].nunique()), layout="constrained")
+def draw(table: pd.DataFrame) -> Figure:
+    """Draw the median seconds of each kernel, with a mark for each rank."""
+    figure = Figure(figsize=(7, 1 + 0.3 * table["kernel"].nunique()), layout="constrained")
     axes = figure.subplots()
-    order = found.groupby("kernel")["seconds"].max().sort_values().index
-    for (k, own), color in zip(found.groupby("k"), plot.style.COLORS, strict=False):
-        axes.plot(own["seconds"], order.get_indexer(own["kernel"]), "o", color=color, label=f"k = {k}")
+    order = table.groupby("kernel")["seconds"].max().sort_values().index
+    for (k, rows), color in zip(table.groupby("k"), plot.style.COLORS, strict=False):
+        axes.plot(rows["seconds"], order.get_indexer(rows["kernel"]), "o", color=color, label=f"k = {k}")
     axes.set_yticks(range(len(order)), order)
-    axes.set(xscale="log", xlabel=f"seconds for {found['num_ratings'].iloc[0]:,} ratings, compilation apart")
+    axes.set(xscale="log", xlabel=f"seconds for {table['num_ratings'].iloc[0]:,} ratings, compilation apart")
     axes.grid(axis="x", alpha=0.3)
     axes.legend()
     return figure
 
 
 def main() -> int:
-    """Run pytest on this file, and write the table of what it timed."""
+    """Run pytest on this file, and write the table of its times."""
     parser = command_line("kernels", __doc__ or "", smoke=True)
-    asked, options = parser.parse_known_args()
-    here, sizes = begin("kernels", smoke=asked.smoke), TINY if asked.smoke else Sizes()
+    arguments, options = parser.parse_known_args()
+    here, sizes = begin("kernels", smoke=arguments.smoke), TINY if arguments.smoke else Sizes()
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         options += ["-n", "0", "--benchmark-disable-gc", f"--benchmark-json={report}"]
-        code = pytest.main([__file__, *options, *(["--smoke"] if asked.smoke else [])])
-        found = table(report, sizes.num_ratings)
+        code = pytest.main([__file__, *options, *(["--smoke"] if arguments.smoke else [])])
+        results = table(report, sizes.num_ratings)
     described = {name: getattr(sizes, name) for name in ("num_users", "num_items", "num_ratings")}
-    here.write("kernels", found, described, {"ranks": sizes.ranks})
-    here.figure("kernels", draw(found))
+    here.write("kernels", results, described, {"ranks": sizes.ranks})
+    here.figure("kernels", draw(results))
     return int(code)
 
 

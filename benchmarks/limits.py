@@ -1,8 +1,9 @@
-"""What the machine allows: work counted by formula, and the ceilings that the same run measures.
+"""The machine's limits: work counted by formula, and the ceilings measured in the same run.
 
-A time is beside the roofline of Williams, Waterman and Patterson (2009): the work takes at least as long as its
-operations at the speed of a matrix product, and as its bytes at the speed of a copy. Bytes are what the algorithm
-touches, every gathered row once per rating, so that tables which stay in a cache may beat the second.
+Times are compared with the roofline of Williams, Waterman and Patterson (2009): a work takes at least as long as its
+operations at the speed of a matrix product, and at least as long as its bytes at the speed of a copy. The bytes are
+those that the algorithm touches, with every gathered row counted once per rating, so that tables that stay in a cache
+may beat the second bound.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from benchmarks.setting import clocked
 from jaxmf import Dataset, Ratings
 
 _FLOAT, _INDEX = 4, 4  # bytes
-_MATRIX, _COPY, _ROUNDS = 2048, 1 << 28, 5  # rows, bytes
+_MATRIX, _COPY, _ROUNDS = 2048, 1 << 28, 5  # rows, bytes, rounds
 
 
 class Work(NamedTuple):
@@ -36,14 +37,15 @@ class Ceilings(NamedTuple):
 
 
 def counts(data: Dataset | Ratings) -> list[np.ndarray]:
-    """Ratings of every user, and of every item."""
+    """Return the number of ratings of every user, and of every item."""
     return [np.bincount(data.user, minlength=data.num_users), np.bincount(data.item, minlength=data.num_items)]
 
 
 def als_parts(counts: list[np.ndarray], k: int) -> dict[str, Work]:
-    """The parts of one exact sweep; a row has c ratings (`counts`, an array per side) and k unknowns, m = min(c, k):
+    """Count the parts of one exact sweep. A row has c ratings (`counts`, an array per side) and k unknowns;
+    m = min(c, k):
 
-    designs     per rating, a row of the other side and its index are read and the row is written
+    designs     per rating, reads a row of the other side and its index, and writes the row
     products    c k (k + 1), the upper triangle of XᵀX, or for c < k, m (m + 1) k of XXᵀ; 2 c k for Xᵀt, or for the
                 way back from the dual solution; reads X and writes the matrix
     solves      m³/3 + 2 m², Cholesky and two triangular solves; reads the matrix and writes the solution
@@ -59,15 +61,15 @@ def als_parts(counts: list[np.ndarray], k: int) -> dict[str, Work]:
 
 
 def als_work(counts: list[np.ndarray], k: int) -> Work:
-    """One exact sweep: the operations of its parts, and the bytes of designs that never leave a cache: per rating a row
-    of the other side, its index and the rating; per row the solution.
+    """Count one exact sweep: the operations of its parts, and the bytes if designs never leave a cache: per rating a
+    row of the other side, its index and the rating; per row the solution.
     """
     flops = sum(part.flops for part in als_parts(counts, k).values())
     return Work(flops, float(np.sum(_lengths(counts) * (_FLOAT * k + _INDEX + _FLOAT) + _FLOAT * k)))
 
 
 def cg_work(counts: list[np.ndarray], k: int, steps: int) -> Work:
-    """One sweep of conjugate gradient without the matrix: per rating and step, and once for the first residual, a dot
+    """Count one sweep of matrix-free conjugate gradient: per rating and step, and once for the first residual, a dot
     product and an addition of a row, 4 k operations; per row and step, 10 k for three vectors and two products.
     """
     c = _lengths(counts)
@@ -76,22 +78,22 @@ def cg_work(counts: list[np.ndarray], k: int, steps: int) -> Work:
 
 
 def sgd_work(num_ratings: int, k: int) -> Work:
-    """One epoch of per-sample SGD with biases: a dot product (2 k) and p ← (1 − lr λ) p + (lr e) q for both rows (6 k);
-    both rows are read and written.
+    """Count one epoch of per-sample SGD with biases: a dot product (2 k) and p ← (1 − lr λ) p + (lr e) q for both rows
+    (6 k); both rows are read and written.
     """
     row = k + 1
     return Work(8.0 * num_ratings * row, num_ratings * (4.0 * _FLOAT * row + 2 * _INDEX + _FLOAT))
 
 
 def rows_work(num_ratings: int, k: int, added: bool = False) -> Work:
-    """A row of k numbers for every rating, read by its index and written; or added to a table, which is also read."""
+    """Count a gather of one row of k numbers per rating; or, if `added`, a scatter-add, which also reads its table."""
     return Work(float(added * num_ratings * k), num_ratings * ((3 if added else 2) * _FLOAT * float(k) + _INDEX))
 
 
 def adam_work(num_ratings: int, num_rows: int, k: int, batch_size: int) -> Work:
-    """One epoch of dense minibatch Adam: per rating 2 k for r̂ and 4 k for the gradient's rows, which are read twice and
-    written once; per step and parameter 2 for the penalty and 12 for Adam, and 8 numbers: gradient, parameter and both
-    moments are read and written.
+    """Count one epoch of dense minibatch Adam: per rating 2 k for r̂ and 4 k for the gradient's rows, which are read
+    twice and written once; per step and parameter 2 for the penalty and 12 for Adam, and 8 numbers: gradient, parameter
+    and both moments are read and written.
     """
     dense = -(-num_ratings // batch_size) * num_rows * float(k)
     touched = num_ratings * (6.0 * _FLOAT * k + 2 * _INDEX + _FLOAT) + 8 * _FLOAT * dense
@@ -99,16 +101,16 @@ def adam_work(num_ratings: int, num_rows: int, k: int, batch_size: int) -> Work:
 
 
 def measure(threads: int = 1) -> Ceilings:
-    """The best of five: a product of 2048 × 2048 by JAX and, on a CPU, by NumPy; and a copy, on a CPU of 256 MiB by so
-    many threads, on other devices of 1 GiB.
+    """Measure the ceilings, the best of five rounds: a product of 2048 × 2048 matrices by JAX and, on a CPU, by NumPy;
+    and a copy, of 256 MiB by `threads` threads on a CPU, of 1 GiB on other devices.
     """
     B = jnp.ones((_MATRIX, _MATRIX), jnp.float32)
     product = jax.jit(partial(jnp.matmul, precision="highest"))
     fastest = _best(lambda: product(B, B))
     if jax.default_backend() != "cpu":
-        whole = jnp.ones(4 * _COPY // _FLOAT, jnp.float32)
+        array = jnp.ones(4 * _COPY // _FLOAT, jnp.float32)
         copy = jax.jit(lambda x: x + 1)
-        return Ceilings(2.0 * _MATRIX**3 / fastest, 8.0 * _COPY / _best(lambda: copy(whole)))
+        return Ceilings(2.0 * _MATRIX**3 / fastest, 8.0 * _COPY / _best(lambda: copy(array)))
     A = np.ones((_MATRIX, _MATRIX), np.float32)
     fastest = min(fastest, _best(lambda: A @ A))
     source, target = np.ones(_COPY // _FLOAT, np.float32), np.empty(_COPY // _FLOAT, np.float32)
@@ -119,7 +121,7 @@ def measure(threads: int = 1) -> Ceilings:
 
 
 def beside(work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
-    """Columns: the work, what it reached, the ceilings, and the share of the roofline's speed."""
+    """Return columns: the work, the speed that it reached, the ceilings, and the share of the roofline."""
     bound = max(work.flops / ceilings.flops, work.bytes / ceilings.bytes)
     return {
         "gflop": work.flops / 1e9,
@@ -133,7 +135,7 @@ def beside(work: Work, ceilings: Ceilings, seconds: float) -> dict[str, float]:
 
 
 def _lengths(counts: list[np.ndarray]) -> np.ndarray:
-    """How many ratings each row of both sides has, if any."""
+    """Return the number of ratings of each row of both sides, without rows that have none."""
     return np.concatenate([side[side > 0] for side in counts]).astype(float)
 
 

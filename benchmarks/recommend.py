@@ -1,12 +1,12 @@
-"""The ten best unseen items for every user at MovieLens-1M's shape, and new users, against other ways in one run.
+"""The ten best unseen items for every user at MovieLens 1M's shape, and new users, against alternatives in one run.
 
     python -m benchmarks.recommend top_n     `jaxmf.recommend.top_n` against NumPy's matmul, mask and argpartition,
-                                                and against `recommend` of the library implicit, where that is installed
+                                             and against `recommend` of the library implicit, if that is installed
     python -m benchmarks.recommend fold_in   `jaxmf.recommend.fold_in` of 1,000 users against NumPy, one after another
 
 Embedded data, 6,040 users, 3,706 items, 900,000 ratings, k = 64, float32; with --smoke everything is tiny and goes to a
-temporary folder. Ways alternate, compilation is apart. `top_n` times the whole call, to a table in the caller's ids;
-the others give arrays of row numbers. Writes results/benchmarks/recommend/.
+temporary folder. The alternatives take turns, and compilation is timed separately. `top_n` of jaxmf returns a table in
+the caller's ids; the alternatives return arrays of row indices. Writes results/benchmarks/recommend/.
 """
 
 import statistics
@@ -29,7 +29,7 @@ N, BLOCK, HYPER = 10, 1000, jaxmf.Hyper(l2=0.1)
 
 
 class Sizes(NamedTuple):
-    """How much a run does."""
+    """The sizes of a run."""
 
     num_users: int = 6040
     num_items: int = 3706
@@ -43,7 +43,7 @@ TINY = Sizes(num_users=200, num_items=300, num_ratings=6000, rank=8, new_users=5
 
 
 def top_n(here: Setting, sizes: Sizes) -> None:
-    """Write and print the median seconds of every way, alternating, and how far they agree."""
+    """Compare the median seconds of all ways to recommend, in alternation, and the items that they recommend."""
     data = jaxmf.datasets.synthetic(sizes.num_users, sizes.num_items, sizes.num_ratings)
     plain, biased = jaxmf.models.mf(sizes.rank, None), jaxmf.models.biased_mf(sizes.rank)
     params = {model: model.init(jax.random.key(0), data.ratings, HYPER) for model in (plain, biased)}
@@ -65,36 +65,36 @@ def top_n(here: Setting, sizes: Sizes) -> None:
         users = np.arange(sizes.num_users)
 
         def by_implicit() -> Any:
-            with threadpool_limits(1, "blas"):  # as it asks for: it has threads of its own
+            with threadpool_limits(1, "blas"):  # as implicit asks for, since it has threads of its own
                 return peer.recommend(users, seen, N=N, filter_already_liked_items=True)[0]
 
         ways["implicit"] = by_implicit
     else:
-        print("implicit is skipped: pip install -e '.[bench]' has it")
+        print("implicit is skipped; to install it: pip install -e '.[bench]'")
     table = compared(ways, sizes.rounds)
     table["users_per_second"] = sizes.num_users / table["seconds"]
     ours = ways["jaxmf"]()["item_id"].to_numpy().reshape(-1, N)
-    others = {way: data.item_ids.to_numpy()[ways[way]()] for way in ("NumPy", "implicit") if way in ways}
-    # In another order of summing, scores that nearly tie change places.
-    table["same_items"] = [np.mean(ours == others[way]) if way in others else np.nan for way in table["way"]]
+    peers = {way: data.item_ids.to_numpy()[ways[way]()] for way in ("NumPy", "implicit") if way in ways}
+    # Another order of summation swaps items whose scores nearly tie.
+    table["same_items"] = [np.mean(ours == peers[way]) if way in peers else np.nan for way in table["way"]]
     write(here, sizes, "top_n", table, data)
 
 
 def by_argpartition(P: np.ndarray, Q: np.ndarray, seen: csr_matrix) -> np.ndarray:
-    """Blocks of users by matmul, mask, argpartition, and a sort of the ten."""
-    found = []
-    for first in range(0, len(P), BLOCK):
-        scores = P[first : first + BLOCK] @ Q.T
-        own = seen.indptr[first : first + len(scores) + 1]
-        scores[np.repeat(np.arange(len(scores)), np.diff(own)), seen.indices[own[0] : own[-1]]] = -np.inf
+    """Recommend to blocks of users by matmul, mask, argpartition, and a sort of the ten."""
+    blocks = []
+    for start in range(0, len(P), BLOCK):
+        scores = P[start : start + BLOCK] @ Q.T
+        bounds = seen.indptr[start : start + len(scores) + 1]
+        scores[np.repeat(np.arange(len(scores)), np.diff(bounds)), seen.indices[bounds[0] : bounds[-1]]] = -np.inf
         best = np.argpartition(scores, -N, axis=1)[:, -N:]
         order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1)
-        found.append(np.take_along_axis(best, order, axis=1))
-    return np.concatenate(found)
+        blocks.append(np.take_along_axis(best, order, axis=1))
+    return np.concatenate(blocks)
 
 
 def fold_in(here: Setting, sizes: Sizes) -> None:
-    """Write and print the median seconds of folding in the last users, and the largest difference."""
+    """Compare the median seconds of folding in the last users, and the resulting factors."""
     data = jaxmf.datasets.synthetic(sizes.num_users, sizes.num_items, sizes.num_ratings)
     old = data.user < sizes.num_users - sizes.new_users
     known = jaxmf.Dataset.from_frame(data.take(old).to_frame())
@@ -113,33 +113,33 @@ def fold_in(here: Setting, sizes: Sizes) -> None:
 
 
 def by_solve(params: jaxmf.Params, known: jaxmf.Dataset, new: pd.DataFrame) -> np.ndarray:
-    """The normal equations of one user after another, by `numpy.linalg.solve`."""
+    """Solve the normal equations of one user after another, by `numpy.linalg.solve`."""
     item = {name: np.asarray(leaf) for name, leaf in params.trained.item.items()}
     design = np.append(item["factors"], np.ones((len(item["bias"]), 1), item["bias"].dtype), axis=1)
     target = (new["rating"] - float(params.fixed.shared["mean"])).to_numpy(design.dtype)
     items = known.item_index(new["item_id"])
-    found = []
+    solutions = []
     for rows in new.groupby("user_id").indices.values():
         X, t = design[items[rows]], target[rows] - item["bias"][items[rows]]
         penalty = HYPER.l2 * len(rows) * np.eye(X.shape[1], dtype=X.dtype)
-        found.append(np.linalg.solve(X.T @ X + penalty, X.T @ t)[:-1])
-    return np.stack(found)
+        solutions.append(np.linalg.solve(X.T @ X + penalty, X.T @ t)[:-1])
+    return np.stack(solutions)
 
 
 def compared(ways: dict[str, Callable[[], Any]], rounds: int) -> pd.DataFrame:
-    """Median seconds of every way, one after another in each round; what the first call takes beyond is apart."""
+    """Return the median seconds of every way, alternating by round, and the extra seconds of its first call."""
     first = {way: clocked(call) for way, call in ways.items()}
     seconds = alternate({way: partial(clocked, call) for way, call in ways.items()}, rounds)
     rows = [
-        {"way": way, "rounds": rounds} | spread(own) | {"first_call_seconds": first[way] - statistics.median(own)}
-        for way, own in seconds.items()
+        {"way": way, "rounds": rounds} | spread(times) | {"first_call_seconds": first[way] - statistics.median(times)}
+        for way, times in seconds.items()
     ]
     table = pd.DataFrame(rows)
     return table.assign(times_of_jaxmf=table["seconds"] / table["seconds"].iloc[0], dtype="float32")
 
 
 def write(here: Setting, sizes: Sizes, name: str, table: pd.DataFrame, data: jaxmf.Dataset) -> None:
-    """The table, its manifest and its figure on disk, and the table in print."""
+    """Write the table, its manifest and its figure, and print the table."""
     peers = {"implicit": version("implicit")} if "implicit" in set(table["way"]) else {}
     here.write(name, table, data.describe(), {"n": N} | peers | sizes._asdict())
     show(table)
@@ -151,7 +151,7 @@ JOBS = {"top_n": top_n, "fold_in": fold_in}
 
 
 def main() -> None:
-    """Do the job that the command line names."""
+    """Run the job named on the command line."""
     here = setting("recommend", __doc__ or "", JOBS, smoke=True)
     JOBS[here.job](here, TINY if here.smoke else Sizes())
 

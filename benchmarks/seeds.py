@@ -4,8 +4,8 @@
 
 Per-sample SGD with biases at k = 42: the document's loop with its clipping, a lean Python loop of the same updates, and
 `solvers.sgd`. ALS at k = 50: the document's loop over rows of a dense matrix, and `solvers.als`. Data: MovieLens
-latest-small where JAXMF_DATA has it, else the embedded data. Rounds alternate between the competitors; medians are
-reported, compilation apart. Writes results/benchmarks/seeds/.
+latest-small if JAXMF_DATA is set, else the embedded data. Rounds alternate between the competitors; medians are
+reported, and compilation separately. Writes results/benchmarks/seeds/.
 """
 
 import statistics
@@ -21,12 +21,12 @@ from benchmarks.setting import alternate, bars, clocked, setting, show
 from experiments.setting import default_data
 
 ROUNDS = 7
-EPOCHS = 5  # per measurement of jaxmf: a fit runs epochs in one program too
+EPOCHS = 5  # per measurement of jaxmf, since a fit also runs many epochs in one program
 LEARNING_RATE, L2 = 0.012376565252378615, 3.677000997278053e-05
 
 
 def document_sgd(user: np.ndarray, item: np.ndarray, value: np.ndarray, k: int, sizes: tuple[int, int]) -> float:
-    """One epoch of the document's loop, clipping of updates included. Seconds."""
+    """Run one epoch of the document's loop, including its clipping of updates; return the seconds."""
     random = np.random.default_rng(0)
     P, Q = random.normal(scale=0.01, size=(sizes[0], k)), random.normal(scale=0.01, size=(sizes[1], k)).T
     b_u, b_i, mu, clip_value = np.zeros(sizes[0]), np.zeros(sizes[1]), value.mean(), 5.0
@@ -49,7 +49,7 @@ def document_sgd(user: np.ndarray, item: np.ndarray, value: np.ndarray, k: int, 
 
 
 def lean_sgd(user: np.ndarray, item: np.ndarray, value: np.ndarray, k: int, sizes: tuple[int, int]) -> float:
-    """One epoch of the same updates as a Python programmer would write them for speed. Seconds."""
+    """Run one epoch of the same updates, written for speed in plain Python; return the seconds."""
     random = np.random.default_rng(0)
     P = list(random.normal(scale=0.01, size=(sizes[0], k)))
     Q = list(random.normal(scale=0.01, size=(sizes[1], k)))
@@ -68,14 +68,14 @@ def lean_sgd(user: np.ndarray, item: np.ndarray, value: np.ndarray, k: int, size
 
 
 def document_als(dense: np.ndarray, k: int, l2: float) -> float:
-    """One sweep of the document's ALS. Seconds."""
+    """Run one sweep of the document's ALS; return the seconds."""
     random = np.random.default_rng(0)
     U, V = random.random((dense.shape[0], k)), random.random((dense.shape[1], k))
     return clocked(lambda: document_sweep(dense, U, V, l2))
 
 
 def document_sweep(dense: np.ndarray, U: np.ndarray, V: np.ndarray, l2: float) -> None:
-    """The document's loop over the rows and the columns of a dense matrix in which 0 is missing; changes U and V."""
+    """Run the document's loop over the rows and columns of a dense matrix, in which 0 is missing; update U and V."""
     k = U.shape[1]
     for i in range(dense.shape[0]):
         seen = np.nonzero(dense[i])[0]
@@ -92,7 +92,7 @@ def document_sweep(dense: np.ndarray, U: np.ndarray, V: np.ndarray, l2: float) -
 def jaxmf_epoch(
     model: jaxmf.Model, solver: jaxmf.solvers.Solver, train: jaxmf.Dataset, hyper: jaxmf.Hyper
 ) -> tuple[Callable[[], float], float]:
-    """A function that runs epochs and returns the seconds of one, and the seconds of tracing and compiling it."""
+    """Return a function that runs epochs and returns the seconds of one; and the seconds of tracing and compiling."""
     batch, key = jaxmf.prepare(solver, train), jax.random.key(0)
     run = jax.jit(jaxmf.make_fit(model, solver, epochs=EPOCHS, track=False))
     clock = time.perf_counter()
@@ -105,7 +105,7 @@ def jaxmf_epoch(
 
 
 def main() -> None:
-    """Race, print the table and write it."""
+    """Run the races, print the table and write it."""
     here, data = setting("seeds", __doc__ or ""), default_data()
     train, *_ = jaxmf.splits.temporal_per_user(data)
     sizes = (data.num_users, data.num_items)

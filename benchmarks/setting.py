@@ -1,4 +1,4 @@
-"""What every benchmark is told on its command line, how it takes times, and the files that it leaves."""
+"""The command line that all benchmarks share, their timers, and the files that they write."""
 
 import argparse
 import statistics
@@ -20,7 +20,7 @@ Result = TypeVar("Result")
 
 
 class Setting(NamedTuple):
-    """The name, the job that was asked for, the folder for the results, and whether a run only shows that it works."""
+    """A run: its name, its job, the folder for the results, and whether it is only a smoke test."""
 
     name: str
     job: str
@@ -39,7 +39,7 @@ class Setting(NamedTuple):
         output.write_table(self.out / f"{name}.csv", table)
 
     def manifest(self, name: str, data: dict[str, Any], configuration: dict[str, Any], seed: int | None = 0) -> None:
-        """Write where a result came from, as JSON."""
+        """Write the manifest of a result, which says where it came from, as JSON."""
         job = {"job": f"benchmarks.{self.name} {self.job}".strip(), "smoke": self.smoke}
         output.write_json(self.out / f"{name}.json", output.manifest(data, job | configuration, seed))
 
@@ -49,41 +49,41 @@ class Setting(NamedTuple):
 
 
 def command_line(name: str, about: str, smoke: bool = False) -> argparse.ArgumentParser:
-    """The parser of a benchmark, with its docstring as help, and with --smoke where there is a run that small."""
+    """Return the parser of a benchmark, with its docstring as help, and with --smoke if it has a tiny run."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         f"python -m benchmarks.{name}", description=about, formatter_class=form, allow_abbrev=False
     )
     if smoke:
-        parser.add_argument("--smoke", action="store_true", help="little of everything, written to a temporary folder")
+        parser.add_argument("--smoke", action="store_true", help="a tiny run, written to a temporary folder")
     return parser
 
 
 def begin(name: str, job: str = "", smoke: bool = False) -> Setting:
-    """The setting of a run, which says where it writes."""
+    """Return the setting of a run, and print where it writes."""
     out = Path(tempfile.mkdtemp(prefix=f"jaxmf-{name}-")) if smoke else RESULTS / name
     print(f"Writes to {out}", flush=True)
     return Setting(name, job, out, smoke)
 
 
 def setting(name: str, about: str, jobs: Collection[str] = (), smoke: bool = False) -> Setting:
-    """Read the command line of a benchmark that does one of some jobs, or has only one."""
+    """Read the command line of a benchmark, which names one of its jobs if it has several."""
     parser = command_line(name, about, smoke)
     if jobs:
         parser.add_argument("job", choices=jobs, help="what to measure")
-    asked = vars(parser.parse_args())
-    return begin(name, asked.get("job", ""), asked.get("smoke", False))
+    arguments = vars(parser.parse_args())
+    return begin(name, arguments.get("job", ""), arguments.get("smoke", False))
 
 
 def clocked(call: Callable[[], Any]) -> float:
-    """Seconds of a call, until its result is there."""
+    """Return the seconds of a call until its result is ready."""
     clock = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - clock
 
 
 def alternate(ways: Mapping[str, Callable[[], Result]], rounds: int, about: str = "rounds") -> dict[str, list[Result]]:
-    """What every way returns, round by round; in each round they come one after another, so that all share the load."""
+    """Call the alternatives in turn, round by round, so that all see the same load; return their results by round."""
     results: dict[str, list[Result]] = {way: [] for way in ways}
     for _ in tqdm(range(rounds), desc=about):
         for way, call in ways.items():
@@ -92,12 +92,12 @@ def alternate(ways: Mapping[str, Callable[[], Result]], rounds: int, about: str 
 
 
 def spread(seconds: Sequence[float]) -> dict[str, float]:
-    """Columns: the median of several times, the least and the largest."""
+    """Return the columns of several times: median, minimum and maximum."""
     return {"seconds": statistics.median(seconds), "min_seconds": min(seconds), "max_seconds": max(seconds)}
 
 
 def show(table: pd.DataFrame, digits: int = 4, turned: bool = False) -> None:
-    """Print a table, with a line for each row or, where it has many columns, for each column."""
+    """Print a table, one line per row, or one line per column if `turned`, for a table of many columns."""
     form = f"{{:.{digits}g}}".format
     if turned:
         print(table.T.to_string(header=False, float_format=form, na_rep=""))
@@ -106,7 +106,7 @@ def show(table: pd.DataFrame, digits: int = 4, turned: bool = False) -> None:
 
 
 def bars(labels: Sequence[str], values: Sequence[float], texts: Sequence[str], axis: str, log: bool = False) -> Figure:
-    """A horizontal bar for each value, from the top, with its text at the end."""
+    """Draw a horizontal bar for each value, from the top, with its text at the end."""
     figure = Figure(figsize=(7, 0.7 + 0.4 * len(labels)), layout="constrained")
     axes = figure.subplots()
     drawn = axes.barh(labels, values, color=plot.style.COLORS[0])

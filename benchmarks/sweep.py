@@ -1,11 +1,12 @@
-"""How the members of a sweep should run, and seed 002's grid against its NumPy loop, in one run each.
+"""How the members of a sweep should run, and document 002's grid against its NumPy loop, in one run each.
 
     python -m benchmarks.sweep members      64 fits by minibatch Adam, and 16 each by sgd and als: in a jitted loop, by
                                             `jaxmf.sweep` with one and two workers, in batches, and padded
     python -m benchmarks.sweep grid         d = 1, 5, 20, 50 by λ = 1, 2, 4, 6 by ALS to the document's stopping rule
 
-`members` reads MovieLens latest-small where JAXMF_DATA has it, else the embedded data; `grid` draws data of the shape
-of MovieLens 100K. Rounds alternate between the ways; medians, compilation apart. Writes results/benchmarks/sweep/.
+`members` reads MovieLens latest-small if JAXMF_DATA is set, else the embedded data; `grid` generates data of the shape
+of MovieLens 100K. Rounds alternate between the ways; times are medians without compilation. Writes
+results/benchmarks/sweep/.
 """
 
 import itertools
@@ -36,7 +37,7 @@ TOL, MAX_SWEEPS = 1e-3, 400
 
 
 def members(here: Setting) -> None:
-    """Write and print seconds and compile seconds of every way to run the members of three sweeps."""
+    """Compare seconds and compile seconds of every way to run the members of three sweeps."""
     train, valid, _ = jaxmf.splits.temporal_per_user(default_data())
     key, hyper = jax.random.key(0), jaxmf.Hyper(learning_rate=0.005, init_scale=0.01)
     sweeps: dict[str, tuple[jaxmf.solvers.Solver, dict[str, Any]]] = {
@@ -55,27 +56,27 @@ def members(here: Setting) -> None:
     rows = []
     for name, (solver, grid) in sweeps.items():
         model = jaxmf.models.biased_mf(max(RANKS))
-        found: dict[str, list[float]] = {way: [] for way in ("jitted loop", *ways)}
-        compiled = dict.fromkeys(found, 0.0)
-        for number in tqdm(range(ROUNDS + 1), desc=name):  # the first round compiles
+        times: dict[str, list[float]] = {way: [] for way in ("jitted loop", *ways)}
+        compiled = dict.fromkeys(times, 0.0)
+        for round_index in tqdm(range(ROUNDS + 1), desc=name):  # the first round compiles
             seconds, compile_seconds, errors = loop(key, model, solver, train, valid, grid, hyper)
-            found["jitted loop"].append(seconds)
+            times["jitted loop"].append(seconds)
             compiled["jitted loop"] = max(compiled["jitted loop"], compile_seconds)
             for way, options in ways.items():
                 chosen = {"pad": False} | options
                 runs = jaxmf.sweep(
                     key, model, solver, train, valid, grid=grid, hyper=hyper, epochs=EPOCHS, track=False, **chosen
                 )
-                found[way].append(runs.seconds)
-                if number == 0:
+                times[way].append(runs.seconds)
+                if round_index == 0:
                     compiled[way] = runs.compile_seconds
                 difference = abs(runs.to_frame()["valid_rmse"].to_numpy(float) - errors).max()
                 assert difference < 2e-3, f"{way} differs by {difference}"
         count = len(errors)
-        for way, seconds_ in found.items():
-            median = statistics.median(seconds_[1:])
+        for way, seconds_by_round in times.items():
+            median = statistics.median(seconds_by_round[1:])
             row = {"solver": name, "members": count, "way": way, "seconds": median, "compile_seconds": compiled[way]}
-            rows.append(row | {"faster": statistics.median(found["jitted loop"][1:]) / median})
+            rows.append(row | {"faster": statistics.median(times["jitted loop"][1:]) / median})
     table = pd.DataFrame(rows).assign(dtype=str(train.ratings.value.dtype), epochs=EPOCHS)
     write(here, table, train)
     here.figure("members", draw(table))
@@ -84,21 +85,21 @@ def members(here: Setting) -> None:
 def loop(
     key: jax.Array, model: Any, solver: Any, train: Any, valid: Any, grid: dict[str, Any], hyper: jaxmf.Hyper
 ) -> tuple[float, float, np.ndarray]:
-    """The same fits as a JAX programmer would write them: one jitted program per rank, member after member."""
+    """Run the same fits as a JAX programmer would write them: one jitted program per rank, member after member."""
     batch, seconds, compile_seconds, errors = jaxmf.prepare(solver, train, valid), 0.0, 0.0, []
     programs = {}
     for rank in grid["rank"]:
-        own = model.with_rank(rank)
-        if (own, solver) not in _PROGRAMS:
-            _PROGRAMS[own, solver] = jax.jit(jaxmf.make_fit(own, solver, EPOCHS, track=False))
-        programs[rank] = _PROGRAMS[own, solver]
+        ranked = model.with_rank(rank)
+        if (ranked, solver) not in _PROGRAMS:
+            _PROGRAMS[ranked, solver] = jax.jit(jaxmf.make_fit(ranked, solver, EPOCHS, track=False))
+        programs[rank] = _PROGRAMS[ranked, solver]
         clock = time.perf_counter()
         jax.block_until_ready(programs[rank](key, batch, hyper._replace(l2=jnp.float32(1.0))))
         compile_seconds += time.perf_counter() - clock
     for rank, l2, seed in itertools.product(grid["rank"], grid["l2"], grid.get("seed", [None])):
-        own_key = key if seed is None else jax.random.fold_in(key, seed)
+        seed_key = key if seed is None else jax.random.fold_in(key, seed)
         clock = time.perf_counter()
-        _, history = jax.block_until_ready(programs[rank](own_key, batch, hyper._replace(l2=jnp.float32(l2))))
+        _, history = jax.block_until_ready(programs[rank](seed_key, batch, hyper._replace(l2=jnp.float32(l2))))
         seconds += time.perf_counter() - clock
         errors.append(float(history["valid_rmse"][-1]))
     return seconds, compile_seconds, np.array(errors)
@@ -108,11 +109,11 @@ _PROGRAMS: dict[Any, Any] = {}
 
 
 def grid(here: Setting) -> None:
-    """Write and print, for every cell, seconds, sweeps and objective of both, and the factors by d and in all."""
-    whole = jaxmf.datasets.synthetic(num_users=943, num_items=1682, num_ratings=100_000, seed=0)
-    dense = np.zeros((whole.num_users, whole.num_items))
-    dense[whole.user, whole.item] = whole.rating
-    assert (whole.rating > 0).all(), "0 is missing to the document"
+    """Compare seconds, sweeps and objective of both in every cell, and the speedups by d and overall."""
+    data = jaxmf.datasets.synthetic(num_users=943, num_items=1682, num_ratings=100_000, seed=0)
+    dense = np.zeros((data.num_users, data.num_items))
+    dense[data.user, data.item] = data.rating
+    assert (data.rating > 0).all(), "to the document, a rating of 0 is a missing one"
 
     wide = uniform(max(D))
     solver = jaxmf.solvers.als(tol=TOL, rule="difference")
@@ -123,7 +124,7 @@ def grid(here: Setting) -> None:
         key,
         wide,
         solver,
-        whole,
+        data,
         grid=points,
         hyper=hyper,
         epochs=MAX_SWEEPS,
@@ -136,32 +137,32 @@ def grid(here: Setting) -> None:
     table = runs.to_frame()
     rows = []
     for d, l2 in tqdm(list(itertools.product(D, LAMBDA)), desc="the document's loop"):
-        start = uniform(d).init(jax.random.fold_in(key, 0), whole.ratings, hyper)
-        U, V = (np.array(rows_["factors"], float) for rows_ in start.trained[:2])
+        start = uniform(d).init(jax.random.fold_in(key, 0), data.ratings, hyper)
+        U, V = (np.array(side["factors"], float) for side in start.trained[:2])
         clock = time.perf_counter()
         sweeps, objective = document(dense, U, V, l2)
         seconds = time.perf_counter() - clock
-        own = table[(table["rank"] == d) & (table["l2"] == l2)].iloc[0]
-        member = int(own["member"])
-        found = jaxmf.models.objective(runs.model(member), runs.params(member), whole.ratings, runs.hyper(member))
-        row = {"d": d, "l2": l2, "status": own["status"], "sweeps": own["epochs"], "document_sweeps": sweeps}
-        row |= {"objective": float(found), "document_objective": objective, "objective_ratio": float(found) / objective}
-        row |= {"seconds": own["seconds"], "document_seconds": seconds}
+        cell = table[(table["rank"] == d) & (table["l2"] == l2)].iloc[0]
+        member = int(cell["member"])
+        ours = float(jaxmf.models.objective(runs.model(member), runs.params(member), data.ratings, runs.hyper(member)))
+        row = {"d": d, "l2": l2, "status": cell["status"], "sweeps": cell["epochs"], "document_sweeps": sweeps}
+        row |= {"objective": ours, "document_objective": objective, "objective_ratio": ours / objective}
+        row |= {"seconds": cell["seconds"], "document_seconds": seconds}
         rows.append(row)
     cells = pd.DataFrame(rows).assign(dtype=table["dtype"])
     by_d = cells.groupby("d")[["seconds", "document_seconds", "sweeps", "document_sweeps"]].sum()
-    # As many cells as cores run beside each other; without compilation.
+    # As many cells run at a time as there are cores; compilation is not counted.
     by_d["faster"] = by_d["document_seconds"] / (by_d["seconds"] / (os.cpu_count() or 1))
-    in_all = {"document_seconds": cells["document_seconds"].sum(), "wall_seconds": wall}
-    in_all |= {"compile_seconds": runs.compile_seconds, "faster": cells["document_seconds"].sum() / wall}
-    write(here, cells, whole)
-    for name, each in {"grid_by_d": by_d.reset_index(), "grid_in_all": pd.DataFrame([in_all])}.items():
-        here.table(name, each)
-        show(each)
+    overall = {"document_seconds": cells["document_seconds"].sum(), "wall_seconds": wall}
+    overall |= {"compile_seconds": runs.compile_seconds, "faster": cells["document_seconds"].sum() / wall}
+    write(here, cells, data)
+    for name, summary in {"grid_by_d": by_d.reset_index(), "grid_in_all": pd.DataFrame([overall])}.items():
+        here.table(name, summary)
+        show(summary)
 
 
 def uniform(rank: int) -> jaxmf.Model:
-    """The document's model: U·V, initially uniform between 0 and 1."""
+    """Return the document's model: U·V, initially uniform between 0 and 1."""
     plain = jaxmf.models.mf(rank, None)
 
     def init(key: jax.Array, ratings: jaxmf.Ratings, hyper: jaxmf.Hyper) -> jaxmf.Params:
@@ -174,7 +175,7 @@ def uniform(rank: int) -> jaxmf.Model:
 
 
 def document(dense: np.ndarray, U: np.ndarray, V: np.ndarray, l2: float) -> tuple[int, float]:
-    """The document's loop to its stopping rule: sweeps, and the objective at the end (rows without ratings count 0)."""
+    """Run the document's loop to its stopping rule; return its sweeps and final objective, empty rows counting 0."""
     previous, sweeps = float("inf"), 0
     U[~dense.any(axis=1)], V[~dense.any(axis=0)] = 0, 0
     while sweeps < MAX_SWEEPS:
@@ -190,19 +191,19 @@ def document(dense: np.ndarray, U: np.ndarray, V: np.ndarray, l2: float) -> tupl
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """How many times as fast as the jitted loop each way is."""
+    """Draw how many times as fast as the jitted loop each way is."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     names = list(dict.fromkeys(table["solver"]))
     for axes, name in zip(figure.subplots(1, len(names), sharey=True), names, strict=True):
-        own = table[table["solver"] == name][::-1]
-        axes.barh(own["way"], own["faster"], color=plot.style.COLORS[0])
+        rows = table[table["solver"] == name][::-1]
+        axes.barh(rows["way"], rows["faster"], color=plot.style.COLORS[0])
         axes.axvline(1, color="gray", linestyle=":")
-        axes.set(title=f"{own['members'].iloc[0]} fits by {name}", xlabel="times as fast as the jitted loop")
+        axes.set(title=f"{rows['members'].iloc[0]} fits by {name}", xlabel="times as fast as the jitted loop")
     return figure
 
 
 def write(here: Setting, table: pd.DataFrame, data: jaxmf.Dataset) -> None:
-    """The table and its manifest on disk, and the table in print."""
+    """Write the table and its manifest, and print the table."""
     here.write(here.job, table, data.describe(), {"rounds": ROUNDS, "epochs": EPOCHS})
     show(table)
 
@@ -211,7 +212,7 @@ JOBS = {"members": members, "grid": grid}
 
 
 def main() -> None:
-    """Do the job that the command line names."""
+    """Run the job named on the command line."""
     here = setting("sweep", __doc__ or "", JOBS)
     JOBS[here.job](here)
 

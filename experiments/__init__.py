@@ -1,1 +1,1 @@
-"""One question per script, each runnable alone: `python -m experiments.NAME [--data NAME] [--out FOLDER] [--smoke]`."""
+"""Experiments, one script each: `python -m experiments.NAME [--data NAME] [--out FOLDER] [--smoke]`."""

@@ -1,13 +1,13 @@
-"""Document 002: ALS over d and λ by its own stopping rule, and whether its choice, λ = 4, is right.
+"""Document 002: ALS over d and λ to the document's stopping rule, and whether its choice of λ = 4 is right.
 
     python -m experiments.als_sweep [--data NAME] [--out FOLDER] [--smoke]
 
-1. What do the document's 16 cells give on one split, with its start and its rule, and in what time?
-2. Which λ does cross-validation choose, ten folds with a start of their own each, and is 4 as good?
+1. What errors do the document's 16 cells reach on one split, with its initialization and stopping rule, and how fast?
+2. Which λ does cross-validation choose, over ten folds with one initialization each, and is λ = 4 as good?
 3. Does λ times the number of ratings (ν = 1) do better than the document's constant penalty?
 
 Writes tables (CSV), the document's JSON and its figures, and summary.md; float32. The test errors of question 1 are
-what the document prints; they choose nothing.
+those that the document prints; nothing is chosen by them.
 """
 
 import time
@@ -25,16 +25,16 @@ from jaxmf.data import Dataset, Ratings
 from jaxmf.output import markdown
 
 D, L2 = (1, 5, 20, 50), (1.0, 2.0, 4.0, 6.0)
-PER_RATING = (0.1, 0.2)  # with ν = 1 the document's λ leave nothing of the factors
-CHOSEN = 4.0  # by the document
+PER_RATING = (0.1, 0.2)  # with ν = 1, the document's λ shrink the factors to 0
+CHOSEN = 4.0  # the document's choice of λ
 SOLVER = jaxmf.solvers.als(tol=1e-3, rule="difference")
 SEED, FOLDS = 0, 10
 METRICS = ("train_mse", "train_mae", "test_mse", "test_mae")
 
 
-@cache  # one object per rank, so that compiled programs are found again
+@cache  # one object per rank, so that compiled programs are reused
 def uniform(rank: int) -> Model:
-    """U·V without a mean, initially uniform between 0 and 1, as in the document."""
+    """Return the document's model: U·V without a mean, initially uniform between 0 and 1."""
     plain = jaxmf.models.mf(rank, None)
 
     def init(key: jax.Array, ratings: Ratings, hyper: Hyper) -> Params:
@@ -47,7 +47,7 @@ def uniform(rank: int) -> Model:
 
 
 def cells(train: Dataset, test: Dataset, ranks: tuple[int, ...], epochs: int) -> tuple[pd.DataFrame, float]:
-    """Errors of the document's cells on one split, to its rule, and the seconds of all."""
+    """Fit the document's cells on one split to its stopping rule; return their errors and the seconds of all."""
     clock = time.perf_counter()
     runs = jaxmf.sweep(
         jax.random.key(SEED),
@@ -70,22 +70,22 @@ def cells(train: Dataset, test: Dataset, ranks: tuple[int, ...], epochs: int) ->
             for part, ratings in (("train", train), ("test", test))
             for metric, value in evaluate.rating(*fitted, ratings).items()
         }
-        known = {"d": row["rank"], "lambda_reg": row["l2"], "status": row["status"], "sweeps": row["epochs"]}
-        rows.append(known | {name: errors[name] for name in METRICS})
+        cell = {"d": row["rank"], "lambda_reg": row["l2"], "status": row["status"], "sweeps": row["epochs"]}
+        rows.append(cell | {name: errors[name] for name in METRICS})
     return pd.DataFrame(rows).assign(dtype=table["dtype"]), time.perf_counter() - clock
 
 
 def folds(
-    data: Dataset, ranks: tuple[int, ...], nu: float, l2: tuple[float, ...], epochs: int, number: int
+    data: Dataset, ranks: tuple[int, ...], nu: float, l2: tuple[float, ...], epochs: int, num_folds: int
 ) -> pd.DataFrame:
-    """Every cell on every fold, each fold with a start of its own."""
+    """Fit every cell on every fold, with a different initialization per fold."""
     runs = jaxmf.sweep(
         jax.random.key(SEED),
         uniform(max(ranks)),
         SOLVER,
         data,
-        grid=[{"rank": d, "l2": value, "seed": n, "fold": n} for d in ranks for value in l2 for n in range(number)],
-        folds=splits.k_fold(data, number, SEED),
+        grid=[{"rank": d, "l2": value, "seed": n, "fold": n} for d in ranks for value in l2 for n in range(num_folds)],
+        folds=splits.k_fold(data, num_folds, SEED),
         hyper=Hyper(reg_exponent=nu),
         epochs=epochs,
         track=False,
@@ -96,7 +96,7 @@ def folds(
 
 
 def against_chosen(validated: pd.DataFrame) -> pd.DataFrame:
-    """Validation MSE of each cell less that of the document's λ at the same d, fold by fold, with a t interval."""
+    """Compare each cell's validation MSE with the document's λ at the same d, paired by fold, with a t interval."""
     table = validated.pivot_table("valid_loss", "fold", ["rank", "l2"])
     rows = []
     for d, l2 in table.columns:
@@ -108,23 +108,23 @@ def against_chosen(validated: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def in_words(here: Setting, found: dict[str, Any], sizes: tuple[int, int]) -> list[str]:
-    """The paragraphs of summary.md; every number in them is in a table beside it."""
-    grid, seconds = found["grid"]
-    best, per_rating = (_means(found[name]) for name in ("folds", "folds_per_rating"))
+def in_words(here: Setting, results: dict[str, Any], sizes: tuple[int, int]) -> list[str]:
+    """Return the paragraphs of summary.md; every number in them is also in a table beside it."""
+    grid, seconds = results["grid"]
+    best, per_rating = (_means(results[name]) for name in ("folds", "folds_per_rating"))
     d, l2 = best.idxmin()
     test = grid.set_index(["d", "lambda_reg"])["test_mse"]
     chosen = best.xs(CHOSEN, level=1)
-    mean, low, high = _interval(_best(found["folds_per_rating"]) - _best(found["folds"]))
+    mean, low, high = _interval(_best(results["folds_per_rating"]) - _best(results["folds"]))
     return [
         "# ALS over d and λ",
         f"{here.data.describe()['name']}, {len(here.data):,} ratings; 10 % at random are test ({sizes[1]:,}), the rest "
-        f"({sizes[0]:,}) train, and cross-validated on {found['folds']['fold'].nunique()} folds, each with a start of "
-        "its own. Plain factors without a mean, started uniformly between 0 and 1, float32. A fit stops by the "
-        f"document's rule, in question 1 after {found['sweeps']} sweeps at most, else after {found['validated']}.",
+        f"({sizes[0]:,}) train, and cross-validated on {results['folds']['fold'].nunique()} folds, each with its own "
+        "start. Plain factors without a mean, started uniformly between 0 and 1, float32. A fit stops by the "
+        f"document's rule, in question 1 after {results['sweeps']} sweeps at most, else after {results['validated']}.",
         f"- **Cross-validation chooses d = {d}, λ = {l2:g}**, with an MSE of {best.min():.4f} ({test[d, l2]:.4f} on "
         f"test). The document's λ = {CHOSEN:g} has {chosen.min():.4f} at its best d, {chosen.idxmin()}.\n"
-        f"- {_verdict(found['differences'])}\n"
+        f"- {_verdict(results['differences'])}\n"
         f"- λ per rating (ν = 1) has {per_rating.min():.4f} at its best, d = {per_rating.idxmin()[0]} and "  # noqa: RUF001
         f"λ = {per_rating.idxmin()[1]:g}: {mean:+.4f} ({low:+.4f} to {high:+.4f}, fold by fold) from the best with the "
         "document's penalty.\n"
@@ -137,36 +137,36 @@ def in_words(here: Setting, found: dict[str, Any], sizes: tuple[int, int]) -> li
         "## 2. Is its choice right?",
         "Validation MSE over the folds, with its standard error, and the difference from λ = 4 at the same d, fold by "
         "fold, with a 95 % t interval; negative is better than the document's choice:",
-        markdown(found["differences"]),
+        markdown(results["differences"]),
         "![Validation MSE by d and λ](figures/folds.png)",
         "## 3. λ times the number of ratings",
-        "A row's penalty is λ times its number of ratings, as in ALS-WR (ν = 1): the document's λ, and such as leave "  # noqa: RUF001
-        "something of the factors:",
+        "A row's penalty is λ times its number of ratings, as in ALS-WR (ν = 1): with the document's λ, and with "  # noqa: RUF001
+        "smaller ones that do not shrink the factors to 0:",
         "![Validation MSE by d and λ per rating](figures/folds_per_rating.png)",
         "## The document's figures",
-        markdown(shown(found["document"])),
+        markdown(shown(results["document"])),
     ]
 
 
 def _interval(difference: pd.Series) -> tuple[float, float, float]:
-    """The mean over folds with its 95 % t interval."""
+    """Return the mean over folds with its 95 % t interval."""
     mean = difference.mean()
     return mean, *stats.t.interval(0.95, len(difference) - 1, mean, difference.sem())
 
 
 def _best(validated: pd.DataFrame) -> pd.Series:
-    """Validation MSE of the best cell by fold."""
+    """Return the validation MSE of the best cell, by fold."""
     return validated.pivot_table("valid_loss", "fold", ["rank", "l2"])[_means(validated).idxmin()]
 
 
 def _means(validated: pd.DataFrame) -> pd.Series:
-    """Mean validation MSE of each cell."""
+    """Return the mean validation MSE of each cell."""
     return validated.groupby(["rank", "l2"])["valid_loss"].mean()
 
 
 def _verdict(differences: pd.DataFrame) -> str:
-    others = differences.dropna(subset="low")
-    better, worse = others[others["high"] < 0], others[others["low"] > 0]
+    tested = differences.dropna(subset="low")
+    better, worse = tested[tested["high"] < 0], tested[tested["low"] > 0]
 
     def named(rows: pd.DataFrame) -> str:
         return ", ".join(f"λ = {row.l2:g} at d = {row.d}" for row in rows.itertuples()) or "none"
@@ -175,7 +175,7 @@ def _verdict(differences: pd.DataFrame) -> str:
 
 
 def against_document(grid: pd.DataFrame, seconds: float, means: pd.Series) -> pd.DataFrame:
-    """Each figure and claim of the document beside ours."""
+    """Return the table of the document's figures and claims beside ours."""
     by_l2 = means.groupby("l2").min()
     falls, rises = by_l2[1.0] > by_l2[2.0] > by_l2[4.0], by_l2[6.0] > by_l2[4.0]
     largest = grid[list(METRICS)].max().max()
@@ -195,8 +195,15 @@ def against_document(grid: pd.DataFrame, seconds: float, means: pd.Series) -> pd
 def main() -> None:
     """Run the study."""
     here = setting("als_sweep", __doc__ or "", default_data)
-    ranks, sweeps, validated, number = ((1, 5), 4, 4, 3) if here.smoke else (D, 400, 30, FOLDS)
-    about = {"d": ranks, "l2": L2, "per_rating": PER_RATING, "folds": number, "sweeps": sweeps, "validated": validated}
+    ranks, sweeps, validated, num_folds = ((1, 5), 4, 4, 3) if here.smoke else (D, 400, 30, FOLDS)
+    about = {
+        "d": ranks,
+        "l2": L2,
+        "per_rating": PER_RATING,
+        "folds": num_folds,
+        "sweeps": sweeps,
+        "validated": validated,
+    }
     manifest = here.begin(about, SEED)
     train, test = splits.random(here.data, (0.9, 0.1), SEED)
 
@@ -205,16 +212,16 @@ def main() -> None:
     output.write_json(here.out / "q3.json", grid[["d", "lambda_reg", *METRICS]].to_dict("records"))
     here.figure("panel", plot.facets(grid, METRICS, "d", "lambda_reg"))
     here.figure("chosen", plot.facets(grid[grid["lambda_reg"] == CHOSEN], METRICS, "d", "lambda_reg"))
-    found: dict[str, Any] = about | {"grid": (grid, seconds)}
+    results: dict[str, Any] = about | {"grid": (grid, seconds)}
     for name, nu, l2 in (("folds", 0.0, L2), ("folds_per_rating", 1.0, PER_RATING + L2)):
-        found[name] = folds(train, ranks, nu, l2, validated, number)
-        here.table(name, found[name])
-        here.figure(name, plot.heat_map(found[name], "valid_loss", "rank", "l2"))
-    found["differences"] = against_chosen(found["folds"])
-    here.table("differences", found["differences"])
-    found["document"] = against_document(grid, seconds, _means(found["folds"]))
-    here.table("document", found["document"])
-    here.finish(manifest, in_words(here, found, (len(train), len(test))))
+        results[name] = folds(train, ranks, nu, l2, validated, num_folds)
+        here.table(name, results[name])
+        here.figure(name, plot.heat_map(results[name], "valid_loss", "rank", "l2"))
+    results["differences"] = against_chosen(results["folds"])
+    here.table("differences", results["differences"])
+    results["document"] = against_document(grid, seconds, _means(results["folds"]))
+    here.table("document", results["document"])
+    here.finish(manifest, in_words(here, results, (len(train), len(test))))
 
 
 if __name__ == "__main__":

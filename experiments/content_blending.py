@@ -1,13 +1,13 @@
-"""Document 001: factors with biases and content of the items, blended, on MovieLens.
+"""Document 001: biased factorization blended with the items' content, on MovieLens.
 
     python -m experiments.content_blending [--data NAME] [--out FOLDER] [--smoke]
 
-1. Do its models give its figures with its settings, over ten seeds, and what do its misplaced content rows do?
-2. Its search for factors with biases, and with content in full and reduced: which is best on validation, and on test?
-3. Whom does content help: errors by the number of the item's training ratings, cold items apart.
+1. Do its models and settings reproduce its figures, over ten seeds, and what is the effect of its misplaced content?
+2. Its search, for factors with biases and with full or reduced content: which is best on validation, and on test?
+3. Where does content help? Errors by the number of the item's training ratings, with cold items apart.
 
-The bug: its TF-IDF has one row per rating, and row i is used for item i, so that an item has the words of another one.
-Writes tables (CSV), figures and summary.md; float32. Everything is chosen on validation; test is read once per model.
+The bug: its TF-IDF has one row per rating, and row i is used for item i, so that items get the words of other items.
+Writes tables (CSV), figures and summary.md; float32. Everything is chosen on validation; test is used once per model.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ from jaxmf.output import markdown
 from jaxmf.sweeps import Sweep
 
 SEED, K, THRESHOLD, PATIENCE, COMPONENTS = 0, 10, 3.5, 5, 64
-# The document's update lr·(e·q − λ·p) is half of a gradient.
+# The document's update lr·(e·q − λ·p) is half of a gradient step.
 BIASED = Hyper(3.677e-05, reg_exponent=1.0, learning_rate=0.012377 / 2, init_scale=0.01)
 CONTENT = Hyper(1.6073221934120177e-05, reg_exponent=1.0, learning_rate=0.008089574860460297 / 2, init_scale=0.01)
 SPACE: dict[str, Any] = {"rank": (5, 50), "learning_rate": (0.5e-4, 0.5e-1, "log"), "l2": (1e-5, 1e-1, "log")}
@@ -52,7 +52,7 @@ DIFFERENCE = "difference of users' MSE"
 
 
 class Fitted(NamedTuple):
-    """One model from several seeds: a row each, the fits, and its rankings of every user, the mean over seeds."""
+    """A model fitted from several seeds: a row per seed, the fits, and each user's ranking metrics, mean over seeds."""
 
     table: pd.DataFrame
     runs: Sweep
@@ -60,12 +60,12 @@ class Fitted(NamedTuple):
 
 
 def misplaced(data: Dataset, features: Any) -> Any:
-    """The rows of features that the document gives the items: those of the item of its i-th rating to its i-th item."""
+    """Return the features as the document assigns them: its i-th item gets those of the item of its i-th rating."""
     rated = data.item[user_then_time(data)]
     numbered = pd.unique(rated)
-    place = np.arange(data.num_items)
-    place[numbered] = rated[: len(numbered)]
-    return features[place]
+    source = np.arange(data.num_items)
+    source[numbered] = rated[: len(numbered)]
+    return features[source]
 
 
 def fitted(
@@ -78,7 +78,7 @@ def fitted(
     patience: int | None = PATIENCE,
     baselines: bool = False,
 ) -> Fitted:
-    """A model from several seeds, with errors and rankings of each user's own test items, perhaps beside baselines."""
+    """Fit a model from several seeds; compute errors and rankings of each user's test items, and maybe of baselines."""
     table, runs = over_seeds(model, SOLVER, parts, hyper, num_seeds, epochs, patience)
     train, _, test = parts
     judge = partial(evaluate.ranking_by_user, k=K, protocol="rated", threshold=THRESHOLD, empty="zero", name=name)
@@ -92,49 +92,49 @@ def fitted(
     return Fitted(table, runs, means.reset_index())
 
 
-def searched(name: str, model: Model, parts: Parts, trials: int, epochs: int) -> pd.DataFrame:
-    """The document's ranges by TPE, in batches of eight, on validation."""
-    given = jax.random.key(SEED), model, SOLVER, *parts[:2]
+def search_ranges(name: str, model: Model, parts: Parts, trials: int, epochs: int) -> pd.DataFrame:
+    """Search the document's ranges by TPE, in batches of eight, on validation."""
+    problem = jax.random.key(SEED), model, SOLVER, *parts[:2]
     start = Hyper(init_scale=0.01)
-    found = search.optuna(
-        *given, space=SPACE, trials=trials, epochs=epochs, hyper=start, patience=PATIENCE, keep="none", progress=True
+    searched = search.optuna(
+        *problem, space=SPACE, trials=trials, epochs=epochs, hyper=start, patience=PATIENCE, keep="none", progress=True
     )
-    return found.runs.to_frame().assign(variant=name, document_rate=lambda table: 2 * table["learning_rate"])
+    return searched.runs.to_frame().assign(variant=name, document_rate=lambda table: 2 * table["learning_rate"])
 
 
 def at_rank(model: Model, rank: int) -> Model:
-    """The same model with factors of that rank."""
+    """Return the same model with factors of that rank."""
     assert model.with_rank is not None
     return model.with_rank(rank)
 
 
 def squared_errors(fits: dict[str, Fitted], parts: Sequence[Dataset]) -> pd.DataFrame:
-    """Squared error of every test rating, model and seed, with the user and the number of the item's ratings."""
+    """Return the squared error of every test rating, model and seed, with its user and its item's rating count."""
     train, _, test = parts
     seen = np.bincount(train.item, minlength=train.num_items)[test.item]
     labels = [*(f"{a}" if b == a + 1 else f"{a} to {b - 1}" for a, b in pairwise(EDGES)), f"{EDGES[-1]}+"]
     about = pd.DataFrame({"user": test.user, SEEN: pd.cut(seen, [*EDGES, np.inf], right=False, labels=labels)})
     runs = [(name, seed, fit.runs) for name, fit in fits.items() for seed in fit.table.index]
-    ways = [(name, seed, own.model(seed), own.params(seed)) for name, seed, own in runs]
+    predictors = [(name, seed, sweep.model(seed), sweep.params(seed)) for name, seed, sweep in runs]
     damped = models.damped_bias()
-    ways.append(("damped bias", 0, damped, damped.init(None, train.ratings, Hyper())))
+    predictors.append(("damped bias", 0, damped, damped.init(None, train.ratings, Hyper())))
     frame = test.to_frame()
     tables = []
-    for name, seed, model, params in ways:
+    for name, seed, model, params in predictors:
         error = test.rating - evaluate.predict(model, params, test, frame).to_numpy()
         tables.append(about.assign(variant=name, seed=seed, squared=error**2))
     return pd.concat(tables, ignore_index=True)
 
 
 def by_popularity(squared: pd.DataFrame) -> pd.DataFrame:
-    """RMSE of every model and seed by the number of the item's training ratings."""
+    """Return the RMSE of every model and seed, by the number of the item's training ratings."""
     groups = squared.groupby(["variant", "seed", SEEN], sort=False, observed=True)["squared"]
     table = groups.agg(["mean", "size"]).reset_index()
     return table.assign(test_rmse=np.sqrt(table["mean"])).rename(columns={"size": "num_test"}).drop(columns="mean")
 
 
 def paired(squared: pd.DataFrame, reference: str) -> pd.DataFrame:
-    """Each model against another: its users' mean squared errors, the mean over seeds, by Wilcoxon's signed ranks."""
+    """Compare each model with a reference on users' MSE, averaged over seeds, by Wilcoxon's signed-rank test."""
     users = squared.pivot_table("squared", "user", "variant")
     rows = []
     for name in users.columns.drop(reference):
@@ -147,11 +147,11 @@ def paired(squared: pd.DataFrame, reference: str) -> pd.DataFrame:
 
 
 def worked(features: np.ndarray | None) -> tuple[float, Rows]:
-    """The document's worked example, with content or without: the prediction, and the rows after one update."""
+    """Run the document's worked example, with or without content; return its prediction and the updated rows."""
     U = [[0.1, 0.2, 0.3, 0.4, 0.5], [0.2, 0.3, 0.1, 0.5, 0.4], [0.3, 0.1, 0.2, 0.4, 0.3]]
     V = [[0.4, 0.3, 0.5, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4, 0.5], [0.5, 0.4, 0.3, 0.2, 0.1]]
     user, item = {"bias": [0.1, 0.2, 0.3], "factors": U}, {"bias": [0.2, 0.3, 0.4], "factors": V}
-    # The document adds 0.55, 0.07 and 0.18 to 0.81: 0.01 more in the mean gives the prediction that it goes on with.
+    # The document adds up 0.55, 0.07 and 0.18 to 0.81: adding 0.01 to the mean gives the prediction that it uses.
     fixed = Rows(shared={"mean": 3.0 if features is None else 3.01})
     model = models.biased_mf(5)
     if features is not None:
@@ -166,7 +166,7 @@ def worked(features: np.ndarray | None) -> tuple[float, Rows]:
 
 
 def worked_rows() -> list[tuple[str, Any, Any]]:
-    """Every printed number of the worked examples, and ours."""
+    """Return every printed number of the worked examples, and ours."""
     rows: list[tuple[str, Any, Any]] = []
     content_rows = np.array([[0.6, 0.8], [0.7, 0.9], [0.5, 0.4]], np.float32)
     examples = {
@@ -178,16 +178,16 @@ def worked_rows() -> list[tuple[str, Any, Any]]:
         rows.append((f"worked example {word} content: prediction", prediction, predicted))
         rows.append((f"worked example {word} content: user bias", user_bias, float(user["bias"][0])))
         rows.append((f"worked example {word} content: item bias", item_bias, float(item["bias"][1])))
-        own = np.concatenate([np.asarray(user[name][0]) for name in ("factors", "content") if name in user])
-        pairs = enumerate(zip(factors, own, strict=True))
+        updated = np.concatenate([np.asarray(user[name][0]) for name in ("factors", "content") if name in user])
+        pairs = enumerate(zip(factors, updated, strict=True))
         rows += [(f"worked example {word} content: P[0, {n}]", printed, ours) for n, (printed, ours) in pairs]
     return rows
 
 
 def worked_loss(predicted: Sequence[float]) -> float:
-    """The objective of the document's three ratings with the predictions and squared norms that it stipulates.
+    """Return the objective of the document's three ratings, with the predictions and squared norms that it states.
 
-    No factors have both, so a fixed mean of each user, which is not penalized, takes up the difference.
+    No factors have both, so a fixed mean per user, which is not penalized, makes up the difference.
     """
     model = models.biased_mf(5)
     user, item, value = jnp.array([0, 1, 2]), jnp.array([1, 2, 0]), jnp.array([4.0, 3.5, 5.0])
@@ -197,22 +197,23 @@ def worked_loss(predicted: Sequence[float]) -> float:
         {"bias": jnp.full(3, (0.3 / 3) ** 0.5), "factors": jnp.full((3, 5), (0.8 / 15) ** 0.5)},
     )
     fixed = Rows(shared={"mean": jnp.array(3.0)})
-    short = jnp.array(predicted) - model.predict(Params(trained, fixed), ratings)
-    params = Params(trained, fixed._replace(user={"mean": short}))
+    shortfall = jnp.array(predicted) - model.predict(Params(trained, fixed), ratings)
+    params = Params(trained, fixed._replace(user={"mean": shortfall}))
     return float(models.objective(model, params, ratings, Hyper(0.1, reg_exponent=0.0)))
 
 
 def its_popularity(test: Dataset) -> float:
-    """Precision@10 of the document's popularity: the ten items of the highest mean rating *in test*, for everyone."""
+    """Return precision@10 of the document's popularity: the ten items with the highest mean *test* rating, for all."""
     frame = test.to_frame()
     means = frame.groupby("item_id")["rating"].mean()
-    top = means.sort_values(ascending=False).index[:K]  # its own line: ties in the order of an unstable sort
+    top = means.sort_values(ascending=False).index[:K]  # the document's own line: an unstable sort orders the ties
     hits = frame["item_id"].isin(top) & (frame["rating"] >= THRESHOLD)
-    return float(hits.sum()) / K / frame["user_id"].nunique()
+    precision: float = float(hits.sum()) / K / frame["user_id"].nunique()
+    return precision
 
 
 def against_document(data: Dataset, parts: Sequence[Dataset], fits: dict[str, Fitted], terms: int) -> pd.DataFrame:
-    """Each number of the document beside ours."""
+    """Return the table of the document's numbers beside ours."""
     train, _, test = parts
     plain, bug, last = (fits[name].table for name in (PLAIN, MISPLACED, LAST))
     rows: list[tuple[str, Any, Any]] = [
@@ -244,25 +245,25 @@ def against_document(data: Dataset, parts: Sequence[Dataset], fits: dict[str, Fi
     return table
 
 
-def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
-    """The paragraphs of summary.md; every number in them is in a table beside it."""
+def in_words(here: Setting, results: dict[str, Any]) -> list[str]:
+    """Return the paragraphs of summary.md; every number in them is also in a table beside it."""
     columns = ["best_epoch", "valid_mse", "precision", "recall", "test_rmse"]
-    own = spread(found["settings"], ["variant"], columns)
-    chosen = spread(found["chosen"], ["variant"], columns).set_index("variant")
+    settings = spread(results["settings"], ["variant"], columns)
+    chosen = spread(results["chosen"], ["variant"], columns).set_index("variant")
     best = chosen["valid_mse"].idxmin()
-    pair = found["paired"].set_index("variant").loc[best if best != PLAIN else FULL]
-    ranking = found["ranking"].pivot_table("value", "model", "metric")["precision"]
-    popularity = found["popularity"].pivot_table("test_rmse", SEEN, "variant", observed=True)
+    pair = results["paired"].set_index("variant").loc[best if best != PLAIN else FULL]
+    ranking = results["ranking"].pivot_table("value", "model", "metric")["precision"]
+    popularity = results["popularity"].pivot_table("test_rmse", SEEN, "variant", observed=True)
     cold = ", ".join(f"{name} {value:.4f}" for name, value in popularity.loc["0"].items())
-    right, wrong = (own.set_index("variant")["test_rmse"][name] for name in (FULL, MISPLACED))
+    right, wrong = (settings.set_index("variant")["test_rmse"][name] for name in (FULL, MISPLACED))
     tried = ["variant", "rank", "l2", "document_rate", "status", "epoch", "train_loss", "valid_loss"]
-    best_trials = found["search"].sort_values("valid_loss").groupby("variant", sort=False).head(3)
+    best_trials = results["search"].sort_values("valid_loss").groupby("variant", sort=False).head(3)
     return [
         "# Biases, content, and both",
         f"{here.data.describe()['name']}, {len(here.data):,} ratings, split by each user's time into train, valid and "
-        f"test. Per-sample SGD, updates clipped to ±5, patience {PATIENCE}, the best epoch kept; {found['num_seeds']} "
-        f"seeds, float32, predictions not clipped. Precision and recall are of each user's own test items, at {K}, "
-        f"relevant from {THRESHOLD}; a user with none relevant counts as 0.",
+        f"test. Per-sample SGD, updates clipped to ±5, patience {PATIENCE}, the best epoch kept; "
+        f"{results['num_seeds']} seeds, float32, predictions not clipped. Precision and recall are of each user's own "
+        f"test items, at {K}, relevant from {THRESHOLD}; a user with none relevant counts as 0.",
         f"- **Chosen on validation: {best}, with a test RMSE of {chosen['test_rmse'][best]:.4f} "
         f"({chosen['low'][best]:.4f} to {chosen['high'][best]:.4f}) and precision@10 "
         f"{chosen['precision'][best]:.4f}**; the damped bias has {ranking['damped_bias']:.4f}, random order "
@@ -274,24 +275,24 @@ def in_words(here: Setting, found: dict[str, Any]) -> list[str]:
         "are those of other items, as in the document, which prints 0.9171.\n"
         f"- Test RMSE of items without a training rating: {cold}.",
         "## 1. The document's settings",
-        markdown(own),
+        markdown(settings),
         "![Validation MSE by epoch](figures/settings.png)",
         "## 2. Its search",
-        f"The document's ranges, {found['trials']} trials for each model, the three best of each:",
+        f"The document's ranges, {results['trials']} trials for each model, the three best of each:",
         markdown(best_trials[tried]),
         "Those chosen, over seeds:",
         markdown(chosen.reset_index()),
         "Rankings of each user's own test items, with intervals over users, and differences from the damped "
         "bias and from factors with biases (Wilcoxon's test, Holm's correction):",
         "![Rankings](figures/rankings.png)",
-        markdown(found["compared"].drop(columns=["protocol", "k", "threshold"])),
+        markdown(results["compared"].drop(columns=["protocol", "k", "threshold"])),
         "Squared errors, user by user:",
-        markdown(found["paired"]),
+        markdown(results["paired"]),
         "## 3. Whom content helps",
         "![Test RMSE by ratings of the item](figures/popularity.png)",
         markdown(popularity.reset_index()),
         "## The document's figures",
-        markdown(shown(found["document"])),
+        markdown(shown(results["document"])),
     ]
 
 
@@ -305,54 +306,56 @@ def main() -> None:
     parts = by_time(here.data)
     terms = content.tfidf(parts[0])
     reduced = content.tfidf(parts[0], components=COMPONENTS)
-    ways = {
+    variants = {
         PLAIN: (models.biased_mf(42), BIASED, epochs),
         FULL: (models.content_mf(28, terms), CONTENT, 2 * epochs),
         REDUCED: (models.content_mf(28, reduced), CONTENT, 2 * epochs),
         MISPLACED: (models.content_mf(28, misplaced(here.data, terms)), CONTENT, 2 * epochs),
     }
     if smoke:
-        del ways[REDUCED]
-    own = {name: fitted(name, model, parts, hyper, num_seeds, n) for name, (model, hyper, n) in ways.items()}
-    own[LAST] = (
-        own[MISPLACED]
+        del variants[REDUCED]
+    reproduced = {name: fitted(name, model, parts, hyper, num_seeds, n) for name, (model, hyper, n) in variants.items()}
+    reproduced[LAST] = (
+        reproduced[MISPLACED]
         if smoke
-        else fitted(LAST, ways[MISPLACED][0], parts, CONTENT, num_seeds, min(21, epochs), patience=None)
+        else fitted(LAST, variants[MISPLACED][0], parts, CONTENT, num_seeds, min(21, epochs), patience=None)
     )
-    found: dict[str, Any] = about | {"num_seeds": num_seeds}
-    found["settings"] = pd.concat([fit.table for fit in own.values()], ignore_index=True)
+    results: dict[str, Any] = about | {"num_seeds": num_seeds}
+    results["settings"] = pd.concat([fit.table for fit in reproduced.values()], ignore_index=True)
 
-    search_models = {name: at_rank(way[0], SPACE["rank"][1]) for name, way in ways.items() if name != MISPLACED}
-    tried = [searched(name, model, parts, trials, steps) for name, model in search_models.items()]
-    found["search"] = pd.concat(tried, ignore_index=True)
-    best = found["search"].sort_values("valid_loss").groupby("variant", sort=False).first()
+    search_models = {
+        name: at_rank(variant[0], SPACE["rank"][1]) for name, variant in variants.items() if name != MISPLACED
+    }
+    tried = [search_ranges(name, model, parts, trials, steps) for name, model in search_models.items()]
+    results["search"] = pd.concat(tried, ignore_index=True)
+    best = results["search"].sort_values("valid_loss").groupby("variant", sort=False).first()
     fits: dict[str, Fitted] = {}
     for name, row in best.iterrows():
         hyper = Hyper(row["l2"], learning_rate=row["learning_rate"], init_scale=0.01)
         model = at_rank(search_models[name], int(row["rank"]))
         fits[name] = fitted(name, model, parts, hyper, num_seeds, epochs, baselines=not fits)
-    found["chosen"] = pd.concat([fit.table for fit in fits.values()], ignore_index=True)
+    results["chosen"] = pd.concat([fit.table for fit in fits.values()], ignore_index=True)
     by_user = pd.concat([fit.by_user for fit in fits.values()])
-    found["ranking"] = evaluate.summarize(by_user)
+    results["ranking"] = evaluate.summarize(by_user)
     metrics = ("precision", "recall")
-    compare = [
+    comparisons = [
         evaluate.compare(by_user[by_user["model"] != "oracle"], name, metrics) for name in ("damped_bias", PLAIN)
     ]
-    found["compared"] = pd.concat(compare).query("model in @fits")
+    results["compared"] = pd.concat(comparisons).query("model in @fits")
     squared = squared_errors(fits, parts)
-    found["paired"] = paired(squared, PLAIN)
-    found["popularity"] = by_popularity(squared)
-    found["document"] = against_document(here.data, parts, own, content.tfidf(here.data).shape[1])
+    results["paired"] = paired(squared, PLAIN)
+    results["popularity"] = by_popularity(squared)
+    results["document"] = against_document(here.data, parts, reproduced, content.tfidf(here.data).shape[1])
     for name in ("settings", "search", "chosen", "ranking", "compared", "paired", "popularity", "document"):
-        here.table(name, found[name])
-    history = pd.concat([fit.runs.history.assign(variant=name) for name, fit in own.items()])
+        here.table(name, results[name])
+    history = pd.concat([fit.runs.history.assign(variant=name) for name, fit in reproduced.items()])
     here.figure("settings", plot.curves(history, "valid_loss", ["variant"]))
-    here.figure("popularity", plot.panel(found["popularity"], ("test_rmse",), SEEN, "variant"))
-    solver = found["ranking"]["model"].isin(list(fits)).map({True: "sgd", False: "closed form"})
+    here.figure("popularity", plot.panel(results["popularity"], ("test_rmse",), SEEN, "variant"))
+    solver = results["ranking"]["model"].isin(list(fits)).map({True: "sgd", False: "closed form"})
     here.figure(
-        "rankings", plot.rankings(found["ranking"].assign(solver=solver), ("precision", "recall", "auc", "ndcg"))
+        "rankings", plot.rankings(results["ranking"].assign(solver=solver), ("precision", "recall", "auc", "ndcg"))
     )
-    here.finish(manifest, in_words(here, found))
+    here.finish(manifest, in_words(here, results))
 
 
 if __name__ == "__main__":

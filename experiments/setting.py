@@ -1,4 +1,4 @@
-"""What every experiment is told on its command line, and the manifest that it leaves."""
+"""The command line that all experiments share, the files that they write, and common steps of their analyses."""
 
 import argparse
 import os
@@ -25,7 +25,7 @@ Parts = tuple[Dataset, Dataset, Dataset]  # training, validation and test rating
 
 
 class Setting(NamedTuple):
-    """The name, data, folder for the results, whether a run only shows that the script works, and when it began."""
+    """A run: its name, data, folder for the results, whether it is only a smoke test, and its start on the clock."""
 
     name: str
     data: Dataset
@@ -34,7 +34,7 @@ class Setting(NamedTuple):
     clock: float
 
     def begin(self, configuration: dict[str, Any], seed: int) -> dict[str, Any]:
-        """Write config.json, the manifest of a run that has not finished yet, and return it."""
+        """Write config.json, the manifest of an unfinished run, and return it."""
         manifest = output.manifest(self.data.describe(), {"job": self.name, **configuration, "smoke": self.smoke}, seed)
         output.write_json(self.out / "config.json", manifest | {"finished": False})
         return manifest
@@ -48,7 +48,7 @@ class Setting(NamedTuple):
         plot.save(figure, self.out / "figures" / f"{name}.png")
 
     def finish(self, manifest: dict[str, Any], parts: Sequence[str]) -> None:
-        """Write summary.md, of these paragraphs and how it was made, and the config.json of the finished run."""
+        """Write summary.md, from paragraphs and a note on how it was made, and the config.json of a finished run."""
         seconds = round(time.perf_counter() - self.clock, 1)
         made = (
             f"`{manifest['command']}` on {manifest['device']}, jax {manifest['versions']['jax']}, seed "
@@ -61,41 +61,44 @@ class Setting(NamedTuple):
 
 
 def default_data() -> Dataset:
-    """MovieLens latest-small, where JAXMF_DATA has it, else the embedded data of its size."""
-    return names.dataset("ml-latest-small" if os.environ.get("JAXMF_DATA") else "synthetic")
+    """Return MovieLens latest-small if JAXMF_DATA is set, else embedded data of its size."""
+    data: Dataset = names.dataset("ml-latest-small" if os.environ.get("JAXMF_DATA") else "synthetic")
+    return data
 
 
 def setting(name: str, about: str, default: Callable[[], Dataset]) -> Setting:
-    """Read the command line of the experiment of that name; `default` makes the data where none are named."""
+    """Read the command line of the experiment of that name; `default` makes the data if --data is not given."""
     clock = time.perf_counter()
     parser = argparse.ArgumentParser(f"python -m experiments.{name}", description=about.splitlines()[0])
     parser.add_argument("--data", help="synthetic, a MovieLens release, or a CSV or Parquet file")
-    parser.add_argument("--out", type=Path, help=f"folder for the results: results/{name}, or results/smoke/{name}")
-    parser.add_argument("--smoke", action="store_true", help="little of everything, to see that the script works")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--out", type=Path, help=f"folder for the results; default: results/{name}, or results/smoke/{name}"
+    )
+    parser.add_argument("--smoke", action="store_true", help="a small run that only checks that the script works")
+    arguments = parser.parse_args()
     try:
-        data = default() if asked.data is None else names.dataset(asked.data)
-    except ValueError as error:  # in the terms of the command line, as the options here are called as there
+        data = default() if arguments.data is None else names.dataset(arguments.data)
+    except ValueError as error:  # its message names --data, which is an option here too
         parser.error(str(error))
-    if asked.smoke:
-        # Compiling is most of the time; XLA's fusion emitters double it, and later versions leave no choice.
+    if arguments.smoke:
+        # Most of the time is compilation, which XLA's fusion emitters double; later versions cannot turn them off.
         jax.config.update("jax_disable_most_optimizations", True)
         if jax.__version_info__ < (0, 10):
             os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
         data = data.take(np.flatnonzero(data.user < SMOKE_USERS))
-    results = RESULTS / "smoke" if asked.smoke else RESULTS
-    return Setting(name, data, asked.out or results / name, asked.smoke, clock)
+    results = RESULTS / "smoke" if arguments.smoke else RESULTS
+    return Setting(name, data, arguments.out or results / name, arguments.smoke, clock)
 
 
 def by_time(data: Dataset) -> Parts:
-    """The documents' split, each part in the order of its users and times, in which they number items."""
+    """Split as the documents do; sort each part by user and time, the order in which they number the items."""
     parts = splits.temporal_per_user(data) if data.timestamp is not None else splits.random(data, (0.7, 0.15, 0.15))
     train, valid, test = (part.take(user_then_time(part)) for part in parts)
     return train, valid, test
 
 
 def user_then_time(data: Dataset) -> np.ndarray:
-    """The rows in the order of their users and, for each, of time, where it is known."""
+    """Return the order of the ratings by user, then by time, or by item if there are no timestamps."""
     return np.lexsort((data.item if data.timestamp is None else data.timestamp, data.user))
 
 
@@ -108,11 +111,11 @@ def over_seeds(
     epochs: int,
     patience: int | None = 5,
 ) -> tuple[pd.DataFrame, Sweep]:
-    """One setting from several starts, a row each, with its validation and test errors."""
+    """Fit one setting from several seeds; return a row per seed with validation and test errors, and the sweep."""
     train, valid, test = parts
-    given = jax.random.key(0), model, solver, train, valid
+    problem = jax.random.key(0), model, solver, train, valid
     grid = {"seed": range(num_seeds)}
-    runs = jaxmf.sweep(*given, grid=grid, hyper=hyper, epochs=epochs, patience=patience, keep="all", progress=True)
+    runs = jaxmf.sweep(*problem, grid=grid, hyper=hyper, epochs=epochs, patience=patience, keep="all", progress=True)
     table = runs.to_frame()
     errors = pd.DataFrame([evaluate.rating(model, runs.params(member), test) for member in table.index])
     table = table[["rank", "l2", "learning_rate", "seed", "epoch", "valid_loss", "seconds", "dtype"]]
@@ -121,30 +124,31 @@ def over_seeds(
 
 
 def compared(rows: Sequence[tuple[str, Any, Any]], why: dict[str, str] | None = None) -> pd.DataFrame:
-    """Figures of a document beside ours: mean, least and largest over seeds, and whether its own lies between those.
+    """Return a table of a document's figures beside ours: mean and range over seeds, and whether its figure is within.
 
     Args:
-      rows: for each figure its name, what the document prints, and ours: a Series with one number per seed, or a value
-        that no seed changes, of which `within` says whether it is the printed one to the printed digits.
-      why: name -> why they differ, where they do.
+      rows: for each figure its name, the document's value, and ours: a Series with one number per seed, or a single
+        value that is the same for all seeds. `within` says whether the document's value lies in the range over seeds
+        or, for a single value, whether both agree to the printed digits.
+      why: name -> why the figures differ, if they do.
     """
-    found = []
-    for name, printed, own in rows:
-        if isinstance(own, pd.Series):
-            low, high = own.min(), own.max()
-            known = {"ours": own.mean(), "least": low, "largest": high, "seeds": len(own)}
+    records = []
+    for name, printed, ours in rows:
+        if isinstance(ours, pd.Series):
+            low, high = ours.min(), ours.max()
+            record = {"ours": ours.mean(), "least": low, "largest": high, "seeds": len(ours)}
             within = low <= printed <= high
         else:
             digits = len(str(printed).partition(".")[2]) if isinstance(printed, float) else 0
-            known = {"ours": own}
-            within = own == printed if isinstance(own, str) else round(float(own), digits) == printed
-        found.append({"figure": name, "document": str(printed)} | known | {"within": "yes" if within else "no"})
-    table = pd.DataFrame(found, columns=["figure", "document", "ours", "least", "largest", "seeds", "within"])
+            record = {"ours": ours}
+            within = ours == printed if isinstance(ours, str) else round(float(ours), digits) == printed
+        records.append({"figure": name, "document": str(printed)} | record | {"within": "yes" if within else "no"})
+    table = pd.DataFrame(records, columns=["figure", "document", "ours", "least", "largest", "seeds", "within"])
     return table.assign(seeds=table["seeds"].astype("Int64"), why=table["figure"].map(why or {}).fillna(""))
 
 
 def shown(document: pd.DataFrame) -> pd.DataFrame:
-    """What `compared` returned, in text: numbers of ours to one digit more than the document prints."""
+    """Format a table of `compared` as text, our numbers with one digit more than the document prints."""
 
     def cell(value: Any, printed: str) -> str:
         if pd.isna(value) or value == "":
@@ -162,10 +166,10 @@ def shown(document: pd.DataFrame) -> pd.DataFrame:
 
 
 def spread(table: pd.DataFrame, by: list[str], columns: list[str]) -> pd.DataFrame:
-    """Mean of columns over seeds with a 95 % t interval, `low` and `high`, of the last of them."""
+    """Average columns over seeds, with the 95 % t interval of the last column as `low` and `high`."""
     groups = table.groupby(by, sort=False)
-    found = groups[columns].mean()
+    means = groups[columns].mean()
     error, count = groups[columns[-1]].sem(), groups.size()
-    reach = stats.t.ppf(0.975, count - 1) * error
-    found["low"], found["high"] = found[columns[-1]] - reach, found[columns[-1]] + reach
-    return found.reset_index()
+    margin = stats.t.ppf(0.975, count - 1) * error
+    means["low"], means["high"] = means[columns[-1]] - margin, means[columns[-1]] + margin
+    return means.reset_index()

@@ -1,4 +1,4 @@
-"""One file of arrays and a header: a zip of .npy members and a readable header.json, without pickle anywhere."""
+"""Write arrays and a header to one file: a zip of .npy members and a readable header.json, without pickle."""
 
 import json
 import math
@@ -20,26 +20,27 @@ import pandas as pd
 
 from jaxmf import output
 
-Arrays = dict[str, Any]  # of NumPy, those that were moved to the device of JAX
+Arrays = dict[str, Any]  # NumPy arrays by name; `to_jax` replaces them by JAX arrays
 
 
 def _decimal(text: str) -> Decimal:
+    """Parse a Decimal; raise ValueError for other text."""
     try:
         return Decimal(text)
     except ArithmeticError as error:
-        raise ValueError(f"{text!r:.50} is no decimal number: the file was changed") from error
+        raise ValueError(f"{text!r:.50} is not a decimal number: the file was changed") from error
 
 
-FORMAT, VERSION = "jaxmf.fit", 1  # of `save`; other files name their own format
+FORMAT, VERSION = "jaxmf.fit", 1  # the format that `save` writes; other kinds of files have their own name
 
 HEADER = "header.json"
-_LEVEL = 1  # of deflate: faster than the default level, and ids and ratings are hardly larger
-_PLAIN = "biufcMm"  # kinds of dtype that a column stores as they are: numbers, dates, durations
+_LEVEL = 1  # deflate level: faster than the default, and ids and ratings become hardly larger
+_PLAIN = "biufcMm"  # kinds of dtype that a column stores unchanged: numbers, dates, durations
 _PLAIN_DTYPE = re.compile(r"[<>|]([biufc][0-9]{1,2}|[mM]8(\[[0-9]{0,6}[a-zA-Z]{1,7}\])?)")
-_NARROW_DTYPE = re.compile(r"(bfloat|float|int|uint)[0-9]{1,2}(_[a-z0-9]{1,12})?")  # those of ml_dtypes
+_NARROW_DTYPE = re.compile(r"(bfloat|float|int|uint)[0-9]{1,2}(_[a-z0-9]{1,12})?")  # the dtypes of ml_dtypes
 _SPARSE = ("csr_array", "csr_matrix", "csc_array", "csc_matrix")
-_SAMPLE = 1 << 16  # bytes; what shrinks them by less than half, as factors do, is stored as it is
-_SPELLED: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {  # what JSON lacks, as text and back
+_SAMPLE = 1 << 16  # bytes; an array is compressed only if its first bytes shrink to less than half; factors do not
+_AS_TEXT: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {  # types JSON lacks: to text and back
     bytes: (bytes.hex, bytes.fromhex),
     Decimal: (str, _decimal),
     UUID: (str, UUID),
@@ -48,17 +49,17 @@ _SPELLED: dict[type, tuple[Callable[[Any], str], Callable[[str], Any]]] = {  # w
 
 
 def write(path: Path, header: dict[str, Any], arrays: Arrays, form: str = FORMAT, durable: bool = False) -> None:
-    """Write header and arrays to one file, whole or not at all, for `members.read`. `numpy.load(path)` opens it too.
+    """Write a header and arrays to one file, atomically, for `members.read`. `numpy.load(path)` opens it too.
 
     Args:
-      path: where to; its folder is made if it is not there.
-      header: JSON; format, versions, and the dtypes and shapes of the arrays are added to it.
-      arrays: by name, as `put` made them.
-      form: name of the format, which `read` must be given.
-      durable: wait until the disk has it, some milliseconds, so that even a power cut leaves the old file or the new.
+      path: the file; its folder is created if it does not exist.
+      header: JSON, to which format, versions, and the arrays' dtypes and shapes are added.
+      arrays: arrays by name, as added by `put`.
+      form: name of the format, which `members.read` must be given.
+      durable: wait, some milliseconds, until the file is on disk: even a power cut leaves the old file or the new one.
 
     Raises:
-      OSError: what the file system says.
+      OSError: from the file system.
     """
     versions = {"format": form, "version": VERSION, "jaxmf": metadata.version("jaxmf")}
     shapes = {name: " ".join(map(str, (dtype_name(array.dtype), *array.shape))) for name, array in arrays.items()}
@@ -73,22 +74,23 @@ def _write(path: Path, header: str, arrays: Arrays, durable: bool) -> None:
         for name, array in arrays.items():
             member = _member(f"{name}.npy", compress=_shrinks(array))
             with archive.open(member, "w", force_zip64=True) as file:
-                rows = np.asarray(array, order="C").view(stored(array.dtype))  # row by row, whatever its order here
-                np.lib.format.write_array(file, rows, allow_pickle=False)
+                content = np.asarray(array, order="C").view(stored(array.dtype))  # row-major, whatever the layout
+                np.lib.format.write_array(file, content, allow_pickle=False)
     if durable:
-        with open(path, "rb+") as whole:
-            os.fsync(whole.fileno())
+        with open(path, "rb+") as written:
+            os.fsync(written.fileno())
 
 
 def put(arrays: Arrays | None, name: str, array: Any) -> str:
-    """Add an array under `name`, or one like it that is free and fit for a file; that name."""
-    dtype = getattr(array, "dtype", None)
-    if isinstance(array, jax.Array) and jax.dtypes.issubdtype(dtype, jax.dtypes.extended):
-        raise ValueError(f"{name} has dtype {dtype}, which no file can hold: keep jax.random.key_data of a key instead")
+    """Add an array under `name`, made fit for a file and unique; return the name used."""
+    if isinstance(array, jax.Array) and jax.numpy.issubdtype(array.dtype, jax.dtypes.extended):
+        raise ValueError(
+            f"{name} has dtype {array.dtype}, which no file can hold: keep jax.random.key_data of a key instead"
+        )
     array = np.asarray(array)
     try:
         if arrays is None or named_dtype(dtype_name(array.dtype)) != array.dtype:
-            raise ValueError("it would not come back")
+            raise ValueError("it would not be read back unchanged")
     except ValueError as error:
         raise ValueError(
             f"{name} is an array of {array.dtype}, which cannot be stored without pickle: use plain numbers"
@@ -101,21 +103,21 @@ def put(arrays: Arrays | None, name: str, array: Any) -> str:
 
 
 def by_path(tree: Any) -> dict[str, Any]:
-    """The leaves of a pytree by their key paths, in its order."""
+    """Return the leaves of a pytree by key path, in the order of the tree."""
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def pack(value: Any, arrays: Arrays | None, name: str) -> Any:
-    """A value as JSON, with its arrays put aside; `unpack` gives the same value of the same types back.
+    """Return a value as JSON, with its arrays moved to `arrays`; `unpack` restores the same value and types.
 
     Args:
       value: None, bools, numbers, strings, bytes, dates, decimals, UUIDs, NumPy scalars, and lists, tuples and
-        string-keyed dicts of such; with `arrays` also NumPy and JAX arrays and SciPy's CSR and CSC matrices.
-      arrays: where arrays go, or None to refuse them.
-      name: what messages and members call the value.
+        string-keyed dicts of these; with `arrays` also NumPy and JAX arrays and SciPy's CSR and CSC matrices.
+      arrays: receives the arrays; None refuses arrays.
+      name: name of the value in messages and members.
 
     Raises:
-      ValueError: anything else, naming where it is and its type.
+      ValueError: the value holds anything else; the message says where it is and its type.
     """
     kind = type(value)
     if value is None or kind in (bool, int, str):
@@ -126,9 +128,9 @@ def pack(value: Any, arrays: Arrays | None, name: str) -> Any:
         return [pack(x, arrays, name) for x in value]
     if kind is tuple:
         return {"tuple": [pack(x, arrays, name) for x in value]}
-    if kind in _SPELLED:
-        spell, _ = _SPELLED[kind]
-        return {kind.__name__: spell(value)}
+    if kind in _AS_TEXT:
+        to_text, _ = _AS_TEXT[kind]
+        return {kind.__name__: to_text(value)}
     if kind is dict and all(type(key) is str for key in value):
         return {"dict": {key: pack(x, arrays, f"{name}.{key}") for key, x in value.items()}}
     if value is pd.NA:
@@ -149,15 +151,15 @@ def pack(value: Any, arrays: Arrays | None, name: str) -> Any:
 
 
 def unpack(packed: Any, arrays: Arrays) -> Any:
-    """The inverse of `pack`."""
+    """Restore a value that `pack` packed."""
     if isinstance(packed, list):
         return [unpack(x, arrays) for x in packed]
     if not isinstance(packed, dict):
         return packed
     kind, content = next(iter(packed.items()))
-    for spelled, (_, read_text) in _SPELLED.items():
-        if kind == spelled.__name__:
-            return read_text(content)
+    for text_type, (_, from_text) in _AS_TEXT.items():
+        if kind == text_type.__name__:
+            return from_text(content)
     match kind:
         case "float" if content in ("nan", "inf", "-inf"):
             return float(content)
@@ -184,60 +186,60 @@ def _sparse(name: str, parts: list[np.ndarray], shape: tuple[int, ...]) -> Any:
     if name not in _SPARSE:
         raise ValueError(f"{name!r:.40} is none of {', '.join(_SPARSE)}: the file was changed")
     matrix = getattr(scipy.sparse, name)(tuple(parts), shape)
-    matrix.check_format(full_check=True)  # indices in range, pointers that rise
+    matrix.check_format(full_check=True)  # raises unless indices are in range and pointers ascend
     return matrix
 
 
 def to_jax(arrays: Arrays, name: str) -> jax.Array:
-    """An array of a file on the default device; a ValueError, naming it, where JAX would narrow it.
+    """Return an array of a file on the default device; raise ValueError, naming it, if JAX would narrow its dtype.
 
-    It takes the place of that of the host, so that what several trees name is held once.
+    The device array replaces the host array in `arrays`, so that an array shared by several trees is held once.
     """
     array = arrays[name]
     on_device = jax.numpy.asarray(array)
     if on_device.dtype != array.dtype:
         raise ValueError(
-            f"{name} is {array.dtype}, which JAX makes {on_device.dtype} while its 64-bit numbers are off: load it "
-            "under `with jax.enable_x64(True):`, or after jax.config.update('jax_enable_x64', True)"
+            f"{name} is {array.dtype}, which JAX converts to {on_device.dtype} while 64-bit types are disabled: load "
+            "it under `with jax.enable_x64(True):`, or after jax.config.update('jax_enable_x64', True)"
         )
     arrays[name] = on_device
     return on_device
 
 
 def pack_column(values: pd.Series | pd.Index, arrays: Arrays, name: str) -> dict[str, str]:
-    """A column as JSON: numbers and dates as an array of their own, all else as JSON text in an array of bytes.
+    """Return a column as JSON, with numbers and dates in an array, all else as JSON text in an array of bytes.
 
     Raises:
-      ValueError: values that would not come back as they are, naming the column and their type.
+      ValueError: the values could not be restored exactly; the message names the column and their type.
 
-    Cost: O(n); objects cost their encoding, decoding and encoding again, which is how they are known to come back.
+    Cost: O(n). Objects are encoded, decoded and encoded again, to verify that they can be restored.
     """
     dtype = values.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in _PLAIN:
         return {"dtype": dtype.str, "values": put(arrays, name, values.to_numpy())}
     if isinstance(dtype, pd.DatetimeTZDtype):
-        if _named(str(dtype)) != dtype:
+        if _find_dtype(str(dtype)) != dtype:
             raise ValueError(
-                f"{name} has dtype {dtype}, whose time zone no name says: convert it, for example with "
+                f"{name} has dtype {dtype}, whose time zone has no standard name: convert it, for example with "
                 "dt.tz_convert('Europe/Berlin') or to UTC"
             )
         utc = pd.Series(values).dt.tz_convert(None)
         return {"dtype": str(dtype), "values": put(arrays, name, utc.to_numpy())}
     text = _text(values, name)
     packed = {"dtype": str(dtype), "values": put(arrays, name, np.frombuffer(text, np.uint8))}
-    if isinstance(dtype, pd.StringDtype) and _named(str(dtype)) == dtype:
+    if isinstance(dtype, pd.StringDtype) and _find_dtype(str(dtype)) == dtype:
         return packed
     try:
-        found = unpack_column(packed, arrays)
+        restored = unpack_column(packed, arrays)
     except TypeError:
-        found = None
-    if found is None or found.dtype != dtype or _text(found, name) != text:
+        restored = None
+    if restored is None or restored.dtype != dtype or _text(restored, name) != text:
         raise ValueError(f"{name} has dtype {dtype}, which cannot be stored exactly: convert it with astype(object)")
     return packed
 
 
 def unpack_column(packed: dict[str, str], arrays: Arrays) -> pd.Series:
-    """The inverse of `pack_column`."""
+    """Restore a column that `pack_column` packed."""
     dtype, values = pd.api.types.pandas_dtype(packed["dtype"]), np.asarray(arrays[packed["values"]])
     if isinstance(dtype, pd.DatetimeTZDtype):
         return pd.Series(pd.DatetimeIndex(values).tz_localize("UTC").tz_convert(dtype.tz))
@@ -248,8 +250,8 @@ def unpack_column(packed: dict[str, str], arrays: Arrays) -> pd.Series:
     return pd.Series(unpack(json.loads(values.tobytes().decode()), {}), dtype=dtype)
 
 
-def _named(name: str) -> Any:
-    """The dtype of that name, None if there is none."""
+def _find_dtype(name: str) -> Any:
+    """Return pandas' dtype of that name, or None if there is none."""
     try:
         return pd.api.types.pandas_dtype(name)
     except TypeError:
@@ -257,6 +259,7 @@ def _named(name: str) -> Any:
 
 
 def _text(values: pd.Series | pd.Index, name: str) -> bytes:
+    """Return values as JSON text; raise ValueError, naming the column, if one cannot be packed."""
     try:
         return json.dumps(pack(values.tolist(), None, name), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
@@ -264,7 +267,7 @@ def _text(values: pd.Series | pd.Index, name: str) -> bytes:
 
 
 def _member(name: str, compress: bool) -> zipfile.ZipInfo:
-    member = zipfile.ZipInfo(name)  # of a fixed date: equal content gives equal bytes
+    member = zipfile.ZipInfo(name)  # has a fixed date, so that equal content gives equal bytes
     member.compress_type = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
     return member
 
@@ -275,17 +278,17 @@ def _shrinks(array: np.ndarray) -> bool:
 
 
 def stored(dtype: np.dtype) -> np.dtype:
-    """What the file holds: NumPy's format has no names for bfloat16 and the like, whose bits are stored as integers."""
+    """Return the dtype in the file: bfloat16 and the like, unknown to NumPy's format, are stored as integer bits."""
     return np.dtype(f"u{dtype.itemsize}") if dtype.kind == "V" else dtype
 
 
 def dtype_name(dtype: np.dtype) -> str:
-    """The name of a dtype in a header."""
+    """Return the name of a dtype in a header."""
     return dtype.name if dtype.kind == "V" else dtype.str
 
 
 def named_dtype(name: str) -> np.dtype:
-    """The dtype of that name; a ValueError unless it is one of numbers, dates or durations, each in a few bytes."""
+    """Return the dtype of that name; raise ValueError unless it is a small dtype of numbers, dates or durations."""
     if _PLAIN_DTYPE.fullmatch(name) or _NARROW_DTYPE.fullmatch(name):
         try:
             dtype = np.dtype(name)
@@ -293,4 +296,4 @@ def named_dtype(name: str) -> np.dtype:
             dtype = None
         if dtype is not None and (dtype.kind in _PLAIN or (dtype.kind == "V" and dtype.itemsize <= 2)):
             return dtype
-    raise ValueError(f"{name:.80} is no dtype of plain numbers")
+    raise ValueError(f"{name:.80} is not a dtype of plain numbers")

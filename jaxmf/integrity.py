@@ -1,4 +1,4 @@
-"""What a fit and its data must be for a file to hold them: `save` refuses what `load` would."""
+"""Validate a fit and its data before they are saved and after they are loaded: `save` refuses what `load` would."""
 
 import re
 from typing import Any
@@ -18,37 +18,40 @@ from jaxmf.training.state import STATUS
 
 
 def check_data(data: Dataset) -> None:
-    """ValueError naming the first part of a Dataset that is not as every constructor makes it. Cost: O(n)."""
+    """Raise ValueError, naming the first invalid part, unless a Dataset is as its constructors make it. Cost: O(n)."""
     if type(data.name) is not str:
         raise ValueError(f"data.name is {data.name!r:.50}, expected a string")
-    times = np.float64 if getattr(data.timestamp, "dtype", None) == np.float64 else np.int64  # with fractions, or whole
-    columns = {"user": np.int32, "item": np.int32, "rating": np.float64, "timestamp": times}
+    has_fractions = getattr(data.timestamp, "dtype", None) == np.float64
+    time_dtype = np.float64 if has_fractions else np.int64
+    columns = {"user": np.int32, "item": np.int32, "rating": np.float64, "timestamp": time_dtype}
     for name, dtype in columns.items():
         array = getattr(data, name)
         if name == "timestamp" and array is None:
             continue
         if getattr(array, "dtype", None) != dtype or array.shape != (len(data.rating),):
-            found = f"{getattr(array, 'dtype', None)}{list(np.shape(array))}"
-            raise ValueError(f"data.{name} is {found}, expected {np.dtype(dtype)}[{len(data.rating)}]")
+            actual = f"{getattr(array, 'dtype', None)}{list(np.shape(array))}"
+            raise ValueError(f"data.{name} is {actual}, expected {np.dtype(dtype)}[{len(data.rating)}]")
     for name in ("rating", "timestamp"):
         if getattr(data, name) is not None and not np.isfinite(getattr(data, name)).all():
             raise ValueError(f"data.{name} has NaN or infinite values")
     for name, ids in (("user", data.user_ids), ("item", data.item_ids)):
         index = getattr(data, name)
         if len(index) and not 0 <= index.min() <= index.max() < len(ids):
-            raise ValueError(f"data.{name} has a number outside 0 .. {len(ids) - 1}, those of its ids")
+            raise ValueError(f"data.{name} has an index outside 0 .. {len(ids) - 1}, the range of data.{name}_ids")
         if not ids.is_unique or ids.isna().any():
-            raise ValueError(f"data.{name}_ids has an id that is missing, or there twice")
+            raise ValueError(f"data.{name}_ids has a missing or repeated id")
     if data.items is not None and not (isinstance(data.items, pd.DataFrame) and len(data.items) == data.num_items):
         raise ValueError(f"data.items has {len(data.items)} rows, expected one for each of {data.num_items} items")
 
 
 def check_fit(fit: Fit, built_in: bool) -> None:
-    """ValueError naming the first part of a Fit that is not as `fit` makes it; shapes of parameters are the model's.
+    """Raise ValueError, naming the first invalid part, unless a Fit is as `fit` makes it.
+
+    Shapes of parameters are not checked here, but against the model.
 
     Args:
       fit: the fit.
-      built_in: the model is one of `jaxmf.models`, whose fixed leaves are finite, too.
+      built_in: whether the model is one of `jaxmf.models`, whose fixed leaves must be finite, too.
     """
     check_hyper(fit.hyper)
     if fit.status not in STATUS:
@@ -57,12 +60,12 @@ def check_fit(fit: Fit, built_in: bool) -> None:
     if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < 1e12:
         raise ValueError(f"compile_seconds is {seconds!r:.50}, expected a number of at least 0")
     state, best = fit.state, fit.state.best
-    _check_number(state.status, "state.status", len(STATUS) - 1)
-    _check_number(state.epoch, "state.epoch", np.iinfo(np.int32).max)
+    _check_integer(state.status, "state.status", len(STATUS) - 1)
+    _check_integer(state.epoch, "state.epoch", np.iinfo(np.int32).max)
     trees = {"params": fit.params, "state.params": state.params}
     if best is not None:
         trees["state.best.params"] = best.params
-        _check_number(best.epoch, "state.best.epoch", int(state.epoch))
+        _check_integer(best.epoch, "state.best.epoch", int(state.epoch))
         if np.shape(best.score) != () or not jnp.issubdtype(best.score.dtype, jnp.floating) or np.isnan(best.score):
             raise ValueError(f"state.best.score is {best.score!r:.50}, expected a number")
     for name, params in trees.items():
@@ -72,7 +75,7 @@ def check_fit(fit: Fit, built_in: bool) -> None:
 
 
 def check_history(history: dict[str, Any]) -> None:
-    """ValueError unless the columns of a history are numbers, equally long, of epochs that rise."""
+    """Raise ValueError unless the columns of a history are numbers of equal length and its epochs increase."""
     lengths = {np.shape(column) for column in history.values()}
     if len(lengths) != 1 or len(next(iter(lengths))) != 1 or not {"epoch", "seconds"} <= history.keys():
         raise ValueError(f"history has columns of lengths {[list(shape) for shape in lengths]}, expected one length")
@@ -81,20 +84,20 @@ def check_history(history: dict[str, Any]) -> None:
             raise ValueError(f"history.{name:.80} is {column.dtype}, expected numbers")
     epoch = np.asarray(history["epoch"])
     if len(epoch) and not (epoch[0] >= 1 and (np.diff(epoch) > 0).all()):
-        raise ValueError("history.epoch does not rise from 1 or more")
+        raise ValueError("history.epoch does not increase from 1 or more")
     if not np.isfinite(np.asarray(history["seconds"])).all():
         raise ValueError("history.seconds has NaN or infinite values")
 
 
 def check_features(matrix: Any, num_bytes: int) -> None:
-    """ValueError if rows padded to the longest would not be among so many bytes, where the parameters have them so."""
+    """Raise ValueError if the features, padded to the longest row as in the parameters, would exceed `num_bytes`."""
     longest = np.diff(csr_array(matrix).indptr).max(initial=0)
     if 4 * matrix.shape[0] * int(longest) > num_bytes:
         raise ValueError("its features have a longer row than its parameters: the file was changed")
 
 
 def check_params(params: Params, name: str, built_in: bool) -> None:
-    """ValueError naming the first trained leaf that is not finite, of a built-in model also a fixed one."""
+    """Raise ValueError, naming the leaf, if a trained leaf, or a fixed leaf of a built-in model, is not finite."""
     _check_finite(params.trained, f"{name}.trained")
     if not built_in:
         return
@@ -113,15 +116,15 @@ def _check_finite(tree: Any, name: str) -> None:
             raise ValueError(f"{name}{jax.tree_util.keystr(path):.80} has NaN or infinite values")
 
 
-def _check_number(number: Any, name: str, most: int) -> None:
-    if np.shape(number) != () or number.dtype != np.int32 or not 0 <= int(number) <= most:
-        raise ValueError(f"{name} is {number!r:.50}, expected an int32 from 0 to {most}")
+def _check_integer(value: Any, name: str, maximum: int) -> None:
+    if np.shape(value) != () or value.dtype != np.int32 or not 0 <= int(value) <= maximum:
+        raise ValueError(f"{name} is {value!r:.50}, expected an int32 from 0 to {maximum}")
 
 
 def _check_fingerprints(fingerprints: Any) -> None:
     if fingerprints is None:
         return
     parts = [part for part in fingerprints if part is not None]
-    named = isinstance(fingerprints, Fingerprints) and fingerprints.train is not None
-    if not named or not all(type(part) is str and re.fullmatch("[0-9a-f]{16}", part) for part in parts):
+    has_train = isinstance(fingerprints, Fingerprints) and fingerprints.train is not None
+    if not has_train or not all(type(part) is str and re.fullmatch("[0-9a-f]{16}", part) for part in parts):
         raise ValueError(f"fingerprints is {fingerprints!r:.80}, expected 16 hex digits for each part of the ratings")

@@ -1,7 +1,7 @@
-"""Files of arrays, read as strictly as `archive` writes them: whoever wrote a file, it is read whole or refused.
+"""Read the files that `archive` writes, strictly: a file from any source is read completely or refused.
 
-What a file says of itself is compared before memory is spent on it: a member cannot inflate to more than its header
-says, nor that be more than so many compressed bytes can hold.
+The sizes that a file claims are checked before memory is allocated: a member cannot inflate to more than its header
+says, and the header cannot claim more than the compressed bytes could contain.
 """
 
 import json
@@ -21,34 +21,34 @@ import numpy as np
 from jaxmf.archive import FORMAT, HEADER, VERSION, Arrays, named_dtype, stored
 
 _BLOCK = 1 << 20  # bytes that are read at once
-_RATIO = 1032  # bytes that deflate makes of one, at most
-_HEADER_BYTES, _HEADER_VALUES = 1 << 20, 1 << 16  # of a header, at most, beside what grows with the file
-_MAX_NPY = 10_000  # bytes before the numbers of an array, at most
-_CHANGED = "the file was changed. Copy it or save it anew"
+_MAX_RATIO = 1032  # the largest ratio of inflated to compressed bytes that deflate reaches
+_HEADER_BYTES, _HEADER_VALUES = 1 << 20, 1 << 16  # maximum size of a header, beyond what grows with the file
+_MAX_NPY = 10_000  # maximum number of bytes before an array's content
+_CHANGED = "the file was changed. Copy it or save it again"
 _NPY = re.compile(rb"\{'descr': '([^'\\]{1,40})', 'fortran_order': False, 'shape': \(([\d, ]{0,400})\), \} *\n")
 _ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ArithmeticError, struct.error)
 
 
 def read(path: Path, form: str = FORMAT) -> tuple[dict[str, Any], Arrays]:
-    """What `archive.write` wrote: header and arrays.
+    """Return the header and the arrays that `archive.write` wrote.
 
     Raises:
-      FileNotFoundError, PermissionError, IsADirectoryError: what the file system says.
-      ValueError: not a file; not a zip, a truncated one, somebody else's, or one of a later version; a member that is
-        missing, too many, there twice, encrypted, corrupted, compressed by another method, or of another dtype, shape
-        or size than the header says.
+      FileNotFoundError, PermissionError, IsADirectoryError: from the file system.
+      ValueError: the path is not a file; it is not a zip, or one that is truncated, from another program or from a
+        later version; a member is missing, unlisted, duplicated, encrypted, corrupted, compressed by another method,
+        or differs from its header in dtype, shape or size.
 
-    Cost: the arrays, and a megabyte at once beside them.
+    Cost: the memory of the arrays, plus one megabyte at a time.
     """
     mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # a pipe would be waited for
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a pipe would wait for a writer
         raise ValueError("it is a pipe or a device; expected a file that jaxmf.save wrote")
     with open(path, "rb") as file:
         return unpacked(file, form)
 
 
 def unpacked(file: BinaryIO, form: str = FORMAT) -> tuple[dict[str, Any], Arrays]:
-    """`read` of a file that is open."""
+    """Return the header and the arrays of an open file; see `read`."""
     size = file.seek(0, os.SEEK_END)
     with _opened(file) as zipped:
         infos = _infos(zipped, size)
@@ -58,16 +58,18 @@ def unpacked(file: BinaryIO, form: str = FORMAT) -> tuple[dict[str, Any], Arrays
             if f"{name}.npy" not in infos:
                 raise ValueError(f"its member {name:.80}.npy is missing: {_CHANGED}")
         if len(infos) > len(expected):
-            other = next(name for name in infos if name.removesuffix(".npy") not in expected)
-            raise ValueError(f"it has a member {other!r:.80} that its {HEADER} does not list: {_CHANGED}")
-        return header, {name: _array(zipped, infos[f"{name}.npy"], *what) for name, what in expected.items()}
+            unlisted = next(name for name in infos if name.removesuffix(".npy") not in expected)
+            raise ValueError(f"it has a member {unlisted!r:.80} that its {HEADER} does not list: {_CHANGED}")
+        return header, {
+            name: _array(zipped, infos[f"{name}.npy"], dtype, shape) for name, (dtype, shape) in expected.items()
+        }
 
 
 def parse(text: bytes | bytearray) -> Any:
-    """JSON, in UTF-8 and no deeper than Python's own stack; a ValueError for anything else."""
+    """Parse JSON in UTF-8; raise ValueError for anything else, also if it is nested deeper than Python can recurse."""
 
     def refuse(constant: str) -> Any:
-        raise ValueError(f"it has the number {constant}, which JSON has not")
+        raise ValueError(f"it has the number {constant}, which JSON does not allow")
 
     try:
         return json.loads(text.decode(), parse_constant=refuse)
@@ -83,25 +85,28 @@ def _opened(file: BinaryIO) -> zipfile.ZipFile:
     except (*_ERRORS, ValueError, LookupError) as error:
         if begins_as_zip:
             raise ValueError(
-                "it begins as a zip file but has no end: it is truncated. Copy it or save it anew"
+                "it begins as a zip file but has no end: it is truncated. Copy it or save it again"
             ) from error
         raise ValueError("it is not a zip file; expected one that jaxmf.save wrote") from error
 
 
 def _infos(zipped: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """What the zip says of its members, by name, if it can be true of a file of this size."""
+    """Return the zip's entries by name; raise ValueError if their sizes are impossible for a file of this size."""
     infos: dict[str, zipfile.ZipInfo] = {}
     for info in zipped.infolist():
         member = f"its member {info.filename:.80}"
         if info.filename in infos:
-            raise ValueError(f"{member} is there twice: {_CHANGED}")
+            raise ValueError(f"{member} is present twice: {_CHANGED}")
         if info.flag_bits & 1:
             raise ValueError(f"{member} is encrypted: {_CHANGED}")
         if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"{member} is compressed by another method than jaxmf.save uses: {_CHANGED}")
-        ratio = _RATIO if info.compress_type == zipfile.ZIP_DEFLATED else 1
-        if info.file_size > ratio * info.compress_size:
-            raise ValueError(f"{member} is corrupted (so few bytes cannot hold so many). Copy it or save it anew")
+        max_ratio = _MAX_RATIO if info.compress_type == zipfile.ZIP_DEFLATED else 1
+        if info.file_size > max_ratio * info.compress_size:
+            raise ValueError(
+                f"{member} is corrupted ({info.compress_size} bytes cannot contain {info.file_size}). Copy it or save "
+                "it again"
+            )
         infos[info.filename] = info
     if sum(info.compress_size for info in infos.values()) > size:
         raise ValueError(f"its members overlap: {_CHANGED}")
@@ -109,6 +114,7 @@ def _infos(zipped: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
 
 
 def _header(zipped: zipfile.ZipFile, info: zipfile.ZipInfo | None, size: int, form: str) -> dict[str, Any]:
+    """Return the parsed header; raise ValueError unless it is of this format and of a version that can be read."""
     if info is None:
         raise ValueError(f"it is a zip file without {HEADER}; expected one that jaxmf.save wrote")
     if info.file_size > _HEADER_BYTES + size:
@@ -117,7 +123,7 @@ def _header(zipped: zipfile.ZipFile, info: zipfile.ZipInfo | None, size: int, fo
     if sum(text.count(mark) for mark in b",[{") > _HEADER_VALUES + size // 32:
         raise ValueError(f"its {HEADER} lists more than its arrays account for: {_CHANGED}")
     try:
-        header = parse(text)
+        header: dict[str, Any] = parse(text)
         name, version = header["format"], header["version"]
         if type(name) is not str or type(version) is not int or version < 1:
             raise ValueError("no format")
@@ -134,38 +140,40 @@ def _header(zipped: zipfile.ZipFile, info: zipfile.ZipInfo | None, size: int, fo
 
 
 def _expected(header: dict[str, Any]) -> dict[str, tuple[np.dtype, tuple[int, ...]]]:
-    """Dtypes and shapes of the arrays, by name."""
-    found = {}
+    """Return dtype and shape of each array by name, as the header lists them."""
+    expected = {}
     try:
         for name, text in header["arrays"].items():
             dtype, *shape = text.split(" ")
             if len(shape) > 32 or not all(re.fullmatch("[0-9]{1,15}", length) for length in shape):
-                raise ValueError(f"{text:.80} is no shape")
-            found[name] = named_dtype(dtype), tuple(map(int, shape))
+                raise ValueError(f"{text:.80} is not a shape")
+            expected[name] = named_dtype(dtype), tuple(map(int, shape))
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"its {HEADER} does not list its arrays: the file was changed") from error
-    return found
+    return expected
 
 
 def _array(zipped: zipfile.ZipFile, info: zipfile.ZipInfo, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+    """Read the array in a member; raise ValueError unless it has this dtype and shape."""
     member, expected = f"its member {info.filename:.80}", f"{dtype}{list(shape)}"
     num_bytes = dtype.itemsize * math.prod(shape)
     if info.file_size > num_bytes + _MAX_NPY:
-        raise ValueError(f"{member} has {info.file_size} bytes, its header says {expected}: the file was changed")
+        raise ValueError(f"{member} has {info.file_size} bytes, but its header says {expected}: the file was changed")
     content = _content(zipped, info)
     start = 10 + int.from_bytes(content[8:10], "little")
     match = _NPY.fullmatch(content[10:start])
     if content[:8] != b"\x93NUMPY\x01\x00" or match is None:
-        raise ValueError(f"{member} is no array as jaxmf.save writes it. Save it anew")
-    found = match[1].decode("latin1"), tuple(int(length) for length in match[2].decode().split(",") if length.strip())
-    if found != (stored(dtype).str, shape):
-        seen = f"{_readable(found[0])}{list(found[1])}"
-        raise ValueError(f"{member} is {seen}, its header says {expected}: the file was changed")
+        raise ValueError(f"{member} is not an array as jaxmf.save writes it. Save it again")
+    descr = match[1].decode("latin1")
+    lengths = tuple(int(length) for length in match[2].decode().split(",") if length.strip())
+    if (descr, lengths) != (stored(dtype).str, shape):
+        actual = f"{_readable(descr)}{list(lengths)}"
+        raise ValueError(f"{member} is {actual}, but its header says {expected}: the file was changed")
     if len(content) != start + num_bytes:
-        raise ValueError(f"{member} has {len(content) - start} bytes, {expected} has {num_bytes}: {_CHANGED}")
+        raise ValueError(f"{member} has {len(content) - start} bytes, but {expected} has {num_bytes}: {_CHANGED}")
     array = np.frombuffer(content, stored(dtype), offset=start).reshape(shape)
     if dtype.kind == "b" and (array.view(np.uint8) > 1).any():
-        raise ValueError(f"{member} has truth values other than 0 and 1: {_CHANGED}")
+        raise ValueError(f"{member} has booleans other than 0 and 1: {_CHANGED}")
     return array.view(dtype)
 
 
@@ -177,15 +185,15 @@ def _readable(descr: str) -> str:
 
 
 def _content(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytearray:
-    """The bytes of a member, as many as the zip says it has."""
+    """Return the bytes of a member, exactly as many as the zip says it has."""
     content = bytearray()
     try:
         with zipped.open(info) as stream:
-            # Of a block at a time no more is inflated than that; the last one compares the checksum.
+            # `read` inflates no more than the requested block; reading the last block verifies the checksum.
             while block := stream.read(min(_BLOCK, info.file_size - len(content))):
                 content += block
         if len(content) < info.file_size:
             raise EOFError(f"it ends after {len(content)} of {info.file_size} bytes")
     except (*_ERRORS, ValueError, OSError) as error:
-        raise ValueError(f"its member {info.filename:.80} is corrupted ({error}). Copy it or save it anew") from error
+        raise ValueError(f"its member {info.filename:.80} is corrupted ({error}). Copy it or save it again") from error
     return content

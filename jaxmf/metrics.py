@@ -7,23 +7,23 @@ _ROW = 1024
 
 
 def total(values: jax.Array) -> jax.Array:
-    """Σ x along the last axis, by 1,024 numbers and then by 1,024 of these sums, until one is left.
+    """Return Σ x along the last axis, in blocks: sums of 1,024 numbers, then sums of 1,024 of these sums, and so on.
 
-    One after another, float32 would count ones to 2²⁴ only. Zeros behind the numbers change last bits at most, and none
-    on a CPU where there are more than 1,024 numbers before and not more than 2²⁰ after.
+    Added one after another in float32, ones would only count to 2²⁴. Zeros appended to the numbers change the last bits
+    at most. On a CPU they change none if there are more than 1,024 numbers without them and at most 2²⁰ with them.
 
     >>> float(total(jnp.ones(2**24 + 1024, jnp.float32))) - 2**24
     1024.0
     """
     *others, size = values.shape
     rows = jnp.pad(values, (*[(0, 0) for _ in others], (0, -size % _ROW))).reshape(*others, -1, _ROW)
-    # Without the barrier XLA makes one sum of several.
+    # Without the barrier, XLA would merge the sums of all levels into one.
     sums = jax.lax.optimization_barrier(jnp.sum(rows, axis=-1))
     return total(sums) if sums.shape[-1] > 1 else jnp.sum(sums, axis=-1)
 
 
 def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
-    """Σ w·x / Σ w, and 0 where no weight is left.
+    """Return Σ w·x / Σ w, or 0 if there is no weight.
 
     >>> float(weighted_mean(jnp.array([1., 5.]), jnp.array([1., 0.])))
     1.0
@@ -32,8 +32,8 @@ def weighted_mean(values: jax.Array, weight: jax.Array) -> jax.Array:
 
 
 def weighted_sums(weight: jax.Array, *values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Σ w·x and the weighted mean of each of k arrays (n,), by one sum of all: (k,) and (k,)."""
-    sums = total(jnp.stack([*(weight * each for each in values), weight]))
+    """Return Σ w·x and the weighted mean of each of k arrays (n,): (k,) and (k,). All are computed by one sum."""
+    sums = total(jnp.stack([*(weight * array for array in values), weight]))
     return sums[:-1], sums[:-1] / jnp.where(sums[-1] > 0, sums[-1], 1)
 
 

@@ -1,4 +1,4 @@
-"""Results on disk: each file is written whole or not at all, and a manifest says where they came from."""
+"""Write results to disk, each file atomically, and describe their origin in a manifest."""
 
 import csv
 import errno
@@ -21,21 +21,21 @@ _PACKAGES = ("jaxmf", "jax", "jaxlib", "optax", "numpy", "pandas", "scipy", "sci
 
 
 def write(path: Path, save: Callable[[Path], Any]) -> None:
-    """Write a file through a temporary one beside it, renamed at the end: readers see the old file or the new one.
+    """Write a file atomically, by renaming a temporary file beside it: readers see the old file or the new one.
 
     Args:
-      path: where to; its folder is made if it is not there.
-      save: writes to the path that it is given, which has the suffix of `path`.
+      path: the file; its folder is created if it does not exist.
+      save: function that writes to the path it is given, which has the suffix of `path`.
 
     Raises:
-      OSError: what the file system says.
+      OSError: from the file system.
     """
     if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe, such as /dev/stdout
         save(path)
         return
     if path.parent.exists() and not path.parent.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "is a file; expected a folder", str(path.parent))
-    target = Path(os.path.realpath(path))  # where a link leads, so that the link stays one
+    target = Path(os.path.realpath(path))  # replace the target of a symbolic link, not the link
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with locks.temporary(target) as unfinished:
@@ -44,36 +44,36 @@ def write(path: Path, save: Callable[[Path], Any]) -> None:
     except OSError as error:
         if error.errno is None:
             raise
-        # Of the file that was asked for, not of a temporary one; of a full disk, Python names none.
+        # Name the requested file instead of the temporary one; for a full disk, Python names no file at all.
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def write_table(path: Path, table: pd.DataFrame) -> None:
-    """Write a tidy table as CSV: a float in the fewest digits that give it back, in its own dtype, text as it is."""
-    # In a field without quotes a carriage return would end the line, and Python's writer puts none for it.
+    """Write a tidy table as CSV: floats in the fewest digits that restore them in their dtype, text unchanged."""
+    # A carriage return in a field without quotes would end the line, and Python's writer does not quote it.
     text = [table.iloc[:, i] for i in range(table.shape[1]) if pd.api.types.is_string_dtype(table.dtypes.iloc[i])]
-    returns = any(column.astype(str).str.contains("\r", regex=False).any() for column in text)
-    quoting = csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL
+    has_returns = any(column.astype(str).str.contains("\r", regex=False).any() for column in text)
+    quoting = csv.QUOTE_NONNUMERIC if has_returns else csv.QUOTE_MINIMAL
     write(path, lambda p: table.to_csv(p, index=False, quoting=quoting))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON as `to_json` gives it."""
+    """Write JSON as `to_json` formats it."""
     write_text(path, to_json(content) + "\n")
 
 
 def to_json(content: Any) -> str:
-    """JSON, indented; arrays and their scalars as lists and numbers."""
+    """Return indented JSON, with arrays as lists and NumPy scalars as numbers."""
     return json.dumps(content, indent=2, ensure_ascii=False, default=lambda x: np.asarray(x).tolist())
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text."""
+    """Write text in UTF-8."""
     write(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
 def markdown(table: pd.DataFrame, form: str = "{:.4f}") -> str:
-    """A table in Markdown, numbers that 3 decimals do not give in the form asked for, NaN as nothing."""
+    """Return a table in Markdown: floats that 3 decimals represent as `:g`, others in `form`, NaN as an empty cell."""
 
     def cell(value: Any) -> str:
         if isinstance(value, float):
@@ -85,12 +85,12 @@ def markdown(table: pd.DataFrame, form: str = "{:.4f}") -> str:
 
 
 def manifest(data: dict[str, Any], configuration: dict[str, Any], seed: int | None) -> dict[str, Any]:
-    """What a result came from, ready for JSON.
+    """Return what produced a result, ready for JSON.
 
     Args:
-      data: what the data are, such as `Dataset.describe()`.
-      configuration: the choices of the run.
-      seed: its seed, if one number says it.
+      data: description of the data, such as `Dataset.describe()`.
+      configuration: the options of the run.
+      seed: seed of the run, or None if it has no single seed.
 
     Returns:
       command, configuration, data, versions, device, dtype, seed and git commit (None outside a checkout).
@@ -109,7 +109,7 @@ def manifest(data: dict[str, Any], configuration: dict[str, Any], seed: int | No
 
 
 def _git_commit() -> str | None:
-    """The commit of this package's files, with "-dirty" if they were changed since; results beside them may be."""
+    """Return the commit of this package's files, with "-dirty" if they have changed; files outside it do not count."""
     package = Path(__file__).parent
 
     def git(*arguments: str) -> str:
@@ -117,7 +117,7 @@ def _git_commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # or else it lies in somebody else's checkout
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails inside another project's checkout
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -1,4 +1,4 @@
-"""A fit and its data in one file: `load` gives back what `save` was given, to the bit, and `fit` goes on from there."""
+"""Save a fit and its data to one file and load them again, bit for bit, so that `fit` can continue from there."""
 
 import re
 from pathlib import Path
@@ -29,30 +29,30 @@ _OBSERVATIONS = ("user", "item", "rating", "timestamp")
 
 
 def save(path: str | Path, fit: Fit, data: Dataset) -> None:
-    """Write a fit, and the data that knows its users and items, to one file.
+    """Write a fit, and a Dataset that has its users and items, to one file.
 
     The file is a zip of .npy arrays and a readable header.json, without pickle; `numpy.load(path)` opens it too. It
     holds the model (constructor and arguments), hyper, parameters, the whole state for `resume`, history, status, and
-    the Dataset: ids, ratings, timestamps, item metadata and name. Functions are not stored: of a model that no
-    constructor of `jaxmf.models` built, only the name is, and `load` asks for it. The key is not stored either.
+    the Dataset: ids, ratings, timestamps, item metadata and name. Functions are not stored: if no constructor of
+    `jaxmf.models` built the model, only its name is, and `load` asks for the model. The key is not stored either.
 
     Args:
-      path: the file, any suffix; its folder is made if it is not there. An old file is replaced at the end, whole.
-      fit: what `jaxmf.fit` returned.
+      path: the file, with any suffix; its folder is created if it does not exist. An old file is replaced atomically.
+      fit: the result of `jaxmf.fit`.
       data: a Dataset with the users and items of the fit, such as its training data.
 
     Raises:
-      ValueError: `data` has other users or items than the fit, or there are ids, item metadata, numbers in `hyper` or
-        arguments of the model that would not come back as they are; the message names them.
-      OSError: what the file system says.
+      ValueError: `data` has other users or items than the fit, or ids, item metadata, numbers in `hyper` or arguments
+        of the model cannot be stored exactly; the message names them.
+      OSError: from the file system.
 
     Cost: O(size). Arrays that shrink to half, such as ratings and timestamps, are compressed; factors are not.
-    Parameters that are also those of the state are stored once.
+    Parameters shared with the state are stored once.
     """
-    expect(fit, Fit, "save: fit", "pass what fit returned, as in save(path, fit, data)")
-    expect(data, Dataset, "save: data", "pass the one that knows the fit's ids, such as its training data")
+    expect(fit, Fit, "save: fit", "pass the result of fit, as in save(path, fit, data)")
+    expect(data, Dataset, "save: data", "pass one that has the fit's ids, such as its training data")
     arrays: Arrays = {}
-    names: dict[int, str] = {}  # by id of the leaf: the parameters of a fit are also those of its state
+    names: dict[int, str] = {}  # by id() of the leaf, because a fit shares its parameters with its state
 
     def leaf(array: Any, name: str) -> str:
         if id(array) not in names:
@@ -96,27 +96,27 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
 
 
 def load(path: str | Path, model: Model | None = None) -> tuple[Fit, Dataset]:
-    """The fit and the data that `save` wrote.
+    """Return the fit and the data that `save` wrote.
 
     Args:
       path: the file.
-      model: the model, where it was not built by a constructor of `jaxmf.models`; else it is built anew.
+      model: the model, needed only if no constructor of `jaxmf.models` built it; None rebuilds it from the file.
 
     Returns:
-      (fit, data). Arrays are to the bit what they were, on the default device, and `data.fingerprint()` is the same.
-      `jaxmf.fit(key, fit.model, solver, ..., resume=fit)` goes on as if it had never stopped, given the same key,
-      solver and ratings. Until then `fit.state.solver` is `training.Saved`: the file does not know the solver.
+      (fit, data). The arrays are bit-for-bit the saved ones, on the default device, and `data.fingerprint()` is the
+      same. `jaxmf.fit(key, fit.model, solver, ..., resume=fit)` continues as if it had never stopped, given the same
+      key, solver and ratings. Until then `fit.state.solver` is `training.Saved`: the solver is not in the file.
 
     Raises:
-      FileNotFoundError, PermissionError, IsADirectoryError: what the file system says.
-      ValueError: the file is truncated, corrupted, changed by whoever, somebody else's or of a later version; the model
-        is missing, or its parameters have other names, shapes or dtypes; or there are float64 parameters while JAX's
-        64-bit numbers are off. The message starts with the path. Nothing is returned by halves.
+      FileNotFoundError, PermissionError, IsADirectoryError: from the file system.
+      ValueError: the file is truncated, corrupted, changed, from another program or from a later version; the model is
+        missing, or its parameters have other names, shapes or dtypes; or there are float64 parameters while JAX's
+        64-bit types are disabled. The message starts with the path.
 
-    A file from a stranger runs no code, and takes no more memory than the arrays that it truly holds, but ids and item
-    metadata as Python objects, which may be twenty times as large as their text.
+    Loading an untrusted file runs no code from it, and takes no more memory than the arrays that it really contains,
+    except that ids and item metadata become Python objects, up to twenty times as large as their text.
 
-    Cost: O(size), and one abstract trace of the model's `init`.
+    Cost: O(size), plus one abstract trace of the model's `init`.
     """
     path = Path(path)
     if model is not None:
@@ -130,7 +130,7 @@ def load(path: str | Path, model: Model | None = None) -> tuple[Fit, Dataset]:
             return fit, data
         except (ValueError, MemoryError):
             raise
-        except Exception as error:  # whatever a value of another kind than ours leads to, in any library
+        except Exception as error:  # an unexpected value in the header can make any library raise anything
             raise ValueError(
                 f"its header is not as jaxmf.save writes it ({error!r:.200}): the file was changed"
             ) from error
@@ -146,7 +146,7 @@ def _unpack(header: Packed, arrays: Arrays, model: Model | None) -> tuple[Fit, D
         return {path: leaf(member) for path, member in packed.items()}
 
     packed, best = header["state"], header["state"]["best"]
-    trees = [leaves(x) for x in (header["params"], packed["params"], *([best["params"]] if best else []))]
+    trees = [leaves(tree) for tree in (header["params"], packed["params"], *([best["params"]] if best else []))]
     data = _unpack_data(header["data"], arrays)
     hyper = Hyper(**{name: archive.unpack(value, arrays) for name, value in header["hyper"].items()})
     if model is None:
@@ -183,6 +183,7 @@ def _pack_model(model: Model, arrays: Arrays) -> Packed:
 
 
 def _unpack_model(packed: Packed, arrays: Arrays) -> Model:
+    """Build the model again; raise ValueError if the file does not name a constructor of `jaxmf.models`."""
     name = packed["constructor"]
     if name is None:
         raise ValueError(
@@ -192,12 +193,13 @@ def _unpack_model(packed: Packed, arrays: Arrays) -> Model:
     constructor = getattr(models, name, None) if name in models.__all__ else None
     if constructor is None or not hasattr(constructor, "__wrapped__"):
         raise ValueError(
-            f"it holds a fit of models.{name!s:.40}, which this jaxmf has not: update jaxmf, or pass model="
+            f"it holds a fit of models.{name!s:.40}, which this jaxmf does not have: update jaxmf, or pass model="
         )
     arguments = {key: archive.unpack(value, arrays) for key, value in packed["arguments"].items()}
     for matrix in filter(issparse, arguments.values()):
         integrity.check_features(matrix, sum(array.nbytes for array in arrays.values()))
-    return constructor(**arguments)
+    model: Model = constructor(**arguments)
+    return model
 
 
 def _pack_data(data: Dataset, arrays: Arrays) -> Packed:
@@ -230,8 +232,7 @@ def _unpack_data(packed: Packed, arrays: Arrays) -> Dataset:
 
 def _pack_frame(frame: pd.DataFrame, arrays: Arrays, name: str) -> Packed:
     columns = [
-        archive.pack_column(frame.iloc[:, place], arrays, f"{name}.{label}")
-        for place, label in enumerate(frame.columns)
+        archive.pack_column(frame.iloc[:, i], arrays, f"{name}.{label}") for i, label in enumerate(frame.columns)
     ]
     index, labels = (_pack_index(getattr(frame, part), arrays, f"{name}.{part}") for part in ("index", "columns"))
     return {"index": index, "labels": labels, "columns": columns}
@@ -239,17 +240,14 @@ def _pack_frame(frame: pd.DataFrame, arrays: Arrays, name: str) -> Packed:
 
 def _unpack_frame(packed: Packed, arrays: Arrays) -> pd.DataFrame:
     index = _unpack_index(packed["index"], arrays)
-    columns = {place: archive.unpack_column(column, arrays) for place, column in enumerate(packed["columns"])}
-    return (
-        pd.DataFrame(columns, range(len(index)))
-        .set_axis(index)
-        .set_axis(_unpack_index(packed["labels"], arrays), axis=1)
-    )
+    columns = dict(enumerate(archive.unpack_column(column, arrays) for column in packed["columns"]))
+    frame = pd.DataFrame(columns, range(len(index)))
+    return frame.set_axis(index).set_axis(_unpack_index(packed["labels"], arrays), axis=1)
 
 
 def _pack_index(index: pd.Index, arrays: Arrays, name: str) -> Packed:
     if index.nlevels > 1:
-        raise ValueError(f"{name} has {index.nlevels} levels; expected one: use tuples, as index.to_flat_index() does")
+        raise ValueError(f"{name} has {index.nlevels} levels; expected one: use tuples, as in index.to_flat_index()")
     return {"name": archive.pack(index.name, None, f"{name}.name"), **archive.pack_column(index, arrays, name)}
 
 
@@ -259,20 +257,20 @@ def _unpack_index(packed: Packed, arrays: Arrays) -> pd.Index:
 
 
 def _dtype(fit: Fit, data: Dataset) -> str:
-    """The dtype of ratings for which the model makes parameters like these; the ratings of a fit may be cast."""
-    found = {np.asarray(leaf).dtype for leaf in jax.tree.leaves(fit.params)}
+    """Return the dtype of ratings for which the model makes parameters like the fit's, whose ratings may be cast."""
+    dtypes = {np.asarray(leaf).dtype for leaf in jax.tree.leaves(fit.params)}
     default = jnp.zeros(0, float).dtype
-    refusals = []
-    for dtype in [default, *sorted((x for x in found - {default} if jnp.issubdtype(x, jnp.floating)), key=str)]:
+    differences = []
+    for dtype in [default, *sorted((x for x in dtypes - {default} if jnp.issubdtype(x, jnp.floating)), key=str)]:
         difference = _difference(archive.by_path(fit.params), _shapes(fit.model, data, fit.hyper, dtype.name))
         if difference is None:
             return dtype.name
-        refusals.append(difference)
-    raise ValueError(f"save: {refusals[0]}. Pass the data that the model was fitted to, or a part with all its ids")
+        differences.append(difference)
+    raise ValueError(f"save: {differences[0]}. Pass the data that the model was fitted to, or a part with all its ids")
 
 
 def _shapes(model: Model, data: Dataset, hyper: Hyper, dtype: str) -> Params:
-    """The parameters that the model makes for such data, as shapes."""
+    """Return the shapes and dtypes of the parameters that the model makes for such data."""
     index: Any = jax.ShapeDtypeStruct((len(data),), jnp.int32)
     if dtype not in _DTYPES:
         raise ValueError(f"its ratings are {dtype!r:.40}, expected one of {', '.join(_DTYPES)}: the file was changed")
@@ -280,20 +278,23 @@ def _shapes(model: Model, data: Dataset, hyper: Hyper, dtype: str) -> Params:
     ratings = Ratings(index, index, value, value, data.num_users, data.num_items)
     try:
         with jax.enable_x64("float64" in (dtype, jnp.zeros(0, float).dtype.name)):
-            return jax.eval_shape(lambda r: model.init(jax.random.key(0), r, cast_hyper(hyper, dtype)), ratings)
+            shapes: Params = jax.eval_shape(
+                lambda r: model.init(jax.random.key(0), r, cast_hyper(hyper, dtype)), ratings
+            )
+            return shapes
     except Exception as error:
         if isinstance(error, ValueError | MemoryError):
             raise
         raise ValueError(f"the model {model.name!r} cannot be initialized for these data: {error!r}") from error
 
 
-def _difference(found: dict[str, Any], like: Params) -> str | None:
-    """What tells parameters by path from those that the model makes, if anything does."""
-    there, here = (
-        {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves.items()}
-        for leaves in (found, archive.by_path(like))
+def _difference(leaves: dict[str, Any], like: Params) -> str | None:
+    """Return the first difference between parameters by path and those that the model makes, or None."""
+    saved, made = (
+        {path: f"{leaf.dtype}{list(leaf.shape)}" for path, leaf in by_path.items()}
+        for by_path in (leaves, archive.by_path(like))
     )
-    for path in sorted(there.keys() | here.keys()):
-        if there.get(path) != here.get(path):
-            return f"params{path} is {there.get(path, 'missing')}, the model makes it {here.get(path, 'not at all')}"
+    for path in sorted(saved.keys() | made.keys()):
+        if saved.get(path) != made.get(path):
+            return f"params{path} is {saved.get(path, 'missing')}, but the model has {made.get(path, 'no such leaf')}"
     return None

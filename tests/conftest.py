@@ -8,7 +8,10 @@ from pathlib import Path
 # of Python that each of its operations comes from.
 os.environ |= {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_TRACEBACK_IN_LOCATIONS_LIMIT": "0"}
 
+import importlib
+
 import jax
+import jaxtyping
 import pytest
 
 # JAX keeps millions of objects for the next trace; Python's default looks through them far too often.
@@ -21,6 +24,11 @@ FLAGS = ["--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 10):
     FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *FLAGS])
+
+# Shapes that annotations of jaxtyping name are checked at every call, which is while a function is traced.
+TYPED = ["kernels.normal_equations", "solvers._exact", "solvers._near", "solvers._slabs"]
+with jaxtyping.install_import_hook([f"jaxmf.{name}" for name in TYPED], "beartype.beartype"):
+    importlib.import_module("jaxmf.solvers")
 
 # The files that run longest; these begin first, so that no worker is left alone with one of them.
 LONGEST = (

@@ -38,9 +38,9 @@ BILINEAR, MODEL, FEATURES = "models/bilinear.py", "models/_objective.py", "model
 BASELINES = "models/baselines.py"
 LEAVES, DRAWS = "models/leaves.py", "kernels/draws.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/_sgd.py", "solvers/_minibatch.py", "solvers/_als.py", "training/loop.py"
-SQUARES, TILES, MINIMA = "kernels/normal_equations.py", "kernels/tiles.py", "solvers/_minima.py"
+SQUARES, TILES, EXACT = "kernels/normal_equations.py", "kernels/tiles.py", "solvers/_exact.py"
 SLABS, MATCHED = "kernels/slabs.py", "solvers/matched.py"
-LADDER, FAMILIES = "training/test_rungs.py", "models/test_families.py"
+LADDER, FAMILIES = "training/test_padded_sizes.py", "models/test_families.py"
 MATCHINGS, DEVICES = "kernels/_matchings.py", "kernels/devices.py"
 BEST, TOP, FOLD = "recommend/_best.py", "recommend/test_top.py", "recommend/test_fold.py"
 PROMISES, KEPT = "models/promises.py", "models/test_promises.py"
@@ -56,7 +56,7 @@ OWN = {
     LOOP: ["training/test_fit.py"],
     SQUARES: [HALVES, NUMBERS],
     TILES: [HALVES],
-    MINIMA: [HALVES],
+    EXACT: [HALVES],
     SLABS: [HALVES],
     MATCHED: ["solvers/test_sgd.py", "models/test_context.py"],
     PROMISES: [KEPT],
@@ -86,9 +86,9 @@ MUTANTS = {
         'change += 2 * moved_user["bias"][ratings.user]',
         WITNESSES,
     ),
-    "embed: no biases of users": Mutant(BILINEAR, 'own = own + user["bias"]\n', "own = own\n"),
+    "embed: no biases of users": Mutant(BILINEAR, 'user_term = user_term + user["bias"]\n', "user_term = user_term\n"),
     "scores: of the first users": Mutant(
-        MODEL,
+        "models/_scores.py",
         "jax.tree.map(lambda leaf: leaf[users], rows.user)",
         "jax.tree.map(lambda leaf: leaf[: len(users)], rows.user)",
     ),
@@ -98,7 +98,7 @@ MUTANTS = {
         "model.penalty(trained, problem.weight, hyper)",
     ),
     "sgd: no context": Mutant(
-        MATCHED, "        own.context,\n", "        jax.tree.map(lambda leaf: 0 * leaf, own.context),\n"
+        MATCHED, "        cells.context,\n", "        jax.tree.map(lambda leaf: 0 * leaf, cells.context),\n"
     ),
     "penalty: content free": Mutant(BILINEAR, 'for name in ("factors", "content"):', 'for name in ("factors",):'),
     "design: bias left in the target": Mutant(BILINEAR, '        target = target - others["bias"][index]\n', ""),
@@ -106,7 +106,7 @@ MUTANTS = {
         BILINEAR, "target = target - project(a, x, ratings.user, ratings.item)", "pass"
     ),
     "init: empty rows drawn": Mutant(BILINEAR, "jnp.where((n > 0)[:, None], ", "jnp.where((n >= 0)[:, None], "),
-    "init: rank not masked": Mutant(BILINEAR, "fill_beyond_rank(made, hyper.rank)", "made"),
+    "init: rank not masked": Mutant(BILINEAR, "fill_beyond_rank(rows, hyper.rank)", "rows"),
     "mean: weights ignored": Mutant(
         BILINEAR, "weighted_mean(ratings.value, ratings.weight)", "jnp.mean(ratings.value)"
     ),
@@ -127,11 +127,11 @@ MUTANTS = {
     "update scale: rank not masked": Mutant(
         LEAVES, "jnp.where(jnp.broadcast_to(", "jnp.where(True | jnp.broadcast_to("
     ),
-    "metrics: mean for weighted mean": Mutant("metrics.py", "*(weight * each for each in values)", "*values"),
+    "metrics: mean for weighted mean": Mutant("metrics.py", "*(weight * array for array in values)", "*values"),
     "metrics: no square root": Mutant("metrics.py", "jnp.sqrt(mse(", "(mse("),
     "metrics: no absolute value": Mutant("metrics.py", "jnp.abs(value - prediction)", "(value - prediction)"),
     "take: padding has weight": Mutant(
-        "data/ratings.py", "weight=jnp.where(inside, picked.weight, 0)", "weight=picked.weight"
+        "data/ratings.py", "weight=jnp.where(inside, gathered.weight, 0)", "weight=gathered.weight"
     ),
     "promises: the ridge is no factor": Mutant(
         PROMISES, "slope(trained), jax.tree.map(jnp.multiply, ridge, trained)", "slope(trained), slope(trained)", KEPT
@@ -145,7 +145,7 @@ MUTANTS = {
     "sgd: conflicting ratings": Mutant(
         MATCHINGS, "busy = user_busy[u] | item_busy[i] | full", "busy = user_busy[u] | full"
     ),
-    "sgd: blocks of one group of items": Mutant(MATCHINGS, "[item] - own) % batch_size", "[item]) % batch_size"),
+    "sgd: blocks of one group of items": Mutant(MATCHINGS, "[item] - user_group) % batch_size", "[item]) % batch_size"),
     "sgd: stale order": Mutant(
         SGD, "visiting_order(key, constants", "(lambda _, n, most: jnp.arange(most))(key, constants"
     ),
@@ -160,7 +160,7 @@ MUTANTS = {
     ),
     "sgd: value clipping on held-out ratings": Mutant(SGD, "jnp.where(_per_row(w > 0, old), new, old)", "new"),
     "sgd: update clipping at half": Mutant(
-        SGD, "rates, pull), options.clip_update)", "rates, pull), options.clip_update and options.clip_update / 2)"
+        SGD, "rates, slope), options.clip_update)", "rates, pull), options.clip_update and options.clip_update / 2)"
     ),
     "sgd: schedule a step late": Mutant(SGD, "options.schedule(state[0])", "options.schedule(state[0] + 1)"),
     "minibatch: sum for mean": Mutant(MINIBATCH, "fit / jnp.where(size > 0, size, 1)", "fit"),
@@ -178,7 +178,7 @@ MUTANTS = {
     "als: users never solved": Mutant(
         ALS, 'for side in ("user", "item"):\n            half', 'for side in ("item",):\n            half'
     ),
-    "als: weights not under a root": Mutant(MINIMA, "root = jnp.sqrt(weight)", "root = (weight)", HALVES),
+    "als: weights not under a root": Mutant("solvers/_slabs.py", "root = jnp.sqrt(weight)", "root = (weight)", HALVES),
     "als: rows of fewer ratings unregularized": Mutant(
         SQUARES, "identity = np.eye(K.shape[-1], dtype=K.dtype)", "identity = 1e-6 * np.eye(K.shape[-1])", HALVES
     ),
@@ -192,22 +192,22 @@ MUTANTS = {
         SQUARES, "jax.lax.rsqrt(diagonal + ridge)", "jnp.ones_like(ridge)", NUMBERS
     ),
     "als: a long row by its last slab": Mutant(
-        MINIMA, "return A + dot(Xt, Xt.mT), b", "return dot(Xt, Xt.mT), b", HALVES
+        EXACT, "return A + dot(Xt, Xt.mT), b", "return dot(Xt, Xt.mT), b", HALVES
     ),
-    "als: the slope by the penalty forgotten": Mutant(MINIMA, "(-y * moved)", "(-0 * y * moved)", HALVES),
-    "als: the slope by the start forgotten": Mutant(MINIMA, "(y * (S - R))", "(0 * y * (S - R))", NUMBERS),
+    "als: the slope by the penalty forgotten": Mutant(EXACT, "(-y * moved)", "(-0 * y * moved)", HALVES),
+    "als: the slope by the start forgotten": Mutant(EXACT, "(y * (S - R))", "(0 * y * (S - R))", NUMBERS),
     "als: a lost ridge stays in the matrix": Mutant(SQUARES, "plus_diagonal(A, more)", "A", NUMBERS),
-    "als: normal equations begin without a ridge": Mutant(MINIMA, "ridge[..., None], 0)", "0 * ridge[..., None], 0)"),
+    "als: normal equations begin without a ridge": Mutant(EXACT, "ridge[..., None], 0)", "0 * ridge[..., None], 0)"),
     "rankings: blocks in the order of the first": Mutant(
         "evaluate/_positions.py",
-        "users = slice(number * size, (number + 1) * size)",
+        "users = slice(index * size, (index + 1) * size)",
         "users = slice(0, size)",
         RANKINGS,
     ),
-    "als: a lost ridge pulls at the row": Mutant(MINIMA, "jnp.where(S > R, before, z)", "z", NUMBERS),
+    "als: a lost ridge pulls at the row": Mutant(EXACT, "jnp.where(S > R, before, z)", "z", NUMBERS),
     "als: a lost ridge lets the start go": Mutant(SQUARES, "b + more * start", "b", NUMBERS),
     "als: weights have no slope": Mutant(
-        MINIMA, "-jnp.sum(w * image * error)", "-jnp.sum((w > 0) * image * error)", HALVES
+        EXACT, "-jnp.sum(w * image * error)", "-jnp.sum((w > 0) * image * error)", HALVES
     ),
     "tiles: a slab too few": Mutant(
         TILES,
@@ -219,16 +219,16 @@ MUTANTS = {
         TILES, "np.full((devices, -(-used // step) * step)", "np.full((devices, used)", LADDER
     ),
     "tiles: long rows by their first ratings": Mutant(
-        SLABS, "sum(left >= width for width in others)", "0 * left", HALVES
+        SLABS, "sum(remainder >= width for width in narrow)", "0 * remainder", HALVES
     ),
     "als: the slope of a background forgotten": Mutant(
-        MINIMA, "slope = _rows_of(background.slope, part.rows, 0)", "slope = jnp.zeros_like(ridge)", FAMILIES
+        EXACT, "slope = gather_rows(background.slope, part.rows, 0)", "slope = jnp.zeros_like(ridge)", FAMILIES
     ),
     "als: rows without ratings stay at 0": Mutant(
         SLABS, "tiles.ends[-1] if all_rows else tiles.ends[-2]", "tiles.ends[-2]", FAMILIES
     ),
     "als: the slope by a background forgotten": Mutant(
-        MINIMA, "by_curvature - dot(y.mT, z).astype(by_curvature.dtype)", "by_curvature", FAMILIES
+        EXACT, "by_curvature - dot(y.mT, z).astype(by_curvature.dtype)", "by_curvature", FAMILIES
     ),
     "row weights: cells of one's own side": Mutant(
         MODEL, "n_u + unobserved * ratings.num_items", "n_u + unobserved * ratings.num_users", FAMILIES
@@ -243,8 +243,8 @@ MUTANTS = {
     ),
     "als: rows without weight stay where they are": Mutant(
         ALS,
-        'found.at[half.tiles.place].get(mode="fill", fill_value=0), 0)',
-        "found.at[half.tiles.place].get(), pack(like, num_rows))",
+        'solved.at[half.tiles.slot].get(mode="fill", fill_value=0), 0)',
+        "solved.at[half.tiles.slot].get(), pack(like, num_rows))",
         NUMBERS,
     ),
     "draws: alike for all keys": Mutant(DRAWS, "numbers = hash32(numbers, word)", "pass"),
@@ -273,7 +273,7 @@ MUTANTS = {
     "fingerprints: of padding too": Mutant(
         "training/_fingerprints.py", "np.asarray(leaf)[:end]", "np.asarray(leaf)", LADDER
     ),
-    "als: converges at once": Mutant(ALS, "converged = change < tol * _norm(after)", "converged = change > 0"),
+    "als: converges at once": Mutant(ALS, "converged = change < tol * _block_norms(after)", "converged = change > 0"),
     "loop: best is the last": Mutant(LOOP, "improved = finite & (", "improved = finite | ("),
     "loop: patience off by one": Mutant(
         LOOP, "epoch - best.epoch >= options.patience", "epoch - best.epoch > options.patience"
@@ -291,27 +291,27 @@ MUTANTS = {
     ),
     "init: one draw for both sides": Mutant(
         BILINEAR,
-        "side(drawn[len(n_u) :], n_i)",
-        "side(drawn[: len(n_i)], n_i)",
+        "rows_of(drawn[len(n_u) :], n_i)",
+        "rows_of(drawn[: len(n_i)], n_i)",
         "models/test_objective.py",
     ),
     "shell: the seed of the fit ignored": Mutant(
         "shell/jobs.py", "fit(jax.random.key(seed)", "fit(jax.random.key(0)", "test_jobs.py"
     ),
     "top_n: groups as they come": Mutant(BEST, "chosen = jnp.sort(chosen, axis=-1)", "pass", TOP),
-    "top_n: padding is an item": Mutant(BEST, "jnp.where(inside, scores[:, tail:], least)", "scores[:, tail:]", TOP),
+    "top_n: padding is an item": Mutant(BEST, "jnp.where(inside, scores[:, tail:], lowest)", "scores[:, tail:]", TOP),
     "top_n: ratings taken as sorted": Mutant(
-        "recommend/top.py", 'own = own[np.argsort(train.user, kind="stable")]', "pass", TOP
+        "recommend/top.py", 'rated = rated[np.argsort(train.user, kind="stable")]', "pass", TOP
     ),
     "top_n: no mean for an unknown user": Mutant(
-        "recommend/top.py", "own, own.dtype.type(mean))}", "own, own.dtype.type(0))}", TOP
+        "recommend/top.py", "means, means.dtype.type(mean))}", "means, means.dtype.type(0))}", TOP
     ),
     "fold_in: new items known at once": Mutant(
         "recommend/fold.py", "early = observed.item < first_new_item", "early = observed.item >= 0", FOLD
     ),
     "fold_in: a user's sum for their mean": Mutant("recommend/grow.py", "(total / count)", "total", FOLD),
     "similar: products for cosines": Mutant(
-        "recommend/similar.py", "rows[directed] / length[directed]", "rows[directed]", "recommend/test_similar.py"
+        "recommend/similar.py", "rows[nonzero] / norm[nonzero]", "rows[nonzero]", "recommend/test_similar.py"
     ),
     "extend: ratings taken as sorted": Mutant(
         "data/_extension.py", "earlier = np.sort(numbered(", "earlier = (numbered(", "recommend/test_extend.py"

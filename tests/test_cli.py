@@ -348,7 +348,7 @@ def test_evaluate_without_unknown_ids(jaxmf, kept, frame, tmp_path):
     assert "1 unknown user id(s): 777" in ended.err
     assert ended.err.endswith(", or pass --on-unknown drop\n")
     ended = jaxmf(*arguments, "--on-unknown", "drop")
-    words = "3 of 23 ratings of other are of unknown ids and left out: user 777"
+    words = "3 of 23 ratings of other have unknown ids and are left out: user 777"
     assert (ended.code, ended.err) == (0, f"jaxmf: align: {words}\n")
     assert re.search(r"biased_mf +20 ", ended.out)
 
@@ -373,7 +373,7 @@ def test_recommend(jaxmf, kept, frame, tmp_path):
 
     ended = jaxmf("recommend", "--fit", kept, "--user", 777, "--on-unknown", "bias", "--n", 1, "--candidate", 1, 2)
     assert (ended.code, len(ended.out.splitlines())) == (0, 2)
-    words = "1 of 1 users unknown to train and recommended by the terms that are known: 777"
+    words = "1 of 1 users are unknown to train and scored from the known terms: 777"
     assert ended.err == f"jaxmf: top_n: {words}\n"
 
 
@@ -388,10 +388,10 @@ def test_predict_of_unknown_ids(jaxmf, kept, tmp_path):
     fit, train = load(kept)
     pairs = pd.DataFrame({"user_id": [1, 777, 2, 777], "item_id": [1, 1, 3, 999]})
     for choice, then, rows in (
-        ("bias", "predicted by the terms that are known", [0, 1, 2, 3]),
+        ("bias", "predicted from the known terms", [0, 1, 2, 3]),
         ("drop", "left out", [0, 2]),
     ):
-        words = f"2 of 4 pairs are of unknown ids and {then}: user 777; item 999"
+        words = f"2 of 4 pairs have unknown ids and are {then}: user 777; item 999"
         assert jaxmf(*arguments, "--on-unknown", choice) == Ended(0, "", f"jaxmf: predict: {words}\n")
         found = pd.read_csv(tmp_path / "answer.csv")
         with pytest.warns(UserWarning, match=words):
@@ -455,11 +455,11 @@ def test_a_fit_with_ids_of_text_reads_a_file_that_looks_like_numbers(jaxmf, fram
     answer = ("--out", tmp_path / "answer.csv")
     ended = jaxmf("predict", "--data", tmp_path / "new.csv", *fit, *answer, "--on-unknown", "bias")
     assert ended == Ended(0, "", ended.err)
-    assert "1 of 3 pairs are of unknown ids" in ended.err
+    assert "1 of 3 pairs have unknown ids" in ended.err
     found = pd.read_csv(tmp_path / "answer.csv", dtype=str)
     assert found["item_id"].tolist() == items
     ended = jaxmf("evaluate", "--data", tmp_path / "new.csv", *fit, "--on-unknown", "drop")
-    assert (ended.code, "1 of 3 ratings of new are of unknown ids and left out" in ended.err) == (0, True)
+    assert (ended.code, "1 of 3 ratings of new have unknown ids and are left out" in ended.err) == (0, True)
     given = (*fit, *answer, "--candidate", *items, "--seen")
     assert jaxmf("recommend", "--user", 1, *given) == Ended(0, "", "")
     assert set(pd.read_csv(tmp_path / "answer.csv", dtype=str)["item_id"]) == set(items)

@@ -147,16 +147,16 @@ def npy(array) -> bytes:
 
 
 ARRAYS = {
-    "user beyond the ids": ("data.user", np.array([0, 1, 3, 0], np.int32), r"data\.user has a number outside 0 \.\. 2"),
-    "item below 0": ("data.item", np.array([0, 1, -1, 1], np.int32), r"data\.item has a number outside 0 \.\. 1"),
+    "user beyond the ids": ("data.user", np.array([0, 1, 3, 0], np.int32), r"data\.user has an index outside 0 \.\. 2"),
+    "item below 0": ("data.item", np.array([0, 1, -1, 1], np.int32), r"data\.item has an index outside 0 \.\. 1"),
     "rating": ("data.rating", np.array([1, np.nan, 3, 4]), r"data\.rating has NaN or infinite values"),
-    "ids": ("data.item_ids", np.array([1, 1]), r"data\.item_ids has an id that is missing, or there twice"),
+    "ids": ("data.item_ids", np.array([1, 1]), r"data\.item_ids has a missing or repeated id"),
     "factors": ("params.trained.user.factors", np.full((3, 1), np.inf), r"params\.trained\.user\['factors'\] has NaN"),
     "feature": ("params.fixed.item.content.column", np.array([[0], [2]], np.int32), r"has a feature outside 0 \.\. 1"),
     "indices": ("model.features.indices", np.array([0, 7], np.int32), "must be < 2"),
     "pointers": ("model.features.indptr", np.array([0, 9, 2], np.int32), "changed.npz: "),
     "epoch and status, alike": ("state.epoch", np.array(4, np.int32), r"state\.status is .*, expected .* from 0 to 3"),
-    "history": ("history.epoch", np.array([2, 1]), r"history\.epoch does not rise from 1"),
+    "history": ("history.epoch", np.array([2, 1]), r"history\.epoch does not increase from 1"),
     "order": ("data.rating", np.array([[1.0]]), "is float64"),
 }
 
@@ -174,10 +174,10 @@ def test_members_that_save_never_writes(folder, parts):
         (zipped(parts, zipfile.ZIP_BZIP2), "another method"),
         (zipped(parts, zipfile.ZIP_LZMA), "another method"),
         (zipped(parts | {"more.npy": b""}), "a member 'more.npy' that its header.json does not list"),
-        (zipped(parts | {name: rating + b"\0"}), r"has 33 bytes, float64\[4\] has 32"),
-        (zipped(parts | {name: rating[:-1]}), r"has 31 bytes, float64\[4\] has 32"),
-        (zipped(parts | {name: fortran}), "is no array as jaxmf"),
-        (zipped(parts | {name: literal}), "is no array as jaxmf"),
+        (zipped(parts | {name: rating + b"\0"}), r"has 33 bytes, but float64\[4\] has 32"),
+        (zipped(parts | {name: rating[:-1]}), r"has 31 bytes, but float64\[4\] has 32"),
+        (zipped(parts | {name: fortran}), "is not an array as jaxmf"),
+        (zipped(parts | {name: literal}), "is not an array as jaxmf"),
         (zipped(parts | {"header.json": b'{"format": "\xff"}'}), "names no format"),
         (zipped(parts | {"header.json": b'{"format": NaN}'}), "names no format"),
         (zipped(parts | {"header.json": json.dumps({"a": 1}).encode("utf-16")}), "names no format"),
@@ -188,7 +188,7 @@ def test_members_that_save_never_writes(folder, parts):
     stream = io.BytesIO(zipped(parts))
     with zipfile.ZipFile(stream, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr(name, rating)
-    with pytest.raises(ValueError, match=r"data\.rating\.npy is there twice"):
+    with pytest.raises(ValueError, match=r"data\.rating\.npy is present twice"):
         loaded(folder, stream.getvalue())
     encrypted = bytearray(zipped(parts))
     encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1

@@ -136,7 +136,7 @@ def test_without_locks_there_is_a_warning(tmp_path, monkeypatch, code):
 
     monkeypatch.setattr(fcntl, "flock", flock)
     (tmp_path / ".metrics-jaxmf-0123abcd.csv").touch()
-    with pytest.warns(UserWarning, match="a file system without locks: see to it that no other"), claimed(tmp_path):
+    with pytest.warns(UserWarning, match="a file system without locks: make sure that no other"), claimed(tmp_path):
         output.write_text(tmp_path / "text.md", "whole")
     assert names(tmp_path) == [".metrics-jaxmf-0123abcd.csv", "text.md"], "nobody knows whether it is being written"
 

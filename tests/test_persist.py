@@ -442,7 +442,7 @@ def test_a_truncated_file_is_refused(file):
     whole = file.read_bytes()
     for size in (*range(4, len(whole), len(whole) // 20), len(whole) - 1):
         file.write_bytes(whole[:size])
-        with pytest.raises(ValueError, match=rf"^{file}: .*it is truncated\. Copy it or save it anew"):
+        with pytest.raises(ValueError, match=rf"^{file}: .*it is truncated\. Copy it or save it again"):
             load(file)
 
 
@@ -451,5 +451,5 @@ def test_a_corrupted_member_is_refused(file):
     content = np.asarray(unfitted(BIASED).params.trained.user["factors"]).tobytes()
     place = whole.index(content[:64])
     file.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-    with pytest.raises(ValueError, match=rf"^{file}: its member {FACTORS}\.npy is corrupted \(.*save it anew"):
+    with pytest.raises(ValueError, match=rf"^{file}: its member {FACTORS}\.npy is corrupted \(.*save it again"):
         load(file)

@@ -1,8 +1,8 @@
-"""The benchmark beside other libraries, all of which get two threads: said here, before any of them is imported.
+"""The benchmark beside other libraries. Each gets two threads, which is set here, before any of them is imported.
 
-OpenBLAS, OpenMP and the libraries in Rust read how many threads they may start when they load, and JAX counts the cores
-and makes its devices when it is first used. Python runs this file before any module of the package, and so before all
-of that.
+OpenBLAS, OpenMP and the libraries in Rust read the number of their threads when they are loaded, and JAX counts cores
+and creates its devices at its first use. Python runs this file before any module of the package, and so before all of
+that.
 """
 
 import os

@@ -8,13 +8,13 @@
     python -m benchmarks.peers sgd_sweep    64 fits by per-sample SGD, `jaxmf.sweep` beside cornac one after another
     python -m benchmarks.peers all          all of them, and one figure
 
-Embedded data, 6,040 users, 3,706 items, a million ratings of which 90 % train, float32, two threads each; for a fit of
-ALS or SGD by jaxmf these are two host devices of JAX, and in the ways "one device" one. With --smoke everything is tiny
-and goes to a temporary folder. Medians of rounds that alternate between the ways, after one to warm up; compilation,
-laying out the data and a library's set-up are apart. Every way minimizes the same objective, penalized by λ per rating:
-ALS, exact or by conjugate gradient, and Adam factorize residuals of damped biases, as LensKit does; SGD trains biases
-too. `pip install -e '.[bench]'` has the peers; one that is absent is skipped by name. Writes
-results/benchmarks/peers/.
+Embedded data, 6,040 users, 3,706 items, a million ratings, 90 % of them for training, float32, two threads each. For
+ALS and SGD by jaxmf, these are two host devices of JAX; the rows "one device" use one. With --smoke everything is tiny
+and goes to a temporary folder. Times are medians of rounds that alternate between the libraries, after one
+warm-up round; compilation, the layout of the data and a library's setup are timed separately. All minimize the same
+objective, with λ per rating as the penalty: ALS, exact or by conjugate gradient, and Adam factorize the residuals of
+damped biases, as LensKit does; SGD trains biases too. `pip install -e '.[bench]'` installs the libraries; a missing one
+is skipped with a message. Writes results/benchmarks/peers/.
 """
 
 import statistics
@@ -63,7 +63,7 @@ from jaxmf import plot
 
 
 class Sizes(NamedTuple):
-    """How much a run does."""
+    """The sizes of a run."""
 
     num_users: int = 6040
     num_items: int = 3706
@@ -82,7 +82,7 @@ TINY = Sizes(200, 300, 6000, (8,), (8,), (8,), (2, 4, 6, 8), batch_size=512, epo
 
 
 class Row(NamedTuple):
-    """What is asked of one line of a table: at least this many times as fast as the peer, and the aim."""
+    """A comparison, and its required and aimed-for speeds as multiples of the peer's, by rank or number of fits."""
 
     work: str
     peer: str
@@ -99,13 +99,13 @@ SGD_SWEEP = Row("64 fits by per-sample SGD", "cornac", {64: 0.8}, {64: 3.0})
 
 
 def als(here: Setting, sizes: Sizes) -> pd.DataFrame:
-    """Seconds of a sweep of exact ALS, from the same start: the objectives agree after as many sweeps."""
+    """Time a sweep of exact ALS from the same start; after equally many sweeps the objectives agree."""
     data, hyper = load(*sizes[:3]), jaxmf.Hyper(l2=L2)
     tables = []
     for k in sizes.ranks:
         model = jaxmf.models.mf(k, None)
         solvers = {"jaxmf": jaxmf.solvers.als(devices=THREADS), "jaxmf, one device": jaxmf.solvers.als()}
-        ways: dict[str, Way] = {way: by_jaxmf(model, own, data.train_rest, hyper) for way, own in solvers.items()}
+        ways: dict[str, Way] = {way: by_jaxmf(model, solver, data.train_rest, hyper) for way, solver in solvers.items()}
         if present("lenskit"):
             ways["LensKit"] = by_lenskit(data, k, L2, start(model, data.train_rest, hyper))
         tables.append(compare(sizes, ALS, k, ways, data, True, L2, limits.als_work(limits.counts(data.train), k)))
@@ -113,7 +113,7 @@ def als(here: Setting, sizes: Sizes) -> pd.DataFrame:
 
 
 def cg(here: Setting, sizes: Sizes) -> pd.DataFrame:
-    """Seconds of a sweep of ALS by conjugate gradient, and the objective beside that of exact sweeps."""
+    """Time a sweep of ALS by conjugate gradient, and compare its objective with that of exact sweeps."""
     data, hyper = load(*sizes[:3]), jaxmf.Hyper(l2=L2)
     solvers = {
         "jaxmf": jaxmf.solvers.als(method="cg", steps=CG_STEPS, devices=THREADS),
@@ -122,7 +122,7 @@ def cg(here: Setting, sizes: Sizes) -> pd.DataFrame:
     tables = []
     for k in sizes.wide:
         model = jaxmf.models.mf(k, None)
-        ways: dict[str, Way] = {way: by_jaxmf(model, own, data.train_rest, hyper) for way, own in solvers.items()}
+        ways: dict[str, Way] = {way: by_jaxmf(model, solver, data.train_rest, hyper) for way, solver in solvers.items()}
         if present("cmfrec"):
             ways |= {
                 "cmfrec": by_cmfrec(data.train_rest, k, True),
@@ -135,93 +135,91 @@ def cg(here: Setting, sizes: Sizes) -> pd.DataFrame:
 
 
 def sgd(here: Setting, sizes: Sizes) -> pd.DataFrame:
-    """Seconds of an epoch of per-sample SGD with biases. The peer's threads race; its ratings lie in order of users."""
+    """Time an epoch of per-sample SGD with biases. The peer's threads race, and its ratings are sorted by user."""
     data = load(*sizes[:3])
     hyper = jaxmf.Hyper(l2=L2, learning_rate=RATE, init_scale=0.01)
     tables = []
     for k in sizes.narrow:
         model = jaxmf.models.biased_mf(k)
         solvers = {"jaxmf": jaxmf.solvers.sgd(devices=THREADS), "jaxmf, one device": jaxmf.solvers.sgd()}
-        ways: dict[str, Way] = {way: by_jaxmf(model, own, data.train, hyper) for way, own in solvers.items()}
+        ways: dict[str, Way] = {way: by_jaxmf(model, solver, data.train, hyper) for way, solver in solvers.items()}
         if present("cornac"):
-            first = start(model, data.train, hyper)
+            initial = start(model, data.train, hyper)
             order = np.random.default_rng(0).permutation(len(data.train))
-            ways["cornac"] = by_cornac(data.train, k, L2, RATE, first)
-            ways["cornac, shuffled once"] = by_cornac(data.train.take(order), k, L2, RATE, first)
+            ways["cornac"] = by_cornac(data.train, k, L2, RATE, initial)
+            ways["cornac, shuffled once"] = by_cornac(data.train.take(order), k, L2, RATE, initial)
         table = compare(sizes, SGD, k, ways, data, False, L2, limits.sgd_work(len(data.train), k))
         tables.append(table.assign(updates_per_second=len(data.train) / table["seconds"]))
     return write(here, sizes, "sgd", pd.concat(tables), data.train)
 
 
 def adam(here: Setting, sizes: Sizes) -> pd.DataFrame:
-    """Seconds of an epoch of dense minibatch Adam; both take the same batches from the same start."""
+    """Time an epoch of dense minibatch Adam; both use the same batches from the same start."""
     data, k = load(*sizes[:3]), sizes.narrow[-1]
     model = jaxmf.models.mf(k, None)
     ways: dict[str, Way] = {
         "jaxmf": by_jaxmf(model, jaxmf.solvers.minibatch(optax.adam, sizes.batch_size), data.train_rest, ADAM),
         "NumPy": by_numpy(data.train_rest, sizes.batch_size, start(model, data.train_rest, ADAM)),
     }
-    rows = sizes.num_users + sizes.num_items
-    work = limits.adam_work(len(data.train), rows, k, sizes.batch_size)
+    num_rows = sizes.num_users + sizes.num_items
+    work = limits.adam_work(len(data.train), num_rows, k, sizes.batch_size)
     table = compare(sizes, MINIBATCH, k, ways, data, True, L2, work)
     return write(here, sizes, "adam", table.assign(batch_size=sizes.batch_size), data.train)
 
 
 def als_sweep(here: Setting, sizes: Sizes) -> pd.DataFrame:
-    """Seconds of 16 fits by exact ALS, 4 ranks by 4 penalties, set-up of the peer's fits included."""
+    """Time 16 fits by exact ALS, 4 ranks by 4 penalties, including the setup of the peer's fits."""
     data, hyper = load(*sizes[:3]), jaxmf.Hyper()
     grid = {"rank": sizes.sweep_ranks, "l2": (0.03, 0.05, 0.1, 0.2)}
-
-    first = {k: start(jaxmf.models.mf(k, None), data.train_rest, hyper) for k in sizes.sweep_ranks}
+    initial = {k: start(jaxmf.models.mf(k, None), data.train_rest, hyper) for k in sizes.sweep_ranks}
 
     def peer(point: dict[str, Any], epochs: int) -> Run:
-        return by_lenskit(data, point["rank"], point["l2"], first[point["rank"]])(epochs)
+        return by_lenskit(data, point["rank"], point["l2"], initial[point["rank"]])(epochs)
 
     wide = jaxmf.models.mf(max(sizes.sweep_ranks), None)
-    found = sweeps(sizes, ALS_SWEEP, wide, jaxmf.solvers.als(), data, True, hyper, grid, "lenskit", peer)
-    return write(here, sizes, "als_sweep", found, data.train)
+    table = sweeps(sizes, ALS_SWEEP, wide, jaxmf.solvers.als(), data, True, hyper, grid, "lenskit", peer)
+    return write(here, sizes, "als_sweep", table, data.train)
 
 
 def sgd_sweep(here: Setting, sizes: Sizes) -> pd.DataFrame:
-    """Seconds of 64 fits by per-sample SGD, 4 ranks by 4 penalties by 4 learning rates."""
+    """Time 64 fits by per-sample SGD, 4 ranks by 4 penalties by 4 learning rates."""
     data, hyper = load(*sizes[:3]), jaxmf.Hyper(init_scale=0.01)
     rates = (0.00125, 0.0025, 0.005, 0.01)
     grid = {"rank": sizes.sweep_ranks, "l2": (0.01, 0.02, 0.05, 0.1), "learning_rate": rates}
-
-    first = {k: start(jaxmf.models.biased_mf(k), data.train, hyper) for k in sizes.sweep_ranks}
+    initial = {k: start(jaxmf.models.biased_mf(k), data.train, hyper) for k in sizes.sweep_ranks}
 
     def peer(point: dict[str, Any], epochs: int) -> Run:
         k = point["rank"]
-        return by_cornac(data.train, k, point["l2"], point["learning_rate"], first[k])(epochs)
+        return by_cornac(data.train, k, point["l2"], point["learning_rate"], initial[k])(epochs)
 
     wide = jaxmf.models.biased_mf(max(sizes.sweep_ranks))
-    found = sweeps(sizes, SGD_SWEEP, wide, jaxmf.solvers.sgd(), data, False, hyper, grid, "cornac", peer)
-    return write(here, sizes, "sgd_sweep", found, data.train)
+    table = sweeps(sizes, SGD_SWEEP, wide, jaxmf.solvers.sgd(), data, False, hyper, grid, "cornac", peer)
+    return write(here, sizes, "sgd_sweep", table, data.train)
 
 
 def everything(here: Setting, sizes: Sizes) -> pd.DataFrame:
-    """All tables, one after another, and one figure."""
+    """Make all tables, one after another, and one figure."""
     table = pd.concat([job(here, sizes) for job in (als, cg, sgd, adam, als_sweep, sgd_sweep)], ignore_index=True)
     here.figure("all", draw(table))
     return table
 
 
 def compare(
-    sizes: Sizes, row: Row, k: int, ways: dict[str, Way], data: Data, rest: bool, l2: float, work: limits.Work
+    sizes: Sizes, row: Row, k: int, ways: dict[str, Way], data: Data, residuals: bool, l2: float, work: limits.Work
 ) -> pd.DataFrame:
-    """Median seconds of an epoch of every way, one after another in each round, and what each found."""
-    train, test = (data.train_rest, data.test_rest) if rest else (data.train, data.test)
+    """Return the median seconds of an epoch of every way, alternating by round, and the quality of its fit."""
+    train, test = (data.train_rest, data.test_rest) if residuals else (data.train, data.test)
     calls = {way: partial(run, sizes.epochs) for way, run in ways.items()}
     runs = alternate(calls, sizes.rounds + 1, f"{row.work}, k = {k}")  # the first round warms up
     ceilings, rows = limits.measure(THREADS), []
-    for way, own in runs.items():
-        found: dict[str, Any] = {"work": row.work, "k": k, "way": way} | spread([run.seconds for run in own[1:]])
-        found |= judge(own[-1].factors, train, test, l2)
-        found |= {"prepare_seconds": statistics.median(run.prepare for run in own[1:])}
-        found |= {"compile_seconds": own[0].compile if way.startswith("jaxmf") else np.nan}
+    for way, rounds in runs.items():
+        record: dict[str, Any] = {"work": row.work, "k": k, "way": way} | spread([run.seconds for run in rounds[1:]])
+        record |= judge(rounds[-1].factors, train, test, l2)
+        record |= {"prepare_seconds": statistics.median(run.prepare for run in rounds[1:])}
+        record |= {"compile_seconds": rounds[0].compile if way.startswith("jaxmf") else np.nan}
         if way == "jaxmf":
-            found |= limits.beside(work, ceilings, found["seconds"])
-        rows.append(found)
+            record |= limits.beside(work, ceilings, record["seconds"])
+        rows.append(record)
     return finish(pd.DataFrame(rows), row, k, sizes.epochs, sizes.rounds)
 
 
@@ -231,30 +229,30 @@ def sweeps(
     model: jaxmf.Model,
     solver: Any,
     data: Data,
-    rest: bool,
+    residuals: bool,
     hyper: jaxmf.Hyper,
     grid: dict[str, Any],
     package: str,
     peer: Callable[[dict[str, Any], int], Run],
 ) -> pd.DataFrame:
-    """Seconds of all fits of a grid in all, by `jaxmf.sweep` and by the peer, and how good they are on average.
+    """Return the seconds of all fits of a grid together, by `jaxmf.sweep` and by the peer, and their mean quality.
 
-    The first sweep of jaxmf compiles: its seconds, by the clock, are in `first_seconds`, and how many times these the
-    peer takes in `times_with_compiling`.
+    The first sweep of jaxmf compiles: `first_seconds` are its seconds by the clock, and `times_with_compiling` says how
+    many times as long the peer takes.
     """
-    train, test = (data.train_rest, data.test_rest) if rest else (data.train, data.test)
+    train, test = (data.train_rest, data.test_rest) if residuals else (data.train, data.test)
     points = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     seconds: dict[str, list[float]] = {way: [] for way in ("jaxmf", *([row.peer] if present(package) else []))}
     judged: dict[str, pd.DataFrame] = {}
     first_seconds = compile_seconds = np.nan
-    for number in tqdm(range(sizes.rounds + 1), desc=row.work):
+    for round_index in tqdm(range(sizes.rounds + 1), desc=row.work):
         runs = jaxmf.sweep(
             KEY, model, solver, train, grid=grid, hyper=hyper, epochs=sizes.sweep_epochs, track=False, keep="all"
         )
-        if number == 0:  # which compiles
+        if round_index == 0:  # which compiles
             first_seconds, compile_seconds = runs.seconds, runs.compile_seconds
-            own = [in_numpy(runs.params(member)) for member in range(len(points))]
-            judged["jaxmf"] = judge_all(own, points, train, test)
+            fits = [in_numpy(runs.params(member)) for member in range(len(points))]
+            judged["jaxmf"] = judge_all(fits, points, train, test)
             if row.peer in seconds:
                 peer(points[0], 2)
             continue
@@ -266,11 +264,11 @@ def sweeps(
             judged[row.peer] = judge_all(fits, points, train, test)
     rows = [
         {"work": row.work, "k": len(points), "way": way}
-        | spread(own)
+        | spread(times)
         | judged[way].mean().to_dict()
         | {"best_test_rmse": judged[way]["test_rmse"].min()}
         | ({"compile_seconds": compile_seconds, "first_seconds": first_seconds} if way == "jaxmf" else {})
-        for way, own in seconds.items()
+        for way, times in seconds.items()
     ]
     table = finish(pd.DataFrame(rows), row, len(points), sizes.sweep_epochs, sizes.rounds)
     with_compiling = table["first_seconds"].fillna(table["seconds"]) / first_seconds
@@ -280,24 +278,24 @@ def sweeps(
 def judge_all(
     fits: list[Factors], points: list[dict[str, Any]], train: jaxmf.Dataset, test: jaxmf.Dataset
 ) -> pd.DataFrame:
-    """`judge` of every fit of a sweep."""
+    """Return the table of `judge` for every fit of a sweep."""
     return pd.DataFrame([judge(fit, train, test, point["l2"]) for fit, point in zip(fits, points, strict=True)])
 
 
-def finish(table: pd.DataFrame, row: Row, number: int, epochs: int, rounds: int) -> pd.DataFrame:
-    """How many times the seconds of jaxmf each way takes, beside what is asked, and what all rows share."""
-    own = table["way"] == "jaxmf"
-    base = table.loc[own, "seconds"].item() if own.any() else np.nan
+def finish(table: pd.DataFrame, row: Row, size: int, epochs: int, rounds: int) -> pd.DataFrame:
+    """Add each way's multiple of the seconds of jaxmf, what is required of the peer's, and what all rows share."""
+    ours = table["way"] == "jaxmf"
+    base = table.loc[ours, "seconds"].item() if ours.any() else np.nan
     table = table.assign(times_of_jaxmf=table["seconds"] / base)
-    for column, asked in (("at_least", row.at_least), ("aim", row.aim)):
-        table[column] = np.where(table["way"] == row.peer, asked.get(number, np.nan), np.nan)
+    for column, required in (("at_least", row.at_least), ("aim", row.aim)):
+        table[column] = np.where(table["way"] == row.peer, required.get(size, np.nan), np.nan)
     return table.assign(
         epochs=epochs, rounds=rounds, dtype="float32", threads=THREADS, device=jax.devices()[0].platform
     )
 
 
 def write(here: Setting, sizes: Sizes, name: str, table: pd.DataFrame, data: jaxmf.Dataset) -> pd.DataFrame:
-    """The table, its manifest and its figure on disk, and the table in print."""
+    """Write the table, its manifest and its figure, and print the table."""
     peers = {package: version(package) for package in ("lenskit", "cmfrec", "cornac") if find_spec(package)}
     here.write(name, table, data.describe(), {"threads": THREADS, "l2": L2} | peers | sizes._asdict())
     show(table, turned=True)
@@ -306,25 +304,25 @@ def write(here: Setting, sizes: Sizes, name: str, table: pd.DataFrame, data: jax
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    """How many times the seconds of jaxmf each other way takes; ticks mark what is asked for, and the aim."""
+    """Draw each other way's multiple of the seconds of jaxmf; ticks mark the required multiple and the aim."""
     rows = table[(table["way"] != "jaxmf") & table["times_of_jaxmf"].notna()]
     figure = Figure(figsize=(8, 1 + 0.35 * len(rows)), layout="constrained")
     axes = figure.subplots()
-    number = rows["k"] if "k" in rows else pd.Series(np.nan, rows.index)
+    ranks = rows["k"] if "k" in rows else pd.Series(np.nan, rows.index)
     labels = [
         f"{work}{'' if np.isnan(k) else f', k = {k:.0f}'}: {way}"
-        for work, k, way in zip(rows["work"], number, rows["way"], strict=True)
+        for work, k, way in zip(rows["work"], ranks, rows["way"], strict=True)
     ]
-    place = np.arange(len(rows))
-    bars = axes.barh(place, rows["times_of_jaxmf"], color=plot.style.COLORS[0])
+    position = np.arange(len(rows))
+    bars = axes.barh(position, rows["times_of_jaxmf"], color=plot.style.COLORS[0])
     axes.bar_label(bars, fmt="{:.2g}", padding=3)
     for column, color in (("at_least", plot.style.COLORS[4]), ("aim", plot.style.COLORS[2])):
-        axes.scatter(rows[column], place, marker="|", s=200, color=color, zorder=3, label=column.replace("_", " "))
+        axes.scatter(rows[column], position, marker="|", s=200, color=color, zorder=3, label=column.replace("_", " "))
     axes.axvline(1, color="gray", linestyle=":")
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_yticks(place, labels)
+    axes.set_yticks(position, labels)
     axes.invert_yaxis()
     axes.margins(x=0.15)
     axes.set_xlabel("times the seconds of jaxmf (right of 1: jaxmf is faster)")
@@ -345,7 +343,7 @@ JOBS: dict[str, Callable[[Setting, Sizes], pd.DataFrame]] = {
 
 
 def main() -> None:
-    """Do the job that the command line names."""
+    """Run the job named on the command line."""
     here = setting("peers", __doc__ or "", JOBS, smoke=True)
     JOBS[here.job](here, TINY if here.smoke else Sizes())
 

@@ -1,4 +1,4 @@
-"""The ways to fit: jaxmf's, its peers' and NumPy's, each from the same start, and what is asked of what they find."""
+"""The ways to fit: by jaxmf, its peers and NumPy, each from the same start; and the evaluation of their fits."""
 
 import time
 from collections.abc import Callable
@@ -25,7 +25,7 @@ _order = jax.jit(visiting_order, static_argnums=(2, 3))
 
 
 class Data(NamedTuple):
-    """Training and test ratings, and the same without damped biases: what they leave over."""
+    """Training and test ratings, and their residuals (`rest`) after the damped biases are subtracted."""
 
     train: jaxmf.Dataset
     test: jaxmf.Dataset
@@ -44,7 +44,7 @@ class Factors(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A fit: seconds of an epoch, of preparing the data, of compiling, and what it found."""
+    """A fit: the seconds of an epoch, of preparing the data and of compiling, and its factors."""
 
     seconds: float
     prepare: float
@@ -56,25 +56,25 @@ Way = Callable[[int], Run]
 
 
 def load(num_users: int, num_items: int, num_ratings: int) -> Data:
-    """The embedded data, split, and the residuals of the training part's damped biases."""
-    whole = jaxmf.datasets.synthetic(num_users, num_items, num_ratings, seed=0)
-    train, test = jaxmf.splits.random(whole, fractions=(0.9, 0.1), seed=0)
+    """Return the embedded data, split, and the residuals of the training part's damped biases."""
+    data = jaxmf.datasets.synthetic(num_users, num_items, num_ratings, seed=0)
+    train, test = jaxmf.splits.random(data, fractions=(0.9, 0.1), seed=0)
     bias = jaxmf.models.damped_bias(DAMPING, DAMPING)
     params = bias.init(None, train.ratings, jaxmf.Hyper())
 
-    def rest(part: jaxmf.Dataset) -> jaxmf.Dataset:
+    def residuals(part: jaxmf.Dataset) -> jaxmf.Dataset:
         return replace(part, rating=part.rating - np.asarray(bias.predict(params, part.ratings), float))
 
-    return Data(train, test, rest(train), rest(test))
+    return Data(train, test, residuals(train), residuals(test))
 
 
 def start(model: jaxmf.Model, train: jaxmf.Dataset, hyper: jaxmf.Hyper) -> Factors:
-    """Where a fit by `KEY` starts."""
+    """Return the initial factors of a fit with `KEY`."""
     return in_numpy(jax.jit(model.init)(jax.random.fold_in(KEY, 0), train.ratings, hyper))
 
 
 def in_numpy(params: jaxmf.Params) -> Factors:
-    """The parameters of `mf` or `biased_mf`, as copies."""
+    """Copy the parameters of `mf` or `biased_mf` to NumPy."""
     user, item = params.trained.user, params.trained.item
     mean = float(params.fixed.shared.get("mean", 0.0))
     P, Q, b, c = (np.array(rows.get(name, 0.0)) for name in ("factors", "bias") for rows in (user, item))
@@ -82,7 +82,7 @@ def in_numpy(params: jaxmf.Params) -> Factors:
 
 
 def by_jaxmf(model: jaxmf.Model, solver: Any, train: jaxmf.Dataset, hyper: jaxmf.Hyper) -> Way:
-    """`jaxmf.fit`, whose history has the seconds of its epochs."""
+    """Fit by `jaxmf.fit`, whose history has the seconds of its epochs."""
     clock = time.perf_counter()
     batch = jax.block_until_ready(jaxmf.prepare(solver, train))
     prepare = time.perf_counter() - clock
@@ -94,8 +94,8 @@ def by_jaxmf(model: jaxmf.Model, solver: Any, train: jaxmf.Dataset, hyper: jaxmf
     return run
 
 
-def by_lenskit(data: Data, k: int, l2: float, first: Factors) -> Way:
-    """LensKit's trainer, epoch by epoch, from the given start; it takes the damped biases away itself."""
+def by_lenskit(data: Data, k: int, l2: float, initial: Factors) -> Way:
+    """Fit by LensKit's trainer, epoch by epoch, from the given start; it subtracts the damped biases itself."""
     from lenskit.als import BiasedMFScorer
     from lenskit.training import TrainingOptions
 
@@ -106,22 +106,22 @@ def by_lenskit(data: Data, k: int, l2: float, first: Factors) -> Way:
         scorer = BiasedMFScorer(embedding_size=k, epochs=epochs, regularization=l2, damping=DAMPING)
         trainer = scorer.create_trainer(dataset, TrainingOptions())
         users, items = scorer.users.ids(), scorer.items.ids()
-        trainer.load_parameters({"user_embeddings": first.P[users], "item_embeddings": first.Q[items]})
-        set_up = time.perf_counter() - clock
+        trainer.load_parameters({"user_embeddings": initial.P[users], "item_embeddings": initial.Q[items]})
+        setup = time.perf_counter() - clock
         clock = time.perf_counter()
         for _ in range(epochs):
             trainer.train_epoch()
         seconds = (time.perf_counter() - clock) / epochs
-        P, Q = np.zeros_like(first.P), np.zeros_like(first.Q)
+        P, Q = np.zeros_like(initial.P), np.zeros_like(initial.Q)
         P[users], Q[items] = scorer.user_embeddings, scorer.item_embeddings
-        return Run(seconds, prepare + set_up, 0.0, Factors(P, Q))
+        return Run(seconds, prepare + setup, 0.0, Factors(P, Q))
 
     return run
 
 
 @lru_cache(maxsize=1)
 def lenskit_data(train: jaxmf.Dataset) -> tuple[Any, float]:
-    """LensKit's dataset, and the seconds it takes."""
+    """Return LensKit's dataset, and the seconds that making it takes."""
     from lenskit.data import from_interactions_df
 
     clock = time.perf_counter()
@@ -130,7 +130,7 @@ def lenskit_data(train: jaxmf.Dataset) -> tuple[Any, float]:
 
 
 def by_cmfrec(train: jaxmf.Dataset, k: int, use_cg: bool) -> Way:
-    """cmfrec's CMF without biases from a start of its own: the seconds that more sweeps take beyond one."""
+    """Fit by cmfrec's CMF without biases, from its own start; more sweeps are timed against a single one."""
     from cmfrec import CMF
 
     clock = time.perf_counter()
@@ -160,15 +160,17 @@ def by_cmfrec(train: jaxmf.Dataset, k: int, use_cg: bool) -> Way:
         return time.perf_counter() - clock, model
 
     def run(epochs: int) -> Run:
-        (few, _), (many, model) = timed(1), timed(epochs)
-        seconds = (many - few) / (epochs - 1)
-        return Run(seconds, prepare + max(few - seconds, 0.0), 0.0, Factors(np.array(model.A_), np.array(model.B_)))
+        (one_sweep, _), (all_sweeps, model) = timed(1), timed(epochs)
+        seconds = (all_sweeps - one_sweep) / (epochs - 1)
+        return Run(
+            seconds, prepare + max(one_sweep - seconds, 0.0), 0.0, Factors(np.array(model.A_), np.array(model.B_))
+        )
 
     return run
 
 
-def by_cornac(train: jaxmf.Dataset, k: int, l2: float, rate: float, first: Factors) -> Way:
-    """cornac's MF from the given start: the seconds that more epochs take beyond one.
+def by_cornac(train: jaxmf.Dataset, k: int, l2: float, rate: float, initial: Factors) -> Way:
+    """Fit by cornac's MF from the given start; more epochs are timed against a single one.
 
     Its updates `lr·(e·q − λ·p)` are ours at half that learning rate.
     """
@@ -177,24 +179,24 @@ def by_cornac(train: jaxmf.Dataset, k: int, l2: float, rate: float, first: Facto
     dataset, prepare = cornac_data(train)
 
     def timed(epochs: int) -> tuple[float, Any]:
-        given = {name: np.copy(leaf) for name, leaf in zip(("U", "V", "Bu", "Bi"), first[:4], strict=True)}
-        model = MF(k=k, max_iter=epochs, learning_rate=2 * rate, lambda_reg=l2, num_threads=THREADS, init_params=given)
+        arrays = {name: np.copy(leaf) for name, leaf in zip(("U", "V", "Bu", "Bi"), initial[:4], strict=True)}
+        model = MF(k=k, max_iter=epochs, learning_rate=2 * rate, lambda_reg=l2, num_threads=THREADS, init_params=arrays)
         clock = time.perf_counter()
         model.fit(dataset)
         return time.perf_counter() - clock, model
 
     def run(epochs: int) -> Run:
-        (few, _), (many, model) = timed(1), timed(epochs)
-        seconds = (many - few) / (epochs - 1)
-        found = Factors(model.u_factors, model.i_factors, model.u_biases, model.i_biases, float(model.global_mean))
-        return Run(seconds, prepare + max(few - seconds, 0.0), 0.0, found)
+        (one_sweep, _), (all_sweeps, model) = timed(1), timed(epochs)
+        seconds = (all_sweeps - one_sweep) / (epochs - 1)
+        factors = Factors(model.u_factors, model.i_factors, model.u_biases, model.i_biases, float(model.global_mean))
+        return Run(seconds, prepare + max(one_sweep - seconds, 0.0), 0.0, factors)
 
     return run
 
 
 @lru_cache(maxsize=2)
 def cornac_data(train: jaxmf.Dataset) -> tuple[Any, float]:
-    """cornac's dataset, and the seconds it takes."""
+    """Return cornac's dataset, and the seconds that making it takes."""
     from cornac.data import Dataset
 
     clock = time.perf_counter()
@@ -203,29 +205,30 @@ def cornac_data(train: jaxmf.Dataset) -> tuple[Any, float]:
     return Dataset(train.num_users, train.num_items, *ids, triples), time.perf_counter() - clock
 
 
-def by_numpy(train: jaxmf.Dataset, batch_size: int, first: Factors) -> Way:
-    """Minibatch Adam as one writes it in NumPy, rows of the gradient summed by a sparse matrix product, which is faster
-    than `np.add.at`; Adam works in place.
+def by_numpy(train: jaxmf.Dataset, batch_size: int, initial: Factors) -> Way:
+    """Fit by minibatch Adam as one would write it in NumPy: a sparse matrix product, which is faster than `np.add.at`,
+    sums the rows of the gradient, and Adam works in place.
     """
     user, item, rating = train.user, train.item, train.rating.astype(np.float32)
     n, (decay_m, decay_v), eps = len(rating), (0.9, 0.999), 1e-8
-    weights = [np.float32(L2 / n) * own[:, None].astype(np.float32) for own in limits.counts(train)]
+    weights = [np.float32(L2 / n) * counts[:, None].astype(np.float32) for counts in limits.counts(train)]
 
     def run(epochs: int) -> Run:
-        tables = P, Q = first.P.copy(), first.Q.copy()
+        tables = P, Q = initial.P.copy(), initial.Q.copy()
         moments = [[np.zeros_like(table) for _ in range(2)] for table in tables]
         clock, step = time.perf_counter(), 0
         for epoch in range(1, epochs + 1):
             order = np.asarray(_order(jax.random.fold_in(KEY, epoch), n, n, batch_size)).ravel()[:n]
-            for at in range(0, n, batch_size):
-                batch = order[at : at + batch_size]
-                index = (user[batch], item[batch])
-                p, q = (table[own] for table, own in zip(tables, index, strict=True))
+            for position in range(0, n, batch_size):
+                batch = order[position : position + batch_size]
+                indices = (user[batch], item[batch])
+                p, q = (table[index] for table, index in zip(tables, indices, strict=True))
                 error = (np.einsum("nk,nk->n", p, q) - rating[batch]) / len(batch)
                 step += 1
-                for table, weight, own, others, (m, v) in zip(tables, weights, index, (q, p), moments, strict=True):
+                sides = zip(tables, weights, indices, (q, p), moments, strict=True)
+                for table, weight, index, partners, (m, v) in sides:
                     lanes = np.arange(len(batch))
-                    gradient = csr_matrix((error, (own, lanes)), (len(table), len(batch))) @ others
+                    gradient = csr_matrix((error, (index, lanes)), (len(table), len(batch))) @ partners
                     gradient += weight * table
                     gradient *= 2
                     m *= decay_m
@@ -242,25 +245,27 @@ def by_numpy(train: jaxmf.Dataset, batch_size: int, first: Factors) -> Way:
 
 
 def judge(fit: Factors, train: jaxmf.Dataset, test: jaxmf.Dataset, l2: float) -> dict[str, float]:
-    """The objective with λ per rating in float64, and the root mean squared errors, unclipped."""
+    """Return the objective with λ per rating in float64, and the unclipped root mean squared errors."""
     errors = [residual(fit, part) for part in (train, test)]
-    users, items = (own.astype(float) for own in limits.counts(train))
+    users, items = (counts.astype(float) for counts in limits.counts(train))
     objective = np.sum(errors[0] ** 2)
-    for own, table, bias in ((users, fit.P, fit.b), (items, fit.Q, fit.c)):
-        objective += l2 * np.sum(own * (np.sum(table.astype(float) ** 2, axis=1) + np.asarray(bias, float) ** 2))
+    for counts, table, bias in ((users, fit.P, fit.b), (items, fit.Q, fit.c)):
+        objective += l2 * np.sum(counts * (np.sum(table.astype(float) ** 2, axis=1) + np.asarray(bias, float) ** 2))
     train_rmse, test_rmse = (float(np.sqrt(np.mean(error**2))) for error in errors)
     return {"objective": float(objective), "train_rmse": train_rmse, "test_rmse": test_rmse}
 
 
 def residual(fit: Factors, part: jaxmf.Dataset) -> np.ndarray:
-    """r − r̂ of every rating, float64."""
+    """Return r − r̂ of every rating in float64."""
     bias = np.broadcast_to(fit.b, len(fit.P))[part.user] + np.broadcast_to(fit.c, len(fit.Q))[part.item]
-    return part.rating - fit.mean - bias - np.einsum("nk,nk->n", fit.P[part.user], fit.Q[part.item])
+    product = np.einsum("nk,nk->n", fit.P[part.user], fit.Q[part.item])
+    difference: np.ndarray = part.rating - fit.mean - bias - product
+    return difference
 
 
 def present(package: str) -> bool:
-    """Whether a peer is there; if not, say so."""
-    found = find_spec(package) is not None
-    if not found:
-        print(f"{package} is skipped: pip install -e '.[bench]' has it")
-    return found
+    """Return whether a peer is installed; if not, print that it is skipped."""
+    installed = find_spec(package) is not None
+    if not installed:
+        print(f"{package} is skipped; to install it: pip install -e '.[bench]'")
+    return installed

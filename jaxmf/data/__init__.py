@@ -1,4 +1,4 @@
-"""The host world: data in the caller's ids, and the one door from there to the device."""
+"""Data on the host, in the caller's ids; `Dataset.ratings` is the only way from there to the device."""
 
 from jaxmf.data import content, datasets, splits
 from jaxmf.data.dataset import Dataset

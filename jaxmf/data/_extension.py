@@ -1,4 +1,4 @@
-"""Ratings of another table under the ids of a Dataset: behind its own, where new ids follow, or in their place."""
+"""Bring another table's ratings into a Dataset's ids, to append them (`extend`) or to replace its own (`align`)."""
 
 import warnings
 from collections.abc import Iterable, Mapping
@@ -10,16 +10,17 @@ import pandas as pd
 from jaxmf.data._observations import observations
 from jaxmf.data.checks import listed, lookup, refuse_rows, short
 from jaxmf.data.columns import source_columns
-from jaxmf.data.ids import as_ids, check_storable, distinct, joined, match, type_of
+from jaxmf.data.exact import as_ids
+from jaxmf.data.ids import check_storable, distinct, joined, match, type_of
 from jaxmf.data.pairs import among, numbered
 from jaxmf.data.times import joined_seconds
 from jaxmf.data.unknown import check_on_unknown, refusal, unknown_ids
 
-Fields = Mapping[str, Any]  # those of a Dataset, by name
+Fields = Mapping[str, Any]  # the fields of a Dataset by name, as `vars` gives them
 
 
 def extension(known: Fields, frame: pd.DataFrame | None, item_ids: Iterable[Any]) -> dict[str, Any]:
-    """The fields that change as a table, and items without ratings, go behind what is known; see `Dataset.extend`."""
+    """Return the fields that change when a table, and items without ratings, are appended; see `Dataset.extend`."""
     unrated = _distinct(item_ids)
     if frame is None:
         items, _ = _joined(known["item_ids"], unrated)
@@ -28,7 +29,7 @@ def extension(known: Fields, frame: pd.DataFrame | None, item_ids: Iterable[Any]
     source = source_columns(frame, None)
     if time is not None and "timestamp" not in source:
         raise ValueError(
-            f"the new ratings have no column timestamp, and those of {name} do: add it, or drop theirs with "
+            f"the new ratings have no column timestamp, but those of {name} do: add it, or drop theirs with "
             "dataclasses.replace(data, timestamp=None)"
         )
     if len(frame) == 0:
@@ -36,14 +37,14 @@ def extension(known: Fields, frame: pd.DataFrame | None, item_ids: Iterable[Any]
     columns = {ours: frame[theirs] for ours, theirs in source.items() if ours != "timestamp" or time is not None}
     remedies = 'for example frame.drop_duplicates(["user_id", "item_id"], keep="last")', "fill these or drop the rows"
     new = observations(columns, remedies=remedies)
-    user_ids, user_number = _joined(known["user_ids"], new["user_ids"])
-    all_items, item_number = _joined(known["item_ids"], new["item_ids"])
+    user_ids, user_index = _joined(known["user_ids"], new["user_ids"])
+    all_items, item_index = _joined(known["item_ids"], new["item_ids"])
     all_items, _ = _joined(all_items, unrated)
-    user, item = user_number[new["user"]], item_number[new["item"]]
-    again = (user < num_users) & (item < num_items)
-    again[again] = _rated(known, user[again], item[again])
-    problem = f"a pair that {name} has a rating of"
-    refuse_rows(again, columns["rating"], "rating", problem, "drop these rows, or the earlier ones")
+    user, item = user_index[new["user"]], item_index[new["item"]]
+    repeated = (user < num_users) & (item < num_items)
+    repeated[repeated] = _rated(known, user[repeated], item[repeated])
+    problem = f"a pair that {name} already has a rating for"
+    refuse_rows(repeated, columns["rating"], "rating", problem, "drop these rows, or the earlier ratings")
     arrays = {"user": user, "item": item, "rating": new["rating"]}
     fields = {field: np.concatenate([known[field], array]) for field, array in arrays.items()}
     if time is not None:
@@ -51,54 +52,54 @@ def extension(known: Fields, frame: pd.DataFrame | None, item_ids: Iterable[Any]
     return fields | {"user_ids": user_ids, "item_ids": all_items, "items": _metadata(known, all_items)}
 
 
-def alignment(known: Fields, others: Fields, on_unknown: Literal["error", "drop"]) -> dict[str, Any]:
-    """The fields that change as the ratings of others take the place of those that are known; see `Dataset.align`."""
-    choices, name = ("error", "drop"), others["name"]
+def alignment(known: Fields, other: Fields, on_unknown: Literal["error", "drop"]) -> dict[str, Any]:
+    """Return the fields that change when the ratings of `other` replace those of `known`; see `Dataset.align`."""
+    choices, name = ("error", "drop"), other["name"]
     check_on_unknown("align", on_unknown, choices)
-    user_id, item_id = others["user_ids"][others["user"]], others["item_ids"][others["item"]]
+    user_id, item_id = other["user_ids"][other["user"]], other["item_ids"][other["item"]]
     kept = np.ones(len(user_id), bool)
     if on_unknown == "drop":
-        no_user = match(known["user_ids"], others["user_ids"])[others["user"]] < 0
-        no_item = match(known["item_ids"], others["item_ids"])[others["item"]] < 0
-        kept = ~(no_user | no_item)
+        unknown_user = match(known["user_ids"], other["user_ids"])[other["user"]] < 0
+        unknown_item = match(known["item_ids"], other["item_ids"])[other["item"]] < 0
+        kept = ~(unknown_user | unknown_item)
         if not kept.any():
-            raise ValueError(f"align: all {len(kept)} ratings of {name} are of ids unknown to {known['name']}")
+            raise ValueError(f"align: all {len(kept)} ratings of {name} have ids unknown to {known['name']}")
         if not kept.all():
-            which = unknown_ids(user=(user_id, no_user), item=(item_id, no_item))
-            dropped = f"{np.sum(~kept)} of {len(kept)} ratings of {name} are of unknown ids and left out"
-            warnings.warn(f"align: {dropped}: {which}", stacklevel=3)
+            unknown = unknown_ids(user=(user_id, unknown_user), item=(item_id, unknown_item))
+            dropped = f"{np.sum(~kept)} of {len(kept)} ratings of {name} have unknown ids and are left out"
+            warnings.warn(f"align: {dropped}: {unknown}", stacklevel=3)
     try:
         user = lookup(known["user_ids"], user_id[kept], "user")
         item = lookup(known["item_ids"], item_id[kept], "item")
     except ValueError as error:
         raise refusal("align", error, choices) from None
-    time = others["timestamp"]
-    fields = {"user": user, "item": item, "rating": others["rating"][kept], "name": name}
+    time = other["timestamp"]
+    fields = {"user": user, "item": item, "rating": other["rating"][kept], "name": name}
     return fields | {"timestamp": None if time is None else time[kept]}
 
 
 def _sizes(known: Fields) -> tuple[int, int]:
-    """Numbers of users and of items."""
+    """Return (num_users, num_items)."""
     return len(known["user_ids"]), len(known["item_ids"])
 
 
 def _joined(known: pd.Index, ids: pd.Index) -> tuple[pd.Index, np.ndarray]:
-    """Known ids and the new ones among `ids` behind them; the numbers, int32, of `ids`."""
-    number = match(known, ids)
-    new = ids[number < 0]
-    both = joined(known, new)
-    if both is None:
+    """Return the known ids followed by the new ones among `ids`, and the index (int32) of each of `ids` in that."""
+    index = match(known, ids)
+    new = ids[index < 0]
+    combined = joined(known, new)
+    if combined is None:
         raise ValueError(
             f"column {known.name!r}: new ids are like {listed(new[:3].tolist())}, known ones like "
             f"{listed(known[:3].tolist())}, and the type {type_of(known)} does not hold {type_of(new)}: convert them "
             "to the same type"
         )
-    number[number < 0] = np.arange(len(known), len(both))
-    return both, number.astype(np.int32)
+    index[index < 0] = np.arange(len(known), len(combined))
+    return combined, index.astype(np.int32)
 
 
 def _distinct(item_ids: Iterable[Any]) -> pd.Index:
-    """The ids of items without ratings, each once, in the order given."""
+    """Return the ids of items without ratings, each once, in the given order."""
     if not pd.api.types.is_list_like(item_ids):
         raise ValueError(f"expected a list of item ids, got {short(item_ids)}; for one item pass [{short(item_ids)}]")
     try:
@@ -113,17 +114,17 @@ def _distinct(item_ids: Iterable[Any]) -> pd.Index:
 
 
 def _rated(known: Fields, user: np.ndarray, item: np.ndarray) -> np.ndarray:
-    """Which of these pairs have a rating that is known."""
+    """Return a mask of the pairs that have a known rating; sorts only the known ratings of these users."""
     num_users, num_items = _sizes(known)
-    asked = np.zeros(num_users, bool)
-    asked[user] = True
-    near = asked[known["user"]]
-    earlier = np.sort(numbered(known["user"][near], known["item"][near], num_items))
+    queried = np.zeros(num_users, bool)
+    queried[user] = True
+    candidates = queried[known["user"]]
+    earlier = np.sort(numbered(known["user"][candidates], known["item"][candidates], num_items))
     return among(numbered(user, item, num_items), earlier)
 
 
 def _metadata(known: Fields, item_ids: pd.Index) -> pd.DataFrame | None:
-    """The metadata by position, missing for new items."""
+    """Return the item metadata for `item_ids`, in that order, with missing values for new items."""
     items: pd.DataFrame | None = known["items"]
     if items is None or len(item_ids) == len(items):
         return items

@@ -1,4 +1,4 @@
-"""MovieLens: releases on disk or downloaded once, each read into the same columns."""
+"""Read MovieLens releases, from disk or downloaded once, into one common set of columns."""
 
 import os
 import shutil
@@ -22,25 +22,25 @@ _GENRES_100K = (  # the last columns of u.item, as the release's u.genre names t
 
 
 def movielens(name: str = "ml-latest-small", root: str | Path | None = None) -> Dataset:
-    """MovieLens ratings, with title, genres and tags of every rated movie.
+    """Return MovieLens ratings, with title, genres and tags of every rated movie.
 
-    Read from `root`, else from the folder that the environment variable JAXMF_DATA names, else from the user's cache,
-    where a fixed release is downloaded to once, its SHA-256 checked. The data belong to GroupLens and are not part of
-    this library: research use, citation and no redistribution are what the README beside the data asks for.
+    The data are read from `root`, else from the folder named by the environment variable JAXMF_DATA, else from the
+    user's cache, into which a fixed release is downloaded once and its SHA-256 checked. The data belong to GroupLens
+    and are not part of this library: the README beside the data asks for research use, citation and no redistribution.
 
     Args:
       name: a fixed release, "ml-100k" (100,000 ratings), "ml-1m" (1,000,209) or "ml-20m" (20,000,263), or
         "ml-latest-small", which changes over time and is therefore never downloaded.
-      root: the folder that contains the folder `name`, or that folder itself. If given, nothing is downloaded.
+      root: the folder that contains the folder `name`, or the folder `name` itself. If given, nothing is downloaded.
 
     Returns:
       A Dataset whose items have the columns title, genres (joined by "|", in the release's own words) and tags (in
       lower case, joined by a space; "" where a movie or the release has none).
 
     Raises:
-      FileNotFoundError: no data there; the message says where it looked and how to get the data.
-      OSError: a download that failed or that has another checksum; nothing of it is kept.
-      ValueError: an unknown name, or files that hold another number of ratings than the release.
+      FileNotFoundError: the data are not there; the message says where it looked and how to get them.
+      OSError: the download failed or has a wrong checksum; nothing of it is kept.
+      ValueError: the name is unknown, or the files hold a different number of ratings than the release.
 
     Cost: time O(n log n), memory O(n).
 
@@ -54,25 +54,25 @@ def movielens(name: str = "ml-latest-small", root: str | Path | None = None) -> 
     if release.num_ratings is not None and len(ratings) != release.num_ratings:
         raise ValueError(
             f"{name} has {release.num_ratings:,} ratings, but {folder / release.files[0]} has {len(ratings):,}: "
-            f"another release or a damaged file; unpack {name}.zip anew"
+            f"another release or a damaged file; unpack {name}.zip again"
         )
     return Dataset.from_frame(ratings, items=movies, name=name)
 
 
 def _find_folder(name: str, root: str | Path | None) -> Path:
-    """The folder that holds the release's files, downloaded if need be."""
-    place = os.environ.get("JAXMF_DATA") if root is None else root
-    looked = [Path(place) / name, Path(place)] if place else []
-    for folder in looked:
-        # Other releases have files of the same names.
+    """Return the folder that holds the release's files, downloading them if need be."""
+    parent = os.environ.get("JAXMF_DATA") if root is None else root
+    searched = [Path(parent) / name, Path(parent)] if parent else []
+    for folder in searched:
+        # Other releases have files of the same names, so a folder named after another release does not count.
         if _is_complete(name, folder) and (folder.name == name or folder.name not in RELEASES):
             return folder
     if root is None and RELEASES[name].sha256:
         return _from_cache(name)
-    *most, last = RELEASES[name].files
-    where = ", ".join(map(str, looked)) or "nowhere: neither root= nor JAXMF_DATA is set"
+    *files, last_file = RELEASES[name].files
+    where = ", ".join(map(str, searched)) or "nowhere: neither root= nor JAXMF_DATA is set"
     raise FileNotFoundError(
-        f"{name}: no {', '.join(most)} and {last} (looked in {where}). Download {name}.zip from the MovieLens "
+        f"{name}: no {', '.join(files)} and {last_file} (looked in {where}). Download {name}.zip from the MovieLens "
         "page of grouplens.org, unpack it, and give the folder as root= or in the environment variable JAXMF_DATA; "
         + ("without root= it is downloaded" if RELEASES[name].sha256 else "datasets.synthetic() needs no download")
     )
@@ -83,7 +83,7 @@ def _is_complete(name: str, folder: Path) -> bool:
 
 
 def _from_cache(name: str) -> Path:
-    """The release's folder in the user's cache, downloaded and unpacked if it is not there."""
+    """Return the release's folder in the user's cache, downloading and unpacking it if it is not there."""
     import pooch
 
     cache = Path(pooch.os_cache("jaxmf"))
@@ -92,29 +92,29 @@ def _from_cache(name: str) -> Path:
         return folder
     remedy = (
         f"Or download it by hand, unpack it, and give the folder as root= or in the environment variable JAXMF_DATA; "
-        f"unpacked as {folder} it is found without either. datasets.synthetic() needs no download"
+        f"if unpacked as {folder}, it is found without either. datasets.synthetic() needs no download"
     )
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        # Whatever fails, the folder of the archive and of half its files goes; whole files are moved out of it.
+        # Complete files are moved out of the scratch folder; if anything fails, it is deleted with all partial files.
         with TemporaryDirectory(dir=cache) as scratch:
             archive = pooch.retrieve(url, f"sha256:{RELEASES[name].sha256}", f"{name}.zip", scratch)
             unpacked = _unpack(Path(archive), name)
             folder.mkdir(exist_ok=True)
             for file in unpacked:
                 os.replace(file, folder / file.name)
-    except OSError as error:  # those of requests are OSErrors too
+    except OSError as error:  # the errors of requests are OSErrors too
         raise OSError(f"{name}: could not download {url} to {cache}: {error}. Try again. {remedy}") from error
     except ValueError as error:
         raise OSError(
-            f"{name}: what came from {url} is not the registered release and was deleted ({error}). Try again: the "
-            f"transfer may have been cut off, or a proxy have answered. {remedy}"
+            f"{name}: the file from {url} is not the registered release and was deleted ({error}). Try again: the "
+            f"transfer may have been cut off, or a proxy may have answered. {remedy}"
         ) from error
     return folder
 
 
 def _unpack(archive: Path, name: str) -> list[Path]:
-    """The release's files and its README, unpacked beside the archive; the README, which has the terms, first."""
+    """Unpack the README, which has the terms of use, and the release's files beside the archive; return their paths."""
     target = archive.parent / "files"
     target.mkdir()
     with ZipFile(archive) as packed:
@@ -127,10 +127,10 @@ def _unpack(archive: Path, name: str) -> list[Path]:
 
 
 def _read_csvs(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """ml-20m and ml-latest-small: three CSV files in UTF-8."""
-    ours = {"userId": "user_id", "movieId": "item_id"}
-    ratings = pd.read_csv(folder / "ratings.csv").rename(columns=ours)
-    # Texts such as "NA" and "None" are titles and tags, not missing values.
+    """Read ml-20m or ml-latest-small, three CSV files in UTF-8; return ratings and movies."""
+    names = {"userId": "user_id", "movieId": "item_id"}
+    ratings = pd.read_csv(folder / "ratings.csv").rename(columns=names)
+    # Titles and tags such as "NA" and "None" are text, not missing values.
     movies = pd.read_csv(folder / "movies.csv", index_col="movieId", keep_default_na=False)
     tags = pd.read_csv(folder / "tags.csv", keep_default_na=False, dtype={"tag": str})
     joined = tags["tag"].str.lower().groupby(tags["movieId"]).agg(" ".join)
@@ -139,17 +139,23 @@ def _read_csvs(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _read_100k(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """ml-100k: tabs in u.data; in u.item "|" between number, title, two dates, address and a 0 or 1 per genre."""
+    """Read ml-100k; return ratings and movies.
+
+    u.data is separated by tabs; u.item has "|" between number, title, two dates, address and a 0 or 1 per genre.
+    """
     ratings = pd.read_csv(folder / "u.data", sep="\t", names=_RATING_COLUMNS)
     rows = [line.split("|") for line in _lines(folder / "u.item")]
     flags = np.array([row[-len(_GENRES_100K) :] for row in rows]) == "1"
-    genres = ["|".join(np.array(_GENRES_100K)[own]) for own in flags]
+    genres = ["|".join(np.array(_GENRES_100K)[row_flags]) for row_flags in flags]
     return ratings, _movies([(row[0], row[1]) for row in rows], genres)
 
 
 def _read_1m(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """ml-1m: "::" between the columns of ratings.dat and of movies.dat, whose titles may hold a ":" too."""
-    # Ratings are numbers only: read at each ":", every second column is empty, and pandas' fast parser will do.
+    """Read ml-1m; return ratings and movies.
+
+    ratings.dat and movies.dat have "::" between their columns; a title may contain a ":" too.
+    """
+    # Ratings contain only numbers: split at each ":", every second column is empty, and pandas' fast parser works.
     ratings = pd.read_csv(folder / "ratings.dat", sep=":", header=None, usecols=[0, 2, 4, 6])
     rows = [line.split("::") for line in _lines(folder / "movies.dat")]
     return ratings.set_axis(_RATING_COLUMNS, axis=1), _movies(
@@ -158,20 +164,20 @@ def _read_1m(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def _lines(path: Path) -> list[str]:
-    """The lines of a Latin-1 file that are not empty. Not by str.splitlines, for which \\x85 and others end a line."""
+    """Return the non-blank lines of a Latin-1 file. Not `str.splitlines`, which also splits at \\x85 and others."""
     with open(path, encoding="latin-1") as file:
         return [line.rstrip("\n") for line in file if line.strip()]
 
 
 def _movies(numbers_and_titles: list[tuple[str, str]], genres: list[str]) -> pd.DataFrame:
-    """The items' table of a release without tags."""
+    """Return the table of items of a release without tags."""
     index = pd.Index([int(number) for number, _ in numbers_and_titles], name="item_id")
     titles = [title for _, title in numbers_and_titles]
     return pd.DataFrame({"title": titles, "genres": genres, "tags": ""}, index=index)
 
 
 class _Release(NamedTuple):
-    """What is known of a release; sha256 and num_ratings are None where it changes over time."""
+    """A release's files and how to read them; sha256 and num_ratings are None for a release that changes over time."""
 
     files: tuple[str, ...]
     read: Callable[[Path], tuple[pd.DataFrame, pd.DataFrame]]
@@ -180,7 +186,7 @@ class _Release(NamedTuple):
 
 
 _CSVS = ("ratings.csv", "movies.csv", "tags.csv")
-# The archives' SHA-256, as TensorFlow Datasets registers them (url_checksums/movielens.txt).
+# The SHA-256 of each archive is the one that TensorFlow Datasets registers (url_checksums/movielens.txt).
 RELEASES = {
     "ml-latest-small": _Release(_CSVS, _read_csvs),
     "ml-100k": _Release(

@@ -1,4 +1,4 @@
-"""The rows of a table as the observations of a Dataset: what to do about missing values and repeated pairs."""
+"""Turn the rows of a table into the observations of a Dataset, resolving missing values and repeated pairs."""
 
 import hashlib
 import warnings
@@ -38,19 +38,19 @@ def observations(
     missing: Missing = "error",
     remedies: tuple[str, str] = (ONE_OF_EACH, DROPPED),
 ) -> dict[str, Any]:
-    """The fields of a Dataset that come from its rows, checked; a UserWarning counts the rows that are left out.
+    """Return the checked fields of a Dataset that come from its rows; a UserWarning counts the rows left out.
 
     Args:
-      columns: user_id, item_id, rating and perhaps timestamp.
+      columns: user_id, item_id, rating and optionally timestamp.
       duplicates, missing: as in `Dataset.from_frame`.
-      remedies: what messages advise about duplicates and about missing values.
+      remedies: the advice in messages about duplicates and about missing values.
 
     Raises:
-      ValueError: an option of another name, or rows that are not observations.
+      ValueError: an unknown option, or rows that are not valid observations.
     """
-    for name, option, known in (("duplicates", duplicates, DUPLICATES), ("missing", missing, MISSING)):
-        if option not in known:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, not {short(option)}")
+    for name, option, options in (("duplicates", duplicates, DUPLICATES), ("missing", missing, MISSING)):
+        if option not in options:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, not {short(option)}")
     if missing == "drop":
         columns = _present(columns)
     user, user_ids = number_ids(columns["user_id"], "user_id", remedies[1])
@@ -79,7 +79,7 @@ def of_table(
     duplicates: Duplicates,
     missing: Missing,
 ) -> dict[str, Any]:
-    """The fields of a Dataset that come from a table, with the metadata of its items."""
+    """Return the fields of a Dataset that come from a table, with the metadata of its items."""
     source = source_columns(frame, columns)
     if len(frame) == 0:
         raise ValueError("the table has no rows; expected one row per rating")
@@ -88,7 +88,7 @@ def of_table(
 
 
 def of_arrays(named: Mapping[str, Any], duplicates: Duplicates, missing: Missing) -> dict[str, Any]:
-    """The fields of a Dataset that come from arrays user, item, rating and perhaps timestamp."""
+    """Return the fields of a Dataset that come from the arrays user, item, rating and optionally timestamp."""
     columns = {
         {"user": "user_id", "item": "item_id"}.get(name, name): array_column(values, name)
         for name, values in named.items()
@@ -99,24 +99,24 @@ def of_arrays(named: Mapping[str, Any], duplicates: Duplicates, missing: Missing
 
 
 def of_matrix(matrix: Any, user_ids: Iterable[Any] | None, item_ids: Iterable[Any] | None) -> dict[str, Any]:
-    """The fields of a Dataset that come from the stored entries of a sparse matrix."""
+    """Return the fields of a Dataset that come from the stored entries of a sparse matrix."""
     user, item, values = matrix_entries(matrix)
-    ids_of_users = given_ids(user_ids, matrix.shape[0], "user_id", "row")
-    ids_of_items = given_ids(item_ids, matrix.shape[1], "item_id", "column")
+    row_ids = given_ids(user_ids, matrix.shape[0], "user_id", "row")
+    column_ids = given_ids(item_ids, matrix.shape[1], "item_id", "column")
     remedy = "drop the others, or add them up with matrix.sum_duplicates()"
-    refuse_duplicates(values.index, user, item, ids_of_users, ids_of_items, remedy)
-    ids = {"user_ids": ids_of_users, "item_ids": ids_of_items}
+    refuse_duplicates(values.index, user, item, row_ids, column_ids, remedy)
+    ids = {"user_ids": row_ids, "item_ids": column_ids}
     return ids | {"user": user, "item": item, "rating": finite_ratings(values)}
 
 
 def fingerprint(fields: Mapping[str, Any]) -> str:
-    """16 hex digits of SHA-256 over the ids and observations of a Dataset, in order."""
+    """Return 16 hex digits of the SHA-256 over the ids and observations of a Dataset, in order."""
     digest = hashlib.sha256()
     for ids in (fields["user_ids"], fields["item_ids"]):
         digest.update(repr(ids.tolist()).encode())
     timestamp = fields["timestamp"]
-    time = "<f8" if timestamp is not None and timestamp.dtype.kind == "f" else "<i8"
-    for name, dtype in (("user", "<i4"), ("item", "<i4"), ("rating", "<f8"), ("timestamp", time)):
+    time_dtype = "<f8" if timestamp is not None and timestamp.dtype.kind == "f" else "<i8"
+    for name, dtype in (("user", "<i4"), ("item", "<i4"), ("rating", "<f8"), ("timestamp", time_dtype)):
         array = fields[name]
         digest.update(b"none" if array is None else np.ascontiguousarray(array, dtype).tobytes())
     return digest.hexdigest()[:16]
@@ -125,22 +125,22 @@ def fingerprint(fields: Mapping[str, Any]) -> str:
 def refuse_duplicates(
     labels: pd.Index, user: np.ndarray, item: np.ndarray, user_ids: pd.Index, item_ids: pd.Index, remedy: str
 ) -> None:
-    """Raise if a user rated an item more than once."""
+    """Raise ValueError if a user rated an item more than once."""
     pair = pd.Series(numbered(user, item, len(item_ids)))
     repeated = pair.duplicated().to_numpy()
     if repeated.any():
-        first = int(np.flatnonzero(repeated)[0])
-        rows = listed(labels[(pair == pair[first]).to_numpy()].tolist())
-        at = labels.name if labels.name == "line" else "index"
-        user_id, item_id = user_ids[user[[first]]].tolist(), item_ids[item[[first]]].tolist()
+        row = int(np.flatnonzero(repeated)[0])
+        same_pair = listed(labels[(pair == pair[row]).to_numpy()].tolist())
+        unit = labels.name if labels.name == "line" else "index"
+        user_id, item_id = user_ids[user[[row]]].tolist(), item_ids[item[[row]]].tolist()
         raise ValueError(
             f"{repeated.sum()} row(s) repeat a (user, item) pair; the first is user {short(user_id[0])} with item "
-            f"{short(item_id[0])}, at {at} {rows}. Expected each pair once: {remedy}"
+            f"{short(item_id[0])}, at {unit} {same_pair}. Expected each pair once: {remedy}"
         )
 
 
 def _present(columns: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
-    """The rows in which nothing is missing."""
+    """Return the rows in which nothing is missing; a UserWarning counts the others."""
     gaps = np.logical_or.reduce([column.isna().to_numpy() for column in columns.values()])
     if not gaps.any():
         return dict(columns)
@@ -151,28 +151,31 @@ def _present(columns: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
 
 
 def _without_gaps(values: pd.Series) -> pd.Series:
-    """The column in the type that it would have had without the rows that were dropped."""
-    numpy = getattr(values.dtype, "numpy_dtype", None)
-    integers = numpy is not None and numpy.kind in "iu" and isinstance(values.dtype, pd.api.extensions.ExtensionDtype)
-    return values.astype(numpy) if integers else values
+    """Return the column in the dtype that it would have had without the dropped rows: nullable integers lose theirs."""
+    plain = getattr(values.dtype, "numpy_dtype", None)
+    integers = plain is not None and plain.kind in "iu" and isinstance(values.dtype, pd.api.extensions.ExtensionDtype)
+    return values.astype(plain) if integers else values
 
 
 def _merged(
     pair: np.ndarray, rating: np.ndarray, timestamp: np.ndarray | None, how: Duplicates
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The row of each pair that is kept, its latest and of equal times the last, in order; and the ratings of these."""
+    """Return the row kept for each distinct pair, ascending, and the rating of each.
+
+    The kept row is the pair's latest, and the last of those with equal times.
+    """
     order = np.lexsort((pair,) if timestamp is None else (timestamp, pair))
     last = np.append(pair[order][1:] != pair[order][:-1], True)
     if last.all():
         return np.arange(len(pair)), rating
-    number = np.cumsum(last) - last  # of each row's pair, in the order of the pairs
+    group = np.cumsum(last) - last  # the distinct pair that each row in `order` belongs to
     kept, value = order[last], rating[order[last]]
     if how != "last":
-        value = np.bincount(number, rating[order])
+        value = np.bincount(group, rating[order])
     if how == "mean":
-        value /= np.bincount(number)
-    said = {"last": "the last rating", "mean": "the mean rating", "sum": "the sum of the ratings"}[how]
+        value /= np.bincount(group)
+    result = {"last": "the last rating", "mean": "the mean rating", "sum": "the sum of the ratings"}[how]
     repeated = len(pair) - len(kept)
-    warnings.warn(f"{repeated} of {len(pair)} rows repeat a (user, item) pair: {said} is kept", stacklevel=4)
+    warnings.warn(f"{repeated} of {len(pair)} rows repeat a (user, item) pair: {result} is kept", stacklevel=4)
     in_order = np.argsort(kept)
     return kept[in_order], value[in_order]

@@ -1,4 +1,4 @@
-"""The embedded data: MovieLens-like ratings drawn from planted factors, of any size, without a download."""
+"""Embedded data: MovieLens-like ratings of any size, drawn from planted factors, without a download."""
 
 import numpy as np
 import pandas as pd
@@ -31,7 +31,7 @@ TAGS = (
     *("touching", "twist-ending", "violence", "visually-appealing", "whimsical", "wizards", "zombies"),
 )
 _MIN_PER_USER = 20
-_CHUNK_CELLS = 4_000_000  # users x items looked at together while drawing pairs: bounds memory, not the data's size
+_CHUNK_CELLS = 4_000_000  # users x items per chunk while drawing pairs: bounds the memory, not the size of the data
 _MEAN, _USER_SD, _ITEM_SD, _POPULARITY_SLOPE, _FACTOR_SD, _NOISE_SD = 3.53, 0.40, 0.30, 0.16, 0.55, 0.77
 _FIRST_SECOND, _SPAN_SECONDS = 828_000_000, 20 * 365 * 86_400
 
@@ -39,27 +39,28 @@ _FIRST_SECOND, _SPAN_SECONDS = 828_000_000, 20 * 365 * 86_400
 def synthetic(
     num_users: int = 610, num_items: int = 9724, num_ratings: int = 100_000, rank: int = 8, seed: int = 0
 ) -> Dataset:
-    """MovieLens-like ratings with planted factors, biases, content and times: the library's embedded data.
+    """Draw MovieLens-like ratings with planted factors, biases, content and times: the library's embedded data.
 
         r_ui = round_half(mu + b_u + c_i + p_u . q_i + noise), clipped to 0.5 .. 5
 
-    Every user rates at least min(20, num_ratings // num_users) items (as many as fit), with lognormal counts; an
-    item's chance to be picked falls with its popularity rank s as s^-b (s + q)^-a, and popular items are rated somewhat
-    better. Genres and tags of an item follow from its factors q_i. All items are in `item_ids`, rated or not.
+    Every user rates at least min(20, num_ratings // num_users) items (or all items, if there are fewer), with
+    lognormal counts; an item's probability of being picked falls with its popularity rank s as s^-b (s + q)^-a, and
+    popular items are rated somewhat better. An item's genres and tags follow from its factors q_i. All items are in
+    `item_ids`, rated or not.
 
     Args:
       num_users: number of users; their ids are 1 .. num_users.
       num_items: number of items; their ids are 1 .. num_items.
       num_ratings: number of distinct (user, item) pairs, at most num_users * num_items.
-      rank: number of planted factors, at least 1; later ones matter less.
+      rank: number of planted factors, at least 1; later factors matter less.
       seed: the same seed gives the same data.
 
     Returns:
-      A Dataset with half-star ratings, timestamps (seconds, distinct for each user) and items (title, genres, tags),
-      ordered by user, then item.
+      A Dataset with half-star ratings, timestamps (seconds, distinct within each user) and items (title, genres,
+      tags), ordered by user, then item.
 
     Raises:
-      ValueError: a size that is not a positive integer, or more ratings than pairs.
+      ValueError: a size is not a positive integer, or there are more ratings than pairs.
 
     Cost: time O(num_users * num_items), because each user's items are a weighted sample without replacement; memory
     O(num_ratings). About 1 s at the default size.
@@ -95,22 +96,23 @@ def synthetic(
 
 
 def _user_counts(rng: np.random.Generator, num_users: int, num_items: int, num_ratings: int) -> np.ndarray:
-    """Ratings per user: a floor plus saturating lognormal counts, scaled to sum to num_ratings exactly."""
+    """Return the ratings per user: a floor plus saturating lognormal counts, scaled to sum to num_ratings exactly."""
     floor = min(_MIN_PER_USER, num_ratings // num_users, num_items)
     room = num_items - floor
-    # Quantiles in random order rather than draws: the heaviest user is then as heavy for every seed.
+    # Quantiles in random order rather than draws: the most active user then has the same count for every seed.
     activity = np.exp(1.2 * ndtri((rng.permutation(num_users) + 0.5) / num_users))
 
     def counts_at(log_scale: float) -> np.ndarray:
         scaled = np.exp(log_scale) * activity
-        return floor + room * (scaled / (1 + scaled))
+        counts: np.ndarray = floor + room * (scaled / (1 + scaled))
+        return counts
 
     low, high = -60.0, 60.0
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if counts_at(middle).sum() < num_ratings else (low, middle)
     exact = counts_at(low)
-    counts = np.minimum(np.floor(exact).astype(np.int64), num_items)
+    counts: np.ndarray = np.minimum(np.floor(exact).astype(np.int64), num_items)
     while (missing := num_ratings - counts.sum()) > 0:
         open_users = np.flatnonzero(counts < num_items)
         counts[open_users[np.argsort(counts[open_users] - exact[open_users], kind="stable")[:missing]]] += 1
@@ -118,26 +120,27 @@ def _user_counts(rng: np.random.Generator, num_users: int, num_items: int, num_r
 
 
 def _popularity(popularity_rank: np.ndarray) -> np.ndarray:
-    """Relative chance of each item to be picked, Zipf-Mandelbrot with a heavier head."""
-    return popularity_rank**-0.3 * (popularity_rank / len(popularity_rank) + 0.1) ** -2.0
+    """Return each item's relative probability of being picked, Zipf-Mandelbrot with a heavier head."""
+    weights: np.ndarray = popularity_rank**-0.3 * (popularity_rank / len(popularity_rank) + 0.1) ** -2.0
+    return weights
 
 
 def _pairs(rng: np.random.Generator, counts: np.ndarray, popularity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct (user, item) pairs, sorted: user u gets counts[u] items, sampled by popularity without replacement."""
+    """Draw distinct (user, item) pairs, sorted: counts[u] items for user u, by popularity, without replacement."""
     num_users, num_items = len(counts), len(popularity)
     starts = np.cumsum(counts) - counts
     pairs = np.empty(counts.sum(), np.int64)
-    by_count = np.argsort(counts, kind="stable")  # users of one chunk then need about the same number of items
+    by_count = np.argsort(counts, kind="stable")  # so that the users of a chunk need about the same number of items
     chunk = max(1, _CHUNK_CELLS // num_items)
     for begin in range(0, num_users, chunk):
         users = by_count[begin : begin + chunk]
-        most = counts[users[-1]]
-        # The n smallest of independent exponentials E_i / p_i are n draws without replacement with chances p_i.
+        max_count = counts[users[-1]]
+        # The n smallest of the independent exponentials E_i / p_i are n draws without replacement, of probability p_i.
         arrival = rng.standard_exponential((len(users), num_items)) / popularity
-        first = np.argpartition(arrival, most - 1, axis=1)[:, :most]
-        first = np.take_along_axis(first, np.argsort(np.take_along_axis(arrival, first, 1), axis=1), 1)
-        kept = np.arange(most) < counts[users, None]
-        pairs[(starts[users, None] + np.arange(most))[kept]] = (users[:, None] * num_items + first)[kept]
+        items = np.argpartition(arrival, max_count - 1, axis=1)[:, :max_count]
+        items = np.take_along_axis(items, np.argsort(np.take_along_axis(arrival, items, 1), axis=1), 1)
+        kept = np.arange(max_count) < counts[users, None]
+        pairs[(starts[users, None] + np.arange(max_count))[kept]] = (users[:, None] * num_items + items)[kept]
     pairs.sort()
     return (pairs // num_items).astype(np.int32), (pairs % num_items).astype(np.int32)
 
@@ -150,7 +153,7 @@ def _ratings(
     popularity_rank: np.ndarray,
     item_factors: np.ndarray,
 ) -> np.ndarray:
-    """Half-star ratings from biases, factors and noise."""
+    """Draw half-star ratings from biases, factors and noise."""
     num_items, rank = item_factors.shape
     spectrum = 0.75 ** np.arange(rank)
     user_factors = rng.normal(size=(num_users, rank)) * spectrum * (_FACTOR_SD / np.linalg.norm(spectrum))
@@ -161,27 +164,28 @@ def _ratings(
     for p, q in zip(user_factors.T, item_factors.T, strict=True):
         score += p[user] * q[item]
     score += _MEAN - score.mean()
-    return np.clip(np.round(2 * score) / 2, 0.5, 5.0)
+    ratings: np.ndarray = np.clip(np.round(2 * score) / 2, 0.5, 5.0)
+    return ratings
 
 
 def _timestamps(rng: np.random.Generator, user: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Seconds since 1970: each user starts somewhere in twenty years and rates in sessions, one item at a time."""
+    """Draw seconds since 1970: each user starts within a span of twenty years and rates in sessions, item by item."""
     num_ratings = len(user)
     gaps = 1 + rng.exponential(25, num_ratings).astype(np.int64)
     pause = rng.random(num_ratings) < 1 / 60
     gaps[pause] += rng.exponential(30 * 86_400, int(pause.sum())).astype(np.int64)
-    first = (np.cumsum(counts) - counts)[user]
+    first_row = (np.cumsum(counts) - counts)[user]
     elapsed = np.cumsum(gaps)
     joined = _FIRST_SECOND + rng.integers(0, _SPAN_SECONDS, len(counts))
-    in_order = joined[user] + elapsed - elapsed[first]
-    # Rows of one user are sorted by item; a random order among them keeps time and item independent.
+    in_order: np.ndarray = joined[user] + elapsed - elapsed[first_row]
+    # The rows of a user are sorted by item; shuffling their times keeps time and item independent.
     times = np.empty_like(in_order)
     times[np.argsort(user + rng.random(num_ratings))] = in_order
     return times
 
 
 def _items(rng: np.random.Generator, item_factors: np.ndarray, popularity_rank: np.ndarray) -> pd.DataFrame:
-    """Titles, genres and tags; an item carries the genres and tags whose directions lie closest to its factors."""
+    """Return titles, genres and tags; an item gets the genres and tags whose directions lie closest to its factors."""
     num_items = len(item_factors)
     num_genres = rng.choice([1, 2, 3, 4], size=num_items, p=[0.3, 0.35, 0.25, 0.1])
     num_tags = rng.poisson(5 / (1 + 6 * popularity_rank / num_items))
@@ -200,10 +204,10 @@ def _items(rng: np.random.Generator, item_factors: np.ndarray, popularity_rank: 
 def _closest(
     rng: np.random.Generator, item_factors: np.ndarray, words: tuple[str, ...], counts: np.ndarray
 ) -> list[list[str]]:
-    """For each item its counts[i] best matching words, in the vocabulary's order."""
+    """Return the counts[i] best matching words of each item i, in the order of the vocabulary."""
     rank = item_factors.shape[1]
     directions = rng.normal(size=(rank, len(words))) * 0.75 ** np.arange(rank)[:, None]
     directions /= np.linalg.norm(directions, axis=0)
     score = item_factors @ directions + rng.gumbel(0, 0.3, (len(item_factors), len(words)))
-    place = np.argsort(np.argsort(-score, axis=1), axis=1)
-    return [[words[j] for j in np.flatnonzero(row)] for row in place < counts[:, None]]
+    position = np.argsort(np.argsort(-score, axis=1), axis=1)
+    return [[words[j] for j in np.flatnonzero(row)] for row in position < counts[:, None]]

@@ -1,4 +1,4 @@
-"""Which column of a table is which of ours."""
+"""Find the columns user_id, item_id, rating and timestamp in a table, under the caller's names."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,55 +8,57 @@ import pandas as pd
 from jaxmf.data.checks import expect, listed
 
 RATING_COLUMNS = ("user_id", "item_id", "rating", "timestamp")
-_SHOWN = 12  # so many columns of a table a message lists
+_MAX_SHOWN = 12  # columns of a table that a message lists
 
 
 def sources(
-    found: Iterable[Any],
+    labels: Iterable[Any],
     columns: Mapping[Any, str] | None,
     needed: Iterable[str] = RATING_COLUMNS[:3],
     optional: Iterable[str] = RATING_COLUMNS[3:],
     hint: str = "",
 ) -> dict[str, Any]:
-    """The table's own name of each column that is needed, and of the optional ones that are there.
+    """Return the table's label of each needed column, and of the optional columns that are present, by our names.
 
     Args:
-      found: the columns of the table.
-      columns: the caller's names of columns and ours.
-      needed: our names of columns that must be there.
-      optional: our names of columns that may be there.
-      hint: what else could be done about a missing column.
+      labels: the labels of the table's columns.
+      columns: our names by the table's labels.
+      needed: our names of the columns that must be present.
+      optional: our names of the columns that may be present.
+      hint: further advice in the message about a missing column.
 
     Raises:
-      ValueError: a column that is missing or there more than once.
+      ValueError: a column is missing or present more than once.
     """
     if columns is not None:
         expect(columns, Mapping, "columns", 'expected the table\'s names and ours, as in {"userId": "user_id"}')
-    needed, found = tuple(needed), list(found)
+    needed, labels = tuple(needed), list(labels)
     source: dict[str, list[Any]] = {name: [] for name in (*needed, *optional)}
-    for column in found:
-        target = (columns or {}).get(column, column)
+    for label in labels:
+        target = (columns or {}).get(label, label)
         if target in source:
-            source[target].append(column)
+            source[target].append(label)
     missing = [name for name in needed if not source[name]]
     if missing:
         remedy = ", ".join(f'"your name": "{name}"' for name in missing)
         raise ValueError(
-            f"missing column {', '.join(missing)}; found [{listed(found, _SHOWN)}]. {hint}Rename with "
+            f"missing column {', '.join(missing)}; found [{listed(labels, _MAX_SHOWN)}]. {hint}Rename with "
             f"columns={{{remedy}}}, or rename the table's columns"
         )
-    for name, own in source.items():
-        if len(own) > 1:
-            raise ValueError(f"column {name} is there {len(own)} times, as [{listed(own)}]; expected it once: drop one")
-    return {name: own[0] for name, own in source.items() if own}
+    for name, matches in source.items():
+        if len(matches) > 1:
+            raise ValueError(
+                f"column {name} is present {len(matches)} times, as [{listed(matches)}]; expected it once: drop one"
+            )
+    return {name: matches[0] for name, matches in source.items() if matches}
 
 
 def source_columns(frame: pd.DataFrame, columns: Mapping[Any, str] | None) -> dict[str, Any]:
-    """The frame's own name of each column that a Dataset reads."""
+    """Return the frame's label of each column that a Dataset reads, by our names."""
     expect(
         frame,
         pd.DataFrame,
         "from_frame: frame",
-        "pandas.DataFrame(...) makes one; Dataset.from_arrays, from_scipy, from_csv and from_parquet take other things",
+        "pandas.DataFrame(...) makes one; Dataset.from_arrays, from_scipy, from_csv and from_parquet take other inputs",
     )
     return sources(frame.columns, columns)

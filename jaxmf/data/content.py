@@ -1,4 +1,4 @@
-"""Features of the items from their words, for models that know more than ratings."""
+"""Compute item features from the words of their metadata, for models that use more than ratings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,28 +18,29 @@ def tfidf(
     components: int | None = None,
     seed: int = 0,
 ) -> Any:
-    """TF-IDF of each item's words, one row per item; vocabulary and weights come from the items that `data` has rated.
+    """Return the TF-IDF of each item's words; vocabulary and weights come from the items rated in `data`.
 
         tfidf(t, i) = tf(t, i) · (1 + ln((1 + n) / (1 + df(t)))),   each row scaled to length 1
 
-    with tf the number of times that term t is among the item's words, and df the number of the n rated items that have
-    it. Pass the training part of a split, so that items of the other parts have no say; they have rows all the same.
+    with tf the number of times that term t occurs among the item's words, and df the number of the n rated items that
+    contain it. Pass the training part of a split, so that items rated only in other parts do not influence vocabulary
+    and weights; they still get rows.
 
     Args:
       data: the ratings, with item metadata in `data.items`.
-      columns: the columns of the metadata to read, joined; None reads genres and tags, or the one of them that is
-        there. Words are runs of two or more letters or digits, in lower case and without English stop words.
-      max_features: at most this many terms, the most frequent ones.
-      components: reduce the terms to this many features by truncated SVD, or to as many as there are terms or rated
-        items, if that is fewer; None keeps the terms.
-      seed: of the randomized SVD.
+      columns: the columns of the metadata whose words are joined; None reads genres and tags, or whichever of the two
+        is present. Words are runs of two or more letters or digits, in lower case and without English stop words.
+      max_features: maximum number of terms; the most frequent ones are kept.
+      components: reduce the terms to this many features by truncated SVD, or to the number of terms or of rated items
+        if that is smaller; None keeps the terms.
+      seed: seed of the randomized SVD.
 
     Returns:
-      a sparse CSR array (num_items, terms), or with `components` an array (num_items, components), float64, in the
+      A sparse CSR array (num_items, terms), or with `components` an array (num_items, components), float64, in the
       order of `data.item_ids`. An item without words has a row of zeros.
 
     Raises:
-      ValueError: no metadata or not these columns, no words in them, or a number out of range.
+      ValueError: there is no metadata, a column is missing, there are no words, or a number is out of range.
 
     Cost: O(words); the SVD O(nonzeros · components).
 
@@ -61,14 +62,14 @@ def tfidf(
         columns = [name for name in _COLUMNS if name in data.items] or _COLUMNS
     missing = [name for name in columns if name not in data.items]
     if missing or not columns:
-        what = listed(missing) or "to read"
+        absent, present = listed(missing) or "to read", listed(data.items.columns, 12)
         raise ValueError(
-            f"content.tfidf: the items of {data.name} have no column {what}; found [{listed(data.items.columns, 12)}]. "
-            "Name the columns to read in columns="
+            f"content.tfidf: the items of {data.name} have no column {absent}; found [{present}]. Name the columns to "
+            "read in columns="
         )
-    for name, number in (("max_features", max_features), ("components", components)):
-        if number is not None and not is_positive_integer(number):
-            raise ValueError(f"content.tfidf: {name} must be a positive integer, not {number!r}")
+    for name, count in (("max_features", max_features), ("components", components)):
+        if count is not None and not is_positive_integer(count):
+            raise ValueError(f"content.tfidf: {name} must be a positive integer, not {count!r}")
     cells = data.items[list(columns)]
     words = cells.astype(str).where(cells.notna(), "").agg(" ".join, axis=1).to_numpy()
     rated = np.unique(data.item)

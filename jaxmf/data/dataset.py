@@ -1,4 +1,4 @@
-"""`Dataset`: ratings in the caller's world, with the ids they came with."""
+"""`Dataset`: ratings on the host, with the caller's ids and item metadata."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -20,20 +20,20 @@ from jaxmf.data.tables import Ids, of_file, read_table
 class Dataset:
     """Observed ratings on the host, with the caller's ids and item metadata. Not a pytree: see `ratings`.
 
-    Rows of models and arrays are numbered 0 .. num_users - 1 and 0 .. num_items - 1. From id to number:
-    `data.user_index(ids)`, `data.item_index(ids)`; from number to id: `data.user_ids[index]`, `data.item_ids[index]`.
+    Users and items are indexed 0 .. num_users - 1 and 0 .. num_items - 1, the rows of a model's tables. From id to
+    index: `data.user_index(ids)`, `data.item_index(ids)`; back: `data.user_ids[index]`, `data.item_ids[index]`.
 
-    An id is found by the same id of any type, and only by it: 7.0 is 7 and numpy.uint8(7), but 2.0**53 is not
-    2**53 + 1, True is not 1, and "7" is no number.
+    Ids of different types match if and only if their values are the same: 7.0 is 7 and numpy.uint8(7), but 2.0**53 is
+    not 2**53 + 1, True is not 1, and "7" is not a number.
 
     Attributes:
-      user_ids, item_ids: (num_users,) and (num_items,) ids, in the order of their numbers.
-      user, item: (n,) int32, numbers of each observation's user and item.
+      user_ids, item_ids: (num_users,) and (num_items,) ids, ordered by index.
+      user, item: (n,) int32, index of each observation's user and item.
       rating: (n,) float64. A rating of 0 is data.
-      timestamp: (n,) seconds since 1970, or None: int64 where all are whole, float64 where one has a fraction, which
-        tells today's moments apart from 0.24 microseconds on.
+      timestamp: (n,) seconds since 1970, or None: int64 if all are whole, float64 if any has a fraction; today, float64
+        resolves 0.24 microseconds.
       items: item metadata such as title, genres and tags, one row per entry of item_ids in that order, or None.
-      name: what figures and manifests call this data.
+      name: name of the data in figures and manifests.
     """
 
     user_ids: pd.Index
@@ -55,27 +55,27 @@ class Dataset:
         duplicates: Duplicates = "error",
         missing: Missing = "error",
     ) -> "Dataset":
-        """A Dataset from a DataFrame with columns user_id, item_id, rating and, if it has one, timestamp.
+        """Make a Dataset from a DataFrame with columns user_id, item_id, rating and optionally timestamp.
 
-        Its ids are sorted, or in order of appearance where they cannot be compared.
+        Ids are sorted, or in order of appearance if they cannot be compared.
 
         Args:
-          frame: one row per observation; any index, further columns are ignored.
+          frame: one row per observation, with any index; further columns are ignored.
           columns: the caller's column names, as in `{"userId": "user_id"}`.
           items: item metadata, with a column item_id (or its name in `columns`) or indexed by item id; rows of items
             without a rating are dropped.
-          name: what figures and manifests call this data.
-          duplicates: what to do about rows of the same user and item. "error" refuses them; "last" keeps the rating of
-            the latest time, and of equal or unknown times that of the last row; "mean" and "sum" keep that of all, in
-            the row that "last" would keep. A UserWarning says how many rows went.
-          missing: what to do about rows without an id, a rating or a time. "error" refuses them; "drop" leaves them
+          name: name of the data in figures and manifests.
+          duplicates: what to do with several rows of one user and item. "error" refuses them; "last" keeps the latest
+            rating, and among equal or unknown times the last row's; "mean" and "sum" replace the rating in that row
+            by the mean or sum of all. A UserWarning says how many rows were removed.
+          missing: what to do with rows that lack an id, a rating or a time. "error" refuses them; "drop" leaves them
             out, and a UserWarning says how many.
 
         Raises:
-          ValueError: a missing column; an empty table; an id that is missing or that `jaxmf.save` could not write (a
-            Period of pandas, or an object of your own: convert it, for example with astype(str)); a rating that is not
-            a finite number; a timestamp that is neither a number of seconds nor a date (also text, as ISO 8601 writes
-            it); an item rated twice by one user; an item without metadata.
+          ValueError: a column is missing; the table is empty; an id is missing, or `jaxmf.save` could not write it (a
+            pandas Period or a custom object: convert it, for example with astype(str)); a rating is not a finite
+            number; a timestamp is neither a number of seconds nor a date (ISO 8601 text included); a user rated an
+            item twice; an item has no metadata.
 
         Cost: time O(n log n), memory O(n).
 
@@ -97,17 +97,18 @@ class Dataset:
         duplicates: Duplicates = "error",
         missing: Missing = "error",
     ) -> "Dataset":
-        """A Dataset from one array, list or Series per column; a Series counts by position, not by its labels.
+        """Make a Dataset from one array, list or Series per column; a Series is read by position, not by its labels.
 
-        Ids are in the order that `from_frame` gives them; rows in messages count from 0.
+        Ids are ordered as in `from_frame`; messages count rows from 0.
 
         Args:
           user, item: (n,) ids, of any type.
-          rating, timestamp: (n,) finite numbers, and seconds, dates or None.
+          rating: (n,) finite numbers.
+          timestamp: (n,) seconds or dates, or None.
           name, duplicates, missing: as in `from_frame`.
 
         Raises:
-          ValueError: arrays of different lengths, empty ones or ones of another dimension; else as `from_frame`.
+          ValueError: arrays have different lengths, are empty or not one-dimensional; otherwise as `from_frame`.
 
         >>> Dataset.from_arrays(["b", "a", "b"], [10, 10, 20], [3, 0, 4.5])
         <Dataset arrays: 2 users, 2 items, 3 ratings>
@@ -123,19 +124,19 @@ class Dataset:
         item_ids: Iterable[Any] | None = None,
         name: str = "scipy",
     ) -> "Dataset":
-        """A Dataset from a scipy.sparse matrix, users x items, whose *stored* entries are the ratings.
+        """Make a Dataset from a scipy.sparse matrix, users x items, whose *stored* entries are the ratings.
 
-        An explicit zero is a rating of 0; in formats that store whole blocks (bsr) or diagonals (dia), every cell of
-        them is a rating. Each row is a user and each column an item, rated or not, in this order. There are no times.
+        An explicit zero is a rating of 0; in formats that store whole blocks (bsr) or diagonals (dia), each of their
+        cells is a rating. Each row is a user and each column an item, rated or not, in this order. There are no times.
 
         Args:
-          matrix: (num_users, num_items), of any scipy.sparse format.
-          user_ids, item_ids: ids of the rows and of the columns, each its own; their numbers from 0 on if None.
+          matrix: (num_users, num_items), in any scipy.sparse format.
+          user_ids, item_ids: distinct ids of the rows and of the columns; None numbers them from 0.
           name: as in `from_frame`.
 
         Raises:
-          ValueError: a dense array; a matrix without entries; a cell stored twice; an entry that is not a finite
-            number; ids that are too few, too many, missing or repeated. Entries are named as (row, column).
+          ValueError: the array is dense; the matrix has no entries; a cell is stored twice; an entry is not a finite
+            number; ids are too few, too many, missing or repeated. Messages name entries as (row, column).
 
         >>> from scipy.sparse import coo_array
         >>> data = Dataset.from_scipy(coo_array(([4.0, 0.0], ([0, 2], [1, 0])), shape=(3, 2)), item_ids=["x", "y"])
@@ -157,26 +158,25 @@ class Dataset:
         duplicates: Duplicates = "error",
         missing: Missing = "error",
     ) -> "Dataset":
-        """A Dataset from a file of delimited text; what is not said here is as in `from_frame`.
+        """Make a Dataset from a file of delimited text, otherwise as `from_frame`.
 
         Args:
-          path: the file in UTF-8, with or without a byte order mark, also compressed as pandas can read it; its stem
-            becomes the name. Messages call rows by their lines in it, where blank ones are not counted.
-          columns: the file's names and ours, as in `{"userId": "user_id"}`. Without a header, positions from 0 and our
-            names; by default user_id, item_id, rating and, if there is a fourth column, timestamp.
+          path: the file in UTF-8, with or without a byte order mark, optionally compressed in a way that pandas reads;
+            its stem becomes the name. Messages give a row's line in the file, not counting blank lines.
+          columns: our names by the file's, as in `{"userId": "user_id"}`. Without a header, our names by position from
+            0; by default user_id, item_id, rating and, if there is a fourth column, timestamp.
           items, duplicates, missing: as in `from_frame`; empty fields are missing, as are NA, null and None in numbers.
-          sep: what separates the columns, such as ";" or "::"; " " is any run of blanks. None finds it.
+          sep: separator of the columns, such as ";" or "::"; " " is any run of blanks. None detects it.
           header: whether the first line names the columns.
-          ids: `str` keeps ids as text, `int` takes integers and refuses all else, a mapping such as
-            `{"user_id": str}` has one of these for a column. By default a column of ids becomes integers if every one
-            of them is written as Python writes an integer, and is text, character by character, if not: 007, 1e3 and NA
-            are text.
+          ids: `str` keeps ids as text; `int` accepts integers only; a mapping such as `{"user_id": str}` chooses per
+            column. By default a column of ids becomes integers if every id is written as Python writes an integer, and
+            otherwise stays text, character by character: 007, 1e3 and NA are text.
 
         Raises:
           FileNotFoundError: no such file.
-          ValueError: as `from_frame`, or a file that is not such a table; the message starts with the path.
+          ValueError: as `from_frame`, or the file is not such a table; the message starts with the path.
 
-        Cost: that of `pandas.read_csv`, two to six times that where ids are text, and `from_frame`.
+        Cost: that of `pandas.read_csv`, or two to six times as much if ids are text, plus `from_frame`.
 
         >>> from tempfile import NamedTemporaryFile
         >>> with NamedTemporaryFile("w", suffix=".dat") as file:
@@ -199,14 +199,14 @@ class Dataset:
         duplicates: Duplicates = "error",
         missing: Missing = "error",
     ) -> "Dataset":
-        """A Dataset from a Parquet file as `pandas.read_parquet` can read it, or from a folder of them.
+        """Make a Dataset from a Parquet file that `pandas.read_parquet` can read, or from a folder of them.
 
         Args:
-          path, columns, items, duplicates, missing: as in `from_csv`; rows in messages are those of the file's table.
-          ids: as in `from_csv`, for columns of text or integers; by default they stay what they are.
+          path, columns, items, duplicates, missing: as in `from_csv`; messages count rows in the file's table.
+          ids: as in `from_csv`, for columns of text or integers; by default their types are unchanged.
 
         Raises:
-          ImportError: nothing installed that reads Parquet; the message says what to install.
+          ImportError: no Parquet reader is installed; the message says what to install.
           FileNotFoundError, ValueError: as `from_csv`.
         """
         frame = read_table(path, "ratings", columns, ids=ids, parquet=True)
@@ -214,7 +214,7 @@ class Dataset:
             return cls.from_frame(frame, columns, items, Path(path).stem, duplicates, missing)
 
     def __len__(self) -> int:
-        """Number of observations, n."""
+        """Return the number of observations, n."""
         return len(self.rating)
 
     def __repr__(self) -> str:
@@ -232,55 +232,55 @@ class Dataset:
 
     @property
     def ratings(self) -> Ratings:
-        """The observations as a pytree on the device, in JAX's default float, all of weight 1; a copy each time."""
+        """The observations as a pytree on the device, in JAX's default float dtype, with weight 1; a new copy."""
         user, item, value, weight = map(jnp.asarray, (self.user, self.item, self.rating, np.ones(len(self))))
         return Ratings(user, item, value, weight, self.num_users, self.num_items)
 
     def to_frame(self) -> pd.DataFrame:
-        """The observations as a DataFrame of the caller's ids: user_id, item_id, rating and, if known, timestamp."""
+        """Return the observations with the caller's ids: columns user_id, item_id, rating and, if known, timestamp."""
         columns = {"user_id": self.user_ids[self.user], "item_id": self.item_ids[self.item], "rating": self.rating}
         return pd.DataFrame(columns if self.timestamp is None else columns | {"timestamp": self.timestamp})
 
     def user_index(self, ids: Iterable[Any]) -> np.ndarray:
-        """Numbers, int32, of the users with these ids; a ValueError names the ids that are unknown."""
+        """Return the indices (int32) of the users with these ids; a ValueError names unknown ids."""
         return lookup(self.user_ids, ids, "user")
 
     def item_index(self, ids: Iterable[Any]) -> np.ndarray:
-        """Numbers, int32, of the items with these ids; a ValueError names the ids that are unknown."""
+        """Return the indices (int32) of the items with these ids; a ValueError names unknown ids."""
         return lookup(self.item_ids, ids, "item")
 
     def take(self, rows: np.ndarray) -> "Dataset":
-        """The observations at positions `rows` (numbers or a mask), with all users and items of this Dataset."""
+        """Return the observations at `rows` (positions or a mask), with all users and items of this Dataset."""
         timestamp = None if self.timestamp is None else self.timestamp[rows]
         return replace(self, user=self.user[rows], item=self.item[rows], rating=self.rating[rows], timestamp=timestamp)
 
     def align(self, other: "Dataset", on_unknown: Literal["error", "drop"] = "error") -> "Dataset":
-        """The observations of another Dataset with this one's users and items.
+        """Return the observations of another Dataset, with the users and items of this one.
 
         Args:
-          other: ratings over any users and items.
-          on_unknown: "error" refuses ids that this Dataset does not know; "drop" leaves their ratings out, and a
+          other: ratings of any users and items.
+          on_unknown: "error" refuses ids that this Dataset does not contain; "drop" leaves their ratings out, and a
             UserWarning says how many.
 
         Raises:
-          ValueError: an argument of another type, an unknown id, or no rating that is left.
+          ValueError: an argument has the wrong type, an id is unknown, or no rating is left.
         """
         expect(other, Dataset, "align: other", "Dataset.from_frame makes one of a table")
         return replace(self, **alignment(vars(self), vars(other), on_unknown))
 
     def extend(self, frame: pd.DataFrame | None, item_ids: Iterable[Any] = ()) -> "Dataset":
-        """This Dataset with the ratings of a table behind its own; known ids keep their numbers, new ones follow.
+        """Return this Dataset with a table's ratings appended; known ids keep their indices, new ids follow them.
 
         Metadata of new items are missing (NaN).
 
         Args:
           frame: columns user_id, item_id, rating and, if this Dataset has them, timestamp; None for no ratings.
-          item_ids: ids of items that get a number without a rating, behind those of the table; known ones have theirs.
+          item_ids: ids of items to add without a rating, after those of the table; known ids keep their indices.
 
         Raises:
-          ValueError: as `from_frame`, but a table without rows will do; no timestamp where this Dataset has them; a
-            pair that is rated already; new ids that the type of the known ones does not hold exactly, such as text or
-            7.5 among integers, while 7.0 is 7. Integers become wider ones where they must.
+          ValueError: as `from_frame`, except that the table may be empty; timestamps are missing though this Dataset
+            has them; a pair is already rated; the type of the known ids does not represent a new one exactly, such as
+            text or 7.5 among integers (7.0 is 7). Integers are widened where necessary.
 
         >>> data = Dataset.from_arrays(["b", "d"], [10, 20], [3, 4])
         >>> more = data.extend(pd.DataFrame({"user_id": ["a", "b"], "item_id": [10, 30], "rating": [1, 2]}))
@@ -290,10 +290,10 @@ class Dataset:
         return replace(self, **extension(vars(self), frame, item_ids))
 
     def describe(self) -> dict[str, Any]:
-        """Name, sizes and fingerprint, for manifests."""
+        """Return name, sizes and fingerprint, for manifests."""
         sizes = {"num_users": self.num_users, "num_items": self.num_items, "num_ratings": len(self)}
         return {"name": self.name, **sizes, "fingerprint": self.fingerprint()}
 
     def fingerprint(self) -> str:
-        """16 hex digits of SHA-256 over ids and observations in order; the same in every process, for manifests."""
+        """Return 16 hex digits of the SHA-256 over ids and observations in order; the same in every process."""
         return fingerprint(vars(self))

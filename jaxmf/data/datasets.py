@@ -1,4 +1,4 @@
-"""Data to start from: planted (a small known truth), synthetic (embedded), movielens (on disk or downloaded)."""
+"""Data sets to start from: planted (small, of known rank), synthetic (embedded), movielens (on disk or downloaded)."""
 
 import numpy as np
 import pandas as pd
@@ -12,12 +12,12 @@ __all__ = ["movielens", "planted", "synthetic"]
 
 
 def planted(seed: int = 42) -> tuple[Dataset, Dataset]:
-    """Train and test ratings of a 100 x 60 matrix of rank 4 plus a constant, about 20 % of it observed.
+    """Return train and test ratings of a 100 x 60 matrix of rank 4 plus a constant, about 20 % of it observed.
 
         R = clip(rescale(U V^T to 1 .. 5) + N(0, 0.25^2), 1, 5),   U (100, 4), V (60, 4) standard normal
 
     Args:
-      seed: seed of the draws; 42 gives the 952 training and 238 test ratings of the lecture these data come from.
+      seed: seed of the draws; 42 gives the 952 training and 238 test ratings of the lecture that these data come from.
 
     Returns:
       (train, test): Datasets that share the user ids 0 .. 99 and the item ids 0 .. 59, without timestamps.
@@ -48,7 +48,10 @@ def planted(seed: int = 42) -> tuple[Dataset, Dataset]:
 def planted_draws(
     seed: int, num_users: int = 100, num_items: int = 60, rank: int = 4, observed: float = 0.2
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.random.Generator]:
-    """The noisy matrix, train and test pairs (n, 2), and the generator; the order of the draws is part of the data."""
+    """Return the noisy matrix, train and test pairs (n, 2), and the generator.
+
+    The order of the draws defines the data, so do not change it.
+    """
     rng = generator(seed)
     U = rng.normal(0, 1, (num_users, rank))
     V = rng.normal(0, 1, (num_items, rank))

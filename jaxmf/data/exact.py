@@ -1,4 +1,4 @@
-"""Ids in plain dtypes, and numbers and dates in others of their kind, wherever those hold them exactly."""
+"""Convert ids to plain dtypes, and between dtypes of one kind, wherever the target represents them exactly."""
 
 from decimal import Decimal
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-_TEXT = pd.Index(["text"]).dtype  # pandas' own, or object before there was one
+_TEXT = pd.Index(["text"]).dtype  # pandas' string dtype, or object in versions that do not infer one
 _KINDS = {int: "number", float: "number", Decimal: "number", bool: "bool", str: "text"}
-_INFERRED = {  # what pandas calls a column of such objects, and the dtype that holds them; None lets pandas choose
+_INFERRED = {  # from the result of `infer_dtype` for objects to the dtypes to try; None lets pandas choose
     "integer": ("int64", "uint64"),
     "floating": ("float64",),
     "mixed-integer-float": ("float64",),
@@ -19,18 +19,18 @@ _INFERRED = {  # what pandas calls a column of such objects, and the dtype that 
     "timedelta": (None,),
     "timedelta64": (None,),
 }
-_UNITS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}  # in a second
+_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
 
 def as_ids(values: Any) -> pd.Index:
-    """Ids in a plain dtype that holds each of them exactly.
+    """Return ids in a plain dtype that represents each of them exactly.
 
     Args:
-      values: (n,) a Series, Index, array of NumPy or pandas, or any other collection.
+      values: (n,) a Series, Index, NumPy or pandas array, or any other collection.
 
     Returns:
-      (n,) of one of NumPy's integers, floats or bools, of dates or durations, of pandas' text, or else of objects, then
-      Python's own and not NumPy's. An Index that is so already is returned as it is.
+      An Index (n,) of NumPy integers, floats or bools, of dates or durations, of pandas' text, or else of objects,
+      which are then Python scalars instead of NumPy's. An Index with such a dtype is returned unchanged.
 
     Raises:
       ValueError: more than one dimension.
@@ -54,7 +54,7 @@ def as_ids(values: Any) -> pd.Index:
         values = np.fromiter(values, object)
     if values.ndim != 1:
         raise ValueError(f"the ids have shape {values.shape}; expected one dimension: use .ravel()")
-    if isinstance(values, np.ndarray) and values.dtype.kind != "O":  # pandas has no index of float16 or swapped bytes
+    if isinstance(values, np.ndarray) and values.dtype.kind != "O":  # no pandas Index has float16 or swapped bytes
         native = values.dtype.newbyteorder("=")
         values = values.astype(np.float32 if native == np.float16 else native, copy=False)
     if _is_plain(values.dtype):
@@ -63,7 +63,7 @@ def as_ids(values: Any) -> pd.Index:
 
 
 def kind_of(ids: pd.Index) -> str:
-    """What sort of plain ids these are: ids of different kinds are never the same, unless one is "object"."""
+    """Return the kind of plain ids; ids of different kinds are never the same, unless one kind is "object"."""
     dtype = ids.dtype
     if isinstance(dtype, np.dtype) and dtype.kind in "iuf":
         return "number"
@@ -75,12 +75,12 @@ def kind_of(ids: pd.Index) -> str:
 
 
 def kinds_of(ids: pd.Index) -> set[Any]:
-    """The kinds of plain ids, one by one where they are objects."""
+    """Return the set of kinds of plain ids, that of each value where they are objects."""
     return {kind_of(ids)} if kind_of(ids) != "object" else {_KINDS.get(kind, kind) for kind in set(map(type, ids))}
 
 
 def cast(ids: pd.Index, dtype: Any) -> tuple[pd.Index, np.ndarray]:
-    """Plain ids in another dtype of their kind, and which of them it holds exactly."""
+    """Return plain ids in another dtype of their kind, and a mask of those that it represents exactly."""
     kind = kind_of(ids)
     if ids.dtype == dtype or kind == "text":
         return ids, np.ones(len(ids), bool)
@@ -102,26 +102,26 @@ def _cast_numbers(values: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.n
             return floats, floats.astype(np.float64) == values.astype(np.float64)
         back, fits = _cast_numbers(floats, values.dtype)
         return floats, fits & (back == values)
-    least, most = np.iinfo(dtype).min, np.iinfo(dtype).max
+    low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     if values.dtype.kind == "f":
-        values = values.astype(np.float64)  # in which the ends of the range are exact
-        fits = (values >= float(least)) & (values < float(most + 1)) & (values == np.floor(values))
+        values = values.astype(np.float64)  # represents both ends of the range exactly
+        fits = (values >= float(low)) & (values < float(high + 1)) & (values == np.floor(values))
     else:
-        fits = (values >= least) & (values <= most)
+        fits = (values >= low) & (values <= high)
     return np.where(fits, values, 0).astype(dtype), fits
 
 
 def _cast_times(values: np.ndarray, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Dates or durations in another unit."""
-    number, fits = values.view(np.int64), ~np.isnat(values)
-    old, new = (_UNITS[np.datetime_data(x)[0]] for x in (values.dtype, dtype))
+    """Convert dates or durations to another unit."""
+    ticks, fits = values.view(np.int64), ~np.isnat(values)
+    old, new = (_PER_SECOND[np.datetime_data(unit)[0]] for unit in (values.dtype, dtype))
     if new < old:
         factor = old // new
-        return (number // factor).view(dtype), fits & (number % factor == 0)
+        return (ticks // factor).view(dtype), fits & (ticks % factor == 0)
     factor = new // old
-    most = np.iinfo(np.int64).max // factor
-    fits &= (number >= -most) & (number <= most)
-    return (np.where(fits, number, 0) * factor).view(dtype), fits
+    limit = np.iinfo(np.int64).max // factor
+    fits &= (ticks >= -limit) & (ticks <= limit)
+    return (np.where(fits, ticks, 0) * factor).view(dtype), fits
 
 
 def _is_plain(dtype: Any) -> bool:
@@ -131,7 +131,7 @@ def _is_plain(dtype: Any) -> bool:
 
 
 def _unwrapped(values: Any) -> Any:
-    """The values of an array of pandas without gaps, categories, or the storage of Arrow."""
+    """Return the values of a pandas array without masks, categories or Arrow storage."""
     if isinstance(values, pd.arrays.NumpyExtensionArray):
         return values.to_numpy()
     if _is_plain(values.dtype):
@@ -144,7 +144,7 @@ def _unwrapped(values: Any) -> Any:
 
 
 def _inferred(values: np.ndarray, index: pd.Index | None) -> pd.Index:
-    """Objects in the dtype that holds all of them exactly, or as they are."""
+    """Return objects in the dtype that represents all of them exactly, or unchanged as objects."""
     for dtype in _INFERRED.get(pd.api.types.infer_dtype(values, skipna=False), ()):
         try:
             typed = pd.Index(values if dtype is None else values.astype(dtype))
@@ -156,7 +156,7 @@ def _inferred(values: np.ndarray, index: pd.Index | None) -> pd.Index:
 
 
 def _plain(value: Any) -> Any:
-    """Python's own value for one of NumPy."""
+    """Convert a NumPy scalar, or those in a tuple, to Python's."""
     if isinstance(value, np.generic) and value.dtype.kind in "biufSU":
         return value.item()
     return tuple(map(_plain, value)) if isinstance(value, tuple) else value

@@ -1,8 +1,8 @@
-"""Ids and when two are the same: the one door through which an id of any type meets another.
+"""Compare ids of any type: everything that decides whether two ids are the same goes through this module.
 
 Two ids are the same where Python's `==` says so, with two exceptions: True is not 1, and NaN inside a tuple is itself.
 So 7.0 is 7, 2.0**53 is not 2**53 + 1, and "7" is neither. pandas compares int64 with uint64 and with float64 as floats
-and loses the last digits of large numbers; here a number takes another type only where that type holds it exactly.
+and loses the last digits of large numbers; here a number takes another type only if that represents it exactly.
 """
 
 from typing import Any
@@ -15,25 +15,25 @@ from jaxmf.data.exact import as_ids, cast, kind_of, kinds_of
 
 
 def factorize(ids: pd.Index) -> tuple[np.ndarray, pd.Index]:
-    """Ids by number.
+    """Replace ids by indices into the distinct ids.
 
     Args:
-      ids: (n,) plain ids, see `as_ids`.
+      ids: (n,) plain ids, see `jaxmf.data.exact.as_ids`.
 
     Returns:
-      (n,) int64, the number of each; and the distinct ids in the order of the numbers: sorted, or in order of
-      appearance where they cannot be compared.
+      (n,) int64, the index of each id; and the distinct ids, sorted, or in order of appearance where they cannot be
+      compared.
 
     Raises:
       TypeError: ids that are not hashable.
 
-    Cost: O(n); Python's speed for objects.
+    Cost: O(n), at Python speed for objects.
     """
     if kind_of(ids) != "object":
         codes, unique = pd.factorize(ids, sort=True, use_na_sentinel=False)
         return codes, pd.Index(unique)
-    numbers: dict[Any, int] = {}
-    codes = np.fromiter((numbers.setdefault(_key(value), len(numbers)) for value in ids), np.int64, len(ids))
+    index: dict[Any, int] = {}
+    codes = np.fromiter((index.setdefault(_key(value), len(index)) for value in ids), np.int64, len(ids))
     unique = ids[np.unique(codes, return_index=True)[1]]
     try:
         order = sorted(range(len(unique)), key=unique.tolist().__getitem__)
@@ -43,30 +43,30 @@ def factorize(ids: pd.Index) -> tuple[np.ndarray, pd.Index]:
 
 
 def distinct(ids: pd.Index) -> pd.Index:
-    """Plain ids, each once, in order of appearance."""
+    """Return the distinct plain ids in order of appearance."""
     return ids[np.sort(np.unique(factorize(ids)[0], return_index=True)[1])]
 
 
 def repeated(ids: pd.Index) -> list[Any]:
-    """Those of plain ids that are there more than once."""
+    """Return the plain ids that occur more than once, each once."""
     codes, _ = factorize(ids)
     return distinct(ids[np.bincount(codes)[codes] > 1]).tolist() if len(ids) else []
 
 
 def match(known: Any, wanted: Any) -> np.ndarray:
-    """Where ids are among those that are known.
+    """Return the position of each wanted id among the known ids.
 
     Args:
-      known: (m,) ids, each once.
+      known: (m,) distinct ids.
       wanted: (n,) ids of any type.
 
     Returns:
-      (n,) int64, the position in `known`; -1 where it is not there.
+      (n,) int64, the position in `known`, or -1 for an id that is not in it.
 
     Raises:
       TypeError: ids that are not hashable.
 
-    Cost: O(n + m); what pandas knows of an Index `known` is kept from call to call. Python's speed for objects.
+    Cost: O(n + m), at Python speed for objects. If `known` is an Index, pandas caches its hash table between calls.
 
     >>> match([7, 2**53 + 1], [7.0, 2.0**53]).tolist(), match([7, 1], ["7", True]).tolist()
     ([0, -1], [-1, -1])
@@ -74,24 +74,24 @@ def match(known: Any, wanted: Any) -> np.ndarray:
     known, wanted = as_ids(known), as_ids(wanted)
     kinds = kind_of(known), kind_of(wanted)
     if "object" in kinds:
-        numbers = {_key(value): number for number, value in enumerate(known)}
-        return np.fromiter((numbers.get(_key(value), -1) for value in wanted), np.int64, len(wanted))
+        positions = {_key(value): position for position, value in enumerate(known)}
+        return np.fromiter((positions.get(_key(value), -1) for value in wanted), np.int64, len(wanted))
     if kinds[0] != kinds[1]:
         return np.full(len(wanted), -1)
-    likewise, fits = cast(wanted, known.dtype)
-    return np.where(fits, known.get_indexer(likewise), -1)
+    converted, fits = cast(wanted, known.dtype)
+    return np.where(fits, known.get_indexer(converted), -1)
 
 
 def same(left: pd.Index, right: pd.Index) -> bool:
-    """Whether these are the same ids in the same order."""
+    """Return whether both hold the same ids in the same order."""
     return left is right or (len(left) == len(right) and bool((match(left, right) == np.arange(len(left))).all()))
 
 
 def joined(known: pd.Index, new: pd.Index) -> pd.Index | None:
-    """New ids behind the known ones, in a dtype that holds all exactly; None where the types do not go together.
+    """Append new ids to the known ones, in a dtype that represents all exactly; None if their types are incompatible.
 
     Numbers take the type of the known ones, or a wider one of the same sort: integers do not become floats. A mixed
-    column takes values of the types that it has already.
+    column accepts only values of the types that it already contains.
     """
     known, new = as_ids(known), as_ids(new)
     if not len(known) or not len(new):
@@ -102,14 +102,14 @@ def joined(known: pd.Index, new: pd.Index) -> pd.Index | None:
     if kind_of(known) != kind_of(new):
         return None
     for dtype in _candidates(known.dtype, new.dtype):
-        (first, first_fits), (second, second_fits) = cast(known, dtype), cast(new, dtype)
-        if first_fits.all() and second_fits.all():
-            return first.append(second).rename(known.name)
+        (known_cast, known_fits), (new_cast, new_fits) = cast(known, dtype), cast(new, dtype)
+        if known_fits.all() and new_fits.all():
+            return known_cast.append(new_cast).rename(known.name)
     return None
 
 
 def type_of(ids: pd.Index) -> str:
-    """What messages call the type of these ids: that of the values where they are objects or text."""
+    """Return the name of the ids' type for messages: the dtype, or the types of the values for objects and text."""
     ids = as_ids(ids)
     if kind_of(ids) in ("object", "text"):
         return ", ".join(dict.fromkeys(type(value).__name__ for value in ids)) or "nothing"
@@ -117,19 +117,19 @@ def type_of(ids: pd.Index) -> str:
 
 
 def alike(left: pd.Index, right: pd.Index) -> bool:
-    """Whether there could be the same id in both, by their types."""
+    """Return whether the types of these ids allow an id of one to equal an id of the other."""
     return bool(kinds_of(as_ids(left)) & kinds_of(as_ids(right)))
 
 
 def check_storable(ids: pd.Index, name: str) -> None:
-    """ValueError, naming the type, where `jaxmf.save` could not write these plain ids: better now than after a fit."""
-    arrow = getattr(ids.dtype, "storage", "") == "pyarrow"  # Arrow's text is valid Unicode
+    """Raise ValueError, naming the type, if `jaxmf.save` could not write these plain ids: before a fit, not after."""
+    arrow = getattr(ids.dtype, "storage", "") == "pyarrow"  # text in Arrow is always valid Unicode
     if not arrow and (ids.dtype == object or not isinstance(ids.dtype, np.dtype)):
         archive.pack_column(ids, {}, name)
 
 
 def _key(value: Any) -> Any:
-    """What stands for a plain value in a dict: equal keys are the same id."""
+    """Return the dict key of a plain value; two ids are the same if and only if their keys are equal."""
     if isinstance(value, tuple):
         return tuple(map(_key, value))
     if isinstance(value, bool) or (isinstance(value, float) and value != value):
@@ -138,7 +138,7 @@ def _key(value: Any) -> Any:
 
 
 def _candidates(known: Any, new: Any) -> list[Any]:
-    """Dtypes that may hold both, the first choice first."""
+    """Return the dtypes that may represent both, in order of preference."""
     if isinstance(known, pd.DatetimeTZDtype):
         return [known, pd.DatetimeTZDtype(new.unit, known.tz)]
     if not isinstance(known, np.dtype) or known.kind not in "iuf":

@@ -1,4 +1,4 @@
-"""What the tools take as ratings: a Dataset or its `Ratings`, checked once, on the host."""
+"""Accept a Dataset or its `Ratings` wherever a tool takes ratings, and validate them once, on the host."""
 
 from dataclasses import fields
 from typing import Any
@@ -16,18 +16,19 @@ _DTYPES: dict[str, Any] = {"user": jnp.integer, "item": jnp.integer, "value": jn
 
 
 def as_ratings(data: Dataset | Ratings, name: str) -> Ratings:
-    """The ratings of what a caller passed as `name`.
+    """Return the validated ratings of a Dataset or Ratings that a caller passed as `name`.
 
     Args:
-      data: a Dataset, or Ratings, which are returned as they are.
-      name: what messages call it.
+      data: a Dataset, or Ratings, which are returned unchanged.
+      name: what messages call the argument.
 
     Returns:
-      Ratings, at least one of them with weight.
+      Ratings, at least one of which has a weight above 0.
 
     Raises:
-      ValueError: something else, no ratings, none with weight, arrays of other shapes or dtypes, context of another
-        length, an index out of range, or a value or weight that is not finite, or negative.
+      ValueError: `data` is something else, has no ratings, or none with a weight above 0; arrays have wrong shapes or
+        dtypes; context has a wrong length; an index is out of range; a value or weight is not finite; or a weight is
+        negative.
 
     Cost: O(n) on the host.
     """
@@ -41,9 +42,9 @@ def as_ratings(data: Dataset | Ratings, name: str) -> Ratings:
     n = len(ratings.value) if np.ndim(ratings.value) else 0
     for column, x in arrays.items():
         if np.shape(x) != (n,) or not jnp.issubdtype(getattr(x, "dtype", object), _DTYPES[column]):
-            found = ", ".join(f"{c} {getattr(x, 'dtype', 'list')}{[*np.shape(x)]}" for c, x in arrays.items())
+            held = ", ".join(f"{c} {getattr(x, 'dtype', 'list')}{[*np.shape(x)]}" for c, x in arrays.items())
             raise ValueError(
-                f"{name} holds {found}; expected arrays of one length, integers in user and item, floats in value and "
+                f"{name} holds {held}; expected arrays of one length, integers in user and item, floats in value and "
                 "weight. Dataset.from_arrays(...).ratings has them"
             )
     for path, leaf in jax.tree_util.tree_leaves_with_path(ratings.context):
@@ -56,8 +57,8 @@ def as_ratings(data: Dataset | Ratings, name: str) -> Ratings:
     narrow = [x.dtype for x in (arrays["value"], arrays["weight"]) if x.dtype not in (np.float32, np.float64)]
     if narrow:
         raise ValueError(
-            f"{name} holds numbers in {narrow[0]}; expected float32 or float64, since sums of many numbers lose their "
-            "digits in less: jaxmf.data.ratings.cast(ratings, 'float32') makes them"
+            f"{name} holds numbers in {narrow[0]}; expected float32 or float64, since sums of many numbers lose too "
+            "many digits in less: convert them with jaxmf.data.ratings.cast(ratings, 'float32')"
         )
     if n == 0:
         raise ValueError(f"{name} has no ratings; expected at least one")
@@ -67,14 +68,16 @@ def as_ratings(data: Dataset | Ratings, name: str) -> Ratings:
         index = np.asarray(arrays[column])
         _refuse(
             (index < 0) | (index >= count),
-            f"{name} has a {column} outside 0 .. {count - 1}",
-            f"num_{column}s must be above the largest; Dataset.from_arrays numbers ids of any kind",
+            f"{name} has {column} indices outside 0 .. {count - 1}",
+            f"num_{column}s must be greater than the largest index; Dataset.from_arrays numbers ids of any kind",
         )
     value, weight = np.asarray(ratings.value), np.asarray(ratings.weight)
     _refuse(
         ~np.isfinite(value), f"{name} has a NaN or infinite value", "leave these ratings out: weight 0 is not enough"
     )
-    _refuse(~np.isfinite(weight) | (weight < 0), f"{name} has a negative or infinite weight", "use 0 for no say")
+    _refuse(
+        ~np.isfinite(weight) | (weight < 0), f"{name} has a negative or infinite weight", "use 0 to ignore a rating"
+    )
     if not weight.any():
         raise ValueError(f"{name} has no ratings with weight; expected at least one of weight above 0")
     return ratings
@@ -83,7 +86,7 @@ def as_ratings(data: Dataset | Ratings, name: str) -> Ratings:
 def as_parts(
     train: Dataset | Ratings, other: Dataset | Ratings, names: tuple[str, str] = ("train", "valid")
 ) -> tuple[Ratings, Ratings]:
-    """The ratings of two parts, as of `as_ratings`; a ValueError if they are not over the same users and items."""
+    """Return `as_ratings` of both parts; raise ValueError unless they have the same users and items."""
     parts = as_ratings(train, names[0]), as_ratings(other, names[1])
     remedy = f"Split one Dataset with jaxmf.splits, or bring the other to its ids with {names[0]}.align({names[1]})"
     sizes = [f"{part.num_users} users and {part.num_items} items" for part in parts]
@@ -92,11 +95,11 @@ def as_parts(
     if isinstance(train, Dataset) and isinstance(other, Dataset):
         for column in ("user_ids", "item_ids"):
             if not same(getattr(train, column), getattr(other, column)):
-                raise ValueError(f"{names[0]} and {names[1]} have as many {column}, but not the same ones. {remedy}")
+                raise ValueError(f"{names[0]} and {names[1]} have equally many {column}, but different ones. {remedy}")
     return parts
 
 
 def _refuse(bad: np.ndarray, problem: str, remedy: str) -> None:
     if bad.any():
-        places = listed(np.flatnonzero(bad).tolist())
-        raise ValueError(f"{problem} in {bad.sum()} place(s), at position {places}; {remedy}")
+        positions = listed(np.flatnonzero(bad).tolist())
+        raise ValueError(f"{problem} in {bad.sum()} place(s), at position {positions}; {remedy}")

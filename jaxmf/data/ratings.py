@@ -1,4 +1,4 @@
-"""`Ratings`: the observed ratings on the device, the only door from host to device."""
+"""`Ratings`: the observed ratings on the device, the only way in which data get there from the host."""
 
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -13,12 +13,12 @@ Side = Literal["user", "item"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Pairs:
-    """Users and items to predict for, a pytree. `Ratings` are pairs too.
+    """Users and items to predict for, a pytree. Functions that take `Pairs` also take `Ratings`.
 
     Attributes:
-      user: (n,) int32, row of each pair's user.
-      item: (n,) int32, row of each pair's item.
-      context: what else is known of each pair, as in `Ratings`.
+      user: (n,) int32, index of each pair's user.
+      item: (n,) int32, index of each pair's item.
+      context: further data about each pair, as in `Ratings`.
     """
 
     user: jax.Array
@@ -32,14 +32,14 @@ class Ratings:
     """Observed ratings in coordinate (COO) form, a pytree.
 
     Attributes:
-      user: (n,) int32, row of each observation's user.
-      item: (n,) int32, row of each observation's item.
+      user: (n,) int32, index of each observation's user.
+      item: (n,) int32, index of each observation's item.
       value: (n,) float, the rating r. A rating of 0 is data.
-      weight: (n,) float, w: 1 for an observation, 0 for padding or a held-out one.
+      weight: (n,) float, w: 1 for an observation, 0 for padding or a held-out observation.
       num_users: number of users (static), at least max(user) + 1.
       num_items: number of items (static), at least max(item) + 1.
-      context: what else a model reads of each observation, such as the bin of its time: arrays (n, …) by name, which
-        are gathered, padded and laid out along with the rest.
+      context: further data that a model reads about each observation, such as its time bin: arrays (n, …) by name,
+        which are gathered, padded and laid out along with the other leaves.
     """
 
     user: jax.Array
@@ -52,26 +52,26 @@ class Ratings:
 
 
 def pairs_of(ratings: Ratings) -> Pairs:
-    """The pairs of ratings alone."""
+    """Return the pairs of the ratings, without values and weights."""
     return Pairs(ratings.user, ratings.item, ratings.context)
 
 
 def take(ratings: Ratings, index: jax.Array) -> Ratings:
-    """The observations at positions `index`, any shape; positions beyond the last are padding of weight 0.
+    """Gather the observations at positions `index`, of any shape; positions beyond the last give padding of weight 0.
 
     >>> r = Ratings(jnp.array([0, 1]), jnp.array([1, 0]), jnp.array([3., 4.]), jnp.ones(2), 2, 2)
     >>> take(r, jnp.array([1, 2])).weight.tolist()
     [1.0, 0.0]
     """
     inside = index < ratings.value.shape[0]
-    picked = jax.tree.map(lambda leaf: leaf.at[index].get(mode="clip"), ratings)
-    return replace(picked, weight=jnp.where(inside, picked.weight, 0))
+    gathered: Ratings = jax.tree.map(lambda leaf: leaf.at[index].get(mode="clip"), ratings)
+    return replace(gathered, weight=jnp.where(inside, gathered.weight, 0))
 
 
 def padded_size(n: int, least: int = 1024) -> int:
-    """The least size of a short ladder that is at least n: programs are compiled for these sizes, so that they are few.
+    """Round n up to the next of a few sizes, so that few programs are compiled.
 
-    Every size is a multiple of `least`, and from eight times that on there are eight to an octave, so that at most an
+    Every size is a multiple of `least`. From 8 · `least` on, there are eight sizes per factor of 2, so that at most an
     eighth is padding.
 
     >>> [padded_size(n) for n in (1, 1024, 1025, 100_000, 1_000_000)]
@@ -82,24 +82,25 @@ def padded_size(n: int, least: int = 1024) -> int:
 
 
 def size_step(n: int, least: int = 1024) -> int:
-    """The distance of the sizes of the ladder around n, which is more than what `padded_size` adds to n."""
+    """Return the distance between the sizes of `padded_size` around n; `padded_size` adds less than this to n."""
     return max(least, 1 << max(0, (n - 1).bit_length() - 4))
 
 
 def power_of_4(n: int) -> int:
-    """The least power of 4, from 16 on, that is at least n: for sizes that differ much among calls where room is cheap.
+    """Round n up to a power of 4, at least 16: for sizes that vary much between calls and whose padding is cheap.
 
     >>> [power_of_4(n) for n in (0, 16, 17, 65)]
     [16, 16, 64, 256]
     """
-    return max(16, 4 ** -(-(n - 1).bit_length() // 2))
+    power: int = 4 ** -(-(n - 1).bit_length() // 2)
+    return max(16, power)
 
 
 def padded(ratings: Ratings) -> Ratings:
-    """The ratings, and padding up to the next size of `padded_size`; on the host.
+    """Pad the ratings to `padded_size`, on the host.
 
-    Padding repeats ratings from the first on, with weight 0: a loss may be defined for no other pairs and values, as
-    the logarithm of a rating is not for 0.
+    Padding repeats ratings from the first one on, with weight 0: a loss may be undefined for any other pairs and
+    values, as the logarithm of a rating is for 0.
     """
     size = padded_size(len(ratings.value))
     more = size - len(ratings.value)
@@ -109,15 +110,15 @@ def padded(ratings: Ratings) -> Ratings:
     def moved(array: np.ndarray, like: Any) -> jax.Array:
         return jax.device_put(array, like.sharding) if getattr(like, "committed", False) else jnp.asarray(array)
 
-    place = np.arange(size) % len(ratings.value)
-    longer = jax.tree.map(lambda leaf: moved(np.asarray(leaf)[place], leaf), ratings)
-    return replace(longer, weight=moved(np.pad(np.asarray(ratings.weight), (0, more)), ratings.weight))
+    index = np.arange(size) % len(ratings.value)
+    repeated: Ratings = jax.tree.map(lambda leaf: moved(np.asarray(leaf)[index], leaf), ratings)
+    return replace(repeated, weight=moved(np.pad(np.asarray(ratings.weight), (0, more)), ratings.weight))
 
 
 def counts(ratings: Ratings) -> tuple[jax.Array, jax.Array]:
-    """Weighted number of observations per user, n_u (num_users,), and per item, n_i (num_items,).
+    """Return the weighted number of observations per user, n_u (num_users,), and per item, n_i (num_items,).
 
-    In float32 a row's number stops at 2²⁴.
+    In float32 a count cannot grow beyond 2²⁴.
     """
     n_u = jax.ops.segment_sum(ratings.weight, ratings.user, ratings.num_users)
     n_i = jax.ops.segment_sum(ratings.weight, ratings.item, ratings.num_items)
@@ -125,12 +126,12 @@ def counts(ratings: Ratings) -> tuple[jax.Array, jax.Array]:
 
 
 def cast(ratings: Ratings, dtype: jax.typing.DTypeLike) -> Ratings:
-    """The same ratings with values and weights of `dtype`."""
+    """Return the ratings with values and weights cast to `dtype`."""
     return replace(ratings, value=jnp.asarray(ratings.value, dtype), weight=jnp.asarray(ratings.weight, dtype))
 
 
 def to_float64(tree: Any) -> Any:
-    """A pytree with its floating leaves in float64, within `jax.enable_x64(True)`."""
+    """Return a pytree with its floating leaves in float64; call it under `jax.enable_x64(True)`."""
 
     def convert(leaf: Any) -> np.ndarray:
         array = np.asarray(leaf)

@@ -1,4 +1,4 @@
-"""Splits of a Dataset into parts that share its ids. Host functions, seeded by `seed: int`."""
+"""Split a Dataset into parts that share its ids. These functions run on the host and are seeded by `seed: int`."""
 
 from collections.abc import Sequence
 from itertools import accumulate
@@ -12,20 +12,20 @@ from jaxmf.data.dataset import Dataset
 
 
 def random(data: Dataset, fractions: Sequence[float] = (0.8, 0.2), seed: int = 0) -> tuple[Dataset, ...]:
-    """Parts drawn at random from all observations.
+    """Split all observations at random.
 
-    Cuts lie at int(n * f_1), int(n * (f_1 + f_2)), ... of a random order; the last part takes the rest.
+    Cuts lie at int(n * f_1), int(n * (f_1 + f_2)), ... of a random order; the last part takes the remainder.
 
     Args:
       data: the observations.
-      fractions: share of each part, positive, summing to 1.
+      fractions: fraction of each part, positive, summing to 1.
       seed: the same seed gives the same parts.
 
     Returns:
       One Dataset per fraction, each in the order of `data` and with all its users and items.
 
     Raises:
-      ValueError: bad fractions, or a part that would be empty.
+      ValueError: the fractions are invalid, or a part would be empty.
 
     Cost: O(n).
 
@@ -35,26 +35,26 @@ def random(data: Dataset, fractions: Sequence[float] = (0.8, 0.2), seed: int = 0
     (15, 5)
     """
     cuts = _running_sums(data, fractions)
-    place = generator(seed).permutation(len(data))
-    return _parts(data, _cut(place, cuts), fractions)
+    position = generator(seed).permutation(len(data))
+    return _parts(data, _cut(position, cuts), fractions)
 
 
 def temporal_per_user(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> tuple[Dataset, ...]:
-    """Parts along each user's own time: the first fraction of their ratings, the next, and so on.
+    """Split each user's ratings by time: the first part gets the earliest fraction, the second the next, and so on.
 
     With a user's n ratings sorted by time (ties in the order of `data`), cuts lie at int(n * f_1),
-    int(n * (f_1 + f_2)), ... in floating point, and the last part takes the rest. A user with fewer ratings than there
-    are parts goes to the first part as a whole.
+    int(n * (f_1 + f_2)), ... in floating point, and the last part takes the remainder. All ratings of a user who has
+    fewer than there are parts go to the first part.
 
     Args:
       data: the observations, with timestamps.
-      fractions: share of each part, positive, summing to 1.
+      fractions: fraction of each part, positive, summing to 1.
 
     Returns:
       One Dataset per fraction, each in the order of `data` and with all its users and items.
 
     Raises:
-      ValueError: no timestamps, bad fractions, or a part that would be empty.
+      ValueError: there are no timestamps, the fractions are invalid, or a part would be empty.
 
     Cost: O(n log n), the sort.
 
@@ -67,30 +67,30 @@ def temporal_per_user(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.
     order = np.lexsort((_times(data), data.user))
     counts = np.bincount(data.user, minlength=data.num_users)
     n = counts[data.user[order]]
-    place = np.arange(len(data)) - (np.cumsum(counts) - counts)[data.user[order]]
+    position = np.arange(len(data)) - (np.cumsum(counts) - counts)[data.user[order]]
     part_in_order = np.zeros(len(data), np.int64)
     for cut in cuts:
-        part_in_order += (place >= (n * cut).astype(np.int64)) & (n >= len(fractions))
+        part_in_order += (position >= (n * cut).astype(np.int64)) & (n >= len(fractions))
     part = np.empty_like(part_in_order)
     part[order] = part_in_order
     return _parts(data, part, fractions)
 
 
 def temporal(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> tuple[Dataset, ...]:
-    """Parts along time: the first fraction of all ratings, the next, and so on, as a deployed model would meet them.
+    """Split all ratings by time, the earliest fraction first, in the order in which a deployed model would meet them.
 
     With all n ratings sorted by time (ties in the order of `data`), cuts lie at int(n * f_1), int(n * (f_1 + f_2)), ...
-    in floating point, and the last part takes the rest. Later parts have users and items that earlier ones lack.
+    in floating point, and the last part takes the remainder. Later parts have users and items that earlier ones lack.
 
     Args:
       data: the observations, with timestamps.
-      fractions: share of each part, positive, summing to 1.
+      fractions: fraction of each part, positive, summing to 1.
 
     Returns:
       One Dataset per fraction, each in the order of `data` and with all its users and items.
 
     Raises:
-      ValueError: no timestamps, bad fractions, or a part that would be empty.
+      ValueError: there are no timestamps, the fractions are invalid, or a part would be empty.
 
     Cost: O(n log n), the sort.
 
@@ -99,16 +99,16 @@ def temporal(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> t
     [[10, 20], [40, 30]]
     """
     cuts = _running_sums(data, fractions)
-    place = np.empty(len(data), np.int64)
-    place[np.argsort(_times(data), kind="stable")] = np.arange(len(data))
-    return _parts(data, _cut(place, cuts), fractions)
+    position = np.empty(len(data), np.int64)
+    position[np.argsort(_times(data), kind="stable")] = np.arange(len(data))
+    return _parts(data, _cut(position, cuts), fractions)
 
 
 def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
-    """Training weights of k folds: in fold f, 0 for the ratings held out and 1 for the others.
+    """Return the training weights of k folds: in fold f, 0 for the held-out ratings and 1 for the others.
 
     Every rating is held out in exactly one fold, and the folds' sizes differ by at most one. The folds are weights on
-    one layout, not k Datasets: shapes stay the same, so one program serves all folds, also as a `vmap`.
+    one layout, not k Datasets: all have the same shapes, so one program serves them all, also under `vmap`.
 
     Args:
       data: the observations.
@@ -116,7 +116,7 @@ def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
       seed: the same seed gives the same folds.
 
     Returns:
-      (k, n) float, JAX's default float as in `data.ratings`; 1 - weight are the weights for validation.
+      (k, n) array in JAX's default float dtype, as in `data.ratings`; 1 - weight gives the weights for validation.
 
     Raises:
       ValueError: fewer than two folds, or more folds than ratings.
@@ -135,9 +135,7 @@ def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
     """
     _check(data)
     if not isinstance(k, int | np.integer) or k < 2:
-        raise ValueError(
-            f"k must be a whole number of at least 2, got {k!r}: with one fold nothing is left to train on"
-        )
+        raise ValueError(f"k must be an integer of at least 2, got {k!r}: with one fold nothing is left to train on")
     if k > len(data):
         raise ValueError(f"k = {k} folds of {len(data)} ratings; no fold may be empty: use at most {len(data)} folds")
     fold = generator(seed).permutation(len(data)) % k
@@ -145,7 +143,7 @@ def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
 
 
 def _times(data: Dataset) -> np.ndarray:
-    """The timestamps, which must be there."""
+    """Return the timestamps; raise ValueError if there are none."""
     if data.timestamp is None:
         raise ValueError(
             f"{data.name} has no timestamps, which a temporal split sorts by; "
@@ -154,11 +152,11 @@ def _times(data: Dataset) -> np.ndarray:
     return data.timestamp
 
 
-def _cut(place: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
-    """The part of each observation, from its place in an order of all of them."""
-    part = np.zeros(len(place), np.int64)
+def _cut(position: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
+    """Return the part of each observation, given its position in an order of all observations."""
+    part = np.zeros(len(position), np.int64)
     for cut in cuts:
-        part += place >= int(len(place) * cut)
+        part += position >= int(len(position) * cut)
     return part
 
 
@@ -167,7 +165,7 @@ def _check(data: Dataset) -> None:
 
 
 def _running_sums(data: Dataset, fractions: Sequence[float]) -> list[float]:
-    """f_1, f_1 + f_2, ... without the last, after checking the arguments."""
+    """Return f_1, f_1 + f_2, ... without the last sum; raise ValueError for invalid arguments."""
     _check(data)
     if not np.iterable(fractions) or len(fractions) < 2:
         raise ValueError(f"fractions must name at least two parts, such as (0.8, 0.2), got {fractions!r}")
@@ -181,7 +179,7 @@ def _running_sums(data: Dataset, fractions: Sequence[float]) -> list[float]:
 
 
 def _parts(data: Dataset, part: np.ndarray, fractions: Sequence[float]) -> tuple[Dataset, ...]:
-    """The observations of each part; `part` numbers the part of each observation."""
+    """Return the observations of each part; `part` (n,) is the part of each observation."""
     sizes = np.bincount(part, minlength=len(fractions))
     if (sizes == 0).any():
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Tables in files: one reader for every way in, with errors that name the file, the column and the line."""
+"""Read tables from files: one reader for every caller, with errors that name the file, the column and the line."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,35 +28,35 @@ def read_table(
     ids: Ids = None,
     parquet: bool | None = None,
 ) -> pd.DataFrame:
-    """The table in a file of delimited text, in a Parquet file, or in a folder of Parquet files.
+    """Read the table in a file of delimited text, in a Parquet file, or in a folder of Parquet files.
 
     Args:
-      path: the file. Text may be compressed as pandas can read it, and start with a byte order mark.
-      kind: what it must have: "ratings" user_id, item_id and rating, "pairs" user_id and item_id, "items" item_id.
-      columns: the file's names and ours, as in `{"userId": "user_id"}`; without a header, positions from 0 and ours.
-      sep: what separates the columns; None tries comma, tab, semicolon, "|", "::" and blanks.
-      header: whether the first line names the columns. Without, `columns` is by default user_id, item_id, rating,
-        timestamp, in that order, as far as this kind of table has them.
-      ids: the type of the ids: `str` keeps the text; `int` takes integers and refuses all else; an index of ids that
-        are known, such as `data.user_ids`, makes of a text the known id that is written so, or else one of the same
-        type, or leaves the text if it cannot be one. A mapping from "user_id" and "item_id" has one of these for each.
-        None, the rule where nothing is said: in delimited text a column becomes integers if *every* entry is written as
-        Python writes an integer, and stays text, character by character, if not (007, 1e3, +1 and NA are text); in
-        Parquet the ids are what the file says.
-      parquet: whether it is Parquet; None for a folder, a suffix .parquet or the first bytes of Parquet.
+      path: the file. Text may be compressed in a way that pandas reads, and may start with a byte order mark.
+      kind: the needed columns: "ratings" user_id, item_id and rating; "pairs" user_id and item_id; "items" item_id.
+      columns: our names by the file's, as in `{"userId": "user_id"}`; without a header, our names by position from 0.
+      sep: separator of the columns; None tries comma, tab, semicolon, "|", "::" and blanks.
+      header: whether the first line names the columns. Without a header, `columns` defaults to user_id, item_id,
+        rating, timestamp, in that order, as far as this kind of table has them.
+      ids: type of the ids. `str` keeps the text; `int` accepts integers only; an index of known ids, such as
+        `data.user_ids`, converts a text to the known id that is written like it, or else to an id of the same type,
+        and leaves the text if that is impossible. A mapping from "user_id" and "item_id" chooses per column. With None
+        (default), a column of delimited text becomes integers if *every* entry is written as Python writes an integer,
+        and otherwise stays text, character by character (007, 1e3, +1 and NA are text); Parquet ids keep their type.
+      parquet: whether the file is Parquet; None infers it from a folder, a suffix .parquet or Parquet's first bytes.
 
     Returns:
-      The table, its columns under the file's names (ours and further positions without a header). Of "ratings" only
-      our columns, rating and time as numbers where they are; of the others all columns, those that are not ids as
-      text, character by character. The index of text is the line that a row comes from, blank ones not counted.
+      The table, with columns named as in the file (without a header: our names, and positions for further columns).
+      For "ratings" only our columns, with rating and time as numbers if they are numeric; for the other kinds all
+      columns, with those that are not ids as text, character by character. For text files, the index is the line of
+      each row, not counting blank lines.
 
     Raises:
       FileNotFoundError: no such file.
-      ImportError: nothing installed that reads Parquet; the message says what to install.
-      ValueError: not such a table: a missing column, a line with more fields than the first, an id or a rating of
-        another type; the message starts with the path.
+      ImportError: no Parquet reader is installed; the message says what to install.
+      ValueError: a column is missing, a line has more fields than the first, or an id or a rating has the wrong type;
+        the message starts with the path.
 
-    Cost: that of `pandas.read_csv`, twice where ids are text.
+    Cost: that of `pandas.read_csv`, or twice as much if ids are text.
     """
     path = Path(path)
     needed = _NEEDED[kind]
@@ -72,17 +72,17 @@ def read_table(
             columns = columns if header else None
         source = sources(frame.columns, columns, needed, optional)
         for name in source.keys() & types.keys():
-            if typed and types[name] is None:  # such a file says itself what its ids are
+            if typed and types[name] is None:  # a Parquet file has its own types
                 continue
             frame[source[name]] = retyped(frame[source[name]], types[name], name)
         return frame[list(source.values())] if kind == "ratings" else frame
-    except ValueError as error:  # the parsers' own errors are ValueErrors too
+    except ValueError as error:  # the errors of pandas' parsers are ValueErrors too
         raise ValueError(f"{path}: {error}") from error
 
 
 @contextmanager
 def of_file(path: str | Path) -> Iterator[None]:
-    """What is wrong with the table of a file is a ValueError that starts with the path."""
+    """Prefix the message of a ValueError raised in this context with the path of the file."""
     try:
         yield
     except ValueError as error:
@@ -90,7 +90,7 @@ def of_file(path: str | Path) -> Iterator[None]:
 
 
 def is_parquet(path: Path) -> bool:
-    """Whether this is a folder, or a file with a suffix .parquet or the first bytes of Parquet."""
+    """Return whether this is a folder, or a file with a suffix .parquet or the first bytes of Parquet."""
     if path.is_dir() or ".parquet" in path.suffixes:
         return True
     with path.open("rb") as file:
@@ -98,14 +98,14 @@ def is_parquet(path: Path) -> bool:
 
 
 def read_parquet(path: Path) -> pd.DataFrame:
-    """`pandas.read_parquet`, with the remedy where it has no engine, and a ValueError for a damaged file."""
+    """Call `pandas.read_parquet`; say what to install if it has no engine, and raise ValueError for a damaged file."""
     try:
         return pd.read_parquet(path)
     except ImportError as error:
         raise ImportError(f"{path}: reading Parquet needs pyarrow: pip install 'jaxmf[parquet]'") from error
     except OSError as error:
         if error.errno is None and error.filename is None and not isinstance(error, FileNotFoundError):
-            raise ValueError(str(error)) from error  # Arrow's word for a damaged file
+            raise ValueError(str(error)) from error  # Arrow reports a damaged file this way
         raise
 
 
@@ -116,4 +116,4 @@ def _check(ids: Ids, sep: str | None) -> None:
                 f"ids must be str, int, or a mapping of these by user_id and item_id, not {listed([kind])}"
             )
     if sep is not None and not (isinstance(sep, str) and sep and "\n" not in sep):
-        raise ValueError(f'sep must be a string such as ";", or None to find it, not {listed([sep])}')
+        raise ValueError(f'sep must be a string such as ";", or None to detect it, not {listed([sep])}')

@@ -1,4 +1,4 @@
-"""Ids as a file or a command line writes them: which texts are integers, and which are ids that are known."""
+"""Convert ids written as text, in a file or on a command line, to integers or to known ids."""
 
 import re
 from collections.abc import Sequence
@@ -15,40 +15,40 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,19}")
 
 
 def ids_of(texts: Sequence[str], kind: IdType) -> tuple[list[Any], np.ndarray]:
-    """What texts mean as ids of a type.
+    """Convert texts to ids of a type.
 
     Args:
-      texts: (n,) each another one.
+      texts: (n,) distinct texts.
       kind: `str`, `int`, an index of known ids, or None; see `jaxmf.data.tables.read_table`.
 
     Returns:
-      the ids; and (n,) bool, which texts could not be one of this type, and stay text.
+      The ids, and a mask (n,) of the texts that cannot be of this type and stay text.
 
-    Cost: O(n) at Python's speed; and O(ids) for an index of ids that are neither integers nor text.
+    Cost: O(n) at Python speed, plus O(ids) for an index of known ids that are neither integers nor text.
 
     >>> ids_of(["7", "12"], None)[0], ids_of(["7", "007"], None)[0], ids_of(["7", "007"], pd.Index([7]))[0]
     ([7, 12], ['7', '007'], [7, '007'])
     """
     if _is_text(kind):
         return list(texts), np.zeros(len(texts), bool)
-    found: list[Any]
+    values: list[Any]
     if isinstance(kind, pd.Index) and not pd.api.types.is_integer_dtype(kind.dtype):
         known = {str(value): value for value in kind.tolist()}
         known |= {value: value for value in kind.tolist() if isinstance(value, str)}
-        found = [known.get(text) for text in texts]
+        values = [known.get(text) for text in texts]
     else:
-        found = _integers(texts)
-    bad = np.array([value is None for value in found], bool)
+        values = _integers(texts)
+    bad = np.array([value is None for value in values], bool)
     if kind is None and bad.any():
         return list(texts), bad
-    return [text if value is None else value for text, value in zip(texts, found, strict=True)], bad
+    return [text if value is None else value for text, value in zip(texts, values, strict=True)], bad
 
 
 def retyped(ids: pd.Series, kind: IdType, name: str) -> pd.Series:
-    """A column of ids in the type that is asked for. Integers become text and text integers; all else stays.
+    """Convert a column of ids to the requested type, integers to text or text to integers; leave other types alone.
 
     Raises:
-      ValueError: `kind` is str or int, and the column, or the text in some row, has no such meaning.
+      ValueError: `kind` is str or int, and the column, or the text in some row, cannot be converted exactly.
     """
     sort = pd.api.types.infer_dtype(ids, skipna=True)
     if sort == "integer" and not _is_text(kind):
@@ -66,20 +66,21 @@ def retyped(ids: pd.Series, kind: IdType, name: str) -> pd.Series:
 
 
 def _read(ids: pd.Series, kind: IdType, name: str) -> pd.Series:
+    """Convert a column of text by its distinct texts; missing ids stay missing."""
     codes, unique = pd.factorize(ids)
     texts = [str(text) for text in unique]
-    found, bad = ids_of(texts, kind)
+    converted, bad = ids_of(texts, kind)
     if kind is int and bad.any():
         wrong = listed([text for text, is_bad in zip(texts, bad, strict=True) if is_bad])
         remedy = "correct these rows, or keep all ids as text with ids=str"
-        refuse_rows(np.append(bad, False)[codes], ids, name, f"an id that is no plain integer ({wrong})", remedy)
-    if all(isinstance(value, str) for value in found):
+        refuse_rows(np.append(bad, False)[codes], ids, name, f"an id that is not a plain integer ({wrong})", remedy)
+    if all(isinstance(value, str) for value in converted):
         return ids
-    values, gaps = _array(found), bool((codes < 0).any())
-    taken = pd.api.extensions.take(
-        pd.array(values) if gaps and values.dtype != object else values, codes, allow_fill=gaps
+    values, has_missing = _array(converted), bool((codes < 0).any())
+    gathered = pd.api.extensions.take(
+        pd.array(values) if has_missing and values.dtype != object else values, codes, allow_fill=has_missing
     )
-    return pd.Series(taken, ids.index, name=ids.name)
+    return pd.Series(gathered, ids.index, name=ids.name)
 
 
 def _is_text(kind: IdType) -> bool:
@@ -87,14 +88,14 @@ def _is_text(kind: IdType) -> bool:
 
 
 def _integers(texts: Sequence[str]) -> list[int | None]:
-    """The integer that each text is, written as Python writes it and of 64 bits; or None."""
+    """Return the 64-bit integer that each text is, or None unless Python writes the integer in the same way."""
     numbers = [int(text) if _INTEGER.fullmatch(text) else 0 for text in texts]
-    most = 2**64 if min(numbers, default=0) >= 0 else 2**63  # all are uint64, or all int64
-    return [n if -(2**63) <= n < most and str(n) == text else None for n, text in zip(numbers, texts, strict=True)]
+    end = 2**64 if min(numbers, default=0) >= 0 else 2**63  # all fit in uint64, or all in int64
+    return [n if -(2**63) <= n < end and str(n) == text else None for n, text in zip(numbers, texts, strict=True)]
 
 
 def _array(ids: list[Any]) -> np.ndarray:
-    """Integers as int64, or uint64 if only that holds them; all else as objects."""
+    """Return integers as int64, or as uint64 if they need it, and all other ids as objects."""
     if all(isinstance(value, int) and not isinstance(value, bool) for value in ids):
         return np.array(ids, np.int64 if max(ids) < 2**63 else np.uint64)
     values = np.empty(len(ids), object)

@@ -1,4 +1,4 @@
-"""Times of ratings in seconds, with their fractions."""
+"""Convert times of ratings to seconds since 1970, keeping fractions."""
 
 import warnings
 
@@ -13,17 +13,17 @@ _CORRECT = "correct these rows, or drop the column"
 
 
 def seconds(values: pd.Series, remedy: str = "drop these rows, or the column") -> np.ndarray:
-    """Times as seconds since 1970 in UTC: int64 where all are whole seconds, float64 where one has a fraction.
+    """Return times as seconds since 1970 in UTC: int64 if all are whole seconds, float64 if any has a fraction.
 
-    A float64 tells today's moments apart from 0.24 microseconds on; a warning says where that is not enough.
+    For dates of today, float64 resolves 0.24 microseconds; a warning says if that is not enough.
 
     Args:
-      values: (n,) numbers of seconds, dates of any unit with or without a zone (none is UTC), or text of such dates as
-        ISO 8601 writes them.
-      remedy: what messages advise about a time that is missing.
+      values: (n,) numbers of seconds, dates in any unit with or without a zone (without is UTC), or such dates as text
+        in ISO 8601.
+      remedy: the advice in the message about a missing time.
 
     Raises:
-      ValueError: a time that is missing, infinite, unreadable, or beyond 64 bits, by its row.
+      ValueError: a time is missing, infinite, unreadable, or beyond 64 bits; the message lists the rows.
     """
     inferred = values.infer_objects()
     refuse_rows(inferred.isna().to_numpy(), values, "timestamp", "missing time", f"{_EXPECTED}: {remedy}")
@@ -40,32 +40,34 @@ def seconds(values: pd.Series, remedy: str = "drop these rows, or the column") -
     if pd.api.types.is_float_dtype(inferred.dtype):
         floats = inferred.to_numpy(np.float64)
         refuse_rows(~np.isfinite(floats), values, "timestamp", "infinite time", f"{_EXPECTED}: {_CORRECT}")
-        return _whole_if_all_are(floats)
+        return _integers_if_whole(floats)
     beyond = (inferred > np.iinfo(np.int64).max).to_numpy(bool)
     refuse_rows(beyond, values, "timestamp", "time beyond 64-bit integers", f"{_EXPECTED}: {_CORRECT}")
-    return inferred.to_numpy(np.int64)
+    integers: np.ndarray = inferred.to_numpy(np.int64)
+    return integers
 
 
 def joined_seconds(earlier: np.ndarray, later: np.ndarray) -> np.ndarray:
-    """Times behind others; a ValueError where whole numbers are too large to stand beside fractions."""
-    both = np.concatenate([earlier, later])
+    """Concatenate times; raise ValueError if one part has fractions and the other integers too large for float64."""
+    combined = np.concatenate([earlier, later])
     for times in (earlier, later):
-        if both.dtype.kind == "f" and times.dtype.kind == "i" and (np.abs(times) > 2**53).any():
+        if combined.dtype.kind == "f" and times.dtype.kind == "i" and (np.abs(times) > 2**53).any():
             raise ValueError(
-                "column timestamp: whole numbers beyond 2**53 on one side and fractions on the other, which no float "
-                f"holds both. {_EXPECTED}: bring them to the same unit"
+                "column timestamp: whole numbers beyond 2**53 on one side and fractions on the other, which float64 "
+                f"cannot both represent. {_EXPECTED}: bring them to the same unit"
             )
-    return both
+    return combined
 
 
-def _whole_if_all_are(floats: np.ndarray) -> np.ndarray:
+def _integers_if_whole(floats: np.ndarray) -> np.ndarray:
+    """Return the times as int64 if all are whole and fit, else unchanged."""
     if ((floats == np.floor(floats)) & (np.abs(floats) < 2.0**63)).all():
         return floats.astype(np.int64)
     return floats
 
 
 def _dates(texts: pd.Series, values: pd.Series) -> pd.Series:
-    """Dates of text, or of Python's own; a ValueError names those that cannot be read, or that pandas cannot hold."""
+    """Parse text or Python's date objects as dates; raise ValueError for any that pandas cannot read or represent."""
     dates = pd.Series(pd.to_datetime(texts, format="ISO8601", utc=True, errors="coerce"))
     bad = dates.isna().to_numpy()
     if bad.any():
@@ -75,24 +77,24 @@ def _dates(texts: pd.Series, values: pd.Series) -> pd.Series:
 
 
 def _moments(dates: pd.Series) -> np.ndarray:
-    """Dates of any unit as seconds."""
+    """Return dates in any unit as seconds."""
     if isinstance(dates.dtype, pd.DatetimeTZDtype):
         dates = dates.dt.tz_convert(None)
-    elif not isinstance(dates.dtype, np.dtype):  # of Arrow: its values are those of UTC
+    elif not isinstance(dates.dtype, np.dtype):  # Arrow stores UTC, whatever the zone
         dates = pd.Series(dates.to_numpy(f"datetime64[{getattr(dates.dtype.pyarrow_dtype, 'unit', 's')}]"))
     moments = dates.to_numpy()
     per_second = _PER_SECOND[np.datetime_data(moments.dtype)[0]]
-    whole, part = np.divmod(moments.view(np.int64), per_second)
-    if not part.any():
+    ticks: np.ndarray = moments.view(np.int64)
+    whole, remainder = np.divmod(ticks, per_second)
+    if not remainder.any():
         return whole
-    number = moments.view(np.int64)
-    floats = np.where(np.abs(number) < 2**53, number / per_second, whole + part / per_second)  # each rounds once
+    floats = np.where(np.abs(ticks) < 2**53, ticks / per_second, whole + remainder / per_second)  # each rounds once
     if per_second == _PER_SECOND["ns"]:
         merged = len(np.unique(moments)) - len(np.unique(floats))
         if merged:
             warnings.warn(
-                f"timestamp: {merged} time(s) differ from another by less than a float64 of seconds can tell, and "
-                "count as the same",
+                f"timestamp: {merged} time(s) differ from another by less than a float64 of seconds can resolve, and "
+                "are treated as equal",
                 stacklevel=5,
             )
     return floats

@@ -1,4 +1,4 @@
-"""Evaluation: errors of predictions, rankings beside baselines, intervals, paired comparisons, and leaks of a split."""
+"""Evaluation: prediction errors, rankings beside baselines, intervals, paired comparisons, and leakage of a split."""
 
 from jaxmf.evaluate.audit import leakage
 from jaxmf.evaluate.errors import Clip, against_baselines, predict, rating

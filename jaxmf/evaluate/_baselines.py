@@ -1,4 +1,4 @@
-"""What a ranking must beat: orders of the items that are the same for every user."""
+"""Baselines that a ranking must beat, each with one order of the items for all users."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ from jaxmf.models.baselines import damped_bias
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, Rows
 
-NAMES = ("random", "popularity", "item_mean", "damped_bias", "oracle")  # the last ranks by the test ratings
+NAMES = ("random", "popularity", "item_mean", "damped_bias", "oracle")  # the oracle ranks by the test ratings
 
 
 def baselines(train: Ratings) -> Iterator[tuple[str, tuple[Model, Params]]]:
-    """Name, model and parameters of each baseline, from the training ratings.
+    """Yield the name, model and parameters of each baseline, computed from the training ratings.
 
-    - random: all scores are equal; as ties count with their expected value, so does this.
+    - random: all scores are equal; since ties count with their expected value, this is the mean over random orders.
     - popularity: n_i, the item's weighted number of training ratings.
     - item_mean: Σ_u w r / n_i, and μ for an item without training ratings.
     - damped_bias: μ + b_u + c_i of `models.damped_bias()`: for one user, the order of the damped item means.
@@ -31,7 +31,8 @@ def baselines(train: Ratings) -> Iterator[tuple[str, tuple[Model, Params]]]:
 
 
 def _predict(params: Params, pairs: Pairs) -> jax.Array:
-    return params.fixed.item["score"][pairs.item]
+    score: jax.Array = params.fixed.item["score"][pairs.item]
+    return score
 
 
 def _refuse(*_: object) -> jax.Array:

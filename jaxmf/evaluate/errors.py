@@ -1,4 +1,4 @@
-"""Predictions in the caller's ids, and errors on held-out ratings."""
+"""Predict in the caller's ids, and measure errors on held-out ratings."""
 
 import warnings
 from typing import Any
@@ -34,30 +34,31 @@ def predict(
     clip: Clip = None,
     on_unknown: OnUnknown = "error",
 ) -> pd.Series:
-    """Predicted ratings for the (user, item) pairs of a table.
+    """Predict the ratings of the (user, item) pairs of a table.
 
     Args:
       model: the model.
       params: its parameters.
-      data: the Dataset that knows the ids the model was fitted with.
+      data: the Dataset whose ids the model was fitted with.
       frame: columns `user_id` and `item_id`, in the ids of `data`; others are ignored.
       clip: (low, high) bounds for the predictions, or None.
-      on_unknown: what to do about pairs of an id that `data` does not know; a missing one is unknown. "error" refuses
-        them; "drop" leaves them out of the answer; "bias" takes the terms that are known, as of a row of zeros: μ, or μ
-        and the known side's bias, what factors and content add being 0, and μ for a user's own mean. A UserWarning then
-        says how many there are. With the model's `design`, `fold_in` does better by their ratings or features.
+      on_unknown: how to treat pairs with an id that `data` does not know; a missing id is unknown. "error" raises
+        ValueError; "drop" leaves these pairs out; "bias" predicts with a row of zeros for the unknown id: μ plus the
+        known side's bias, if any, without factors and content, and with μ for the mean of an unknown user. "drop" and
+        "bias" issue a UserWarning with the number of pairs. If the model has a `design`, `fold_in` uses the ratings or
+        features of the unknown ids and predicts better.
 
     Returns:
-      a Series `prediction` in the dtype of the parameters, float32 at least, with the frame's index, of which "drop"
-      leaves the rows whose ids are both known.
+      a Series `prediction` in the dtype of the parameters, at least float32, with the frame's index; with "drop", only
+      of the rows whose ids are both known.
 
     Raises:
-      ValueError: an argument of another type, a missing column, an id that `data` does not know, `data` of another
-        number of users or items than the model has, bounds in the wrong order, or on_unknown="bias" for a model of
-        whose rows it is not known what 0 would say (of leaves other than `factors`, `bias` and `content`), or whose
-        predictions read more than the rows of the pair (`jaxmf.models.promises`).
+      ValueError: an argument of the wrong type, a missing column, an id that `data` does not know, `data` with a
+        different number of users or items than the model, bounds in the wrong order, or on_unknown="bias" for a model
+        with leaves other than `factors`, `bias` and `content`, for which a row of zeros has no known meaning, or with
+        predictions that read more than the rows of the pair (`jaxmf.models.promises`).
 
-    Cost: O(n · D) for rows of D numbers. Calls of about the same size share a program, as those of `rating` do.
+    Cost: O(n · D) for rows of D numbers. Calls of about the same size share a program, also with `rating`.
 
     >>> import jax, jaxmf
     >>> data = jaxmf.Dataset.from_arrays(["ann", "ann", "bob"], ["x", "y", "x"], [5.0, 3.0, 4.0])
@@ -84,8 +85,8 @@ def predict(
     item = positions(data.item_ids, frame["item_id"], "item")
     unknown, index = (user < 0) | (item < 0), frame.index
     if unknown.any():
-        _tell_of_unknown(model, params, data, frame, user, item, on_unknown)
-    # The unknown ones have numbers of others for the time being, so that the program is that of as many known pairs.
+        _report_unknown(model, params, data, frame, user, item, on_unknown)
+    # Index 0 stands in for unknown ids, so that the program is the same as for as many known pairs.
     values = _predicted(model, params, Pairs(np.maximum(user, 0), np.maximum(item, 0)))
     if unknown.any() and on_unknown == "drop":
         values, index = values[~unknown], index[~unknown]
@@ -94,11 +95,11 @@ def predict(
         values = values.copy()
         values[unknown] = predict_unknown(model, params, user[unknown], item[unknown], mean)
     if clip is not None:
-        values = np.clip(values, float(clip[0]), float(clip[1]))  # of Python, which leave the dtype alone
+        values = np.clip(values, float(clip[0]), float(clip[1]))  # Python floats, which keep the dtype
     return pd.Series(values, index, name="prediction")
 
 
-def _tell_of_unknown(
+def _report_unknown(
     model: Model,
     params: Params,
     data: Dataset,
@@ -107,7 +108,7 @@ def _tell_of_unknown(
     item: np.ndarray,
     on_unknown: OnUnknown,
 ) -> None:
-    """The refusal of unknown ids, or a warning of what is done about their pairs."""
+    """Raise ValueError about unknown ids, or warn how their pairs are treated."""
     if on_unknown == "error":
         try:
             data.user_index(frame["user_id"])
@@ -116,33 +117,33 @@ def _tell_of_unknown(
             raise refusal("predict", error) from None
     if on_unknown == "bias":
         sides: dict[Side, np.ndarray] = {"user": user, "item": item}
-        check_zeros("predict", model, params, [side for side, number in sides.items() if (number < 0).any()])
-        if len(data):  # what is tried is tried at some of the ratings
+        check_zeros("predict", model, params, [side for side, index in sides.items() if (index < 0).any()])
+        if len(data):  # promises are tried on some of the ratings
             check_promises("predict", (OWN_PAIRS,), model, params, Hyper(), data, "pass on_unknown='drop'")
-    then = "left out" if on_unknown == "drop" else "predicted by the terms that are known"
+    treatment = "left out" if on_unknown == "drop" else "predicted from the known terms"
     count = ((user < 0) | (item < 0)).sum()
-    which = unknown_ids(user=(frame["user_id"], user < 0), item=(frame["item_id"], item < 0))
-    warnings.warn(f"predict: {count} of {len(frame)} pairs are of unknown ids and {then}: {which}", stacklevel=3)
+    ids = unknown_ids(user=(frame["user_id"], user < 0), item=(frame["item_id"], item < 0))
+    warnings.warn(f"predict: {count} of {len(frame)} pairs have unknown ids and are {treatment}: {ids}", stacklevel=3)
 
 
 def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = None) -> dict[str, float]:
-    """Errors of the predictions on held-out ratings, weighted.
+    """Return the weighted errors of the predictions on held-out ratings.
 
         rmse = √(Σ w (r − r̂)² / Σ w)      mae = Σ w |r − r̂| / Σ w      mse = rmse²
 
     Args:
       model: the model.
       params: its parameters.
-      test: ratings over the same users and items; a user or item without training ratings has zero rows, so that its
-        prediction falls back on the terms that are known.
-      clip: (low, high) bounds for the predictions, such as (1, 5); None leaves them as they are.
+      test: ratings over the same users and items; the rows of a user or item without training ratings are 0, so its
+        predictions fall back on the other terms.
+      clip: (low, high) bounds for the predictions, such as (1, 5); None for no bounds.
 
     Returns:
       {"rmse", "mae", "mse"}, floats in rating units (mse: squared), summed in float64.
 
     Raises:
-      ValueError: an argument of another type, what `as_ratings` refuses, such as no rating with weight, another number
-        of users or items than the model has, or bounds in the wrong order.
+      ValueError: an argument of the wrong type, what `as_ratings` refuses, such as no rating with weight, a different
+        number of users or items than the model, or bounds in the wrong order.
 
     Cost: O(n · D) for rows of D numbers.
     """
@@ -157,18 +158,18 @@ def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = N
 def against_baselines(
     model: Model, params: Params, train: Dataset | Ratings, test: Dataset | Ratings, clip: Clip = None
 ) -> pd.DataFrame:
-    """Errors of a model beside those of the global mean and of the damped bias of the training ratings.
+    """Return the errors of a model and of two baselines: the global mean and the damped bias of the training ratings.
 
     Args:
       model, params: the model and its parameters.
-      train: what the baselines are computed from.
+      train: the ratings that the baselines are computed from.
       test, clip: as in `rating`.
 
     Returns:
       a table with the columns model, num_ratings, rmse, mae, mse; the model first.
 
     Raises:
-      ValueError: as `rating`, or `train` and `test` over other users or items.
+      ValueError: as `rating`, or `train` and `test` over different users or items.
 
     Cost: that of three calls of `rating`.
     """
@@ -182,22 +183,23 @@ def against_baselines(
 
 
 def predictions(model: Model, params: Params, pairs: Pairs | Ratings, clip: Clip = None) -> np.ndarray:
-    """The model's predictions (n,), on the host in float64."""
+    """Return the model's predictions (n,) on the host, in float64."""
     check_clip(clip)
     prediction = _predicted(model, params, pairs).astype(np.float64)
     return prediction if clip is None else np.clip(prediction, *clip)
 
 
 def _predicted(model: Model, params: Params, pairs: Pairs | Ratings) -> np.ndarray:
-    """Predictions on the host in the model's own dtype, float32 at least; pairs are repeated up to a padded size."""
+    """Return the predictions on the host, in the model's dtype or at least float32; pairs are repeated as padding."""
     n = len(pairs.user)
-    place = np.arange(padded_size(n)) % max(n, 1)
-    user, item = (jnp.asarray(np.append(number, 0)[place], jnp.int32) for number in (pairs.user, pairs.item))
-    context = jax.tree.map(lambda leaf: np.asarray(leaf)[place], pairs.context)
+    position = np.arange(padded_size(n)) % max(n, 1)
+    user, item = (jnp.asarray(np.append(index, 0)[position], jnp.int32) for index in (pairs.user, pairs.item))
+    context = jax.tree.map(lambda leaf: np.asarray(leaf)[position], pairs.context)
     prediction = np.asarray(_compiled(model)(params, Pairs(user, item, context)))[:n]
     return prediction.astype(np.promote_types(prediction.dtype, np.float32), copy=False)
 
 
 @of_model
 def _compiled(model: Model) -> Any:
+    """Return the jitted `predict` of a model."""
     return jit(model.predict, compiler_options=dict(without(TWO_STEP_SUMS)))

@@ -1,4 +1,4 @@
-"""Rankings against held-out ratings: measures of each user, and their means beside baselines."""
+"""Rank items against held-out ratings: the measures of each user, and their means beside baselines."""
 
 from collections.abc import Iterator
 from numbers import Real
@@ -28,7 +28,7 @@ Part = Dataset | Ratings
 
 
 class Setting(NamedTuple):
-    """What is measured, with the arguments of `ranking`."""
+    """What to measure; the fields are arguments of `ranking`."""
 
     protocol: Protocol
     k: int
@@ -50,73 +50,74 @@ def ranking(
     confidence: float = 0.95,
     name: str | None = None,
 ) -> pd.DataFrame:
-    """How well a model ranks held-out items, beside baselines, with intervals.
+    """Measure how well a model ranks held-out items, beside baselines, with confidence intervals.
 
-    For each user the candidates C are ranked by predicted rating. By the protocol
+    For each user, the candidates C are ranked by predicted rating. The protocol defines C:
 
-        "catalog"   C = all items − the user's items in `train` and `exclude`: what a recommender has to do. An item
-                    that the user would like and has not rated counts as irrelevant, so that all values are low.
-        "rated"     C = the user's own items in `test`, and nothing else: can the model tell what they rated high from
-                    what they rated low? It says little of recommending: they chose these items themselves, and where
-                    most are relevant even a random order has a high precision.
+        "catalog"   C = all items − the user's items in `train` and `exclude`, which is the task of a recommender. An
+                    item that the user would like but has not rated counts as irrelevant, so all values are low.
+        "rated"     C = the user's items in `test` only: can the model tell items rated high from items rated low? This
+                    says little about recommending: users chose these items themselves, and where most of them are
+                    relevant even a random order has a high precision.
 
     With G the relevant candidates (rated `threshold` or more in `test`), R = |G|, and g_j = 1 if the candidate at
-    position j is relevant, 0 if not or if there are fewer candidates,
+    position j is relevant, 0 if it is not or if there are fewer candidates,
 
         precision = Σ_{j≤k} g_j / k                   recall = Σ_{j≤k} g_j / R       hit_rate = max_{j≤k} g_j
         ndcg = Σ_{j≤k} g_j / log2(1 + j) / Σ_{j ≤ min(R, k)} 1 / log2(1 + j)         mrr = max_{j≤k} g_j / j
         map  = Σ_{j≤k} g_j · (Σ_{l≤j} g_l / j) / min(R, k)
-        auc  = share of pairs (relevant, irrelevant candidate) in the right order, ties ½
-        novelty  = mean over the first k of log2((U + 1) / (n_i + 1)), in bits, with n_i the item's and U all users'
-                   number in `train`: each item's self-information, with one pseudo-user who has seen everything
+        auc  = share of pairs (relevant, irrelevant candidate) in the right order, where a tie counts ½
+        novelty  = mean over the first k of log2((U + 1) / (n_i + 1)), in bits, with n_i the item's number of ratings
+                   and U the number of users in `train`: the item's self-information, with one pseudo-user added who has
+                   rated everything
         coverage = |∪_u first k of u| / |∪_u C_u|
 
-    Precision divides by k even where there are fewer candidates, as the textbook does; the oracle shows what is
-    attainable. The gain of ndcg is 0 or 1, not the rating.
+    As in the textbook, precision divides by k even if there are fewer candidates; the oracle shows what is attainable.
+    The gain of ndcg is 0 or 1, not the rating.
 
-    Ties. Where scores are equal, every value is its expectation over all orders of the equal ones, in closed form
-    (independent between users, for coverage). Neither a random number decides, nor the order of the items, which often
-    knows their popularity. Items without training ratings tie; for the random baseline all do, so that its values are
-    exact.
+    Ties. Where scores are equal, every value is its expectation over all orders of the tied candidates, in closed form
+    (independent between users, for coverage). So neither chance decides nor the order of the items, which often
+    reflects their popularity. Items without training ratings tie; for the random baseline all items do, so that its
+    values are exact.
 
-    Empty users. A user without a candidate in `test` is not counted. One with candidates there and none of them
-    relevant has precision, hit_rate and mrr 0, by the formulas; recall, ndcg and map are 0/0, and the user is left out
-    of their means, or counts as 0 with `empty="zero"`. auc leaves out a user without a relevant or without an
-    irrelevant candidate. `num_users` says how many a mean is over.
+    Empty users. A user without a candidate in `test` is not counted. If a user has such candidates but none of them is
+    relevant, precision, hit_rate and mrr are 0, by the formulas; recall, ndcg and map are 0/0, and the user is left out
+    of their means, or counts as 0 with `empty="zero"`. auc leaves out users without a relevant or without an irrelevant
+    candidate. `num_users` is the number of users in a mean.
 
-    Where definitions meet scikit-learn's: ndcg is its `ndcg_score(g, score, k=k)`, ties included, of users with R > 0
-    (it counts others as 0, as `empty="zero"` does); auc is `roc_auc_score`; map with k ≥ |C| and no ties is
-    `average_precision_score`, which gives each relevant one of a tie the precision at the end of the tie instead.
+    In scikit-learn, ndcg is `ndcg_score(g, score, k=k)`, ties included, for users with R > 0 (it counts others as 0, as
+    `empty="zero"` does); auc is `roc_auc_score`; map with k ≥ |C| and without ties is `average_precision_score`, which
+    instead gives every relevant candidate of a tie the precision at the end of the tie.
 
     Args:
       model: the model.
       params: its parameters.
-      train: what the model was fitted to: weights of 0 are not seen. Baselines and novelty come from it.
-      test: held-out ratings over the same users and items; those of weight 0 are not there.
-      k: positions that count.
+      train: the training ratings, also for baselines and novelty; those of weight 0 are ignored.
+      test: held-out ratings over the same users and items; those of weight 0 are ignored.
+      k: number of positions that count.
       protocol: "catalog" or "rated".
-      threshold: the least rating that is relevant, in rating units.
+      threshold: minimum rating counted as relevant, in rating units.
       empty: "skip" or "zero", as above.
-      exclude: further ratings whose pairs are no candidates, such as the validation part; with "catalog" only.
-      baselines: also rank by these; leave them out for further models of one table.
-      confidence: of the intervals.
-      name: what the table calls the model; its own name if None.
+      exclude: further ratings whose pairs are not candidates, such as the validation part; only with "catalog".
+      baselines: whether to rank by the baselines too; pass False for further models in one table.
+      confidence: confidence level of the intervals.
+      name: name of the model in the table; None for `model.name`.
 
     Returns:
       a tidy table: model, protocol, k, threshold, metric, value, low, high, num_users; first the model, then the
       baselines random, popularity, item_mean, damped_bias (see `evaluate.baselines`) and oracle, which ranks by the
-      test ratings themselves: the best possible values. Intervals are those of `summarize`;
-      coverage is no mean over users and has none. Among all items the oracle has no novelty and no coverage. Scores are
-      in the parameters' dtype, values in float64 (novelty and coverage among all items: in JAX's default float).
+      test ratings themselves: the best possible values. Intervals are those of `summarize`; coverage is not a mean over
+      users and has none. Among all items the oracle has no novelty and no coverage. Scores are in the parameters'
+      dtype, values in float64 (novelty and coverage among all items: in JAX's default float).
 
     Raises:
-      ValueError: what `rating` refuses of the model and the ratings; `train` and `test` over other users or items; a
-        pair that is twice in `test`; no test rating that reaches the threshold; a bad k, protocol, threshold, `empty`,
-        or confidence; a name that a baseline has; predictions that are not finite.
+      ValueError: what `rating` refuses of the model and the ratings; `train` and `test` over different users or items;
+        a repeated pair in `test`; no test rating that reaches the threshold; a bad k, protocol, threshold, `empty`, or
+        confidence; the name of a baseline; predictions that are not finite.
 
-    Cost: "catalog" O(U · I · (D + R)) for rows of D numbers on the device, in blocks of users of fixed shape, one
+    Cost: "catalog" O(U · I · (D + R)) for rows of D numbers on the device, in blocks of users of fixed shape, with one
     program per model for parts of about the same size; memory O(2^18) scores, on a CPU for each of its cores. "rated"
-    O(n · D + n log n). Times five with the baselines.
+    O(n · D + n log n). Five times as much with the baselines.
 
     Reference: Manning, Raghavan and Schütze (2008), Introduction to information retrieval, chapter 8 (precision,
     recall, map). Järvelin and Kekäläinen (2002), Cumulated gain-based evaluation of IR techniques (ndcg). Voorhees
@@ -155,20 +156,20 @@ def ranking_by_user(
     baselines: bool = True,
     name: str | None = None,
 ) -> pd.DataFrame:
-    """The measures of `ranking` for every user, from which `summarize` and `compare` go on.
+    """Return the measures of `ranking` for every user, the input of `summarize` and `compare`.
 
     Args:
       model, params, train, test, k, protocol, threshold, empty, exclude: as in `ranking`.
-      baselines: also rank by these; leave them out for further models of one table.
-      name: what the table calls the model; its own name if None. Models of one table need different names.
+      baselines: whether to rank by the baselines too; pass False for further models in one table.
+      name: name of the model in the table; None for `model.name`. Models in one table need different names.
 
     Returns:
-      a table with one row per model and user: model, protocol, k, threshold, user_id (the number of the user where
-      `test` is Ratings), num_candidates, num_relevant, precision, recall, ndcg, map (the user's average precision), mrr
-      (reciprocal rank), hit_rate (0 or 1, between them for ties), auc, novelty; NaN where a measure is undefined.
+      a table with one row per model and user: model, protocol, k, threshold, user_id (the user's index if `test` is
+      Ratings), num_candidates, num_relevant, precision, recall, ndcg, map (the user's average precision), mrr
+      (reciprocal rank), hit_rate (0 or 1, in between for ties), auc, novelty; NaN where a measure is undefined.
 
     Raises:
-      ValueError: as `ranking`, or a `name` that is not a string or that a baseline has.
+      ValueError: as `ranking`, or a `name` that is not a string or is the name of a baseline.
 
     Cost: that of `ranking` without the intervals.
     """
@@ -180,17 +181,19 @@ def ranking_by_user(
 
 
 def _name(model: Model, name: str | None, baselines: bool) -> str:
+    """Return the model's name in the table, after checking it."""
     check_model(model)
     name = model.name if name is None else name
-    expect(name, str, "name", "it is what the table calls the model")
+    expect(name, str, "name", "it names the model in the table")
     if baselines and name in NAMES:
-        raise ValueError(f"the model has the name of a baseline, {name!r}: give it another with name=")
+        raise ValueError(f"the model has the name of a baseline, {name!r}: give it another name with name=")
     return name
 
 
 def _results(
     name: str, model: Model, params: Params, trial: Trial, seen: Ratings, baselines: bool
 ) -> Iterator[tuple[str, Positions]]:
+    """Yield the name and the positions of the model and, if asked for, of every baseline."""
     yield name, positions(trial, model, params)
     if baselines:
         yield from ((baseline, positions(trial, *fitted)) for baseline, fitted in all_baselines(seen))
@@ -198,49 +201,50 @@ def _results(
 
 
 def _columns(setting: Setting) -> dict[str, Any]:
-    """What tables say of the setting."""
+    """Return the columns of a table that describe the setting."""
     return {"protocol": setting.protocol, "k": setting.k, "threshold": setting.threshold}
 
 
 def _table(name: str, ranked: Positions, trial: Trial, setting: Setting) -> pd.DataFrame:
+    """Return the table of one model's measures, with one row per user."""
     counted = {"num_candidates": ranked.candidates, "num_relevant": ranked.relevant}
     columns = {"user_id": trial.user_id, **counted, **measures(ranked, trial.k, setting.empty)}
     table = pd.DataFrame(columns)
-    for number, (column, value) in enumerate({"model": name, **_columns(setting)}.items()):
-        table.insert(number, column, value)
+    for index, (column, value) in enumerate({"model": name, **_columns(setting)}.items()):
+        table.insert(index, column, value)
     return table
 
 
 def _trial(
     model: Model, params: Params, train: Part, test: Part, exclude: Part | None, setting: Setting
 ) -> tuple[Trial, Ratings]:
-    """What is ranked, and the training ratings, after all checks."""
+    """Return what to rank, and the padded training ratings, after all checks."""
     seen, held_out = as_parts(train, test, ("train", "test"))
-    further = [] if exclude is None else [as_parts(train, exclude, ("train", "exclude"))[1]]
+    excluded = [] if exclude is None else [as_parts(train, exclude, ("train", "exclude"))[1]]
     check_predicts(model, params, held_out, "evaluate.ranking")
     _check(setting, exclude)
-    # As Python's numbers: one of NumPy would compare float32 ratings in its own precision, where 4.1 is less than 4.1.
+    # Python floats, since a float64 threshold of 4.1 exceeds a float32 rating of 4.1.
     protocol, k, threshold = setting.protocol, int(setting.k), float(setting.threshold)
     num_items = held_out.num_items
 
     pair = _pairs(held_out)
     order = np.argsort(pair, kind="stable")
     pair, value = pair[order], np.asarray(held_out.value)[np.asarray(held_out.weight) > 0][order]
-    twice = pair[1:][pair[1:] == pair[:-1]]
-    if len(twice):
+    repeats = pair[1:][pair[1:] == pair[:-1]]
+    if len(repeats):
         raise ValueError(
-            f"test has {len(twice)} pair(s) of user and item more than once, the first "
-            f"{tuple(map(int, divmod(twice[0], num_items)))} in rows of the model; expected each once: merge them"
+            f"test has {len(repeats)} pair(s) of user and item more than once, the first "
+            f"{tuple(map(int, divmod(repeats[0], num_items)))} by row index; expected each once: merge them"
         )
     if not (value >= threshold).any():
         raise ValueError(
-            f"threshold: no test rating is {threshold} or more, they go from {value.min():g} to {value.max():g}, so "
-            "that nothing is relevant: lower it"
+            f"threshold: no test rating is {threshold} or more, they range from {value.min():g} to {value.max():g}, so "
+            "nothing is relevant: lower it"
         )
-    rows = None
+    seen_pairs = None
     if protocol == "catalog":
-        hidden = np.sort(np.concatenate([_pairs(part) for part in (seen, *further)]))
-        hidden = hidden[np.diff(hidden, prepend=-1) > 0]  # each once; np.unique would hash them
+        hidden = np.sort(np.concatenate([_pairs(part) for part in (seen, *excluded)]))
+        hidden = hidden[np.diff(hidden, prepend=-1) > 0]  # without repeats; np.unique would hash them
         unseen = ~among(pair, hidden)
         pair, value = pair[unseen], value[unseen]
         if not len(pair):
@@ -252,37 +256,39 @@ def _trial(
         promise, instead = RIGHT_SCORES, "rank with protocol='rated', which calls `predict`"
         check_promises("evaluate.ranking", (promise,), model, params, Hyper(), held_out, instead)
     user, item = np.divmod(pair, num_items)
-    place = np.zeros(held_out.num_users, np.int64)
-    place[user] = 1
-    users, place = np.flatnonzero(place), np.where(place > 0, np.cumsum(place) - 1, -1)
+    slot = np.zeros(held_out.num_users, np.int64)
+    slot[user] = 1
+    users, slot = np.flatnonzero(slot), np.where(slot > 0, np.cumsum(slot) - 1, -1)
     if protocol == "catalog":
-        row, column = place[hidden // num_items], hidden % num_items
-        rows = row[row >= 0], column[row >= 0]
-    seen = padded(seen)  # what is computed of them on the device has few shapes
+        row, column = slot[hidden // num_items], hidden % num_items
+        seen_pairs = row[row >= 0], column[row >= 0]
+    seen = padded(seen)  # so that the computations on the device see few shapes
     n_u, n_i = (np.asarray(n, np.float64) for n in counts(seen))
     novelty = np.log2((np.sum(n_u > 0) + 1) / (n_i + 1))
     user_id = test.user_ids[users] if isinstance(test, Dataset) else users
-    return Trial(users, user_id, place[user], item.astype(np.int32), value, value >= threshold, novelty, k, rows), seen
+    item = item.astype(np.int32)
+    return Trial(users, user_id, slot[user], item, value, value >= threshold, novelty, k, seen_pairs), seen
 
 
 def _pairs(ratings: Ratings) -> np.ndarray:
-    """The observed pairs of user and item, each as one number."""
+    """Return the observed pairs of user and item, each as one number."""
     observed = np.asarray(ratings.weight) > 0
     return numbered(np.asarray(ratings.user)[observed], np.asarray(ratings.item)[observed], ratings.num_items)
 
 
 def _check(setting: Setting, exclude: Part | None) -> None:
+    """Raise ValueError unless the setting is valid."""
     protocol, k, threshold, empty = setting
     if not is_positive_integer(k):
         raise ValueError(f"k must be a positive integer, not {k!r}: it is the number of positions that count")
     if protocol not in ("catalog", "rated"):
         raise ValueError(
-            f"protocol must be 'catalog' (all items but the seen) or 'rated' (the user's test items), not {protocol!r}"
+            f"protocol must be 'catalog' (all unseen items) or 'rated' (the user's test items), not {protocol!r}"
         )
     if not isinstance(threshold, Real) or not np.isfinite(float(threshold)):
-        raise ValueError(f"threshold must be a finite number, not {threshold!r}: the least rating that is relevant")
+        raise ValueError(f"threshold must be a finite number, not {threshold!r}: the minimum relevant rating")
     if empty not in ("skip", "zero"):
-        raise ValueError(f"empty must be 'skip' or 'zero', not {empty!r}: what recall is where nothing is relevant")
+        raise ValueError(f"empty must be 'skip' or 'zero', not {empty!r}: how to treat users without relevant items")
     if exclude is not None and protocol != "catalog":
         raise ValueError(
             "exclude goes with protocol='catalog' only: 'rated' ranks each user's test items and no others"

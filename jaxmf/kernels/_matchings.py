@@ -1,4 +1,4 @@
-"""Ratings in matchings, which share no user and no item, so that they may be applied at once: laid out on the host."""
+"""Split ratings into matchings, sets without a common user or item, whose updates commute. On the host."""
 
 import heapq
 from typing import Any, NamedTuple
@@ -7,26 +7,26 @@ import numpy as np
 
 from jaxmf.data.ratings import padded_size
 
-_FEW = 100_000  # ratings that are quickly put into matchings one by one
-AT_ONCE = 32  # matchings that are visited or left out together
-_TRIED = 8  # times as many lanes of earlier matchings are looked at for them
+_ONE_BY_ONE = 100_000  # number of ratings that are quickly placed one by one
+AT_ONCE = 32  # matchings that are visited or skipped together
+_LANES_TRIED = 8  # lanes of earlier matchings that are tried, per rating that is placed one by one
 
 
 class Members(NamedTuple):
-    """The users of each device's group, and the items: (devices, rows), filled up with their number."""
+    """The users and the items of each device's group: (devices, rows), padded with the number of users or items."""
 
     user: Any
     item: Any
 
 
 class Layout(NamedTuple):
-    """Positions of the ratings in matchings, and who has which rows.
+    """The positions of the ratings in matchings, and the groups of rows.
 
     Attributes:
-      position: (strata, devices, most matchings, batch_size) int32; padding lanes hold n.
-      members: of the groups.
+      position: (strata, devices, max matchings, batch_size) int32; padding lanes hold n.
+      members: the rows of each group.
       num_ratings: n.
-      num_matchings: how many a device visits in a stratum; those behind them are empty.
+      num_matchings: number of matchings that a device visits per stratum; the ones behind these are empty.
     """
 
     position: Any
@@ -38,60 +38,63 @@ class Layout(NamedTuple):
 def lay_out(
     user: np.ndarray, item: np.ndarray, num_users: int, num_items: int, batch_size: int | None, devices: int
 ) -> Layout:
-    """Ratings in matchings of at most `batch_size` for each of so many devices.
+    """Lay out the ratings in matchings of at most `batch_size` for each device.
 
-    Users and items fall into as many groups as there are devices, with equally many ratings each. In stratum s, device
-    d has the ratings of its own group of users with the group of items d + s, so that no two devices share a row.
+    Users and items are split into one group per device, with about equally many ratings each. In stratum s, device d
+    has the ratings of users of group d and items of group d + s, so that no two devices share a row.
 
     Args:
       user, item: (n,) int.
-      num_users, num_items: how many rows there are.
-      batch_size: most ratings per matching; None is n / (most ratings of a row · devices), down to a multiple of 16,
-        or of 32 from 128 on, between 32 and 256.
-      devices: how many.
+      num_users, num_items: numbers of rows.
+      batch_size: maximum number of ratings per matching; None is n / (ratings of the most active row · devices),
+        rounded down to a multiple of 16, or of 32 from 128 on, between 32 and 256.
+      devices: number of devices.
 
-    Cost: O(n log n), the last max(100,000, batch_size²) ratings one by one.
+    Cost: O(n log n); the last max(100,000, batch_size²) ratings are placed one by one.
     """
     n = len(user)
     degree = np.bincount(user, minlength=num_users), np.bincount(item, minlength=num_items)
     if batch_size is None:
-        batch_size = n // (max(own.max(initial=1) for own in degree) * devices)
+        batch_size = n // (max(side.max(initial=1) for side in degree) * devices)
         step = 16 if batch_size < 128 else 32
         batch_size = int(np.clip(batch_size // step * step, 32, 256))
-    users, items = (_balanced(own, devices) for own in degree)
+    user_group, item_group = (_balanced(side, devices) for side in degree)
     parts = []
     for stratum in range(devices):
         for device in range(devices):
-            own = np.flatnonzero((users[user] == device) & (items[item] == (device + stratum) % devices))
-            parts.append(np.append(own, n)[matchings(user[own], item[own], batch_size)])
-    longest = max(map(len, parts))
-    most = padded_size(longest, AT_ONCE)
-    position = np.stack([np.pad(part, ((0, most - len(part)), (0, 0)), constant_values=n) for part in parts])
-    position = position.reshape(devices, devices, most, batch_size).astype(np.int32)
-    members = Members(_members(users, devices), _members(items, devices))
-    return Layout(position, members, np.int32(n), np.int32(longest))
+            of_device = user_group[user] == device
+            of_stratum = item_group[item] == (device + stratum) % devices
+            ratings = np.flatnonzero(of_device & of_stratum)
+            parts.append(np.append(ratings, n)[matchings(user[ratings], item[ratings], batch_size)])
+    num_matchings = max(map(len, parts))
+    max_matchings = padded_size(num_matchings, AT_ONCE)
+    position = np.stack([np.pad(part, ((0, max_matchings - len(part)), (0, 0)), constant_values=n) for part in parts])
+    position = position.reshape(devices, devices, max_matchings, batch_size).astype(np.int32)
+    members = Members(_members(user_group, devices), _members(item_group, devices))
+    return Layout(position, members, np.int32(n), np.int32(num_matchings))
 
 
 def _members(group: np.ndarray, devices: int) -> np.ndarray:
-    """The rows of each group, (devices, most in a group), filled up with the number of rows."""
-    rows = [np.flatnonzero(group == own) for own in range(devices)]
-    most = min(len(group), padded_size(max(map(len, rows)), 1))
-    return np.stack([np.pad(own, (0, most - len(own)), constant_values=len(group)) for own in rows]).astype(np.int32)
+    """Return the rows of each group, (devices, largest group), padded with the number of rows."""
+    num_rows, members = len(group), [np.flatnonzero(group == device) for device in range(devices)]
+    size = min(num_rows, padded_size(max(map(len, members)), 1))
+    padded = [np.pad(rows, (0, size - len(rows)), constant_values=num_rows) for rows in members]
+    return np.stack(padded).astype(np.int32)
 
 
 def matchings(user: np.ndarray, item: np.ndarray, batch_size: int) -> np.ndarray:
-    """Split ratings into matchings: no user and no item twice in a row of the result.
+    """Split ratings into matchings, one per row of the result, in which no user and no item occurs twice.
 
-    Many ratings are split as Gemulla et al. do: users and items fall into `batch_size` groups with equally many ratings
-    each, and of the blocks (group of users, group of items) those of one diagonal have no row in common, so that one
-    rating of each makes a matching. What longer blocks of a diagonal have left over is split again, into other groups,
-    until it is little: then ratings by decreasing larger degree, each into the first matching that has room and neither
-    its user nor its item, be it an earlier one, which leaves fewest lanes empty.
+    Most ratings are split as by Gemulla et al.: users and items are put into `batch_size` groups each, with about
+    equally many ratings. The blocks (group of users, group of items) on one diagonal have no row in common, so that one
+    rating of each block makes a matching. What is left over in the longer blocks of a diagonal is split again, into
+    different groups, until few ratings are left. These are placed one by one, by falling degree of their more active
+    row: each into the first matching with an empty lane and without its user or item, which leaves the fewest lanes
+    empty; earlier matchings are tried as well.
 
     Args:
-      user: (n,) int.
-      item: (n,) int.
-      batch_size: most ratings per matching.
+      user, item: (n,) int.
+      batch_size: maximum number of ratings per matching.
 
     Returns:
       (num_matchings, batch_size) int32 positions; padding lanes hold n.
@@ -101,12 +104,12 @@ def matchings(user: np.ndarray, item: np.ndarray, batch_size: int) -> np.ndarray
     """
     n = len(user)
     random, left, parts = np.random.default_rng(0), np.arange(n), [np.empty((0, batch_size), np.int64)]
-    while len(left) > max(_FEW, batch_size**2):
-        layout, over = _diagonals(user[left], item[left], batch_size, random)
+    while len(left) > max(_ONE_BY_ONE, batch_size**2):
+        layout, left_over = _diagonals(user[left], item[left], batch_size, random)
         parts.append(np.append(left, n)[layout])
-        left = left[over]
-    some = _TRIED * len(left) // batch_size
-    parts[-1:] = [parts[-1][some:], _first_fit(user, item, left, parts[-1][:some])]
+        left = left[left_over]
+    num_tried = _LANES_TRIED * len(left) // batch_size
+    parts[-1:] = [parts[-1][num_tried:], _first_fit(user, item, left, parts[-1][:num_tried])]
     layout = np.concatenate(parts).astype(np.int32)
     return layout if len(layout) else np.full((1, batch_size), n, np.int32)
 
@@ -114,41 +117,42 @@ def matchings(user: np.ndarray, item: np.ndarray, batch_size: int) -> np.ndarray
 def _diagonals(
     user: np.ndarray, item: np.ndarray, batch_size: int, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Matchings of as many ratings of each block as its diagonal's blocks have on average, and what is left over."""
-    own = _balanced(np.bincount(user), batch_size)[user]
-    diagonal = (_balanced(np.bincount(item), batch_size)[item] - own) % batch_size
-    block = diagonal * batch_size + own
+    """Make matchings by diagonals, as many as a block of each has ratings on average; return the ratings left over."""
+    user_group = _balanced(np.bincount(user), batch_size)[user]
+    diagonal = (_balanced(np.bincount(item), batch_size)[item] - user_group) % batch_size
+    block = diagonal * batch_size + user_group
     order = random.permutation(len(user))
     order = order[np.argsort(block[order], kind="stable")]
     size = np.bincount(block, minlength=batch_size**2)
-    place = np.arange(len(user)) - (np.cumsum(size) - size)[block[order]]
+    nth = np.arange(len(user)) - (np.cumsum(size) - size)[block[order]]  # within the rating's block
     length = size.reshape(batch_size, batch_size).sum(axis=1) // batch_size
-    fits = place < length[diagonal[order]]
+    fits = nth < length[diagonal[order]]
     layout = np.full((length.sum(), batch_size), len(user))
-    layout[((np.cumsum(length) - length)[diagonal[order]] + place)[fits], own[order[fits]]] = order[fits]
+    matching = (np.cumsum(length) - length)[diagonal[order]] + nth
+    layout[matching[fits], user_group[order[fits]]] = order[fits]
     return layout, order[~fits]
 
 
 def _balanced(degree: np.ndarray, num_groups: int) -> np.ndarray:
-    """The group of each row: by decreasing degree into the group that has the fewest ratings so far."""
+    """Return the group of each row: by falling degree, rows go to the group with the fewest ratings so far."""
     group = np.empty(len(degree), np.int64)
-    loads = [(0, number) for number in range(num_groups)]
+    loads = [(0, lightest) for lightest in range(num_groups)]
     for row in np.argsort(-degree, kind="stable").tolist():
-        load, number = loads[0]
-        group[row] = number
-        heapq.heapreplace(loads, (load + int(degree[row]), number))
+        load, lightest = loads[0]
+        group[row] = lightest
+        heapq.heapreplace(loads, (load + int(degree[row]), lightest))
     return group
 
 
 def _first_fit(user: np.ndarray, item: np.ndarray, left: np.ndarray, layout: np.ndarray) -> np.ndarray:
-    """The layout with the ratings that are left, in empty lanes or in matchings after it."""
+    """Place the ratings that are left in empty lanes of the layout, or in new matchings behind it."""
     n, batch_size = len(user), layout.shape[1]
     degree = np.maximum(np.bincount(user[left])[user[left]], np.bincount(item[left])[item[left]]) if len(left) else left
-    # One arbitrary-precision integer per row: bit s says that matching s has that row already.
+    # One arbitrary-precision integer per row, whose bit s says that matching s has the row already.
     user_busy, item_busy = _busy(user, left, layout), _busy(item, left, layout)
     free = [np.flatnonzero(lanes == n)[::-1].tolist() for lanes in layout]
     full = sum(1 << s for s, lanes in enumerate(free) if not lanes)
-    found = []
+    placed = []
     order = left[np.argsort(-degree, kind="stable")]
     for r, u, i in zip(*(array.tolist() for array in (order, user[order], item[order])), strict=True):
         busy = user_busy[u] | item_busy[i] | full
@@ -158,26 +162,26 @@ def _first_fit(user: np.ndarray, item: np.ndarray, left: np.ndarray, layout: np.
         item_busy[i] |= bit
         if s == len(free):
             free.append(list(range(batch_size))[::-1])
-        found.append((s, free[s].pop(), r))
+        placed.append((s, free[s].pop(), r))
         if not free[s]:
             full |= bit
     layout = np.pad(layout, ((0, len(free) - len(layout)), (0, 0)), constant_values=n)
-    matching, lane, rating = np.array(found, int).reshape(-1, 3).T
+    matching, lane, rating = np.array(placed, int).reshape(-1, 3).T
     layout[matching, lane] = rating
     return layout
 
 
 def _busy(row: np.ndarray, left: np.ndarray, layout: np.ndarray) -> dict[int, int]:
-    """For each row of a rating that is left, the matchings that have it, as bits."""
+    """Return for each row of the ratings that are left, which matchings have it, as bits."""
     rows = np.unique(row[left])
     busy = np.zeros((len(rows), len(layout)), bool)
     matching, lane = np.nonzero(np.isin(np.append(row, -1)[layout], rows))
     busy[np.searchsorted(rows, row[layout[matching, lane]]), matching] = True
     packed = np.packbits(busy, axis=1, bitorder="little")
-    return {int(own): int.from_bytes(bits.tobytes(), "little") for own, bits in zip(rows, packed, strict=True)}
+    return {int(index): int.from_bytes(bits.tobytes(), "little") for index, bits in zip(rows, packed, strict=True)}
 
 
 def fill(layout: Layout) -> tuple[int, float]:
-    """Number of matchings that a device visits in an epoch, and the share of their lanes that hold a rating."""
+    """Return the number of matchings that a device visits per epoch, and the share of their lanes with a rating."""
     position = np.asarray(layout.position)[:, :, : layout.num_matchings]
     return position.shape[0] * position.shape[2], float((position < layout.num_ratings).mean())

@@ -1,4 +1,4 @@
-"""Equal arguments build one object; how it was built is known for as long as it is there, and lets it be pickled."""
+"""Constructors that return the same object for equal arguments, and remember how it was built, so that it pickles."""
 
 import hashlib
 import inspect
@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, issparse
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_MANY, _FEW = 64, 4  # objects of a constructor that stay although nobody holds them; a few where arrays are arguments
+_MANY, _FEW = 64, 4  # objects that a constructor keeps alive by itself; fewer of those built from arrays
 _NOTE = "built"
 
 
@@ -29,11 +29,12 @@ class Built(NamedTuple):
 
 
 def memoize(build: Callable[P, T]) -> Callable[P, T]:
-    """Equal arguments, however they are passed, build one object only, so that compiled programs are found again.
+    """Make a constructor return the same object for equal arguments, so that its compiled programs are found again.
 
-    Arrays and SciPy's sparse matrices are equal if their numbers are; NumPy's numbers become Python's. Of what has an
-    `init` function, Models and Solvers, it is remembered how it was built, see `how_built`: on that function itself, so
-    that the memory goes when the object does. The last 64 objects stay, or 4 if they hold arrays.
+    It does not matter whether arguments are passed by position or by name. Arrays and SciPy's sparse matrices are equal
+    if their numbers are; NumPy's scalars become Python's. For objects with an `init` function (models and solvers), the
+    way they were built is noted on that function, see `how_built`, and so is collected with the object. The last 64
+    objects are kept alive, or the last 4 of those built from arrays.
     """
     signature, make = inspect.signature(build), cast(Callable[..., T], build)
     alive: WeakValueDictionary[Any, Any] = WeakValueDictionary()
@@ -41,12 +42,13 @@ def memoize(build: Callable[P, T]) -> Callable[P, T]:
     def remembered(*args: Any) -> T:
         typed = args, tuple(map(type, args))
         if (init := alive.get(typed)) is not None:
-            return notes(init)[_NOTE].result
+            earlier: T = notes(init)[_NOTE].result
+            return earlier
         plain = [arg.matrix if isinstance(arg, _Matrix) else arg for arg in args]
         result = make(*plain)
         init = getattr(result, "init", None)
         note = Built(call, dict(zip(signature.parameters, plain, strict=True)), result)
-        # An `init` that another constructor has made stays the other's.
+        # If another constructor made this `init`, its note stays.
         if init is not None and notes(init).setdefault(_NOTE, note) is note:
             alive[typed] = init
         return result
@@ -64,22 +66,22 @@ def memoize(build: Callable[P, T]) -> Callable[P, T]:
 
 
 def notes(function: Any) -> dict[str, Any]:
-    """Where a function keeps what is known of it; what is written there goes with it. Some callables keep nothing."""
-    own = getattr(function, "__dict__", None)
-    return own if isinstance(own, dict) else {}
+    """Return the dict of notes that lives as long as the function; a new one if the callable cannot keep any."""
+    kept = getattr(function, "__dict__", None)
+    return kept if isinstance(kept, dict) else {}
 
 
 def how_built(built: Any) -> tuple[Callable[..., Any], dict[str, Any]] | None:
-    """The constructor and the arguments, defaults included, that give this model or solver.
+    """Return the constructor and all its arguments that give this model or solver.
 
-    None for one that no constructor under `memoize` returned: a user's own, or one with a part replaced.
+    Return None if no constructor under `memoize` returned it: it is a user's own, or a part was replaced.
     """
     note = notes(built.init).get(_NOTE)
     return (note.constructor, note.arguments) if isinstance(note, Built) and note.result == built else None
 
 
 def described(built: Any) -> str:
-    """A model or a solver in one line: its constructor with the arguments that are not its defaults, or its name."""
+    """Describe a model or a solver in one line: its constructor with the arguments that differ from the defaults."""
     kind, how = type(built).__name__, how_built(built)
     if how is None:
         return f"<{kind} {built.name}>"
@@ -96,10 +98,10 @@ def _short(value: Any) -> str:
 
 
 def reduced(built: Any) -> tuple[Any, tuple[Any, ...]]:
-    """What pickle writes of a model or a solver: its constructor, the arguments, and which parts were replaced.
+    """Return what pickle writes of a model or a solver: its constructor, the arguments, and the replaced parts.
 
-    So the object that comes back is the one that is there, and finds its compiled programs. Without a constructor, its
-    parts are written. Functions are written by name: a ValueError if one has none in its module.
+    So unpickling returns the object that exists already, with its compiled programs. An object without a constructor is
+    written part by part. Functions are written by name; raise a ValueError if a module has none of that name.
     """
     note = notes(built.init).get(_NOTE)
     if isinstance(note, Built):
@@ -125,7 +127,7 @@ def _rebuilt(built: tuple[Callable[..., Any], dict[str, Any]], replaced: dict[st
 
 
 def _has_name(function: Any) -> bool:
-    """Whether pickle can write a function: by its name, or with the code, as cloudpickle does, which joblib calls."""
+    """Whether pickle can write a function: by its name, or with its code, as cloudpickle does for joblib."""
     try:
         pickle.dumps(function)
         return True
@@ -138,7 +140,7 @@ def _has_name(function: Any) -> bool:
 
 @dataclass(frozen=True)
 class _Matrix:
-    """An array, or a sparse matrix, that equals others by the digest of its numbers."""
+    """An array or a sparse matrix that compares by a digest of its numbers."""
 
     digest: bytes
     matrix: Any = field(compare=False)

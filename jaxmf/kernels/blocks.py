@@ -1,4 +1,4 @@
-"""Tables of rows in the form in which a CPU reads and writes a few hundred of them the fastest."""
+"""Gathers and scatters of a few hundred rows, in the form that a CPU does fastest."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,15 @@ import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 
 _BLOCK = 4
-# Of positions that are in bounds and not negative.
-_KNOWN: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
+# For indices that are known to be in bounds and not negative.
+_IN_BOUNDS: dict[str, Any] = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
 
 
 def in_blocks(rows: jax.Array) -> jax.Array:
-    """(n, …) as (n, blocks, 4), filled up with 0: XLA gathers such rows twice as fast on a CPU. (n,) stays."""
+    """Reshape (n, …) to (n, blocks, 4), padded with 0; (n,) stays as it is.
+
+    On a CPU, XLA gathers such rows twice as fast.
+    """
     if rows.ndim == 1:
         return rows
     flat = rows.reshape(len(rows), -1)
@@ -21,39 +24,39 @@ def in_blocks(rows: jax.Array) -> jax.Array:
 
 
 def as_rows(blocks: jax.Array, like: jax.Array) -> jax.Array:
-    """What was put in blocks, in the shape that `like` has beyond its rows."""
+    """Undo `in_blocks`: return rows with the trailing shape of `like`."""
     if like.ndim == 1:
         return blocks
     return blocks.reshape(len(blocks), -1)[:, : like[0].size].reshape(-1, *like.shape[1:])
 
 
-def slice_at(table: jax.Array, at: jax.Array) -> jax.Array:
-    """`table[at]`, for a position that is known to be in bounds."""
-    return table.at[at].get(**_KNOWN)
+def slice_at(table: jax.Array, index: jax.Array) -> jax.Array:
+    """Return `table[index]` for an index that is known to be in bounds."""
+    return table.at[index].get(**_IN_BOUNDS)
 
 
 def gather(index: jax.Array, table: jax.Array) -> jax.Array:
-    """The rows at these positions, which are in bounds and different."""
-    return table.at[index].get(unique_indices=True, **_KNOWN)
+    """Gather rows at indices that are in bounds and unique."""
+    return table.at[index].get(unique_indices=True, **_IN_BOUNDS)
 
 
 def scatter_add(index: jax.Array, table: jax.Array, rows: jax.Array) -> jax.Array:
-    """The table with these rows added at positions that are in bounds and different."""
-    return table.at[index].add(rows, unique_indices=True, **_KNOWN)
+    """Add rows to the table at indices that are in bounds and unique."""
+    return table.at[index].add(rows, unique_indices=True, **_IN_BOUNDS)
 
 
 def scatter(index: jax.Array, table: jax.Array, rows: jax.Array) -> jax.Array:
-    """The table with these rows at positions that are in bounds and different."""
-    return table.at[index].set(rows, unique_indices=True, **_KNOWN)
+    """Write rows into the table at indices that are in bounds and unique."""
+    return table.at[index].set(rows, unique_indices=True, **_IN_BOUNDS)
 
 
-def apart(function: Callable[..., Any]) -> Callable[..., Any]:
-    """In a compiled program for the CPU: the function as a call of its own.
+def as_call(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compile the function as a separate call within a program for the CPU; elsewhere, return it unchanged.
 
-    XLA runs up to eight kernels one after another. For more it keeps a queue of those that are ready, which costs more
-    than a kernel of a few hundred rows. So an epoch's step is cut into calls of about that many.
+    XLA runs a sequence of up to eight kernels directly. For longer sequences it keeps a queue of kernels that are
+    ready, which costs more than a kernel of a few hundred rows. So a step is split into calls of about that length.
     """
     if jax.default_backend() != "cpu":
         return function
     call = jax.jit(function)
-    return lambda *given: set_xla_metadata(call(*given), inlineable="false")
+    return lambda *arguments: set_xla_metadata(call(*arguments), inlineable="false")

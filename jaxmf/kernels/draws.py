@@ -1,19 +1,19 @@
-"""Random numbers by hashing where they stand: a few operations, where `jax.random` compiles for as long as an epoch."""
+"""Random numbers from hashes of their positions: far fewer operations to compile than `jax.random` needs."""
 
 import jax
 import jax.numpy as jnp
 
-# A CPU rounds the same formula otherwise where it computes numbers one by one, as it does for what is left of a row
-# beyond a multiple of its vectors. So all numbers are computed by whole vectors.
+# A CPU computes the last numbers of a row one by one where they do not fill a vector, and may round them differently.
+# So each row is padded to whole vectors: a number then has the same bits in tables of every width.
 _LANES = 16
 GOLDEN = 0x9E3779B9  # 2³² over the golden ratio: its multiples are far apart
 
 
 def normal(key: jax.Array, num_rows: int, num_columns: int, dtype: jax.typing.DTypeLike) -> jax.Array:
-    """Standard normal numbers (num_rows, num_columns), each a function of the key, its row and its column alone.
+    """Draw standard normal numbers (num_rows, num_columns); each depends only on the key, its row and its column.
 
-    So a table's first columns, and its first rows, are those of a smaller table with the same key. The number's place
-    is hashed with the words of the key to a uniform u in (−1, 1) of 32 bits, and z = √2 erf⁻¹(u).
+    So a smaller table drawn with the same key equals the top left part of a larger one. Row and column are hashed with
+    the words of the key to a uniform u in (−1, 1) with 32 bits, and z = √2 erf⁻¹(u).
 
     >>> bool((normal(jax.random.key(0), 3, 5, "float32")[:2, :4] == normal(jax.random.key(0), 2, 4, "float32")).all())
     True
@@ -22,18 +22,19 @@ def normal(key: jax.Array, num_rows: int, num_columns: int, dtype: jax.typing.DT
     column = jnp.arange(1, width + 1, dtype=jnp.uint32) * jnp.uint32(GOLDEN)
     salts = salted(key, column), salted(key, ~column)
     row = jnp.arange(num_rows, dtype=jnp.uint32)[:, None]
-    # Two rounds: after one, two columns whose salts differ in few bits would hold the same numbers in another order.
+    # Two rounds: after one, columns whose salts differ in few bits would hold the same numbers in a different order.
     bits = hash32(hash32(row, salts[0][None]), salts[1][None])
     wide = jnp.promote_types(dtype, jnp.float32)
-    # The middle of one of 2³² equal parts of (−1, 1), as far from its ends as the dtype can tell.
+    # The midpoint of one of 2³² equal parts of (−1, 1), kept away from −1 and 1 by the resolution of the dtype.
     uniform = (bits.astype(jnp.int32).astype(wide) + 0.5) * 2.0**-31
     limit = 1 - float(jnp.finfo(wide).epsneg)
     table = (2**0.5 * jax.lax.erf_inv(jnp.clip(uniform, -limit, limit))).astype(dtype)
-    return jax.lax.optimization_barrier(table)[:, :num_columns]
+    whole_vectors: jax.Array = jax.lax.optimization_barrier(table)
+    return whole_vectors[:, :num_columns]
 
 
 def salted(key: jax.Array, numbers: jax.Array) -> jax.Array:
-    """The numbers, uint32, hashed with each word of the key."""
+    """Hash the numbers, uint32, with each word of the key."""
     for word in jax.random.key_data(key):
         numbers = hash32(numbers, word)
     return numbers

@@ -1,4 +1,4 @@
-"""Compiled programs live as long as the model that they are of, and only the last ones of a process."""
+"""Keep compiled programs: as long as their model lives, and only the most recently used ones of the process."""
 
 import ctypes
 from collections.abc import Callable
@@ -14,55 +14,56 @@ import numpy as np
 from jaxmf.kernels._memoize import notes
 
 T = TypeVar("T")
-Form = tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]  # of a pytree: what `shapes` returns
+Form = tuple[Any, tuple[jax.ShapeDtypeStruct, ...]]  # structure, shapes and dtypes of a pytree, see `shapes`
 
 _NOTE = "programs"
-# A kernel of a program takes memory maps of its own, and Linux grants a process 65,530 of them: XLA ends in a
-# segmentation fault when it gets no more. The programs of a fit take some 300, so these many take a tenth of them.
-_MOST = 128
-# Compiling takes memory in many pieces. The C library of Linux keeps those that are free, in between what is still in
-# use, until it is asked to give them back; that takes some hundredths of a second, so it is asked now and then.
-_NOW_AND_THEN = 32
+# Every kernel of a program takes memory maps, of which Linux allows a process 65,530; XLA crashes when they run out.
+# The programs of one fit take about 300 maps, so this many programs take a tenth of them.
+_MAX_PROGRAMS = 128
+# Compiling allocates memory in many small pieces. The C library of Linux keeps freed pieces until it is asked to return
+# them, which takes some hundredths of a second: so it is asked once per this many programs.
+_TRIM_EVERY = 32
 
 
-class _Home(dict[Any, "_Program"]):
-    """Programs by what they were built from. None goes along where a function is pickled with all it knows."""
+class _Cache(dict[Any, "_Entry"]):
+    """Programs by key. They are left out when the function that keeps them is pickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _Home, ()
+        return _Cache, ()
 
 
-class _Program:
-    """A program in its home."""
+class _Entry:
+    """A program, with its place in a cache."""
 
-    def __init__(self, program: Any, home: _Home, made_of: Any) -> None:
-        self.program, self.home, self.made_of = program, home, made_of
+    def __init__(self, program: Any, cache: _Cache, key: Any) -> None:
+        self.program, self.cache, self.key = program, cache, key
 
 
-_built = count(1)
-_used: WeakValueDictionary[int, _Program] = WeakValueDictionary()  # by id; what was used last comes last
+_num_built = count(1)
+_used: WeakValueDictionary[int, _Entry] = WeakValueDictionary()  # by id, the most recently used one last
 _lock = Lock()
 
 
-def _kept(home: _Home, made_of: Any, build: Callable[[], T]) -> T:
-    """The program made of this, built unless it is at home; the one whose last use was first makes room for it."""
-    found = home.get(made_of)
-    if found is None:
-        if next(_built) % _NOW_AND_THEN == 0:
-            _give_back()
-        found = home.setdefault(made_of, _Program(build(), home, made_of))
+def _cached(cache: _Cache, cache_key: Any, build: Callable[[], T]) -> T:
+    """Return the program of this key, built if it is not there; the least recently used one makes room for it."""
+    entry = cache.get(cache_key)
+    if entry is None:
+        if next(_num_built) % _TRIM_EVERY == 0:
+            _trim()
+        entry = cache.setdefault(cache_key, _Entry(build(), cache, cache_key))
     with _lock:
-        _used.pop(id(found), None)
-        _used[id(found)] = found
-        if len(_used) > _MOST:
-            for oldest in list(_used.values())[:-_MOST]:
+        _used.pop(id(entry), None)
+        _used[id(entry)] = entry
+        if len(_used) > _MAX_PROGRAMS:
+            for oldest in list(_used.values())[:-_MAX_PROGRAMS]:
                 del _used[id(oldest)]
-                oldest.home.pop(oldest.made_of, None)
-    return found.program
+                oldest.cache.pop(oldest.key, None)
+    program: T = entry.program
+    return program
 
 
-def _give_back() -> None:
-    """Free memory goes back to the system, where the C library has a way to be asked."""
+def _trim() -> None:
+    """Return free memory to the system, where the C library can be asked to."""
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):
@@ -71,41 +72,43 @@ def _give_back() -> None:
 
 
 def of_model(build: Callable[..., T]) -> Callable[..., T]:
-    """`functools.cache` for a function of a model, or of one such as a solver's `prepare`, and of static choices.
+    """`functools.cache` for a function whose first argument is a model, or a function such as a solver's `prepare`.
 
-    What it returns lies on the model's `init` function (or `predict`, where there is none), or on that function. So it
-    may refer to the model and yet goes when the model does, at the next collection of garbage.
+    Results are kept on the model's `init` (or `predict`, if it has no `init`), or on that function. So they may refer
+    to the model and are still collected together with it.
     """
-    homeless = _Home()
+    shared_cache = _Cache()
 
     @wraps(build)
     def call(model: Any, *args: Any) -> T:
         owner = getattr(model, "init", None) or getattr(model, "predict", model)
-        known = notes(owner)
-        home = known.setdefault(_NOTE, _Home()) if known is notes(owner) else homeless  # some callables keep no notes
-        return _kept(home, (build, model, *args), lambda: build(model, *args))
+        kept = notes(owner)
+        can_keep = kept is notes(owner)  # some callables keep no notes
+        cache = kept.setdefault(_NOTE, _Cache()) if can_keep else shared_cache
+        return _cached(cache, (build, model, *args), lambda: build(model, *args))
 
     return call
 
 
 def jit(function: Callable[..., T], **options: Any) -> Callable[..., T]:
-    """`jax.jit` that keeps programs for the last shapes of its arguments only, where `jax.jit` keeps all.
+    """`jax.jit` that keeps the programs of the most recently used shapes only, where `jax.jit` keeps all of them.
 
-    Each shape has a function of its own to compile, since `jax.jit` keeps all programs of one function together.
+    Every shape gets a function of its own to compile, because `jax.jit` drops the programs of a function only together.
     """
-    home = _Home()
+    cache = _Cache()
 
     @wraps(function)
-    def call(*given: Any) -> T:
-        leaves, structure = jax.tree.flatten(given)
+    def call(*arguments: Any) -> T:
+        leaves, structure = jax.tree.flatten(arguments)
         form = structure, *map(np.shape, leaves)
-        compiled = _kept(home, form, lambda: jax.jit(wraps(function)(lambda *given: function(*given)), **options))
-        return compiled(*given)
+        compiled = _cached(cache, form, lambda: jax.jit(wraps(function)(lambda *given: function(*given)), **options))
+        result: T = compiled(*arguments)
+        return result
 
     return call
 
 
 def shapes(tree: Any) -> Form:
-    """The structure of a pytree, and its leaves' shapes and dtypes: the key of what was traced before."""
+    """Return the structure of a pytree and its leaves' shapes and dtypes, as a key for what was traced with it."""
     leaves, structure = jax.tree.flatten(tree)
     return structure, tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves)

@@ -1,4 +1,4 @@
-"""How XLA compiles the library's programs."""
+"""Options with which XLA compiles the library's programs."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -8,32 +8,34 @@ import jax
 
 from jaxmf.kernels.programs import Form
 
-# A pass that makes two kernels of a sum of more than 32 numbers, on a CPU: they take longer to run and to compile than
-# one. Over many millions of float32 numbers they lose less, as `metrics.total` does.
+# On a CPU, this pass splits a sum of more than 32 numbers into two kernels, which compile and run more slowly than one.
+# They lose fewer digits in sums of many millions of float32 numbers, but for those there is `metrics.total`.
 TWO_STEP_SUMS = "tree_reduction_rewriter"
 
-# LLVM optimizes less, which takes less time. Programs made of gathers, scatters and short sums run as fast or faster;
-# blocks that stay in a cache, as those of `als`, run slower.
+# LLVM optimizes less and so compiles faster. Programs of gathers, scatters and short sums run as fast or faster; dense
+# blocks that stay in a cache, as in `als`, run slower.
 LESS_OPTIMIZED = ("xla_backend_optimization_level", 1)
 
-# And hardly at all, for programs that run a few times.
+# LLVM hardly optimizes at all, for programs that run a few times.
 IN_A_HURRY = {LESS_OPTIMIZED[0]: 0, "xla_llvm_disable_expensive_passes": True}
-_FEW = 1 << 20  # numbers, with which such a program takes some hundredths of a second more, and compiles in tenths less
+# Up to this array size such a program runs some hundredths of a second longer, and compiles tenths of a second faster.
+_FEW = 1 << 20
 
 
 def without(*passes: str) -> tuple[tuple[str, Any], ...]:
-    """The options by which XLA compiles without these of its passes."""
+    """Return the option that disables these passes of XLA."""
     return (("xla_disable_hlo_passes", ",".join(passes)),)
 
 
 def here(options: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """These options for the devices that there are: how much LLVM optimizes is measured on CPUs alone."""
+    """Return the options that apply to the default backend: those of LLVM were measured on CPUs only."""
     return {name: value for name, value in options if jax.default_backend() == "cpu" or name not in IN_A_HURRY}
 
 
 def once(function: Callable[..., Any], form: Form) -> jax.stages.Wrapped:
-    """`jax.jit` for what runs once, on arrays of this form: XLA compiles it sooner, and the program takes longer. Not
-    for use under `jit`.
+    """`jax.jit` for a program that runs once on arrays of this form: it compiles faster and runs more slowly.
+
+    Not for use under another `jit`, which would ignore the options.
     """
     numbers = max((math.prod(leaf.shape) for leaf in form[1]), default=0)
     return jax.jit(function, compiler_options=here(IN_A_HURRY.items() if numbers < _FEW else [LESS_OPTIMIZED]))

@@ -13,11 +13,11 @@ from jaxmf.models.seen import Seen, seen_of
 def row_weights(
     ratings: Ratings, exponent: jax.typing.ArrayLike, unobserved: jax.typing.ArrayLike | None = None
 ) -> Rows:
-    """One factor n^exponent per user and per item, n the weighted number of training observations.
+    """Return one factor n^exponent per user and per item, where n is the weighted number of training observations.
 
-    With a weight α0 of cells that are not observed, n is n_u + α0 |I| of a user and n_i + α0 |U| of an item (Rendle et
-    al. 2021, Revisiting the performance of iALS on item recommendation benchmarks). Safe at n = 0 in value and in
-    derivative: 0^0 = 1, and 0 for any other exponent, negative ones included.
+    With a weight α0 of unobserved cells, n is n_u + α0 |I| for a user and n_i + α0 |U| for an item (Rendle et al. 2021,
+    Revisiting the performance of iALS on item recommendation benchmarks). At n = 0, value and derivative are safe:
+    0^0 = 1, and any other exponent gives 0, a negative one too.
     """
 
     def power(n: jax.Array) -> jax.Array:
@@ -32,7 +32,7 @@ def row_weights(
 
 
 def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weight: Rows | None = None) -> jax.Array:
-    """The regularized training objective, the one that every solver minimizes.
+    """Return the regularized training objective, the one that every solver minimizes.
 
         L(θ) = Σ_{(u,i)∈Ω} w_ui ℓ_ui(θ) + background(θ, hyper) + penalty(θ, n^ν, hyper)
 
@@ -51,7 +51,7 @@ def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weig
       params: its parameters.
       ratings: Ω with weights w, (n,).
       hyper: λ, λ_b, ν and α0.
-      weight: n^ν per row, computed from `ratings` and α0 if None.
+      weight: n^ν per row; computed from `ratings` and α0 if None.
 
     Returns:
       a scalar of the ratings' dtype.
@@ -63,21 +63,21 @@ def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weig
 
 
 def beside(model: Model, params: Params, weight: Rows, hyper: Hyper) -> jax.Array:
-    """What the objective adds to the loss of the observations: the penalty, and a model's `background`."""
+    """Return what the objective adds to the loss of the observations: the penalty, and a model's `background`."""
     penalty = model.penalty(params.trained, weight, hyper)
     return penalty if model.background is None else model.background(params, hyper) + penalty
 
 
 def drawn(key: jax.Array, model: Model, ratings: Ratings, seen: Seen | None = None) -> Ratings:
-    """The ratings with what the model's loss reads at random, by its `draw`; as they are if it has none.
+    """Return the ratings with the random numbers that the model's loss reads; unchanged if the model has no `draw`.
 
-    With them, `objective` is a fixed function, and `jaxmf.verify` tries its gradient.
+    With these, `objective` is a fixed function, whose gradient `jaxmf.verify` can check.
 
     Args:
-      key: of the draw.
+      key: the random key of the draw.
       model: the model.
-      ratings: what to draw for.
-      seen: of which items each user has rated; None for those in `ratings`.
+      ratings: the ratings to draw for.
+      seen: the items that each user has rated; None takes them from `ratings`.
     """
     if model.draw is None:
         return ratings
@@ -85,5 +85,5 @@ def drawn(key: jax.Array, model: Model, ratings: Ratings, seen: Seen | None = No
 
 
 def mean_loss(model: Model, params: Params, ratings: Ratings) -> jax.Array:
-    """Weighted mean of the model's loss, without penalty: Σ w·ℓ / Σ w."""
+    """Return the weighted mean of the model's loss, without penalty: Σ w·ℓ / Σ w."""
     return weighted_mean(model.loss(params, ratings), ratings.weight)

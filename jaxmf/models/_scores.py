@@ -14,7 +14,7 @@ from jaxmf.models.protocols import Embed
 
 
 def scores(model: Model, params: Params, users: jax.Array, num_items: int) -> jax.Array:
-    """What ranks every item for users (m,), (m, num_items): left·right of the model's `embed`, or else its predictions.
+    """Return the scores (m, num_items) that rank every item for users (m,): left·right of `embed`, or else predictions.
 
     Cost: O(m · num_items · D) for rows of D numbers; memory O(m · num_items), and D times that without `model.embed`.
     """
@@ -25,12 +25,12 @@ def scores(model: Model, params: Params, users: jax.Array, num_items: int) -> ja
 
 
 def products(embed: Embed, params: Params, users: jax.Array) -> jax.Array:
-    """left·right (m, num_items) for users (m,) and every item."""
-    own = (rows._replace(user=jax.tree.map(lambda leaf: leaf[users], rows.user)) for rows in params)
-    left, right = (tables if type(tables) is tuple else (tables,) for tables in embed(Params(*own)))
+    """Return left·right (m, num_items) for users (m,) and every item."""
+    gathered = (rows._replace(user=jax.tree.map(lambda leaf: leaf[users], rows.user)) for rows in params)
+    left, right = (tables if type(tables) is tuple else (tables,) for tables in embed(Params(*gathered)))
     return reduce(jnp.add, map(project_all, left, right))
 
 
 def linked(model: Model, score: Any) -> Any:
-    """The predictions r̂ of scores."""
+    """Return the predictions r̂ that belong to scores."""
     return score if model.embed is None or model.link is None else model.link(score)

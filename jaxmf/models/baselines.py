@@ -1,4 +1,6 @@
-"""Baselines in closed form, which belong to the bilinear family: r̂_ui = μ, and r̂_ui = μ + b_u + c_i."""
+"""Two baselines of the bilinear family in closed form: r̂_ui = μ, and r̂_ui = μ + b_u + c_i."""
+
+from typing import Any
 
 import jax
 
@@ -12,13 +14,13 @@ from jaxmf.models.params import Hyper, Params, Rows
 
 @memoize
 def global_mean() -> Model:
-    """The baseline r̂_ui = μ, the weighted mean of the training ratings: `init` is the fit.
+    """The baseline r̂_ui = μ, the weighted mean of the training ratings: `init` fits it.
 
     Returns:
       a Model without trained parameters.
     """
 
-    def init(key: jax.Array | None, ratings: Ratings, hyper: Hyper) -> Params:
+    def init(key: Any, ratings: Ratings, hyper: Hyper) -> Params:
         return Params(Rows(), mean_of(ratings, "global"))
 
     return Model(init, predict, loss, penalty, BY_HAND, name="global_mean")
@@ -26,13 +28,13 @@ def global_mean() -> Model:
 
 @memoize
 def damped_bias(damping_user: float = 5.0, damping_item: float = 5.0) -> Model:
-    """The baseline r̂_ui = μ + b_u + c_i with damped biases in closed form: `init` is the fit, no solver is needed.
+    """The baseline r̂_ui = μ + b_u + c_i with damped biases in closed form: `init` fits it, no solver is needed.
 
         c_i = Σ_u w_ui (r_ui − μ) / (n_i + damping_item)
         b_u = Σ_i w_ui (r_ui − μ − c_i) / (n_u + damping_user)
 
     Args:
-      damping_user: pseudo-observations at 0 that a user's bias is shrunk by.
+      damping_user: number of pseudo-observations of 0 that shrink a user's bias.
       damping_item: the same for items.
 
     Returns:
@@ -50,7 +52,7 @@ def damped_bias(damping_user: float = 5.0, damping_item: float = 5.0) -> Model:
         )
 
     @jax.jit
-    def init(key: jax.Array | None, ratings: Ratings, hyper: Hyper) -> Params:
+    def init(key: Any, ratings: Ratings, hyper: Hyper) -> Params:
         fixed = mean_of(ratings, "global")
         n_u, n_i = counts(ratings)
         residual = ratings.value - fixed.shared["mean"]

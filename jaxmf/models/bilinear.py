@@ -1,4 +1,4 @@
-"""The bilinear family: r̂_ui = mean + b_u + c_i + p_u·q_i + a_u·x_i; a model lacks the terms that its pytree lacks."""
+"""The bilinear family, r̂_ui = mean + b_u + c_i + p_u·q_i + a_u·x_i; each model has the terms that its pytree has."""
 
 from functools import partial
 from typing import Any, Literal
@@ -27,11 +27,11 @@ def mf(rank: int, center: Center = "global") -> Model:
 
     Args:
       rank: width k of the factor tables, `trained.user["factors"]` (num_users, k) and `trained.item["factors"]`.
-      center: "global" subtracts μ, the weighted mean of the training ratings; "user" each user's own mean (μ for a user
-        without ratings); None nothing. The mean is fixed, not trained.
+      center: "global" subtracts μ, the weighted mean of the training ratings; "user" subtracts each user's own mean (μ
+        for a user without ratings); None subtracts nothing. The mean is fixed, not trained.
 
     Returns:
-      a Model; two calls with equal arguments return the same object, so that compiled programs are found again.
+      a Model; calls with equal arguments return the same object, so that compiled programs are found again.
 
     Raises:
       ValueError: for a rank that is not a positive integer, or an unknown `center`.
@@ -52,7 +52,7 @@ def biased_mf(rank: int) -> Model:
         `trained.item["bias"]` (num_items,); μ is `fixed.shared["mean"]`, not trained.
 
     Returns:
-      a Model; two calls with equal arguments return the same object.
+      a Model; calls with equal arguments return the same object.
 
     Raises:
       ValueError: for a rank that is not a positive integer.
@@ -64,7 +64,7 @@ def biased_mf(rank: int) -> Model:
 
 @memoize
 def content_mf(rank: int, features: Any) -> Model:
-    """Biased factorization that also weighs known features of the items, r̂_ui = μ + b_u + c_i + p_u·q_i + a_u·x_i.
+    """Biased factorization with weights for known features of the items, r̂_ui = μ + b_u + c_i + p_u·q_i + a_u·x_i.
 
     Args:
       rank: width k of the factor tables.
@@ -77,13 +77,13 @@ def content_mf(rank: int, features: Any) -> Model:
 
     Raises:
       ValueError: for a rank that is not a positive integer; features that are not a matrix of finite numbers; at
-        `init`, features of another number of items than the ratings have; by `als`, more than 256 features, because it
-        solves all weights of a user at once.
+        `init`, if the number of features' rows differs from the number of items; by `als`, for more than 256 features,
+        because it solves all weights of a user at once.
 
-    Cost: dense features add O(F) per rating; sparse ones O(longest row) per rating in the prediction, and O(F) in the
-    step, since the penalty moves all of a_u.
+    Cost: per rating, dense features add O(F), and sparse ones O(longest row) to the prediction and O(F) to the step,
+    since the penalty moves all of a_u.
 
-    Reference: Rendle (2012), Factorization machines with libFM, of which this is the model without interactions among
+    Reference: Rendle (2012), Factorization machines with libFM: this is their model without interactions among
     features.
     """
     matrix = as_matrix(features)
@@ -92,9 +92,9 @@ def content_mf(rank: int, features: Any) -> Model:
 
 
 def predict(params: Params, pairs: Pairs | Ratings) -> jax.Array:
-    """r̂ (n,): the sum of the terms that the parameters have."""
+    """Return r̂ (n,), the sum of the terms that the parameters have."""
     user, item, users, items = params.trained.user, params.trained.item, pairs.user, pairs.item
-    rating = _mean_term(params, users)
+    rating: jax.Array = _mean_term(params, users)
     if "bias" in user:
         rating = rating + user["bias"][users] + item["bias"][items]
     if "factors" in user:
@@ -105,19 +105,20 @@ def predict(params: Params, pairs: Pairs | Ratings) -> jax.Array:
 
 
 def embed(params: Params) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Tables of users and of items whose products are r̂: one of all terms but content, and one of that.
+    """Return tables of users and of items whose products add up to r̂: one pair for content, one for all other terms.
 
-    Means and biases are columns of it, beside ones: added to the product, each would be a pass over all scores.
+    Means and biases are columns of these tables, multiplied by ones: adding them to the products would take another
+    pass over all scores.
     """
     user, item = params.trained.user, params.trained.item
-    own = _mean_term(params, jnp.arange(len(jax.tree.leaves(user)[0])))
+    user_term = _mean_term(params, jnp.arange(len(jax.tree.leaves(user)[0])))
     left, right = [], []
     if "factors" in user:
         left, right = [user["factors"]], [item["factors"]]
     if "bias" in user:
-        own = own + user["bias"]
-        left, right = [*left, jnp.ones_like(own)[:, None]], [*right, item["bias"][:, None]]
-    left, right = [*left, own[:, None]], [*right, jnp.ones_like(right[0][:, :1])]
+        user_term = user_term + user["bias"]
+        left, right = [*left, jnp.ones_like(user_term)[:, None]], [*right, item["bias"][:, None]]
+    left, right = [*left, user_term[:, None]], [*right, jnp.ones_like(right[0][:, :1])]
     terms = jnp.concatenate(left, axis=1), jnp.concatenate(right, axis=1)
     if "content" not in user:
         return terms[:1], terms[1:]
@@ -125,12 +126,12 @@ def embed(params: Params) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
 
 
 def loss(params: Params, ratings: Ratings) -> jax.Array:
-    """Squared error (r − r̂)², (n,)."""
+    """Return the squared errors (r − r̂)², (n,)."""
     return (ratings.value - predict(params, ratings)) ** 2
 
 
 def penalty(trained: Rows, weight: Rows, hyper: Hyper) -> jax.Array:
-    """λ Σ weight·(‖factors‖² + ‖content weights‖²) + λ_b Σ weight·bias², over the rows of both sides."""
+    """Return λ Σ weight·(‖factors‖² + ‖content weights‖²) + λ_b Σ weight·bias², over the rows of both sides."""
     total: Any = 0.0
     for rows, row_weight in ((trained.user, weight.user), (trained.item, weight.item)):
         for name in ("factors", "content"):
@@ -138,11 +139,12 @@ def penalty(trained: Rows, weight: Rows, hyper: Hyper) -> jax.Array:
                 total = total + hyper.l2 * jnp.sum(row_weight * jnp.sum(rows[name] ** 2, axis=-1))
         if "bias" in rows:
             total = total + bias_l2(hyper) * jnp.sum(row_weight * rows["bias"] ** 2)
-    return total
+    scalar: jax.Array = total
+    return scalar
 
 
 def gradient(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
-    """The objective's gradient, derived by hand. With e = r − r̂ and sums over a row's observations,
+    """Return the objective's gradient, derived by hand. With e = r − r̂ and sums over a row's observations,
 
     ∂L/∂p_u = −2 Σ_i w e q_i + 2 λ n_u^ν p_u        ∂L/∂b_u = −2 Σ_i w e + 2 λ_b n_u^ν b_u
     ∂L/∂q_i = −2 Σ_u w e p_u + 2 λ n_i^ν q_i        ∂L/∂c_i = −2 Σ_u w e + 2 λ_b n_i^ν c_i
@@ -150,10 +152,10 @@ def gradient(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Ro
     """
     error = ratings.weight * (ratings.value - predict(params, ratings))
 
-    def side(own: Side, num_rows: int) -> dict[str, jax.Array]:
-        rows, others = getattr(params.trained, own), getattr(params.trained, _OTHER[own])
-        index, other_index = getattr(ratings, own), getattr(ratings, _OTHER[own])
-        out = _penalty_slope(rows, getattr(weight, own), hyper)
+    def of_side(side: Side, num_rows: int) -> dict[str, jax.Array]:
+        rows, others = getattr(params.trained, side), getattr(params.trained, _OTHER[side])
+        index, other_index = getattr(ratings, side), getattr(ratings, _OTHER[side])
+        out = _penalty_slope(rows, getattr(weight, side), hyper)
         if "factors" in rows:
             out["factors"] -= 2 * jax.ops.segment_sum(error[:, None] * others["factors"][other_index], index, num_rows)
         if "bias" in rows:
@@ -162,11 +164,11 @@ def gradient(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Ro
             out["content"] -= 2 * pull_back(error, params.fixed.item["content"], ratings, rows["content"].shape)
         return out
 
-    return Rows(side("user", ratings.num_users), side("item", ratings.num_items))
+    return Rows(of_side("user", ratings.num_users), of_side("item", ratings.num_items))
 
 
 def hvp(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper, direction: Rows) -> Rows:
-    """The objective's Hessian times a direction ṗ, q̇, ḃ, ċ, ȧ, derived by hand. With e = r − r̂ and the change of r̂,
+    """Return the objective's Hessian times a direction ṗ, q̇, ḃ, ċ, ȧ, derived by hand. With e = r − r̂ and r̂'s change
 
     ẏ = ṗ_u·q_i + p_u·q̇_i + ḃ_u + ċ_i + ȧ_u·x_i
 
@@ -186,10 +188,10 @@ def hvp(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper, direction:
         change += project(moved_user["content"], params.fixed.item["content"], ratings.user, ratings.item)
     change *= ratings.weight
 
-    def side(own: Side, num_rows: int) -> dict[str, jax.Array]:
-        others, moved_others = getattr(params.trained, _OTHER[own]), getattr(direction, _OTHER[own])
-        rows, index, other_index = getattr(direction, own), getattr(ratings, own), getattr(ratings, _OTHER[own])
-        out = _penalty_slope(rows, getattr(weight, own), hyper)
+    def of_side(side: Side, num_rows: int) -> dict[str, jax.Array]:
+        others, moved_others = getattr(params.trained, _OTHER[side]), getattr(direction, _OTHER[side])
+        rows, index, other_index = getattr(direction, side), getattr(ratings, side), getattr(ratings, _OTHER[side])
+        out = _penalty_slope(rows, getattr(weight, side), hyper)
         if "factors" in rows:
             pull = change[:, None] * others["factors"][other_index]
             pull -= error[:, None] * moved_others["factors"][other_index]
@@ -200,11 +202,11 @@ def hvp(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper, direction:
             out["content"] += 2 * pull_back(change, params.fixed.item["content"], ratings, rows["content"].shape)
         return out
 
-    return Rows(side("user", ratings.num_users), side("item", ratings.num_items))
+    return Rows(of_side("user", ratings.num_users), of_side("item", ratings.num_items))
 
 
 def _penalty_slope(rows: dict[str, jax.Array], row_weight: jax.Array, hyper: Hyper) -> dict[str, jax.Array]:
-    """2 λ n^ν times each row, with λ_b for biases: the penalty's gradient, and its Hessian too, as it is quadratic."""
+    """Return 2 λ n^ν times each row, with λ_b for biases: the penalty's gradient, or its Hessian times these rows."""
     l2 = {"factors": hyper.l2, "bias": bias_l2(hyper), "content": hyper.l2}
     return {name: 2 * l2[name] * row_weight.reshape(-1, *[1] * (leaf.ndim - 1)) * leaf for name, leaf in rows.items()}
 
@@ -213,10 +215,11 @@ BY_HAND = ByHand(gradient, hvp)
 
 
 def design(params: Params, ratings: Ratings, side: Side) -> tuple[dict[str, jax.Array], jax.Array]:
-    """The model seen from one side's free block: r̂ = ⟨design, row⟩ + (r − target).
+    """Return the model as a linear one in the rows of one side: r̂ = ⟨design, row⟩ + (r − target).
 
     For a user the design is [q_i, x_i, 1] and the target r − mean − c_i; for an item the design is [p_u, 1] and the
-    target r − mean − b_u − a_u·x_i. `design` has the keys of that side's rows and a leading axis n; `target` is (n,).
+    target r − mean − b_u − a_u·x_i. The design has the keys of that side's rows and a leading axis n; the target has
+    the shape (n,).
     """
     trained = params.trained
     others, index = (trained.item, ratings.item) if side == "user" else (trained.user, ratings.user)
@@ -242,15 +245,16 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
 
     def init(key: jax.Array, ratings: Ratings, hyper: Hyper) -> Params:
         n_u, n_i = counts(ratings)
-        # A column does not depend on how many there are, so that rank 5 in a padded run starts as rank 5 alone.
+        # A column does not depend on the number of columns, so that rank 5 starts alike alone and in a wider table.
         drawn = normal(key, len(n_u) + len(n_i), rank, n_u.dtype)
 
-        def side(rows: jax.Array, n: jax.Array) -> dict[str, jax.Array]:
-            factors = jnp.where((n > 0)[:, None], hyper.init_scale * rows, 0)
-            made = {"factors": factors.astype(n.dtype)} | ({"bias": jnp.zeros_like(n)} if bias else {})
-            return made if hyper.rank is None else fill_beyond_rank(made, hyper.rank)
+        def rows_of(normals: jax.Array, n: jax.Array) -> dict[str, jax.Array]:
+            factors = jnp.where((n > 0)[:, None], hyper.init_scale * normals, 0)
+            rows = {"factors": factors.astype(n.dtype)} | ({"bias": jnp.zeros_like(n)} if bias else {})
+            return rows if hyper.rank is None else fill_beyond_rank(rows, hyper.rank)
 
-        trained, fixed = Rows(side(drawn[: len(n_u)], n_u), side(drawn[len(n_u) :], n_i)), mean_of(ratings, center)
+        trained = Rows(rows_of(drawn[: len(n_u)], n_u), rows_of(drawn[len(n_u) :], n_i))
+        fixed = mean_of(ratings, center)
         if features is None:
             return Params(trained, fixed)
         if features.shape[0] != ratings.num_items:
@@ -266,7 +270,7 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
 
 
 def mean_of(ratings: Ratings, center: Center) -> Rows:
-    """The mean that predictions start from, as `fixed` parameters: of all ratings, of each user's, or none."""
+    """Return the mean that predictions start from, as `fixed` parameters: of all ratings, of each user's, or none."""
     if center is None:
         return Rows()
     mean = weighted_mean(ratings.value, ratings.weight)
@@ -277,8 +281,8 @@ def mean_of(ratings: Ratings, center: Center) -> Rows:
     return Rows(user={"mean": jnp.where(n_u > 0, total / jnp.where(n_u > 0, n_u, 1), mean)})
 
 
-def _mean_term(params: Params, users: jax.Array) -> jax.Array:
-    rating = jnp.zeros(users.shape, jnp.result_type(*jax.tree.leaves(params)))
+def _mean_term(params: Params, users: jax.Array) -> Any:
+    rating: jax.Array = jnp.zeros(users.shape, jnp.result_type(*jax.tree.leaves(params)))
     if "mean" in params.fixed.shared:
         rating = rating + params.fixed.shared["mean"]
     if "mean" in params.fixed.user:

@@ -1,5 +1,6 @@
-"""Whether these are a model, its numbers and its parameters, by shapes and by tracing, before anything compiles."""
+"""Checks of models, hyperparameters and parameters, by shapes and by tracing, before anything compiles."""
 
+from collections.abc import Callable
 from typing import Any, get_args
 
 import jax
@@ -14,14 +15,14 @@ from jaxmf.models.params import Hyper, Params, Rows
 
 
 def check_model(model: Model) -> None:
-    """ValueError unless it is a Model, which says what it reads."""
+    """Raise a ValueError unless this is a Model with a valid `reads`."""
     expect(model, Model, "model", "call the constructor, as in models.biased_mf(16), or take the fit.model of a fit")
     if model.reads not in get_args(Reads):
         raise ValueError(f"the model {model.name!r} has reads={model.reads!r}; expected 'rows' or 'tables'")
 
 
 def check_unobserved(model: Model, hyper: Hyper) -> None:
-    """ValueError if a weight of unobserved cells is given to a model that has no loss over them."""
+    """Raise a ValueError if a weight of unobserved cells is given but the model has no loss over them."""
     if hyper.unobserved is not None and model.background is None:
         raise ValueError(
             f"hyper: unobserved is given, but the model {model.name!r} has no `background`, a loss over cells that are "
@@ -30,9 +31,9 @@ def check_unobserved(model: Model, hyper: Hyper) -> None:
 
 
 def check_hyper(hyper: Hyper) -> None:
-    """ValueError naming the first number of `hyper` that is out of range."""
+    """Raise a ValueError that names the first number of `hyper` that is out of range."""
     expect(hyper, Hyper, "hyper", "expected the numbers by name, as in Hyper(l2=0.1)")
-    ranges = {
+    ranges: dict[str, tuple[Callable[[float], bool], str]] = {
         "l2": (lambda x: x >= 0, "at least 0"),
         "l2_bias": (lambda x: x >= 0, "at least 0, or None for l2"),
         "reg_exponent": (lambda x: 0 <= x <= 1, "between 0 (constant per row) and 1 (per observation)"),
@@ -66,23 +67,27 @@ def check_hyper(hyper: Hyper) -> None:
 
 
 def check_rank(hyper: Hyper, shape: Params) -> None:
-    """ValueError unless parameters of this shape have as many columns as the active rank, if there is one."""
+    """Raise a ValueError if parameters of this shape have fewer columns than the active rank."""
     if hyper.rank is None:
         return
-    most = width(shape.trained)
-    if most is None:
+    num_columns = width(shape.trained)
+    if num_columns is None:
         raise ValueError("hyper: rank is given, but the model trains no leaf named 'factors'; leave it None")
-    if isinstance(hyper.rank, jax.core.Tracer):  # no number yet: out of range, the fit has the status `diverged`
+    if isinstance(
+        hyper.rank, jax.core.Tracer
+    ):  # not known yet: a fit with a rank out of range gets the status `diverged`
         return
     rank = _number(hyper.rank)
     if isinstance(hyper.rank, bool) or rank is None or not rank.is_integer() or rank < 1:
         raise ValueError(f"hyper: rank must be a positive integer, or None for the model's width, not {hyper.rank!r}")
-    if rank > most:
-        raise ValueError(f"hyper: rank must be at most the model's width {most}, not {hyper.rank!r}: widen the model")
+    if rank > num_columns:
+        raise ValueError(
+            f"hyper: rank must be at most the model's width {num_columns}, not {hyper.rank!r}: widen the model"
+        )
 
 
 def check_counts(params: Params, ratings: Any, who: str) -> None:
-    """ValueError, starting with `who`, unless Params are over as many users and items as Ratings or a Dataset."""
+    """Raise a ValueError, starting with `who`, unless Params have the users and items of Ratings or a Dataset."""
     expect(params, Params, f"{who}: params", "take the fit.params of a fit, or what model.init returns")
     for kind, rows in params._asdict().items():
         expect(rows, Rows, f"{who}: params.{kind}", "Params(Rows(user={...}, item={...})) as model.init returns")
@@ -98,7 +103,7 @@ def check_counts(params: Params, ratings: Any, who: str) -> None:
 
 
 def check_finite(params: Params, who: str) -> None:
-    """ValueError, starting with `who` and naming the leaf, unless all numbers of Params are finite."""
+    """Raise a ValueError, starting with `who` and naming the leaf, unless all numbers of Params are finite."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not np.isfinite(np.asarray(leaf)).all():
             where = jax.tree_util.keystr(path, simple=True, separator=".")
@@ -109,9 +114,9 @@ def check_finite(params: Params, who: str) -> None:
 
 
 def check_predicts(model: Model, params: Params, ratings: Any, who: str, context: Any = None) -> None:
-    """ValueError, starting with `who`, unless it is a Model that predicts with these Params; by tracing.
+    """Raise a ValueError, starting with `who`, unless the Model predicts with these Params, which is found by tracing.
 
-    As `check_counts` does, it compares them with Ratings or a Dataset. Pairs have this context, or none.
+    The Params are compared with Ratings or a Dataset as by `check_counts`. Pairs have this context, or none.
     """
     check_model(model)
     check_counts(params, ratings, who)
@@ -124,16 +129,16 @@ def check_predicts(model: Model, params: Params, ratings: Any, who: str, context
 
 
 def of_one(context: Any) -> Any:
-    """The shapes of a single pair's context."""
+    """Return the shapes of the context of a single pair."""
     return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape[1:]), leaf.dtype), context)
 
 
 def traced_shape(
     who: str, function: Any, *given: Any, remedy: str = "Pass fit.model and fit.params of one fit", words: Any = ()
 ) -> Any:
-    """The shapes that one of a model's functions returns; ValueError, starting with `who`, if it fails.
+    """Return the shapes that a model's function returns; raise a ValueError, starting with `who`, if it fails.
 
-    Errors of the types `words` say by themselves what is wrong.
+    Errors of the types `words` are raised as they are, because their messages are clear by themselves.
     """
     try:
         return jax.eval_shape(function, *given)
@@ -151,7 +156,7 @@ def traced_shape(
 
 
 def _number(value: Any) -> float | None:
-    """`value` as a float, if it is one number."""
+    """Return the value as a float if it is one number, else None."""
     known = isinstance(value, int | float | np.generic | np.ndarray | jax.Array) and np.ndim(value) == 0
     try:
         return float(value) if known else None

@@ -1,4 +1,4 @@
-"""Known features of the items, dense or sparse, and the products of them that a model needs."""
+"""Known features of the items, dense or sparse, and their products with weights."""
 
 from typing import Any, NamedTuple
 
@@ -13,9 +13,9 @@ _MAX_SOLVED = 256  # weights of a user that are solved jointly; a sweep's cost g
 
 
 class SparseRows(NamedTuple):
-    """A sparse matrix by rows, padded to the longest: `column` and `value` (num_rows, longest), padding 0 and 0.0.
+    """A sparse matrix by rows, padded to the longest row: `column` and `value` (num_rows, longest), padding 0 and 0.0.
 
-    Gathering rows of both gathers rows of the matrix, so that a batch needs no other form.
+    Gathering rows of both arrays gathers rows of the matrix, so that a batch has the same form.
     """
 
     column: jax.Array
@@ -23,7 +23,7 @@ class SparseRows(NamedTuple):
 
 
 def as_matrix(features: Any) -> Any:
-    """Features as a NumPy array (num_items, F), or as a CSR array of that shape; a ValueError if they are neither."""
+    """Return features as a NumPy or CSR array (num_items, F); raise a ValueError if they are no such matrix."""
     matrix: Any = csr_array(features) if issparse(features) else np.asarray(features)
     if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "biuf":
         raise ValueError(
@@ -36,7 +36,7 @@ def as_matrix(features: Any) -> Any:
 
 
 def to_device(matrix: Any, dtype: Any) -> jax.Array | SparseRows:
-    """What `as_matrix` returned, as arrays of the device."""
+    """Put a matrix that `as_matrix` returned on the device."""
     if not issparse(matrix):
         return jnp.asarray(np.asarray(matrix, dtype))
     length = np.diff(matrix.indptr)
@@ -48,14 +48,14 @@ def to_device(matrix: Any, dtype: Any) -> jax.Array | SparseRows:
 
 
 def project(weights: jax.Array, x: jax.Array | SparseRows, users: jax.Array, items: jax.Array) -> jax.Array:
-    """a_u·x_i (n,) for weights a (num_users, F) and index arrays (n,)."""
+    """Return a_u·x_i (n,) for weights a (num_users, F) and index arrays (n,)."""
     if isinstance(x, SparseRows):
         return jnp.sum(weights[users[:, None], x.column[items]] * x.value[items], axis=-1)
     return jnp.sum(weights[users] * x[items], axis=-1)
 
 
 def project_all(weights: jax.Array, x: jax.Array | SparseRows) -> jax.Array:
-    """a·x_i (m, num_items) for rows a (m, F) and every item; sparse features one nonzero of each item at a time."""
+    """Return a·x_i (m, num_items) for rows a (m, F) and every item; if sparse, in steps of one nonzero per item."""
     if not isinstance(x, SparseRows):
         return jnp.matmul(weights, x.T, precision="highest")
 
@@ -63,20 +63,20 @@ def project_all(weights: jax.Array, x: jax.Array | SparseRows) -> jax.Array:
         column, value = lane
         return total + weights[:, column] * value[None], None
 
-    nothing = jnp.zeros((weights.shape[0], x.value.shape[0]), weights.dtype)
-    return jax.lax.scan(add, nothing, (x.column.T, x.value.T))[0]
+    zeros = jnp.zeros((weights.shape[0], x.value.shape[0]), weights.dtype)
+    return jax.lax.scan(add, zeros, (x.column.T, x.value.T))[0]
 
 
 def pull_back(error: jax.Array, x: jax.Array | SparseRows, ratings: Ratings, shape: tuple[int, ...]) -> jax.Array:
-    """Σ_i e_ui x_i per user, (num_users, F): what `project` sends back to the weights."""
+    """Return Σ_i e_ui x_i per user, (num_users, F): the transpose of `project`."""
     if isinstance(x, SparseRows):
-        place = (ratings.user[:, None], x.column[ratings.item])
-        return jnp.zeros(shape, error.dtype).at[place].add(error[:, None] * x.value[ratings.item])
+        cell = (ratings.user[:, None], x.column[ratings.item])
+        return jnp.zeros(shape, error.dtype).at[cell].add(error[:, None] * x.value[ratings.item])
     return jax.ops.segment_sum(error[:, None] * x[ratings.item], ratings.user, shape[0])
 
 
 def dense_rows(x: jax.Array | SparseRows, items: jax.Array, width: int) -> jax.Array:
-    """x_i (n, F) for normal equations, whose size bounds F: more is a ValueError."""
+    """Return x_i (n, F) for normal equations; raise a ValueError if F is more than these can hold."""
     if width > _MAX_SOLVED:
         raise ValueError(
             f"content_mf: normal equations solve all weights of a user jointly, at most {_MAX_SOLVED}, and there are "

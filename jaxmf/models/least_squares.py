@@ -1,4 +1,4 @@
-"""The least squares that each row of a side solves, given the other side; for `als`, fold-in and verification.
+"""The least-squares problem of each row of a side, given the other side; for `als`, fold-in and verification.
 
 With the design rows d and the targets t of `model.design`, H and h of the `background`, and the ridge R of the penalty,
 a row z of one side enters the objective as
@@ -28,10 +28,10 @@ from jaxmf.models.protocols import Design
 
 
 class Quadratic(NamedTuple):
-    """A function Σ_rows (zᵀ H z + 2 h·z) + constant of one side's rows z.
+    """The function Σ_rows (zᵀ H z + 2 h·z) + constant of one side's rows z.
 
     Attributes:
-      curvature: H (D, D), alike for all rows.
+      curvature: H (D, D), the same for all rows.
       slope: h (num_rows, D).
     """
 
@@ -40,7 +40,7 @@ class Quadratic(NamedTuple):
 
 
 def ridge_of(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side, num_rows: int) -> jax.Array:
-    """The diagonal of the penalty's quadratic form, (num_rows, D): half its gradient at 1."""
+    """Return the diagonal of the penalty's quadratic form, (num_rows, D): half its gradient at rows of 1."""
 
     def penalty(rows: object) -> jax.Array:
         return model.penalty(trained._replace(**{side: rows}), weight, hyper)
@@ -49,8 +49,9 @@ def ridge_of(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side
 
 
 def background_of(model: Model, params: Params, hyper: Hyper, side: Side, num_rows: int) -> Quadratic | None:
-    """The model's `background` as a function of one side's rows: half its Hessian in one of them, and half its gradient
-    where all are 0. None without a `background`.
+    """Return the model's `background` as a quadratic in one side's rows, or None if the model has none.
+
+    It is half the Hessian in one row, and half the gradient at rows of 0.
     """
     background = model.background
     if background is None:
@@ -70,7 +71,7 @@ def background_of(model: Model, params: Params, hyper: Hyper, side: Side, num_ro
 
 
 def design_rows(design: Design, params: Params, ratings: Ratings, side: Side) -> tuple[jax.Array, jax.Array]:
-    """A model's design rows (…, D) and targets (…) for ratings of any shape (…)."""
+    """Return a model's design rows (…, D) and targets (…) for ratings of any shape (…)."""
     shape = ratings.value.shape
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[len(shape) :]), ratings)
     rows, target = design(params, flat, side)
@@ -78,9 +79,9 @@ def design_rows(design: Design, params: Params, ratings: Ratings, side: Side) ->
 
 
 def check_least_squares(model: Model, params: Params, hyper: Hyper, context: Any) -> None:
-    """ValueError unless each row of the model has normal equations with one solution, as far as shapes and λ show it.
+    """Raise a ValueError unless each row has normal equations with a unique solution, as far as shapes and λ show.
 
-    That its loss and its penalty are those of least squares is tried: see `promises.LEAST_SQUARES`.
+    Whether loss and penalty are those of a least-squares problem is checked separately: see `promises.LEAST_SQUARES`.
     """
     if model.design is None:
         raise ValueError(
@@ -120,7 +121,7 @@ def check_least_squares(model: Model, params: Params, hyper: Hyper, context: Any
 
 @of_model
 def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
-    """Whether the penalty pulls at all numbers of each leaf of rows of ones."""
+    """Return the program that tells, for each leaf, whether the penalty's gradient at rows of 1 is positive."""
 
     def holds(trained: Rows, hyper: Hyper) -> Any:
         one = jnp.ones(1, jnp.result_type(*jax.tree.leaves(trained)))
@@ -131,7 +132,7 @@ def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
 
 
 def check_design(model: Model, params: Params, context: Any) -> None:
-    """ValueError, the model's own or one that shows both, if a side's design does not have the shape of its rows."""
+    """Raise a ValueError if a side's design does not have the shape of its rows; the model's own, if it raises one."""
     assert model.design is not None
     index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
     number: Any = jax.ShapeDtypeStruct((1,), jnp.float32)

@@ -22,12 +22,12 @@ Reads = Literal["rows", "tables"]
 
 
 class ByHand(NamedTuple):
-    """The derivatives of the objective that were derived by hand, for `jaxmf.verify`.
+    """Derivatives of the objective that were derived by hand, for `jaxmf.verify`.
 
     Attributes:
       gradient: `(params, ratings, weight, hyper) -> Rows`, the gradient with respect to `trained`.
-      hvp: `(params, ratings, weight, hyper, direction) -> Rows`, the product of the Hessian with a `direction` shaped
-        as `trained`, or None.
+      hvp: `(params, ratings, weight, hyper, direction) -> Rows`, the product of the Hessian with a `direction` that is
+        shaped like `trained`, or None.
     """
 
     gradient: Gradient
@@ -35,32 +35,32 @@ class ByHand(NamedTuple):
 
 
 class Model(NamedTuple):
-    """A model: four pure functions, and what only some tools need: these refuse a model that has None there.
+    """A model: four pure functions, and optional parts. A tool that needs a part refuses a model that has None there.
 
     Attributes:
       init: `(key, ratings, hyper) -> Params`. Rows without weight start at 0.
-      predict: `(params, pairs) -> (n,)` for Pairs or Ratings, of which it reads `user`, `item` and `context` alone.
+      predict: `(params, pairs) -> (n,)` for Pairs or Ratings; it reads only `user`, `item` and `context` of these.
       loss: `(params, ratings) -> (n,)`, one number per observation; the library applies the weights.
       penalty: `(trained, weight, hyper) -> scalar`, where `weight.user` and `weight.item` hold one factor per row.
-      by_hand: the derivatives of the objective that were derived by hand, or None.
+      by_hand: hand-derived derivatives of the objective, or None.
       design: `(params, ratings, side) -> (design, target)` or None. `design` has the structure of that side's trained
         rows with a leading axis n, and r̂ − (r − target) = Σ_leaves ⟨design, row⟩: the loss is the squared distance of
         that sum from `target`, and the penalty is a diagonal quadratic in the rows. ALS and fold-in need it.
-      with_rank: `(rank) -> Model`, the same model at another width, or None.
+      with_rank: `(rank) -> Model`, the same model with factors of another width, or None.
       name: shown in tables.
       embed: `(params) -> (left, right)`, tables (num_users, d) and (num_items, d) with r̂ = link(left·right), or tuples
-        of tables whose products add up, of which some of `right` may be SparseRows. It is called on some rows of the
-        parameters too. None where predictions are no such products: rankings then call `predict` on all pairs.
-      link: an increasing function of left·right, elementwise, that gives r̂; None for left·right itself. Rankings are by
+        of tables whose products add up; those of `right` may be SparseRows. It is also called on parameters with some
+        of the rows. None if predictions are not such products: rankings then call `predict` on all pairs.
+      link: an increasing elementwise function with r̂ = link(left·right); None for the identity. Rankings are by
         left·right, which does not saturate.
-      reads: "rows" if the loss and the prediction of a pair read no trained rows but the pair's own two, which `jaxmf`
-        tries where it relies on it; "tables" if they read others too, as SVD++ reads those of all items that a user has
-        rated: then `sgd`, `fold_in`, `update` and `top_n(candidates=)` refuse the model.
-      background: `(params, hyper) -> scalar` that the objective adds, such as a loss over all cells, observed or not;
-        or None.
-      draw: `(key, ratings, seen) -> ratings`, the ratings with what the loss reads at random in their `context`, such
-        as an item that the user has not rated, or None. `jaxmf.models.is_seen` says what a user has rated. `minibatch`
-        draws for every batch; the losses in a history are of one draw, which is the same for all fits.
+      reads: "rows" if the loss and the prediction of a pair read only the pair's own two trained rows, which `jaxmf`
+        checks where it relies on it; "tables" if they read other rows too, as SVD++ reads those of all items that a
+        user has rated. `sgd`, `fold_in`, `update` and `top_n(candidates=)` refuse the latter.
+      background: `(params, hyper) -> scalar`, a term that the objective adds, such as a loss over all cells, observed
+        or not; or None.
+      draw: `(key, ratings, seen) -> ratings`, which adds random numbers that the loss reads to the ratings' `context`,
+        such as items that the users have not rated; or None. `jaxmf.models.is_seen` tells what a user has rated.
+        `minibatch` draws for every batch; losses in a history use one draw, the same for all fits.
     """
 
     init: Init

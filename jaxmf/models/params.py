@@ -1,4 +1,4 @@
-"""The pytrees of a model: its parameters, sorted by whose they are, and the numbers of a fit."""
+"""The pytrees of a model: its parameters, grouped by user, item and shared, and the hyperparameters of a fit."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,9 +8,10 @@ import jax.numpy as jnp
 
 
 class Rows(NamedTuple):
-    """Values sorted by whose they are: one row per user, one row per item, or shared by all.
+    """Values per user, per item, and shared by all.
 
-    Leaves of `user` have a leading axis of users, leaves of `item` one of items, leaves of `shared` any shape.
+    Leaves of `user` have a leading axis of users, leaves of `item` a leading axis of items, leaves of `shared` any
+    shape.
     """
 
     user: Any = {}  # noqa: RUF012
@@ -21,9 +22,9 @@ class Rows(NamedTuple):
 class Params(NamedTuple):
     """A model's parameters.
 
-    Only `trained` meets gradients, optimizer state, weight decay and verification; `fixed` holds means and features.
-    Two leaf names mean something to the library: the columns (last axis) of `factors` beyond the active rank stay 0,
-    and the updates of `bias` are scaled to `learning_rate_bias`.
+    Only `trained` has gradients, optimizer state and a penalty; `fixed` holds means and features. Two leaf names mean
+    something to the library: columns (last axis) of `factors` beyond the active rank stay 0, and the updates of `bias`
+    are scaled to `learning_rate_bias`.
     """
 
     trained: Rows
@@ -34,15 +35,15 @@ class Params(NamedTuple):
 
 
 class Hyper(NamedTuple):
-    """The traced numbers of a fit: every leaf may be changed, swept or differentiated without recompiling.
+    """The traced hyperparameters of a fit: each can be changed, swept or differentiated without recompiling.
 
     Attributes:
       l2: λ ≥ 0, the penalty on factors.
       l2_bias: λ_b ≥ 0, the penalty on biases; None means λ.
-      reg_exponent: ν in [0, 1]: a row with n observations is penalized by λ·n^ν. 0 is a constant penalty per row, 1 is
-        λ per observation.
+      reg_exponent: ν in [0, 1]: a row with n observations is penalized by λ·n^ν. With 0 the penalty per row is
+        constant, with 1 it is λ per observation.
       learning_rate: step size of the gradient solvers.
-      learning_rate_bias: step size of the leaves named `bias`; None means `learning_rate`. It scales *updates*.
+      learning_rate_bias: step size of leaves named `bias`; None means `learning_rate`. It scales *updates*.
       momentum: for optimizer factories that read it; jaxmf itself does not.
       init_scale: standard deviation of the initial factors.
       unobserved: α0 ≥ 0, the weight of a cell in the model's `background`; None for a model without one.
@@ -66,7 +67,7 @@ class Hyper(NamedTuple):
 
 
 def leaf_shapes(tree: Any) -> dict[str, str]:
-    """Dtype and shape of every leaf of a pytree, by its path, as in `trained.user.bias: float32[17]`."""
+    """Return dtype and shape of every leaf of a pytree by its path, as in `trained.user.bias: float32[17]`."""
 
     def shape(leaf: Any) -> str:
         return f"{leaf.dtype}{list(leaf.shape)}" if hasattr(leaf, "dtype") else f"a {type(leaf).__name__}"
@@ -76,7 +77,7 @@ def leaf_shapes(tree: Any) -> dict[str, str]:
 
 
 def _number(value: Any) -> str:
-    """A number as Python writes it, an array of several by its shape."""
+    """Format a number as Python does, and an array by its dtype and shape."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name!r}: {_number(entry)}" for name, entry in value.items()) + "}"
     if not hasattr(value, "dtype"):
@@ -86,24 +87,25 @@ def _number(value: Any) -> str:
 
 
 def cast_hyper(hyper: Hyper, dtype: Any) -> Hyper:
-    """Numbers in the ratings' dtype, so that nothing is promoted; the rank is an integer."""
+    """Cast the numbers to the ratings' dtype, so that nothing is promoted; the rank becomes an integer."""
     rank = None if hyper.rank is None else jnp.asarray(hyper.rank, jnp.int32)
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None))._replace(rank=rank)
+    numbers: Hyper = jax.tree.map(lambda x: jnp.asarray(x, dtype), hyper._replace(rank=None))
+    return numbers._replace(rank=rank)
 
 
 def bias_l2(hyper: Hyper) -> Any:
-    """λ_b, which is λ unless given."""
+    """Return λ_b, which is λ unless given."""
     return hyper.l2 if hyper.l2_bias is None else hyper.l2_bias
 
 
 def pack(rows: Any, num_rows: int) -> jax.Array:
-    """All leaves of one side as one table (num_rows, D), in tree order; D = 0 for a side without leaves."""
+    """Return all leaves of one side as one table (num_rows, D), in tree order; D is 0 for a side without leaves."""
     leaves = [leaf.reshape(num_rows, -1) for leaf in jax.tree.leaves(rows)]
     return jnp.concatenate(leaves, axis=1) if leaves else jnp.zeros((num_rows, 0), jnp.float32)
 
 
 def unpack(table: jax.Array, like: Any) -> Any:
-    """The inverse of `pack`: a table (rows, D) cut into leaves shaped as in `like`, with the table's row count."""
+    """Undo `pack`: split a table (rows, D) into leaves with the trailing shapes of `like`."""
     leaves = jax.tree.leaves(like)
     cuts = [0]
     for leaf in leaves:

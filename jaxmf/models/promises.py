@@ -1,4 +1,4 @@
-"""What tools rely on beyond the shapes: the promises of a model. `trial` says when and where each is tried."""
+"""The promises of a model: what tools rely on that shapes do not show. `trial` checks them."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,11 +18,12 @@ from jaxmf.models.trial import NUM_RATINGS, Promise, Sample
 
 
 def _slope_of_penalty(model: Model, trained: Rows, weight: Rows, hyper: Hyper) -> Rows:
-    return jax.grad(lambda trained: jnp.asarray(model.penalty(trained, weight, hyper)) + 0.0)(trained)
+    slope: Rows = jax.grad(lambda trained: jnp.asarray(model.penalty(trained, weight, hyper)) + 0.0)(trained)
+    return slope
 
 
 def _diagonal(model: Model, sample: Sample) -> tuple[Any, Any]:
-    """The penalty's slope at rows z, and ridge · z, the ridge being the slope at 1."""
+    """Compare the penalty's gradient at rows z with ridge · z, where the ridge is the gradient at rows of 1."""
     trained = sample.params.trained._replace(shared={})
     slope = partial(_slope_of_penalty, model, weight=sample.weight, hyper=sample.hyper)
     ridge = slope(jax.tree.map(jnp.ones_like, trained))
@@ -30,9 +31,9 @@ def _diagonal(model: Model, sample: Sample) -> tuple[Any, Any]:
 
 
 def _squared(model: Model, sample: Sample) -> tuple[Any, Any]:
-    """The change of a rating's loss, and of (⟨design, row⟩ − target)², if all rows of a side become others, by side.
+    """Compare how a rating's loss and (⟨design, row⟩ − target)² change if all rows of a side change, for each side.
 
-    The design is taken at one of the two, since it must not read them.
+    The design is evaluated once, since it must not read the rows of that side.
     """
     assert model.design is not None
     found, expected = {}, {}
@@ -42,7 +43,7 @@ def _squared(model: Model, sample: Sample) -> tuple[Any, Any]:
         moved = sample.params._replace(trained=sample.params.trained._replace(**{side: others}))
         design, target = model.design(moved, sample.ratings, side)
 
-        def error(rows: Any, design: Any = design, target: Any = target, index: Any = index) -> jax.Array:
+        def error(rows: Any, design: Any = design, target: Any = target, index: Any = index) -> Any:
             products = jax.tree.map(lambda d, z: jnp.sum((d * z[index]).reshape(len(target), -1), axis=1), design, rows)
             return (sum(jax.tree.leaves(products)) - target) ** 2
 
@@ -53,7 +54,7 @@ def _squared(model: Model, sample: Sample) -> tuple[Any, Any]:
 
 
 def _masked(model: Model, sample: Sample) -> tuple[Any, Any]:
-    """The loss, and the background, where factors of one side are 0 beyond the rank, and of both, by side."""
+    """Compare loss and background with factors beyond the rank set to 0 on one side and on both, for each side."""
     if sample.hyper.rank is None:
         return (), ()
     trained = sample.params.trained
@@ -69,7 +70,7 @@ def _masked(model: Model, sample: Sample) -> tuple[Any, Any]:
 
 
 def _one_curvature(model: Model, sample: Sample) -> tuple[Any, Any]:
-    """The background's slope at rows z of a side, and 2 (H z + h) with H of the first of them, by side."""
+    """Compare the background's gradient at rows z of a side with 2 (H z + h), H being that of the first row."""
     found, expected = {}, {}
     for side in get_args(Side):
         rows, num_rows = getattr(sample.params.trained, side), getattr(sample.ratings, f"num_{side}s")
@@ -93,7 +94,7 @@ def _at(index: jax.Array, rows: Any) -> Any:
 
 
 def _each_alone(function: Callable[[Params, Ratings, Rows], Any], sample: Sample) -> Any:
-    """What a function returns of each rating with the two rows of its own, and its share, and nothing else."""
+    """Return a function's results for each rating by itself, given only its own two rows and its share."""
 
     def alone(read: tuple[Ratings, Rows]) -> Any:
         cell, share = read
@@ -121,9 +122,10 @@ def _own_design(model: Model, sample: Sample) -> tuple[Any, Any]:
 
 
 def _own_penalty(model: Model, sample: Sample, shared: bool) -> tuple[Any, Any]:
-    """The penalty's slope by the two rows of a rating alone, and what it is among all rows, times the row's share.
+    """Compare the penalty's gradient at a rating's own two rows by themselves and among all rows, times the share.
 
-    Behind these, the largest slope, to the one of which is added how much slopes change where other rows do.
+    The last number of either tree is the largest gradient; to the first one is added how much a row's gradient changes
+    if other rows change, so that they differ if it does.
     """
     if not shared:
         sample = sample._replace(share=jax.tree.map(jnp.ones_like, sample.share))
@@ -149,9 +151,10 @@ def _own_penalty(model: Model, sample: Sample, shared: bool) -> tuple[Any, Any]:
 
 
 def _change_by_others(slope: Callable[[Rows], Rows], sample: Sample) -> Rows:
-    """How much the slopes by rows change at most, leaf by leaf, where other rows of their side do.
+    """Return how much the gradients of rows change at most, leaf by leaf, if other rows of their side change.
 
-    Rows whose number has a certain bit become others: of any two rows, one does without the other for some bit.
+    For each bit, the rows whose index has the bit set are changed: any two rows differ in some bit, so that one of them
+    changes without the other.
     """
     trained, others = (rows._replace(shared={}) for rows in (sample.params.trained, sample.others))
     before = slope(trained)
@@ -162,14 +165,16 @@ def _change_by_others(slope: Callable[[Rows], Rows], sample: Sample) -> Rows:
     def change(bit: jax.Array) -> Rows:
         moved = jax.tree.map(lambda own, other: jnp.where(chosen(bit, own), other, own), trained, others)
         changes = jax.tree.map(lambda a, b: jnp.where(chosen(bit, a), 0, abs(a - b)), slope(moved), before)
-        return jax.tree.map(lambda leaf: jnp.max(leaf, initial=0), changes)
+        largest: Rows = jax.tree.map(lambda leaf: jnp.max(leaf, initial=0), changes)
+        return largest
 
     bits = max(sample.ratings.num_users, sample.ratings.num_items).bit_length()
-    return jax.tree.map(jnp.max, jax.lax.map(change, jnp.arange(bits)))
+    largest: Rows = jax.tree.map(jnp.max, jax.lax.map(change, jnp.arange(bits)))
+    return largest
 
 
 def _gathered(params: Params, users: jax.Array, items: jax.Array) -> Params:
-    """The rows of these users and items, in this order; 0 beyond the tables."""
+    """Gather the rows of users and items in this order; rows beyond the tables are 0."""
 
     def take(index: jax.Array, rows: Any) -> Any:
         return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="fill", fill_value=0), rows)
@@ -178,7 +183,7 @@ def _gathered(params: Params, users: jax.Array, items: jax.Array) -> Params:
 
 
 def _scores(model: Model, params: Params, pairs: Pairs) -> jax.Array:
-    """r̂ of pairs, as rankings compute it."""
+    """Return r̂ of pairs as rankings compute it."""
     if model.embed is None:
         return model.predict(params, pairs)
     found = products(model.embed, params, pairs.user)
@@ -192,7 +197,7 @@ def _right_scores(model: Model, sample: Sample) -> tuple[Any, Any]:
 
 
 def _own_users(model: Model, sample: Sample) -> tuple[Any, Any]:
-    """Scores of gathered users with all items and a row of zeros behind them, and predictions."""
+    """Compare predictions with scores of gathered users and all items, with a row of zeros behind these."""
     pairs = pairs_of(sample.ratings)
     found = _gathered(sample.params, pairs.user, jnp.arange(sample.ratings.num_items + 1))
     own = replace(pairs, user=jnp.arange(NUM_RATINGS))
@@ -200,7 +205,7 @@ def _own_users(model: Model, sample: Sample) -> tuple[Any, Any]:
 
 
 def _own_pairs(model: Model, sample: Sample) -> tuple[Any, Any]:
-    """Scores of gathered users and items, in another order and a row of zeros behind them, and predictions."""
+    """Compare predictions with scores of gathered users and of gathered items, in reverse order with zeros behind."""
     pairs = pairs_of(sample.ratings)
     catalog = jnp.append(pairs.item[::-1], sample.ratings.num_items)
     found, place = _gathered(sample.params, pairs.user, catalog), jnp.arange(NUM_RATINGS)
@@ -228,7 +233,7 @@ ONE_CURVATURE = Promise(
     "{where} is another",
     "Let it be a sum of squared products over all cells, of the tables that `embed` returns",
 )
-# What the normal equations of rows rely on.
+# What the normal equations rely on.
 LEAST_SQUARES = (DIAGONAL_PENALTY, SQUARED_LOSS, MASKED_COLUMNS, ONE_CURVATURE)
 OWN_LOSS = Promise(
     _own_loss,

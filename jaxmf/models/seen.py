@@ -1,4 +1,4 @@
-"""Which items each user has rated, for models that draw others."""
+"""The items that each user has rated, for models that draw items which a user has not rated."""
 
 from typing import NamedTuple
 
@@ -12,8 +12,8 @@ class Seen(NamedTuple):
     """The items that each user has rated with weight above 0, a pytree.
 
     Attributes:
-      first: (num_users + 1,) where those of each user begin, and behind the last user where they end.
-      item: (n,) the items, by user and then by number; behind them those of weight 0.
+      first: (num_users + 1,) the index in `item` of each user's first item, and the end of the last user's items.
+      item: (n,) the items, sorted by user and item, followed by the items of ratings with weight 0.
     """
 
     first: jax.Array
@@ -21,9 +21,9 @@ class Seen(NamedTuple):
 
 
 def seen_of(ratings: Ratings) -> Seen:
-    """The items of each user. O(n log n).
+    """Return the items that each user has rated. Cost: O(n log n).
 
-    Weights are read, so that what a fold holds out is not seen, inside `jit` and under `vmap` too.
+    It reads the weights, so that ratings held out by a fold are not seen, also inside `jit` and under `vmap`.
     """
     user = jnp.where(ratings.weight > 0, ratings.user, ratings.num_users)
     user, item = jax.lax.sort((user, ratings.item), num_keys=2)
@@ -31,7 +31,7 @@ def seen_of(ratings: Ratings) -> Seen:
 
 
 def is_seen(seen: Seen, user: jax.Array, item: jax.Array) -> jax.Array:
-    """Whether each user has rated the item, bool in the shape to which both are broadcast. O(log n) each, by bisection.
+    """Return whether each user has rated the item, bool, with broadcasting. Cost: O(log n) per pair, by bisection.
 
     >>> import jax.numpy as jnp, jaxmf
     >>> from jaxmf.models import is_seen, seen_of
@@ -47,8 +47,9 @@ def is_seen(seen: Seen, user: jax.Array, item: jax.Array) -> jax.Array:
         low, high = bounds
         middle = (low + high) // 2
         left = seen.item.at[middle].get(mode="clip") < item
-        go = low < high
-        return jnp.where(go & left, middle + 1, low), jnp.where(go & ~left, middle, high)
+        open_interval = low < high
+        return jnp.where(open_interval & left, middle + 1, low), jnp.where(open_interval & ~left, middle, high)
 
     low, _ = jax.lax.fori_loop(0, len(seen.item).bit_length(), halve, (low, end))
-    return (low < end) & (seen.item.at[low].get(mode="clip") == item)
+    rated: jax.Array = (low < end) & (seen.item.at[low].get(mode="clip") == item)
+    return rated

@@ -1,8 +1,9 @@
-"""How a promise of a model is tried at random numbers, before a tool relies on it; `promises` says which there are.
+"""Checks of a model's promises at random numbers, before a tool relies on them; `promises` lists the promises.
 
-A trial holds what a tool computes from a part of the model against what it means. At random numbers two different
-analytic formulas differ, so that one trial says whether they are one. The trained numbers, n^ν, λ, λ_b and α0 are drawn
-with a fixed seed; fixed leaves, `hyper.extra` and a few ratings are those at hand: a model may be defined only there.
+A trial compares what a tool computes from a part of the model with what the part should mean. Two different analytic
+formulas differ at random numbers, so that one trial tells whether they agree. The trained numbers, n^ν, λ, λ_b and α0
+are drawn with a fixed seed. Fixed leaves, `hyper.extra` and a few ratings are the caller's, since a model may be
+defined for these only.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,20 +20,20 @@ from jaxmf.kernels.xla import IN_A_HURRY
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, Rows
 
-NUM_RATINGS = 6  # at which promises are tried
-_PARTS = ("predict", "loss", "penalty", "design", "embed", "link", "background")  # of a model, what trials call
+NUM_RATINGS = 6  # in a sample
+_PARTS = ("predict", "loss", "penalty", "design", "embed", "link", "background")  # what trials call
 
 
 class Sample(NamedTuple):
-    """Where a promise is tried, a pytree.
+    """The random numbers at which a promise is checked, a pytree.
 
     Attributes:
-      params: trained numbers at random, fixed ones as given.
-      others: other trained numbers.
-      ratings: a few, of random weights.
-      weight: n^ν per row, at random.
+      params: random trained numbers, and the caller's fixed ones.
+      others: different random trained numbers.
+      ratings: a few ratings with random weights.
+      weight: random n^ν per row.
       share: a random factor per rating, for the user and for the item.
-      hyper: λ, λ_b, ν and α0 at random.
+      hyper: random λ, λ_b, ν and α0.
     """
 
     params: Params
@@ -44,12 +45,12 @@ class Sample(NamedTuple):
 
 
 class Promise(NamedTuple):
-    """What a tool relies on.
+    """A property of a model that a tool relies on.
 
     Attributes:
-      trial: `(model, sample) -> (found, expected)`, two trees that are equal if the model keeps the promise.
-      broken: what is wrong if not; `{where}` is the leaf.
-      remedy: how to write the model.
+      trial: `(model, sample) -> (actual, expected)`, two trees that are equal if the model keeps the promise.
+      broken: the message if it does not; `{where}` is the leaf.
+      remedy: how to change the model.
     """
 
     trial: Callable[[Model, Sample], tuple[Any, Any]]
@@ -58,7 +59,7 @@ class Promise(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """Whether a promise is kept; if not, the leaf where it is broken, and what Python raised, if it did."""
+    """Whether a promise is kept; if not, the leaf where it is broken, and the exception if the trial raised one."""
 
     kept: bool
     leaf: str = ""
@@ -75,21 +76,21 @@ def check_promises(
     instead: str,
     fixed: Callable[[], Rows] | None = None,
 ) -> None:
-    """ValueError, starting with `who`, unless the model keeps these promises.
+    """Raise a ValueError, starting with `who`, unless the model keeps these promises.
 
-    A model that a constructor of jaxmf returned is excused: the tests try those.
+    Models that a constructor of jaxmf returned are not tried here, because the tests check them.
 
     Args:
-      who: the solver or tool that relies on them.
-      promises: what it relies on.
+      who: the solver or tool that relies on the promises.
+      promises: the promises.
       model: the model.
-      params: its parameters; of the trained ones the shapes are enough.
-      hyper: whose `extra` the penalty reads, and whose `rank` says whether columns are masked.
+      params: its parameters; of trained leaves, shapes and dtypes are enough.
+      hyper: the hyperparameters; only `extra`, and whether there is a `rank`, matter.
       ratings: Ratings or a Dataset, not empty, over the users and items of the parameters.
-      instead: what does without them, for the message.
-      fixed: `() -> Rows`, the fixed leaves, if `params` has only their shapes; called if it must be.
+      instead: what to use if a promise is broken, for the message.
+      fixed: `() -> Rows`, called for the fixed leaves if they are needed and `params` has only their shapes.
 
-    Cost: for a model of the user's own once, a small program and some passes over its tables; then a look-up.
+    Cost: once per user's own model, a small program and some passes over its tables; later calls look the result up.
     """
     if how_built(model) is not None:
         return
@@ -98,8 +99,8 @@ def check_promises(
     untried = tuple(promise for promise in promises if (promise, extra) not in verdicts)
     if untried:
         known = params.fixed if fixed is None or not jax.tree.leaves(params.fixed) else fixed()
-        found = tried(model, untried, params._replace(fixed=known), hyper, ratings)
-        verdicts.update({(promise, extra): verdict for promise, verdict in found.items()})
+        new = tried(model, untried, params._replace(fixed=known), hyper, ratings)
+        verdicts.update({(promise, extra): verdict for promise, verdict in new.items()})
     for promise in promises:
         verdict = verdicts[promise, extra]
         if not verdict.kept:
@@ -111,19 +112,19 @@ def check_promises(
 def tried(
     model: Model, promises: tuple[Promise, ...], params: Params, hyper: Hyper, ratings: Any
 ) -> dict[Promise, Verdict]:
-    """Which of these promises the model keeps, with the arguments of `check_promises`."""
+    """Try these promises, with the arguments of `check_promises`."""
     sample = _sample(params, hyper, ratings)
     program, failures = _program(_bare(model), promises)
-    # A model that reads beyond its rows makes NaN here, and is then refused for it.
+    # A model that reads beyond its rows gets NaN here, and is refused for that.
     with jax.debug_nans(False), jax.debug_infs(False), jax.default_matmul_precision("highest"):
         pairs = jax.device_get(program(sample))
     limit = float(jnp.finfo(sample.ratings.value.dtype).eps) ** 0.5
     verdicts = {}
-    for number, promise in enumerate(promises):
-        errors = jax.tree_util.tree_leaves_with_path(jax.tree.map(_error, *pairs.get(number, ((), ()))))
+    for index, promise in enumerate(promises):
+        errors = jax.tree_util.tree_leaves_with_path(jax.tree.map(_error, *pairs.get(index, ((), ()))))
         far = [jax.tree_util.keystr(path, simple=True, separator=".") for path, error in errors if not error <= limit]
-        if number in failures:
-            verdicts[promise] = Verdict(False, "some leaf", f" ({failures[number]})")
+        if index in failures:
+            verdicts[promise] = Verdict(False, "some leaf", f" ({failures[index]})")
         else:
             verdicts[promise] = Verdict(not far, far[0] if far else "")
     return verdicts
@@ -131,49 +132,49 @@ def tried(
 
 @of_model
 def _verdicts(model: Model, structure: Any) -> dict[Any, Verdict]:
-    """What is known of the functions of a bare model, with parameters and numbers of this structure."""
+    """Return the dict of known verdicts on a bare model, for parameters and hyperparameters of this structure."""
     return {}
 
 
 @of_model
 def _program(model: Model, promises: tuple[Promise, ...]) -> tuple[Callable[[Sample], Any], dict[int, str]]:
-    """The program for what these promises compare, by their numbers; and, once it is traced, what Python raised."""
+    """Return the program for these promises' trees, by index, and a dict that tracing it fills with exceptions."""
     failures: dict[int, str] = {}
 
     def program(sample: Sample) -> dict[int, Any]:
         pairs = {}
-        for number, promise in enumerate(promises):
+        for index, promise in enumerate(promises):
             try:
-                pairs[number] = promise.trial(model, sample)
+                pairs[index] = promise.trial(model, sample)
             except Exception as error:
-                failures[number] = f"{type(error).__name__}: {error}".partition("\n")[0]
+                failures[index] = f"{type(error).__name__}: {error}".partition("\n")[0]
         return pairs
 
     return jax.jit(program, compiler_options=IN_A_HURRY), failures
 
 
 def _bare(model: Model) -> Model:
-    """The functions that trials call, so that models which differ in nothing else share what was found."""
+    """Keep only the functions that trials call, so that models with the same functions share their verdicts."""
     parts: dict[str, Any] = {name: None for name in Model._fields if name not in _PARTS}
     return model._replace(**parts)
 
 
-def _error(found: Any, expected: Any) -> float:
-    """The largest difference over the largest number; of two numbers that are both NaN nothing is known."""
-    found, expected = np.asarray(found, np.float64), np.asarray(expected, np.float64)
-    both = np.isfinite(found) | np.isfinite(expected)
-    if found.shape != expected.shape or not both.any():
-        return 0.0 if found.shape == expected.shape else np.inf
-    found, expected = found[both], expected[both]
-    size = max(np.abs(found).max(), np.abs(expected).max())
+def _error(actual: Any, expected: Any) -> float:
+    """Return the largest difference relative to the largest number; NaN in both proves nothing and is skipped."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    compared = np.isfinite(actual) | np.isfinite(expected)
+    if actual.shape != expected.shape or not compared.any():
+        return 0.0 if actual.shape == expected.shape else np.inf
+    actual, expected = actual[compared], expected[compared]
+    size = max(np.abs(actual).max(), np.abs(expected).max())
     with np.errstate(invalid="ignore"):
-        return 0.0 if size == 0 else float(np.abs(found - expected).max() / size)
+        return 0.0 if size == 0 else float(np.abs(actual - expected).max() / size)
 
 
 def _sample(params: Params, hyper: Hyper, ratings: Any) -> Sample:
     random = np.random.default_rng(0)
-    own = getattr(ratings, "value", None)
-    columns = (ratings.user, ratings.item, ratings.rating if own is None else own)
+    value = getattr(ratings, "value", None)
+    columns = (ratings.user, ratings.item, ratings.rating if value is None else value)
     leaves = [leaf.dtype for leaf in jax.tree.leaves(params) if jnp.issubdtype(leaf.dtype, jnp.floating)]
     dtype = jnp.result_type(*leaves or [columns[2]])
 
@@ -207,10 +208,11 @@ def _sample(params: Params, hyper: Hyper, ratings: Any) -> Sample:
 
 
 def drawn_rows(random: np.random.Generator, trained: Rows) -> Rows:
-    """Numbers at random in the shapes of trained ones; p·q is about 1 at any width, for a loss that is exponential."""
+    """Draw numbers in the shapes of trained ones, scaled so that p·q is about 1 at any width, for losses with exp."""
 
     def draw(leaf: Any) -> jax.Array:
         width = max(1, leaf.shape[-1]) if len(leaf.shape) > 1 else 1
         return jnp.asarray((random.random(leaf.shape, np.float32) * 3 - 1.5) * width**-0.25, leaf.dtype)
 
-    return jax.tree.map(draw, trained)
+    drawn: Rows = jax.tree.map(draw, trained)
+    return drawn

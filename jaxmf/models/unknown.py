@@ -1,4 +1,4 @@
-"""Users and items that a model has not met have a row of zeros, so that the terms that are known remain."""
+"""Predictions for users and items unknown to a model: rows of zeros stand for them, so that the known terms remain."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -16,7 +16,7 @@ from jaxmf.models.params import Params, Rows
 
 
 def check_zeros(who: str, model: Model, params: Params, sides: Iterable[Side]) -> None:
-    """ValueError, starting with `who`, if rows of these sides have a leaf of which 0 says something."""
+    """Raise a ValueError, starting with `who`, if rows of these sides have a leaf in which 0 is no neutral value."""
     for side in sides:
         for part, names in NOTHING_AT_0[side].items():
             for path, _ in jax.tree_util.tree_leaves_with_path(getattr(getattr(params, part), side)):
@@ -31,7 +31,7 @@ def check_zeros(who: str, model: Model, params: Params, sides: Iterable[Side]) -
 
 
 def mean_of_unknown(params: Params, users: np.ndarray) -> float:
-    """μ, in place of the mean of an unknown user: that of all ratings, by the means of the `users` of each; else 0."""
+    """Return the mean of all ratings, which replaces an unknown user's mean; 0 for a model without users' means."""
     if not isinstance(params.fixed.user, dict) or "mean" not in params.fixed.user:
         return 0.0
     means = np.asarray(params.fixed.user["mean"], np.float64)
@@ -39,22 +39,22 @@ def mean_of_unknown(params: Params, users: np.ndarray) -> float:
 
 
 def predict_unknown(model: Model, params: Params, users: np.ndarray, items: np.ndarray, mean: float) -> np.ndarray:
-    """r̂ (n,) for numbers (n,) of users and of items, of which those below 0 are unknown.
+    """Return r̂ (n,) for indices (n,) of users and of items, where a negative index means unknown.
 
-    Rows of zeros stand for these, as `check_zeros` allows, and `mean` for the mean of a user. Pairs are padded to
-    a size of `padded_size`, so that calls of similar size share a program.
+    Rows of zeros stand for unknown ones, where `check_zeros` allows it, and `mean` for an unknown user's mean. Pairs
+    are padded to a size of `padded_size`, so that calls of similar size share a program.
 
     Cost: O(n · D) time and memory for rows of D numbers.
     """
     padding = (0, padded_size(len(users)) - len(users))
-    index = (np.pad(number, padding, constant_values=-1).astype(np.int32) for number in (users, items))
+    index = (np.pad(side, padding, constant_values=-1).astype(np.int32) for side in (users, items))
     return np.asarray(_program(model)(params, *index, mean))[: len(users)]
 
 
 @of_model
 def _program(model: Model) -> Any:
     def predicted(params: Params, users: jax.Array, items: jax.Array, mean: jax.Array) -> jax.Array:
-        """A batch is the same model on gathered rows: one of each side for each pair."""
+        """Predict with gathered rows, one of each side for each pair: a batch is the same model on gathered rows."""
         trained, fixed = (Rows(_rows(t.user, users), _rows(t.item, items), t.shared) for t in params)
         if isinstance(fixed.user, dict) and "mean" in fixed.user:
             known = jnp.where(users < 0, mean.astype(fixed.user["mean"].dtype), fixed.user["mean"])
@@ -66,7 +66,7 @@ def _program(model: Model) -> Any:
 
 
 def _rows(tables: Any, index: jax.Array) -> Any:
-    """Rows of each table, zeros for an index below 0."""
+    """Gather rows of each table, and zeros for a negative index."""
 
     def rows(leaf: jax.Array) -> jax.Array:
         beyond = jnp.where(index < 0, leaf.shape[0], index)

@@ -1,4 +1,4 @@
-"""Figures of studies, sweeps and verifications: labelled, colour-blind safe, drawn without a display."""
+"""Figures of studies, sweeps and verifications: labeled, safe for color-blind readers, drawn without a display."""
 
 from jaxmf.plot.fits import bands, convergence, error_by_solver, generalization, rankings, regularization, scaling
 from jaxmf.plot.style import save

@@ -1,4 +1,4 @@
-"""Figures of fits: convergence, generalization, errors and regularization."""
+"""Figures of fits: convergence, generalization, errors, rankings, regularization and scaling."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from jaxmf.plot.style import COLORS, WORDS, by, panels, styles, view
 
 
 def convergence(history: pd.DataFrame, baseline: float) -> Figure:
-    """Validation RMSE by epoch and by second, one row of panels per model, one line per solver.
+    """Draw validation RMSE by epoch and by second, one row of panels per model, one line per solver.
 
     Args:
       history: columns model, solver, epoch, seconds, valid_rmse.
@@ -26,7 +26,7 @@ def convergence(history: pd.DataFrame, baseline: float) -> Figure:
                 axes.plot(runs[x], runs["valid_rmse"], label=solver, markevery=max(1, len(runs) // 8), **style)
             axes.axhline(baseline, color="gray", linestyle=":", label="damped bias")
             axes.set(title=f"{model} by {x.rstrip('s')}", xlabel=label, ylabel="validation RMSE")
-            if np.isfinite(axes.dataLim.minposx):  # nothing to scale if every fit diverged at once
+            if np.isfinite(axes.dataLim.minposx):  # false if every fit diverged in its first epoch
                 axes.set_xscale("log")
                 axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
                 axes.xaxis.set_major_formatter("{x:g}")
@@ -37,12 +37,12 @@ def convergence(history: pd.DataFrame, baseline: float) -> Figure:
 
 
 def bands(table: pd.DataFrame, metrics: Sequence[str], xs: Sequence[str], log: Sequence[str] = ()) -> Figure:
-    """Metrics against one number or another, a row of panels per metric, one line per solver in its band.
+    """Draw metrics against one or more quantities, one row of panels per metric, one line with a band per solver.
 
     Args:
-      table: columns solver, those of `metrics` and `xs`, and for each metric its band, `METRIC_low` and `METRIC_high`.
-      metrics, xs: columns of it, such as "test_rmse" and "epoch".
-      log: those of them that have logarithmic axes.
+      table: columns solver, those in `metrics` and `xs`, and each metric's band, `METRIC_low` and `METRIC_high`.
+      metrics, xs: columns of the table, such as "test_rmse" and "epoch".
+      log: the metrics and xs with a logarithmic axis.
     """
     figure = panels(len(metrics), len(xs), width=5.4, height=3.8, sharey="row")
     for axes, (metric, x) in zip(figure.axes, [(metric, x) for metric in metrics for x in xs], strict=True):
@@ -64,7 +64,7 @@ def bands(table: pd.DataFrame, metrics: Sequence[str], xs: Sequence[str], log: S
 
 
 def generalization(history: pd.DataFrame) -> Figure:
-    """Training against validation RMSE by epoch, one panel per model and solver."""
+    """Draw training and validation RMSE by epoch, one panel per model and solver."""
     groups = list(history.groupby(["model", "solver"], sort=False))
     columns = history["solver"].nunique()
     figure = panels(-(-len(groups) // columns), columns, width=2.7, sharey=True)
@@ -73,7 +73,7 @@ def generalization(history: pd.DataFrame) -> Figure:
         axes.plot(runs["epoch"], train, color=COLORS[0], label="training")
         axes.plot(runs["epoch"], runs["valid_rmse"], color=COLORS[1], linestyle="--", label="validation")
         axes.fill_between(runs["epoch"], train, runs["valid_rmse"], color="gray", alpha=0.2, linewidth=0)
-        best = runs[runs["valid_rmse"] == runs["valid_rmse"].min()].head(1)  # none if it diverged at once
+        best = runs[runs["valid_rmse"] == runs["valid_rmse"].min()].head(1)  # empty if it diverged in its first epoch
         axes.plot(best["epoch"], best["valid_rmse"], "k*", markersize=9, label="best on validation")
         axes.set(title=f"{model}, {solver}", xlabel="epoch")
     for axes in figure.axes[::columns]:
@@ -84,7 +84,7 @@ def generalization(history: pd.DataFrame) -> Figure:
 
 
 def error_by_solver(metrics: pd.DataFrame) -> Figure:
-    """Test and validation RMSE of every model and solver, best last.
+    """Draw test and validation RMSE of every model and solver, best last.
 
     Args:
       metrics: columns model, solver, valid_rmse, test_rmse.
@@ -105,36 +105,36 @@ def error_by_solver(metrics: pd.DataFrame) -> Figure:
 
 
 def rankings(ranking: pd.DataFrame, metrics: Sequence[str] = ("precision", "recall", "auc", "ndcg")) -> Figure:
-    """Measures of rankings with their intervals, a row of panels per protocol, a line per model and solver.
+    """Draw ranking measures with their intervals, one row of panels per protocol, one line per model and solver.
 
     Args:
       ranking: columns model, solver, protocol, k, metric, value, low, high. The oracle, far off, is left out.
-      metrics: those to draw; the highest value of the last of the first protocol is on top.
+      metrics: the metrics to draw; models are sorted by the last one under the first protocol, the highest on top.
     """
     shown = ranking[ranking["metric"].isin(metrics) & (ranking["model"] != "oracle")]
     protocols = by(shown, "protocol")
-    first = protocols[0][1]
-    names = first[first["metric"] == metrics[-1]].sort_values("value")[["model", "solver"]]
-    place = {pair: y for y, pair in enumerate(names.itertuples(index=False, name=None))}
+    table = protocols[0][1]
+    names = table[table["metric"] == metrics[-1]].sort_values("value")[["model", "solver"]]
+    height = {pair: y for y, pair in enumerate(names.itertuples(index=False, name=None))}
     figure = panels(len(protocols), len(metrics), width=2.6, height=0.9 + 0.2 * len(names), sharey=True)
-    for row, (protocol, found) in enumerate(protocols):
+    for row, (protocol, table) in enumerate(protocols):
         for axes, metric in zip(figure.axes[row * len(metrics) :], metrics, strict=False):
-            own = found[found["metric"] == metric]
-            y = [place[pair] for pair in zip(own["model"], own["solver"], strict=True)]
-            baseline = (own["solver"] == "closed form").to_numpy()
-            for kind, color in ((~baseline, COLORS[0]), (baseline, "gray")):
-                part = own[kind]
+            values = table[table["metric"] == metric]
+            y = [height[pair] for pair in zip(values["model"], values["solver"], strict=True)]
+            baseline = (values["solver"] == "closed form").to_numpy()
+            for chosen, color in ((~baseline, COLORS[0]), (baseline, "gray")):
+                part = values[chosen]
                 reach = (part["value"] - part["low"], part["high"] - part["value"])
-                axes.errorbar(part["value"], np.array(y)[kind], xerr=reach, fmt="o", color=color, markersize=4)
-            at = "" if metric == "auc" else f"@{own['k'].iloc[0]}"
-            axes.set(title=f"{metric}{at}, {protocol}", yticks=range(len(names)))
+                axes.errorbar(part["value"], np.array(y)[chosen], xerr=reach, fmt="o", color=color, markersize=4)
+            cutoff = "" if metric == "auc" else f"@{values['k'].iloc[0]}"
+            axes.set(title=f"{metric}{cutoff}, {protocol}", yticks=range(len(names)))
     for axes in figure.axes[:: len(metrics)]:
-        axes.set_yticklabels([model if solver == "closed form" else f"{model}, {solver}" for model, solver in place])
+        axes.set_yticklabels([model if solver == "closed form" else f"{model}, {solver}" for model, solver in height])
     return figure
 
 
 def regularization(search: pd.DataFrame) -> Figure:
-    """Best validation RMSE against λ, one panel per model, one line per solver."""
+    """Draw the best validation RMSE against λ, one panel per model, one line per solver."""
     models = list(dict.fromkeys(search["model"]))
     figure = panels(1, len(models))
     for axes, model in zip(figure.axes, models, strict=True):
@@ -148,20 +148,20 @@ def regularization(search: pd.DataFrame) -> Figure:
 
 
 def scaling(table: pd.DataFrame, metrics: Sequence[str] = ("seconds", "bytes")) -> Figure:
-    """Costs against sizes in log-log, a row of panels per metric, a column per axis, one line per solver.
+    """Draw costs against sizes in log-log axes, a row of panels per metric, a column per axis, one line per solver.
 
     Args:
-      table: columns axis (what varies), value, solver, those of `metrics` and, if theory has something to say about a
-        metric, `METRIC_theory`, which is dashed.
-      metrics: columns of it; what is missing is not drawn.
+      table: columns axis (what varies), value, solver, those in `metrics` and, if there is a theory of a metric,
+        `METRIC_theory`, drawn as dashed lines.
+      metrics: columns of the table; missing values are not drawn.
     """
     columns = by(table, "axis")
     figure = panels(len(metrics), len(columns), width=3.4, height=3, sharey="row")
-    for axes, (metric, (axis, runs)) in zip(figure.axes, [(m, own) for m in metrics for own in columns], strict=True):
-        for (solver, own), style in zip(by(runs, "solver"), styles(), strict=False):
-            axes.plot(own["value"], own[metric], label=solver, **style)
-            if f"{metric}_theory" in own:
-                axes.plot(own["value"], own[f"{metric}_theory"], color=style["color"], linestyle="--", linewidth=1)
+    for axes, (metric, (axis, runs)) in zip(figure.axes, [(m, c) for m in metrics for c in columns], strict=True):
+        for (solver, line), style in zip(by(runs, "solver"), styles(), strict=False):
+            axes.plot(line["value"], line[metric], label=solver, **style)
+            if f"{metric}_theory" in line:
+                axes.plot(line["value"], line[f"{metric}_theory"], color=style["color"], linestyle="--", linewidth=1)
         axes.set(xlabel=axis, xscale="log", yscale="log")
     for axes, metric in zip(figure.axes[:: len(columns)], metrics, strict=True):
         axes.set_ylabel(WORDS.get(metric, metric))

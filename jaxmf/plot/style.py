@@ -1,7 +1,9 @@
-"""What every figure shares: colours and markers, axes, limits, and how it is written."""
+"""Shared by all figures: colors and markers, axes and limits, and how to write a file."""
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -9,7 +11,7 @@ from matplotlib.figure import Figure
 
 from jaxmf.output import write
 
-# Okabe and Ito (2008): distinguishable with every common colour vision, and by marker in print.
+# Okabe and Ito (2008): distinguishable with all common types of color vision, and by marker in print.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 MARKERS = "osD^vP*"
 
@@ -36,12 +38,12 @@ WORDS = {
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
+    """Write a figure as PNG, atomically."""
     write(path, lambda p: figure.savefig(p, dpi=130, metadata={"Software": None}))
 
 
 def panels(rows: int, columns: int, width: float = 4.6, height: float = 3.2, sharey: bool | str = False) -> Figure:
-    """A figure of so many axes, each of a width and a height in inches."""
+    """Return a figure with rows × columns axes, each of this width and height in inches."""
     figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
     figure.subplots(rows, columns, sharey=sharey)  # type: ignore[arg-type]
     for axes in figure.axes:
@@ -49,20 +51,20 @@ def panels(rows: int, columns: int, width: float = 4.6, height: float = 3.2, sha
     return figure
 
 
-def styles() -> itertools.cycle:
-    """Lines that differ in colour and in marker, without end."""
+def styles() -> Iterator[dict[str, Any]]:
+    """Cycle through line styles that differ in color and in marker."""
     return itertools.cycle(
         [{"color": c, "marker": m, "markersize": 4, "linewidth": 1.4} for c, m in zip(COLORS, MARKERS, strict=True)]
     )
 
 
 def by(table: pd.DataFrame, column: str) -> list[tuple[str, pd.DataFrame]]:
-    """The table in parts, one per value of a column, in order of appearance."""
+    """Split the table into one part per value of a column, in order of appearance."""
     return [(str(name), group) for name, group in table.groupby(column, sort=False)]
 
 
 def view(values: pd.Series, *more: float) -> tuple[float, float]:
-    """Limits that show where the lines differ, not the first epochs' height or a divergence."""
+    """Return axis limits that show where lines differ, not the height of the first epochs or a divergence."""
     finite = values[np.isfinite(values)]
     if finite.empty:
         finite = pd.Series(more or (0.0, 1.0))

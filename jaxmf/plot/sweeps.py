@@ -11,12 +11,12 @@ from jaxmf.plot.style import COLORS, WORDS, by, panels, styles, view
 
 
 def heat_map(table: pd.DataFrame, metric: str, rows: str, columns: str) -> Figure:
-    """The mean of a metric for every pair of two swept numbers; the lowest is framed.
+    """Draw the mean of a metric for every pair of values of two swept numbers; the lowest is framed.
 
     Args:
-      table: one row per member, as `Sweep.to_frame` gives it; over seeds and folds it is averaged.
-      metric: a column of it.
-      rows, columns: the two numbers, such as "rank" and "l2".
+      table: one row per member, as returned by `Sweep.to_frame`; seeds and folds are averaged.
+      metric: a column of the table.
+      rows, columns: columns of the two swept numbers, such as "rank" and "l2".
     """
     means = table.pivot_table(metric, rows, columns, aggfunc="mean", dropna=False)
     figure = panels(1, 1, width=1.8 + 0.8 * means.shape[1], height=1.4 + 0.45 * means.shape[0])
@@ -37,12 +37,12 @@ def heat_map(table: pd.DataFrame, metric: str, rows: str, columns: str) -> Figur
 
 
 def panel(table: pd.DataFrame, metrics: Sequence[str], x: str, lines: str | None = None) -> Figure:
-    """Metrics against one swept number, a panel each, one line per value of another; bars are standard errors.
+    """Draw metrics against one swept number, one panel each, one line per value of another; bars are standard errors.
 
     Args:
-      table: one row per member, as `Sweep.to_frame` gives it.
-      metrics: columns of it; those that it lacks are left out.
-      x, lines: the two numbers, such as "rank" and "l2"; x may also be a column of ordered categories.
+      table: one row per member, as returned by `Sweep.to_frame`.
+      metrics: columns of the table; missing ones are left out.
+      x, lines: columns of the two swept numbers, such as "rank" and "l2"; x may also hold ordered categories.
     """
     numeric, numbered = (name is None or pd.api.types.is_numeric_dtype(table[name]) for name in (x, lines))
     metrics = [metric for metric in metrics if metric in table]
@@ -50,10 +50,10 @@ def panel(table: pd.DataFrame, metrics: Sequence[str], x: str, lines: str | None
     for axes, metric in zip(figure.axes, metrics, strict=False):
         groups = [("", table)] if lines is None else by(table.sort_values(lines), lines)
         for (name, runs), style in zip(groups, styles(), strict=False):
-            found = runs.groupby(x, observed=True)[metric].agg(["mean", "sem"])
-            places = found.index if numeric else found.index.astype(str)
+            summary = runs.groupby(x, observed=True)[metric].agg(["mean", "sem"])
+            positions = summary.index if numeric else summary.index.astype(str)
             label = (f"{WORDS.get(lines, lines)} = {name}" if numbered else name) if lines else None
-            axes.errorbar(places, found["mean"], found["sem"].fillna(0), label=label, capsize=3, **style)
+            axes.errorbar(positions, summary["mean"], summary["sem"].fillna(0), label=label, capsize=3, **style)
         axes.set(xlabel=WORDS.get(x, x), ylabel=WORDS.get(metric, metric))
         if x.startswith(("l2", "learning_rate")) and table[x].min() > 0:
             axes.set_xscale("log")
@@ -70,12 +70,12 @@ def panel(table: pd.DataFrame, metrics: Sequence[str], x: str, lines: str | None
 
 
 def facets(table: pd.DataFrame, metrics: Sequence[str], x: str, by_panel: str) -> Figure:
-    """A panel for each value of one number, with one line per metric against another, all on one scale from 0.
+    """Draw one panel per value of one number, with one line per metric against another, all on one scale from 0.
 
     Args:
-      table: one row per setting, with the columns metrics, x and by_panel.
-      metrics: columns of it.
-      x, by_panel: the two numbers, such as "rank" and "l2".
+      table: one row per setting, with the columns in `metrics`, x and by_panel.
+      metrics: columns of the table.
+      x, by_panel: columns of the two numbers, such as "rank" and "l2".
     """
     groups = by(table.sort_values([by_panel, x]), by_panel)
     columns = min(2, len(groups))
@@ -92,7 +92,7 @@ def facets(table: pd.DataFrame, metrics: Sequence[str], x: str, by_panel: str) -
 
 
 def landscape(planes: Mapping[str, pd.DataFrame], paths: pd.DataFrame) -> Figure:
-    """How far the objective lies above its lowest value in planes through a solution, in the last one with paths.
+    """Draw how far the objective is above its lowest value in planes through a solution, and paths in the last plane.
 
     Args:
       planes: name -> columns a, b (coordinates, on a square grid) and objective.
@@ -107,7 +107,8 @@ def landscape(planes: Mapping[str, pd.DataFrame], paths: pd.DataFrame) -> Figure
         axes.plot(0, 0, "r*", markersize=12, label="solution of ALS")
         axes.set(xlabel=f"{name} direction 1", ylabel=f"{name} direction 2", xlim=(-2, 2), ylim=(-2, 2))
         figure.colorbar(drawn, label="objective above its lowest value here", format="{x:.3g}")
-    shades = iter(["white", "#E69F00", "black", "#CC79A7", "#D55E00", "#56B4E9"])  # what viridis does not have
+    # Colors that viridis does not contain.
+    shades = iter(["white", "#E69F00", "black", "#CC79A7", "#D55E00", "#56B4E9"])
     for (solver, path), style in zip(by(paths, "solver"), styles(), strict=False):
         axes.plot(path["a"], path["b"], label=solver, **style | {"color": next(shades), "markersize": 5})
     axes.legend(fontsize=8, loc="lower right")
@@ -115,12 +116,14 @@ def landscape(planes: Mapping[str, pd.DataFrame], paths: pd.DataFrame) -> Figure
 
 
 def curves(history: pd.DataFrame, metric: str, settings: Sequence[str]) -> Figure:
-    """A metric by epoch, one line per setting, the best seven named: the mean of its seeds and folds that still run.
+    """Draw a metric by epoch, one line per setting, the mean over its seeds and folds that still run.
+
+    The legend names the best seven settings.
 
     Args:
-      history: one row per member and epoch, as `Sweep.history`.
-      metric: a column of it.
-      settings: the columns that say what a setting is.
+      history: one row per member and epoch, such as `Sweep.history`.
+      metric: a column of the table.
+      settings: the columns that define a setting.
     """
     figure = panels(1, 1, width=6.5, height=4)
     axes = figure.axes[0]

@@ -1,4 +1,4 @@
-"""Figures of verifications: errors against steps, Taylor remainders, ALS step by step, planted mistakes."""
+"""Figures of verifications: finite-difference errors, Taylor remainders, ALS step by step, planted mistakes."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ _ORDERS = ("without gradient", "with gradient", "with gradient and Hessian")
 
 
 def step_sizes(curves: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
-    """The error of finite differences by step, a column per place, a row per dtype; a star is the predicted optimum.
+    """Draw finite-difference errors by step, a column per place, a row per dtype; stars mark the predicted optima.
 
     Args:
       curves, slopes: the tables of `jaxmf.verify.differences`.
@@ -44,28 +44,28 @@ def step_sizes(curves: pd.DataFrame, slopes: pd.DataFrame) -> Figure:
 
 
 def remainders(table: pd.DataFrame) -> Figure:
-    """Taylor remainders by step, a panel per leaf; thin lines have the slopes 1, 2 and 3, dotted ones are rounding.
+    """Draw Taylor remainders by step, one panel per leaf; thin lines have slopes 1, 2 and 3, dotted ones are rounding.
 
     Args:
-      table: that of `jaxmf.verify.remainders`, of which the first probe is drawn.
+      table: the table of `jaxmf.verify.remainders`; only its first probe is drawn.
     """
     table = table[table["probe"] == table["probe"].iloc[0]]
     leaves = by(table, "leaf")
     columns = min(3, len(leaves))
     figure = panels(-(-len(leaves) // columns), columns, width=4, sharey=True)
-    for axes, (leaf, found) in zip(figure.axes, leaves, strict=False):
-        for (order, line), style in zip(by(found, "order"), styles(), strict=False):
+    for axes, (leaf, part) in zip(figure.axes, leaves, strict=False):
+        for (order, line), style in zip(by(part, "order"), styles(), strict=False):
             shown = line[line["remainder"] > 0]
             axes.plot(shown["step"], shown["remainder"], label=_ORDERS[int(order)], **style | {"linewidth": 0})
             clear = line[line["remainder"] > 1e3 * line["rounding"]]
             if len(clear):
-                # Through the smallest remainder above rounding, where higher orders are gone.
-                last = clear.loc[clear["step"].idxmin()]
-                guide = last["remainder"] * (line["step"] / last["step"]) ** (int(order) + 1)
+                # Through the smallest remainder above rounding, where higher orders are negligible.
+                anchor = clear.loc[clear["step"].idxmin()]
+                guide = anchor["remainder"] * (line["step"] / anchor["step"]) ** (int(order) + 1)
                 axes.plot(line["step"], guide, color=style["color"], linewidth=0.8)
-        axes.plot(found["step"], found["rounding"], "k:", linewidth=1, label="rounding")
+        axes.plot(part["step"], part["rounding"], "k:", linewidth=1, label="rounding")
         name = "all parameters" if leaf == "all" else leaf
-        axes.set(title=name, xlabel="step h", xscale="log", yscale="log", ylim=(found["rounding"].min() / 30, None))
+        axes.set(title=name, xlabel="step h", xscale="log", yscale="log", ylim=(part["rounding"].min() / 30, None))
     for axes in figure.axes[len(leaves) :]:
         axes.set_visible(False)
     for axes in figure.axes[::columns]:
@@ -75,10 +75,10 @@ def remainders(table: pd.DataFrame) -> Figure:
 
 
 def half_steps(table: pd.DataFrame) -> Figure:
-    """ALS by half-steps: what the objective still falls, and the gradient of the block just solved and of all.
+    """Draw ALS by half-steps: the objective above its lowest value, and the norms of block and whole gradients.
 
     Args:
-      table: that of `jaxmf.verify.half_steps`, of which the given data are drawn.
+      table: the table of `jaxmf.verify.half_steps`; only its probe `given` is drawn.
     """
     table = table[table["probe"] == "given"]
     figure = panels(1, 2)
@@ -87,10 +87,12 @@ def half_steps(table: pd.DataFrame) -> Figure:
         axes.set(xlabel="sweep", yscale="log")
     above = table["objective"] - table["objective"].min()
     for side, style in zip(("user", "item"), styles(), strict=False):
-        own = (table["side"] == side).to_numpy()
+        of_side = (table["side"] == side).to_numpy()
         points = style | {"linestyle": ""}
-        figure.axes[0].plot(sweeps[own], above.where(above > 0)[own], label=f"{side}s solved", **points)
-        figure.axes[1].plot(sweeps[own], table["solved_gradient"][own], label=f"{side}s' gradient, solved", **points)
+        figure.axes[0].plot(sweeps[of_side], above.where(above > 0)[of_side], label=f"{side}s solved", **points)
+        figure.axes[1].plot(
+            sweeps[of_side], table["solved_gradient"][of_side], label=f"{side}s' gradient, solved", **points
+        )
     figure.axes[1].plot(sweeps, table["gradient"], color=COLORS[2], label="whole gradient")
     figure.axes[0].set(title="Objective", ylabel="L above its lowest")
     figure.axes[1].set(title="Gradient", ylabel="relative norm")
@@ -100,39 +102,39 @@ def half_steps(table: pd.DataFrame) -> Figure:
 
 
 def descents(histories: Mapping[str, pd.DataFrame]) -> Figure:
-    """How far every solver's objective is above the lowest of all, by epoch.
+    """Draw how far every solver's objective is above the lowest of all, by epoch.
 
     Args:
-      histories: by name, tables with columns epoch and objective, such as `Fit.to_frame`.
+      histories: name -> table with columns epoch and objective, such as `Fit.to_frame` returns.
     """
     figure = panels(1, 1, width=6.5, height=4)
     axes = figure.axes[0]
     lowest = min(history["objective"].min() for history in histories.values())
     for (name, history), style in zip(histories.items(), styles(), strict=False):
         excess = history["objective"] / lowest - 1
-        few = max(1, len(history) // 10)
-        axes.plot(history["epoch"], excess.where(excess > 0), label=name, markevery=few, **style)
+        interval = max(1, len(history) // 10)
+        axes.plot(history["epoch"], excess.where(excess > 0), label=name, markevery=interval, **style)
     axes.set(xlabel="epoch", ylabel="objective above the lowest, relative", xscale="log", yscale="log")
     axes.legend()
     return figure
 
 
 def mutants(table: pd.DataFrame) -> Figure:
-    """Planted mistakes against methods: whether each was missed, noticed, or noticed with the right leaves named.
+    """Draw planted mistakes against methods: missed, noticed, or noticed with exactly the right leaves named.
 
     Args:
-      table: that of `jaxmf.verify.mutants`.
+      table: the table of `jaxmf.verify.mutants`.
     """
     methods = [name for name in table.columns if name not in ("mutant", "leaves", "dtype", "passed")]
-    found = table[methods].notna() & (table[methods] != "")
+    noticed = table[methods].notna() & (table[methods] != "")
     named = table[methods].eq(table["leaves"], axis=0)
     words = ("missed", "noticed", "leaves named")
     figure = panels(1, 1, width=2.2 + 1.1 * len(methods), height=1.2 + 0.36 * len(table))
     axes = figure.axes[0]
     axes.grid(visible=False)
     colors = (COLORS[4], COLORS[1], COLORS[2])
-    axes.imshow(found.to_numpy(int) + named.to_numpy(int), cmap=ListedColormap(colors), vmin=0, vmax=2, aspect="auto")
-    for (row, column), value in np.ndenumerate(found.to_numpy(int) + named.to_numpy(int)):
+    axes.imshow(noticed.to_numpy(int) + named.to_numpy(int), cmap=ListedColormap(colors), vmin=0, vmax=2, aspect="auto")
+    for (row, column), value in np.ndenumerate(noticed.to_numpy(int) + named.to_numpy(int)):
         axes.text(column, row, words[value], ha="center", va="center", fontsize=8)
     axes.set_xticks(range(len(methods)), [name.replace("_", " ") for name in methods])
     axes.set_yticks(range(len(table)), table["mutant"])
@@ -146,17 +148,17 @@ def mutants(table: pd.DataFrame) -> Figure:
 
 
 def agreement(errors: pd.DataFrame, limits: Mapping[str, float]) -> Figure:
-    """The spread of relative errors over many problems, one row per comparison, with the limit of each.
+    """Draw the spread of relative errors over many problems, one row per comparison, with its limit.
 
     Args:
       errors: columns comparison and error.
-      limits: the limit of each comparison.
+      limits: comparison -> limit.
     """
     figure = panels(1, 1, width=7.5, height=1.2 + 0.42 * len(limits))
     axes = figure.axes[0]
     for row, (comparison, limit) in enumerate(limits.items()):
         values = errors.loc[errors["comparison"] == comparison, "error"].to_numpy()
-        lifted = np.maximum(values, 1e-19)  # so that exact agreement is seen
+        lifted = np.maximum(values, 1e-19)  # so that exact agreement is visible
         spread = np.random.default_rng(row).uniform(-0.3, 0.3, len(values))
         axes.plot(lifted, row + spread, ".", markersize=2, alpha=0.35, color=COLORS[0])
         axes.plot([np.median(lifted)] * 2, [row - 0.4, row + 0.4], color="black", linewidth=2)

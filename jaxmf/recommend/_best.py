@@ -1,4 +1,4 @@
-"""The n best columns of every row of a table of scores that is never there as a whole: exact, ties included."""
+"""Find the n best columns in every row of a table of scores that is never held as a whole; exact, including ties."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,36 +11,36 @@ from jaxmf.data.ratings import padded_size, power_of_4, size_step
 from jaxmf.kernels.programs import jit, of_model
 from jaxmf.kernels.threads import blocks, num_threads
 
-_WIDTH = 16  # columns whose maximum stands for them in the first stage: a cache line of float32
-_CACHED = 4 * 2**20  # bytes of scores at once, by default, on a CPU
-_ON_DEVICE = 2**28  # and elsewhere
+_WIDTH = 16  # columns per group, represented by their maximum in the first stage: a cache line of float32
+_CACHED = 4 * 2**20  # default bytes of scores held at once on a CPU
+_ON_DEVICE = 2**28  # default bytes of scores held at once elsewhere
 
 
 class Best(NamedTuple):
-    """The best columns of each row, the best first: arrays (rows, n); the least score of its dtype is no column."""
+    """The best columns of each row, best first, with their scores, (rows, n); the dtype's lowest score is padding."""
 
     column: np.ndarray
     score: np.ndarray
 
 
 class Cells(NamedTuple):
-    """Cells (row, column), sorted by row, (m,) each."""
+    """Cells (row, column) of a table, (m,) each, sorted by row."""
 
     row: np.ndarray
     column: np.ndarray
 
 
 class Scores(NamedTuple):
-    """A table of scores that is never there as a whole.
+    """A table of scores that is never held as a whole.
 
     Attributes:
-      score: `(queries of b rows, catalog) -> (b, columns)`, one object for all calls that shall share a program.
-      queries: `(rows) -> pytree`, what `score` takes for these row numbers (b,); those from `num_rows` on are padding.
-      catalog: what `score` takes as its second argument, over `padded_size(num_columns, 1)` columns.
-      num_rows: how many rows there are.
-      num_columns: how many columns there are.
-      excluded: cells that are not ranked, each once at most.
-      cell_bytes: memory that `score` needs for one number, in bytes.
+      score: `(queries of b rows, catalog) -> (b, columns)`; calls that pass the same object share a program.
+      queries: `(rows) -> pytree`, the queries of these row indices (b,); indices from `num_rows` on are padding.
+      catalog: the second argument of `score`, for `padded_size(num_columns, 1)` columns.
+      num_rows: number of rows.
+      num_columns: number of columns.
+      excluded: cells not to rank, without repeats.
+      cell_bytes: bytes of memory that `score` needs per score.
     """
 
     score: Callable[[Any, Any], jax.Array]
@@ -53,16 +53,16 @@ class Scores(NamedTuple):
 
 
 def best(scores: Scores, n: int, max_memory: int | None = None) -> Best:
-    """The n columns of highest score of every row; of equal scores the lower column comes first.
+    """Return the n columns of highest score in every row; among equal scores the lower column comes first.
 
-    Blocks of rows are scored together, in as many threads as there are cores. Columns stand in groups of 16; the n
-    groups of the highest maxima (of equal ones the first) hold the n best columns: each group that ranks before that of
-    a column x has a column that ranks before x. So only 16·n columns of a row are ranked.
+    Blocks of rows are scored together, in one thread per core. Columns form groups of 16. The n groups with the highest
+    maxima (the lower group first among equals) contain the n best columns, because each group that ranks before the
+    group of a column x has a column that ranks before x. So only 16·n columns of a row are ranked.
 
     Args:
-      scores: of all rows and columns.
-      n: how many columns to name.
-      max_memory: bytes of scores at once; None for what a CPU's caches hold, or 256 MiB elsewhere.
+      scores: the table of scores.
+      n: number of columns per row.
+      max_memory: bytes of scores held at once; None for what a CPU's caches hold, or 256 MiB elsewhere.
 
     Returns:
       (num_rows, min(n, num_columns)) columns and scores.
@@ -77,13 +77,13 @@ def best(scores: Scores, n: int, max_memory: int | None = None) -> Best:
         size *= 2
     starts = range(0, num_rows, size)
     cuts = np.searchsorted(excluded.row, [*starts, num_rows])
-    room = power_of_4(int(np.diff(cuts).max(initial=0)))
+    num_cells = power_of_4(int(np.diff(cuts).max(initial=0)))
     program = _program(scores.score, n)
 
-    def block(number: int) -> tuple[np.ndarray, np.ndarray]:
-        start, cells = starts[number], slice(cuts[number], cuts[number + 1])
+    def block(index: int) -> tuple[np.ndarray, np.ndarray]:
+        start, cells = starts[index], slice(cuts[index], cuts[index + 1])
         count = cells.stop - cells.start
-        cell = np.full(room, size * width, np.int32)
+        cell = np.full(num_cells, size * width, np.int32)
         np.multiply(excluded.row[cells] - start, width, out=cell[:count], casting="unsafe")
         cell[:count] += excluded.column[cells]
         queries = scores.queries(np.arange(start, start + size))
@@ -98,30 +98,31 @@ def best(scores: Scores, n: int, max_memory: int | None = None) -> Best:
 
 
 def is_column(score: np.ndarray) -> np.ndarray:
-    """Where a score of `best` is that of a column."""
-    return score > np.finfo(score.dtype).min
+    """Return where the scores of `best` belong to a column and are not padding."""
+    mask: np.ndarray = score > np.finfo(score.dtype).min
+    return mask
 
 
 @of_model
 def _program(score: Callable[[Any, Any], jax.Array], n: int) -> Any:
-    """The compiled program of one block."""
+    """Return the jitted program of one block."""
 
     @jit
     def ranked(queries: Any, catalog: Any, num_columns: jax.Array, excluded: jax.Array) -> tuple[jax.Array, jax.Array]:
         scores = score(queries, catalog)
         scores, shape = scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), scores.shape
-        least = jnp.finfo(scores.dtype).min
-        scores = scores.reshape(-1).at[excluded].set(least, mode="drop").reshape(shape)
-        # Only where padding may be: a pass over all scores would take a third of the time.
+        lowest = jnp.finfo(scores.dtype).min
+        scores = scores.reshape(-1).at[excluded].set(lowest, mode="drop").reshape(shape)
+        # Mask only columns that may be padding: a pass over all scores would take a third of the time.
         tail = shape[1] - size_step(shape[1], 1)
         inside = jnp.arange(tail, shape[1])[None] < num_columns
-        return top(scores.at[:, tail:].set(jnp.where(inside, scores[:, tail:], least)), n)
+        return top(scores.at[:, tail:].set(jnp.where(inside, scores[:, tail:], lowest)), n)
 
     return ranked
 
 
 def top(scores: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
-    """The n best columns of each row of (rows, columns), and their scores; of equal ones the lower column first."""
+    """Return the n best columns in each row of a table, and their scores; among equal scores the lower comes first."""
     size, width = scores.shape
     groups = -(-width // _WIDTH)
     if groups <= 2 * n:
@@ -130,7 +131,7 @@ def top(scores: jax.Array, n: int) -> tuple[jax.Array, jax.Array]:
     padding = ((0, 0), (0, groups * _WIDTH - width))
     grouped = jnp.pad(scores, padding, constant_values=jnp.finfo(scores.dtype).min).reshape(size, groups, _WIDTH)
     _, chosen = jax.lax.top_k(grouped.max(axis=-1), n)
-    chosen = jnp.sort(chosen, axis=-1)  # among equal scores the lower column comes first again
+    chosen = jnp.sort(chosen, axis=-1)  # so that the lower column comes first among equal scores
     finalists = jnp.take_along_axis(grouped, chosen[:, :, None], axis=1).reshape(size, n * _WIDTH)
-    score, at = jax.lax.top_k(finalists, n)
-    return jnp.take_along_axis(chosen, at // _WIDTH, axis=1) * _WIDTH + at % _WIDTH, score
+    score, index = jax.lax.top_k(finalists, n)
+    return jnp.take_along_axis(chosen, index // _WIDTH, axis=1) * _WIDTH + index % _WIDTH, score

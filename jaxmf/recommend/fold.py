@@ -1,4 +1,4 @@
-"""New users, new items and new ratings in a model that is fitted, without fitting it anew."""
+"""Add new users, new items and new ratings to a fitted model without fitting it again."""
 
 import jax
 import jax.numpy as jnp
@@ -23,38 +23,39 @@ def fold_in(
     features: pd.DataFrame | None = None,
     sweeps: int = 1,
 ) -> tuple[Params, Dataset]:
-    """New users and new items by their ratings, all at once; every row that was there keeps its bits.
+    """Add new users and new items by their ratings, all at once; all existing rows stay bit-for-bit unchanged.
 
-    Each new row solves the least squares of `als` given the other side, so it is what one more half-step would give:
-    new users by their ratings of known items, then new items by all of theirs, new users' too. Where new users have
-    rated new items, `sweeps` more sweeps follow over the new rows, users then items, now by all of their ratings.
-    n^ν is of a row's own new ratings; the mean μ stays, and `mf(center="user")` gives a new user the mean of their own.
+    Each new row solves the least squares of `als` given the other side, so it equals the result of one more half-step:
+    first new users by their ratings of known items, then new items by all their ratings, including those by new users.
+    If new users have rated new items, `sweeps` more sweeps over the new rows follow, users then items, by all their
+    ratings. The n of n^ν counts a row's new ratings; the mean μ stays, and in `mf(center="user")` a new user's mean is
+    the mean of their new ratings.
 
-    Cold start: an item that has features and no ratings gets a row of zeros, so that a model of content, such as
-    `content_mf`, predicts its ratings by the features: r̂ = μ + b_u + a_u·x_i.
+    Cold start: an item with features but without ratings gets a row of zeros, so that a content model, such as
+    `content_mf`, predicts its ratings from the features: r̂ = μ + b_u + a_u·x_i.
 
     Args:
-      model: with a `design`, as the built-in ones have, however it was fitted.
+      model: a model with a `design`, as the built-in ones have, fitted by any solver.
       params: its parameters.
       hyper: λ, λ_b and ν, such as fit.hyper.
-      data: the Dataset that knows the ids the model was fitted with.
+      data: the Dataset whose ids the model was fitted with.
       new_frame: columns user_id, item_id, rating and, if `data` has them, timestamp. In every row the user or the item
-        is new. None for no ratings, only features.
-      features: for a model of content, one row per new item, indexed by item id, its columns those of the features that
-        the model was built with; of dense or of sparse dtype (`pandas.DataFrame.sparse.from_spmatrix`). Rows of known
-        items are passed over.
-      sweeps: of the new rows, where new users have rated new items.
+        is new. None for features without ratings.
+      features: for a content model, one row per new item, indexed by item id, with the columns of the features that the
+        model was built with, in a dense or sparse dtype (`pandas.DataFrame.sparse.from_spmatrix`). Rows of known items
+        are ignored.
+      sweeps: number of further sweeps over the new rows if new users have rated new items.
 
     Returns:
-      (params, data), for `top_n` and all else, with new ids behind the known ones.
+      (params, data), with new ids appended to the known ones, for `top_n` and all other functions.
 
     Raises:
-      ValueError: an argument of another type, what `Dataset.extend` refuses, a row whose user and item are both known,
-        new items without features in a model of content, a model without `design`, a user's model whose rows are not
-        least squares of their own (`jaxmf.models.promises`), or λ or λ_b that is not positive.
+      ValueError: an argument of the wrong type, what `Dataset.extend` refuses, a row whose user and item are both
+        known, new items without features in a content model, a model without `design`, a user-defined model whose rows
+        are not independent least squares (`jaxmf.models.promises`), or λ or λ_b that is not positive.
 
-    Cost: as a half-step of `als` over the new rows, in blocks of bounded memory. Programs are compiled by powers of
-    2 of ratings per row, so that calls of similar size share them.
+    Cost: that of a half-step of `als` over the new rows, in blocks of bounded memory. Programs are compiled for powers
+    of 2 of ratings per row, so that calls of similar size share them.
 
     Reference: Hu, Koren and Volinsky (2008), Collaborative filtering for implicit feedback datasets, section 4; Zhou et
     al. (2008).
@@ -70,7 +71,7 @@ def fold_in(
     extended, new = _extended("fold_in", model, params, hyper, data, new_frame, features, sweeps)
     known = (new.user < data.num_users) & (new.item < data.num_items)
     if new_frame is not None:
-        remedy = "these add to rows that fold_in must not change: use update, or drop them"
+        remedy = "these would change rows that fold_in must keep: use update, or drop them"
         refuse_rows(known, new_frame["rating"], "rating", "a user and an item that are both known", remedy)
     host = grown("fold_in", params, data, new, features)
     check_foldable("fold_in", model, params, hyper, data)
@@ -87,36 +88,36 @@ def update(
     features: pd.DataFrame | None = None,
     sweeps: int = 0,
 ) -> tuple[Params, Dataset]:
-    """New ratings in a model that is fitted: the rows they touch are solved again, by all of their ratings.
+    """Add new ratings to a fitted model: the rows they belong to are solved again, by all their ratings.
 
-    Users who have new ratings are solved given the items, then items that have some given the users; where a touched
-    user has rated a new item, both once more, now by all ratings. Rows without new ratings keep their bits, unless
-    `sweeps` of `als` over all rows follow. n^ν is of a row's ratings, old and new; μ stays, and known users'
-    means do.
+    First the users with new ratings are solved given the items, then the items with new ratings given the users; if one
+    of these users has rated a new item, both are solved once more, by all their ratings. Rows without new ratings stay
+    bit-for-bit unchanged, unless `sweeps` of `als` over all rows follow. The n of n^ν counts a row's ratings, old and
+    new; μ and the means of known users stay.
 
     Args:
       model, params, hyper, features: as in `fold_in`.
       data: the ratings that the model was fitted with.
-      new_frame: as in `fold_in`; users and items may be known or new, but no pair rated already.
-      sweeps: over all rows, users then items, after that.
+      new_frame: as in `fold_in`; users and items may be known or new, but no pair may be rated already.
+      sweeps: number of sweeps over all rows afterwards, users then items.
 
     Returns:
-      (params, data) with the new ratings behind the earlier ones.
+      (params, data), with the new ratings appended to the earlier ones.
 
     Raises:
-      ValueError: as `fold_in`, but known pairs of a user and an item are welcome.
+      ValueError: as `fold_in`, except that a known user may rate a known item.
 
-    Cost: as a half-step of `als` over the touched rows, and a sweep of it for each of `sweeps`.
+    Cost: that of a half-step of `als` over the rows with new ratings, plus one sweep of `als` for each of `sweeps`.
     """
     extended, new = _extended("update", model, params, hyper, data, new_frame, features, sweeps)
     host = grown("update", params, data, new, features)
     check_foldable("update", model, params, hyper, data)
     users, items = np.unique(new.user), np.unique(new.item)
     host = _solved(model, host, extended, hyper, users, items, data.num_items, 1)
-    observed, numbers = _observed(extended), _numbers(host, hyper)
+    observed, hyper = _observed(extended), _cast(hyper, host)
     for _ in range(sweeps):
-        host = solved(model, host, observed, numbers, "user", np.arange(extended.num_users))
-        host = solved(model, host, observed, numbers, "item", np.arange(extended.num_items))
+        host = solved(model, host, observed, hyper, "user", np.arange(extended.num_users))
+        host = solved(model, host, observed, hyper, "item", np.arange(extended.num_items))
     return _on_device(host), extended
 
 
@@ -130,7 +131,7 @@ def _extended(
     features: pd.DataFrame | None,
     sweeps: int,
 ) -> tuple[Dataset, Dataset]:
-    """All ratings, and the new ones alone, over the same users and items, after the checks."""
+    """Return all ratings, and only the new ones, over the same users and items, after the checks."""
     check_fitted(who, model, params, data, "data")
     check_solvable(who, model, params, hyper)
     check_sweeps(who, sweeps)
@@ -150,28 +151,32 @@ def _solved(
     first_new_item: int,
     sweeps: int,
 ) -> Params:
-    """These users by their ratings of known items, then these items; and both again by all, if that is more."""
-    observed, numbers = _observed(data), _numbers(params, hyper)
+    """Solve for users by their ratings of known items, then for items; then both again if users rated new items."""
+    observed, hyper = _observed(data), _cast(hyper, params)
     chosen = np.zeros(data.num_users, bool)
     chosen[users] = True
     early = observed.item < first_new_item
     of_known = observed._replace(weight=observed.weight * early)
-    params = solved(model, params, of_known, numbers, "user", users)
-    params = solved(model, params, observed, numbers, "item", items)
+    params = solved(model, params, of_known, hyper, "user", users)
+    params = solved(model, params, observed, hyper, "item", items)
     if (chosen[observed.user] & ~early).any():
         for _ in range(sweeps):
-            params = solved(model, params, observed, numbers, "user", users)
-            params = solved(model, params, observed, numbers, "item", items)
+            params = solved(model, params, observed, hyper, "user", users)
+            params = solved(model, params, observed, hyper, "item", items)
     return params
 
 
 def _observed(data: Dataset) -> Observed:
+    """Return the ratings on the host, each with weight 1."""
     return Observed(data.user, data.item, data.rating, np.ones(len(data)))
 
 
-def _numbers(params: Params, hyper: Hyper) -> Hyper:
+def _cast(hyper: Hyper, params: Params) -> Hyper:
+    """Cast `hyper` to the dtype of the trained tables."""
     return cast_hyper(hyper, np.result_type(*jax.tree.leaves(params.trained)))
 
 
 def _on_device(params: Params) -> Params:
-    return jax.tree.map(jnp.asarray, params)
+    """Return the parameters as JAX arrays."""
+    arrays: Params = jax.tree.map(jnp.asarray, params)
+    return arrays

@@ -1,4 +1,4 @@
-"""The best items for each user, in the caller's ids."""
+"""Recommend the best items for each user, in the caller's ids."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -11,7 +11,8 @@ import pandas as pd
 
 from jaxmf.data.checks import listed
 from jaxmf.data.dataset import Dataset
-from jaxmf.data.ids import as_ids, distinct, factorize
+from jaxmf.data.exact import as_ids
+from jaxmf.data.ids import distinct, factorize
 from jaxmf.data.ratings import Side, padded_size
 from jaxmf.data.unknown import OnUnknown, check_on_unknown, positions, refusal
 from jaxmf.kernels.programs import jit, of_model
@@ -34,37 +35,38 @@ def top_n(
     on_unknown: OnUnknown = "error",
     max_memory: int | None = None,
 ) -> pd.DataFrame:
-    """The n items of highest prediction r̂ for each user; of equal predictions the item of the lower number comes first.
+    """Return the n items of highest prediction r̂ for each user; among equal ones the lower item index comes first.
 
     Args:
       model: the model.
       params: its parameters.
-      train: the ratings that it was fitted with: their ids, and the items that a user has seen.
-      users: ids of the users to answer, in the order of the answer; None for all of `train`, in the order of user_ids.
-      n: how many items per user.
-      candidates: ids of the items to choose from, each counted once; None for all of `train`, rated or not.
-      filter_seen: leave out the items that the user has rated in `train`.
-      on_unknown: what to do about ids, of users or candidates, that `train` does not know. "error" refuses them; "drop"
-        leaves them out; "bias" takes the terms that are known, as of a row of zeros: an unknown user gets the items of
-        the highest item bias, an unknown item is worth the mean and the user's bias. A UserWarning then says how many
-        there are. With the model's `design`, `fold_in` does better by their ratings or features.
-      max_memory: bytes for the scores that are held at once, of one block of users at least; None is 4 MiB per core,
-        which stays in the cache, or 256 MiB on an accelerator.
+      train: the ratings that the model was fitted with: their ids, and the items that each user has seen.
+      users: ids of the users, in the order of the result; None for all of `train`, in the order of user_ids.
+      n: number of items per user.
+      candidates: ids of the items to choose from, repeats ignored; None for all items of `train`, rated or not.
+      filter_seen: whether to leave out the items that the user has rated in `train`.
+      on_unknown: how to treat ids, of users or candidates, that `train` does not know. "error" raises ValueError;
+        "drop" leaves them out; "bias" predicts with a row of zeros: an unknown user gets the items of highest item
+        bias, and the score of an unknown item is the mean plus the user's bias. "drop" and "bias" issue a UserWarning
+        with the number of unknown ids. If the model has a `design`, `fold_in` uses the ratings or features of the
+        unknown ids and predicts better.
+      max_memory: bytes of scores held at once, at least for one user; None for 4 MiB per core, which stay in the cache,
+        or 256 MiB on an accelerator.
 
     Returns:
       a table with the columns user_id, item_id, rank (from 1) and score (r̂, not clipped, in the dtype of the
-      parameters), users in the order asked for, the best item first. Where fewer than n items are left, fewer rows.
+      parameters), in the order of `users`, the best item first. A user with fewer than n items left has fewer rows.
       `table.attrs` counts the unknown ids: {"unknown_users", "unknown_candidates"}.
 
     Raises:
-      ValueError: an argument of another type, an unknown id, `train` over another number of users or items than the
-        model has, parameters that are not finite, numbers out of range, on_unknown="bias" for a model that
-        `jaxmf.predict` refuses for it, or a user's model whose predictions read other rows than those of the users, and
-        of the candidates, that are asked for (`jaxmf.models.promises`).
+      ValueError: an argument of the wrong type, an unknown id, `train` with a different number of users or items than
+        the model, parameters that are not finite, numbers out of range, on_unknown="bias" for a model for which
+        `jaxmf.predict` refuses it, or a user-defined model whose predictions read rows other than those of the given
+        users and candidates (`jaxmf.models.promises`).
 
     Cost: O(num_items · D) per user for rows of D numbers, by matrix products, and one pass over the scores; `train` is
-    sorted by user in O(num_ratings). Programs are compiled by sizes rounded up to a short list, so that calls of
-    similar size share them.
+    sorted by user in O(num_ratings). Programs are compiled for a short list of sizes, so that calls of similar size
+    share them.
 
     >>> import jax, jaxmf
     >>> train = jaxmf.Dataset.from_arrays(["ann", "ann", "bob"], ["x", "y", "z"], [5.0, 3.0, 4.0])
@@ -78,13 +80,13 @@ def top_n(
     check_fitted("top_n", model, params, train)
     check_sizes("top_n", n, max_memory)
     check_on_unknown("top_n", on_unknown)
-    user, user_ids, unknown_users = _numbers(model, params, train, "user", users, on_unknown)
-    item, item_ids, unknown_items = _numbers(model, params, train, "item", candidates, on_unknown)
+    user, user_ids, unknown_users = _indices(model, params, train, "user", users, on_unknown)
+    item, item_ids, unknown_items = _indices(model, params, train, "item", candidates, on_unknown)
     if candidates is not None:
-        # A set, in the order of the items' numbers; unknown ones stand last, in the order of the call.
-        first = np.sort(np.unique(factorize(item_ids)[0], return_index=True)[1])
-        first = first[np.argsort(item[first], kind="stable")]
-        item, item_ids = item[first], item_ids[first]
+        # Without repeats, in the order of item indices; unknown items come last, in the order of the call.
+        kept = np.sort(np.unique(factorize(item_ids)[0], return_index=True)[1])
+        kept = kept[np.argsort(item[kept], kind="stable")]
+        item, item_ids = item[kept], item_ids[kept]
     if not len(item):
         raise ValueError("top_n: no candidates are left to choose from; name items of train, or None for all of them")
     check_rankable(model, params, train, candidates is not None)
@@ -102,36 +104,36 @@ def top_n(
         _seen(train, user, item) if filter_seen else Cells(np.zeros(0, np.int64), np.zeros(0, np.int64)),
         _cell_bytes(model, params),
     )
-    found = best(predictions, n, max_memory)
-    keep = is_column(found.score)
-    row, rank = np.nonzero(keep)
+    top_items = best(predictions, n, max_memory)
+    ranked = is_column(top_items.score)
+    row, rank = np.nonzero(ranked)
     table = pd.DataFrame(
         {
             "user_id": user_ids[row],
-            "item_id": item_ids[found.column[keep]],
+            "item_id": item_ids[top_items.column[ranked]],
             "rank": rank + 1,
-            "score": np.asarray(linked(model, found.score[keep])),
+            "score": np.asarray(linked(model, top_items.score[ranked])),
         }
     )
     table.attrs = {"unknown_users": unknown_users, "unknown_candidates": unknown_items}
     return table
 
 
-def _numbers(
+def _indices(
     model: Model, params: Params, train: Dataset, side: Side, ids: Iterable[Any] | None, on_unknown: OnUnknown
 ) -> tuple[np.ndarray, pd.Index, int]:
-    """Numbers of ids, unknown ones that are kept being the count of rows, the ids, and how many are unknown."""
+    """Return the kept ids' indices, the number of rows for unknown ones, these ids, and the count of unknown ids."""
     known = train.user_ids if side == "user" else train.item_ids
     if ids is None:
         return np.arange(len(known)), known, 0
     find = train.user_index if side == "user" else train.item_index
     if not pd.api.types.is_list_like(ids):
-        find(ids)  # says that it takes a list
+        find(ids)  # raises ValueError, which says that it takes a list
     wanted = as_ids(ids).rename(known.name)
-    number = positions(known, wanted, side)
-    unknown = number < 0
+    index = positions(known, wanted, side)
+    unknown = index < 0
     if not unknown.any():
-        return number, known[number], 0
+        return index, known[index], 0
     if on_unknown == "error":
         try:
             find(wanted)
@@ -139,76 +141,76 @@ def _numbers(
             raise refusal("top_n", error) from None
     if on_unknown == "bias":
         check_zeros("top_n", model, params, [side])
-    named = distinct(wanted[unknown]).tolist()
-    count = len(named)
-    what = "user" if side == "user" else "candidate"
-    then = "left out" if on_unknown == "drop" else "recommended by the terms that are known"
-    warnings.warn(
-        f"top_n: {count} of {len(distinct(wanted))} {what}s unknown to train and {then}: {listed(named)}",
-        stacklevel=3,
-    )
+    unknown_ids = distinct(wanted[unknown]).tolist()
+    count = len(unknown_ids)
+    role = "user" if side == "user" else "candidate"
+    treatment = "left out" if on_unknown == "drop" else "scored from the known terms"
+    total, shown = len(distinct(wanted)), listed(unknown_ids)
+    warnings.warn(f"top_n: {count} of {total} {role}s are unknown to train and {treatment}: {shown}", stacklevel=3)
     if on_unknown == "drop":
-        return number[~unknown], known[number[~unknown]], count
-    return np.where(unknown, len(known), number), wanted, count
+        return index[~unknown], known[index[~unknown]], count
+    return np.where(unknown, len(known), index), wanted, count
 
 
 def _seen(train: Dataset, user: np.ndarray, item: np.ndarray) -> Cells:
-    """The pairs (place in `user`, place in `item`) that `train` has rated, by place in `user`."""
-    count = np.bincount(train.user, minlength=train.num_users + 1)  # and none of an unknown user
-    own = train.item
+    """Return the rated pairs of `train` as positions in `user` and in `item`, sorted by position in `user`."""
+    count = np.bincount(train.user, minlength=train.num_users + 1)  # an unknown user has none
+    rated = train.item
     if (np.diff(train.user) < 0).any():
-        own = own[np.argsort(train.user, kind="stable")]
+        rated = rated[np.argsort(train.user, kind="stable")]
     if len(user) == train.num_users and np.array_equal(user, np.arange(train.num_users)):
         row = np.repeat(np.arange(len(user)), count[:-1])
     else:
         start = np.cumsum(count) - count
         row = np.repeat(np.arange(len(user)), count[user])
         before = np.cumsum(count[user]) - count[user]
-        own = own[np.arange(len(row)) - before[row] + start[user][row]]
+        rated = rated[np.arange(len(row)) - before[row] + start[user][row]]
     if len(item) == train.num_items and np.array_equal(item, np.arange(train.num_items)):
-        return Cells(row, own)
-    place = np.full(train.num_items, -1)
+        return Cells(row, rated)
+    column_of = np.full(train.num_items, -1)
     known = item < train.num_items
-    place[item[known]] = np.flatnonzero(known)
-    column = place[own]
+    column_of[item[known]] = np.flatnonzero(known)
+    column = column_of[rated]
     return Cells(row[column >= 0], column[column >= 0])
 
 
 def _users(params: Params, user: np.ndarray, mean: float) -> Callable[[np.ndarray], Any]:
-    """The rows of users by place in `user`; a row of zeros, with `mean` for a user's mean, beyond the tables."""
+    """Return a function from positions in `user` to rows; an unknown user has rows of zeros, and `mean` as mean."""
     num_users = len(user)
 
-    def rows(place: np.ndarray) -> Any:
-        number = user[np.minimum(place, num_users - 1)].astype(np.int32)
-        trained, fixed = _gather(params.trained.user, params.fixed.user, number)
+    def gather_users(position: np.ndarray) -> Any:
+        index = user[np.minimum(position, num_users - 1)].astype(np.int32)
+        trained, fixed = _gather(params.trained.user, params.fixed.user, index)
         if "mean" in fixed:
-            own = np.asarray(fixed["mean"])
-            fixed = fixed | {"mean": np.where(number < len(params.fixed.user["mean"]), own, own.dtype.type(mean))}
-        return number, trained, fixed
+            means = np.asarray(fixed["mean"])
+            fixed = fixed | {"mean": np.where(index < len(params.fixed.user["mean"]), means, means.dtype.type(mean))}
+        return index, trained, fixed
 
-    return rows
+    return gather_users
 
 
 @jit
 def _gather(trained: Any, fixed: Any, index: jax.Array) -> tuple[Any, Any]:
-    """Rows of two trees of tables; 0 beyond them."""
-    return jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="fill", fill_value=0), (trained, fixed))
+    """Gather rows of two pytrees of tables; rows beyond them are 0."""
+    tables = trained, fixed
+    rows: tuple[Any, Any] = jax.tree.map(lambda leaf: jnp.take(leaf, index, axis=0, mode="fill", fill_value=0), tables)
+    return rows
 
 
 @of_model
 def _score(model: Model) -> Callable[[Any, Any], jax.Array]:
-    """r̂ of gathered users and gathered items: a batch is the same model on gathered rows."""
+    """Return the scores of gathered users and items: a batch is the same model on gathered rows."""
 
     def score(users: Any, catalog: Any) -> jax.Array:
-        (user_number, user, fixed_user), (item_number, item, fixed_item, shared, fixed_shared) = users, catalog
+        (user_index, user, fixed_user), (item_index, item, fixed_item, shared, fixed_shared) = users, catalog
         params = Params(Rows(user, item, shared), Rows(fixed_user, fixed_item, fixed_shared))
-        return scores(model, params, jnp.arange(len(user_number)), len(item_number))
+        return scores(model, params, jnp.arange(len(user_index)), len(item_index))
 
     return score
 
 
 def _cell_bytes(model: Model, params: Params) -> int:
-    """Bytes for one score: a number, and without `embed` the products that it is a sum of."""
+    """Return the bytes of memory for one score: a number, and without `embed` also the products that it sums."""
     largest = max((leaf.dtype.itemsize for leaf in jax.tree.leaves(params)), default=4)
     if model.embed is not None:
         return largest

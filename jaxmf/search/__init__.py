@@ -1,4 +1,4 @@
-"""Search: Optuna, halving and hypergradients, all of which drive the sweep's own programs."""
+"""Search: Optuna, halving and hypergradients, all of which run the programs of sweeps and fits."""
 
 from jaxmf.search._halving import halving, hyperband
 from jaxmf.search._hypergradient import Hypergradient, hypergradient

@@ -1,4 +1,4 @@
-"""Successive halving and Hyperband: many settings for few epochs, few settings for many."""
+"""Successive halving and Hyperband: run many settings for few epochs, and few settings for many epochs."""
 
 import math
 from collections import defaultdict
@@ -35,27 +35,27 @@ def halving(
     factor: int = 3,
     **choices: Unpack[Keywords],
 ) -> Sweep:
-    """Successive halving: all settings run for few epochs, the best 1/factor of them for `factor` times as many, ...
+    """Successive halving: run all settings for few epochs, the best 1/factor for `factor` times as many, and so on.
 
-    With η = factor and s + 1 rungs, rung i is at ⌈epochs · η^(i − s)⌉ epochs, and of m settings there the best
-    max(1, ⌊m/η⌋) go on, from where they are: a survivor ends with the bits of its own `fit`. Members that differ in
-    seed or fold only are one setting, judged by their mean.
+    With η = factor and s + 1 rungs, rung i is at ⌈epochs · η^(i − s)⌉ epochs. Of m settings at a rung the best
+    max(1, ⌊m/η⌋) continue from where they are, so a survivor ends with the bits of its own `fit`. Members that differ
+    only in seed or fold are one setting, which is judged by their mean.
 
     Args:
       key, model, solver, train, valid, grid: as in `sweep`; there must be validation ratings, `valid` or `folds`.
-      epochs: of those that get to the last rung.
-      min_epochs: epochs before the first comparison, at least; default: as few as leave one setting at the end.
+      epochs: number of epochs for settings that reach the last rung.
+      min_epochs: minimum number of epochs before the first comparison; default: as few as leave one setting at the end.
       factor: η, at least 2.
-      choices: as in `sweep`. `patience` defaults to `epochs`, which stops nobody and keeps the best epoch.
+      choices: as in `sweep`. `patience` defaults to `epochs`, which stops no fit and keeps its best epoch.
 
     Returns:
-      a Sweep; settings that were dropped have the status "pruned", and `runs.rungs` says when.
+      a Sweep. Settings that were dropped have the status "pruned", and `runs.rungs` says at which rung.
 
     Raises:
-      ValueError: as `sweep`; no validation ratings, or `factor` or `min_epochs` out of range.
+      ValueError: as `sweep`; there are no validation ratings, or `factor` or `min_epochs` is out of range.
 
-    Cost: about (s + 1) · η^(−s) of that of the full sweep; with `batch` > 1 one more compilation for each width of
-    the ladder that is visited.
+    Cost: about (s + 1) · η^(−s) times that of the full sweep; with `batch` > 1 one more compilation for each width of
+    the ladder that is used.
 
     Reference: Jamieson and Talwalkar (2016), Non-stochastic best arm identification and hyperparameter optimization.
     """
@@ -83,29 +83,29 @@ def hyperband(
     factor: int = 3,
     **choices: Unpack[Keywords],
 ) -> Sweep:
-    """Hyperband: successive halving from several starting budgets at once, on settings drawn at random.
+    """Hyperband: run successive halving with several starting budgets at once, on settings drawn at random.
 
     With η = factor and s_max = ⌊log_η(epochs / min_epochs)⌋, bracket s = s_max, …, 0 has
-    ⌈(s_max + 1) / (s + 1) · η^s⌉ settings, which are first compared after epochs · η^(−s) epochs. All brackets climb
-    the same rungs beside each other; each halves its own settings.
+    ⌈(s_max + 1) / (s + 1) · η^s⌉ settings, which are first compared after epochs · η^(−s) epochs. All brackets go
+    through the same rungs in parallel; each of them selects among its own settings.
 
     Args:
-      key: as in `sweep`; the settings are drawn from it, too.
+      key: as in `sweep`; the settings are drawn with it too.
       model, solver, train, valid: as in `sweep`; there must be validation ratings, `valid` or `folds`.
-      space: name -> (low, high), (low, high, "log") or a list of values; a range between integers has integers only.
-        Names are those of a sweep's grid.
-      epochs: of those that get to the last rung.
-      min_epochs: epochs before the first comparison of the largest bracket, at least.
+      space: name -> (low, high), (low, high, "log") or a list of values; a range whose ends are integers contains only
+        integers. The names are those of a sweep's grid.
+      epochs: number of epochs for settings that reach the last rung.
+      min_epochs: minimum number of epochs before the first comparison in the largest bracket.
       factor: η, at least 2.
       choices: as in `halving`.
 
     Returns:
-      a Sweep, one member per setting (and fold), as `halving` returns it.
+      a Sweep, with one member per setting (and fold), as `halving` returns it.
 
     Raises:
-      ValueError: as `halving`, or a space that is none.
+      ValueError: as `halving`, or an invalid space.
 
-    Cost: at most (s_max + 1)² · epochs epochs in all.
+    Cost: at most (s_max + 1)² · epochs epochs in total.
 
     Reference: Li et al. (2018), Hyperband: a novel bandit-based approach to hyperparameter optimization.
     """
@@ -114,30 +114,33 @@ def hyperband(
     check_validated("hyperband", valid, choices.get("folds"))
     steps = rungs("hyperband", epochs, min_epochs, factor)
     top = len(steps) - 1
-    sizes = [math.ceil((top + 1) / (top - first + 1) * factor ** (top - first)) for first in range(top + 1)]
+    sizes = [math.ceil((top + 1) / (top - rung + 1) * factor ** (top - rung)) for rung in range(top + 1)]
     entry = np.repeat(np.arange(top + 1), sizes).tolist()
     grid = draw(key, space, len(entry))
     folds = choices.get("folds")
     listed = members(grid, choices.get("hyper") or Hyper(), None if folds is None else len(folds))
-    each = len(listed) // len(entry)
-    # Two points of a space of lists may be equal; they are settings of their own.
-    settings = [number // each for number in range(len(listed))]
-    select = _best_of(settings, np.repeat(entry, each).tolist(), factor)
+    num_folds = len(listed) // len(entry)
+    # Two points drawn from lists of values may be equal, but they remain two settings.
+    settings = [member // num_folds for member in range(len(listed))]
+    select = _best_of(settings, np.repeat(entry, num_folds).tolist(), factor)
     kept = keeping_best(choices, epochs)
     return run(key, model, solver, train, valid, grid, Rungs(steps, entry, select), kept)
 
 
 def _best_of(settings: Sequence[Hashable], brackets: Sequence[int], factor: int) -> Select:
-    """The best 1/factor of each bracket's settings, by the mean over their members; the first of equals."""
+    """Return the function that selects the best 1/factor of each bracket's settings by their mean score.
+
+    Of settings with equal scores it selects the first ones.
+    """
 
     def select(rung: int, scores: Mapping[int, float]) -> Collection[int]:
         groups: dict[int, dict[Hashable, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for number in scores:
-            groups[brackets[number]][settings[number]].append(number)
-        chosen: list[int] = []
-        for own in groups.values():
-            ranked = sorted(own.values(), key=lambda numbers: np.mean([scores[number] for number in numbers]))
-            chosen += [number for numbers in ranked[: max(1, len(own) // factor)] for number in numbers]
-        return chosen
+        for member in scores:
+            groups[brackets[member]][settings[member]].append(member)
+        selected: list[int] = []
+        for bracket in groups.values():
+            ranked = sorted(bracket.values(), key=lambda group: np.mean([scores[member] for member in group]))
+            selected += [member for group in ranked[: max(1, len(bracket) // factor)] for member in group]
+        return selected
 
     return select

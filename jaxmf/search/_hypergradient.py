@@ -1,4 +1,4 @@
-"""The derivative of the validation loss with respect to the numbers of a fit, and descent along it."""
+"""The derivative of the validation loss with respect to the hyperparameters of a fit."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -25,22 +25,18 @@ from jaxmf.training.state import first_state
 
 Method = Literal["implicit", "unrolled"]
 
-_RANGES = {"reg_exponent": (0.0, 1.0), "momentum": (0.0, 0.999)}  # descended as they are, all others as logarithms
-_LEAP = np.log(3)  # farthest that a line search goes at once: beyond some λ all factors are 0, and so is the slope
-_MAX_ITERATIONS = 1000  # of conjugate gradients
-
 
 class Hypergradient(NamedTuple):
-    """What `hypergradient` found.
+    """The result of `hypergradient`.
 
     Attributes:
       loss: weighted mean validation loss of the fit.
-      gradient: name -> derivative of `loss`.
-      params: the parameters that were fitted.
-      status: how the fit ended, as in `Fit`; "diverged" makes the gradient worthless.
-      epochs: that the fit took.
+      gradient: name -> derivative of `loss` with respect to that hyperparameter.
+      params: the fitted parameters.
+      status: how the fit ended, as in `Fit`; after "diverged" the gradient is meaningless.
+      epochs: number of epochs of the fit.
       residual: ‖H x − g‖ / ‖g‖ of the linear solve; NaN for "unrolled".
-      stationarity: ‖∇L‖ / ‖∇L at the initial parameters‖, which "implicit" takes for 0; NaN for "unrolled".
+      stationarity: ‖∇L‖ / ‖∇L at the initial parameters‖, which "implicit" assumes to be 0; NaN for "unrolled".
     """
 
     loss: float
@@ -66,40 +62,42 @@ def hypergradient(
     tol: float = 1e-8,
     params: Params | None = None,
 ) -> Hypergradient:
-    """Fit, and differentiate the validation loss V with respect to numbers h of the fit.
+    """Fit a model, and differentiate the validation loss V with respect to hyperparameters h of the fit.
 
-    "unrolled" differentiates through all epochs of any solver, as they ran:
+    "unrolled" differentiates through all epochs of any solver:
 
         dV/dh = ∂V/∂θ_T · dθ_T/dh,   θ_t = step(θ_{t−1}, h)
 
-    "implicit" takes the parameters as a minimum of the objective L, as ALS finds it, whatever way led there:
+    "implicit" assumes that the parameters are a minimum of the objective L, as ALS finds it, however they were reached:
 
         dV/dh = −xᵀ ∂²L/∂θ∂h,   H x = ∂V/∂θ,   H = ∂²L/∂θ²
 
-    H is singular along the rotations of the factors, to which ∂V/∂θ and ∂²L/∂θ∂h are orthogonal: conjugate gradients
-    from 0 give the solution of least norm. Rows without training ratings are constant, and left out.
+    H is singular along the rotations of the factors, to which ∂V/∂θ and ∂²L/∂θ∂h are orthogonal. So conjugate gradients
+    from 0 converge to the solution of least norm. Rows without training ratings are constant, and are left out.
 
     Args:
       key, model, solver, train: as in `fit`.
       valid: validation ratings over the same users and items.
-      hyper: the numbers; `Hyper()` if None.
-      names: by which to differentiate: numbers of `Hyper` or `extra.NAME`. λ_b and the biases' learning rate that are
-        None are separate numbers as soon as they are named.
-      method: "unrolled" or "implicit"; learning rates, momentum and init scale only matter to the first.
-      epochs: of the fit; for "implicit" use a solver with a stopping rule, such as `als(tol=1e-6)`, and enough of them.
-      tol: where conjugate gradients stop, ‖H x − g‖ ≤ tol · ‖g‖, unless a thousand iterations come first.
-      params: start from these instead of `model.init`.
+      hyper: the hyperparameters; `Hyper()` if None.
+      names: the hyperparameters to differentiate by: fields of `Hyper` or `extra.NAME`. `l2_bias` and
+        `learning_rate_bias` that are None follow λ and the learning rate unless they are named; then they are
+        independent.
+      method: "unrolled" or "implicit". Learning rates, momentum and the init scale matter only to "unrolled".
+      epochs: number of epochs of the fit. For "implicit" use a solver with a stopping rule, such as `als(tol=1e-6)`,
+        and enough epochs.
+      tol: conjugate gradients stop at ‖H x − g‖ ≤ tol · ‖g‖, or after 1,000 iterations.
+      params: start from these parameters instead of those of `model.init`.
 
     Returns:
       a Hypergradient.
 
     Raises:
-      ValueError: as `fit`, an unknown name, for "implicit" a `hyper.rank`; a derivative that is not a number, as
-        through `optax.adam` without `eps_root`.
+      ValueError: as `fit`; an unknown name; a `hyper.rank` with "implicit"; a derivative that is not finite, as with
+        `optax.adam` without `eps_root`.
 
-    Cost: "unrolled" two fits more, and the memory of one epoch's intermediate results and of one state per epoch, since
-    every epoch is recomputed on the way back. "implicit" one pass over the ratings, in both directions, per
-    iteration of conjugate gradients, in float64 inside `jax.enable_x64(True)`.
+    Cost: "unrolled" costs two more fits, and memory for the intermediate results of one epoch and for one state per
+    epoch, since the backward pass recomputes every epoch. "implicit" costs one forward and backward pass over the
+    ratings per iteration of conjugate gradients, in float64 inside `jax.enable_x64(True)`.
 
     References: Maclaurin, Duvenaud and Adams (2015), Gradient-based hyperparameter optimization through reversible
     learning; Pedregosa (2016), Hyperparameter optimization with approximate gradient.
@@ -110,7 +108,7 @@ def hypergradient(
 
 
 class Task(NamedTuple):
-    """What is differentiated, as in `hypergradient`; `checked` adds the training ratings laid out, and `valid`."""
+    """The arguments of `hypergradient`; `checked` adds the laid-out training ratings, and the validation ratings."""
 
     key: jax.Array
     model: Model
@@ -125,22 +123,22 @@ class Task(NamedTuple):
 
 
 def values_of(hyper: Hyper, names: Sequence[str]) -> dict[str, float]:
-    """The named numbers as they are; λ_b and the biases' learning rate as what None means."""
-    meant = hyper._asdict() | {f"{EXTRA}{name}": value for name, value in hyper.extra.items()}
-    meant["l2_bias"] = bias_l2(hyper)
+    """Return the values of the named hyperparameters; those of the biases that are None with the value this means."""
+    values = hyper._asdict() | {f"{EXTRA}{name}": value for name, value in hyper.extra.items()}
+    values["l2_bias"] = bias_l2(hyper)
     if hyper.learning_rate_bias is None:
-        meant["learning_rate_bias"] = hyper.learning_rate
-    return {name: float(meant[name]) for name in names}
+        values["learning_rate_bias"] = hyper.learning_rate
+    return {name: float(values[name]) for name in names}
 
 
 def checked(task: Task, train: Dataset | Ratings, valid: Dataset | Ratings) -> Task:
-    """The task with its ratings, after all that `fit` checks before it compiles."""
+    """Make all checks that `fit` makes before it compiles, and return the task with its ratings."""
     key, model, solver, hyper, names, method, epochs, tol, *_ = task
     check_key(key)
     check_static(model, solver, epochs, Options())
     check_hyper(hyper)
     if solver.machine.devices > 1:
-        raise ValueError("hypergradient: it differentiates on one device, so the solver must have devices=1")
+        raise ValueError("hypergradient: it runs on one device, so the solver must have devices=1")
     if method not in ("implicit", "unrolled"):
         raise ValueError(f"hypergradient: method must be 'implicit' or 'unrolled', not {method!r}")
     if not is_positive(tol):
@@ -148,23 +146,33 @@ def checked(task: Task, train: Dataset | Ratings, valid: Dataset | Ratings) -> T
     swept = [name for name in NUMBERS if name != "unobserved" or hyper.unobserved is not None]
     known = [*swept, *(f"{EXTRA}{name}" for name in hyper.extra)]
     if isinstance(names, str) or not names or len(set(names)) < len(names) or not set(names) <= set(known):
-        raise ValueError(f"hypergradient: names must be different ones of {', '.join(known)}, not {names!r}")
+        raise ValueError(f"hypergradient: names must be a list of different names of {', '.join(known)}, not {names!r}")
     if method == "implicit" and hyper.rank is not None:
-        raise ValueError("hypergradient: implicit takes no hyper.rank: give the model that width, model.with_rank(...)")
+        raise ValueError(
+            "hypergradient: method 'implicit' takes no hyper.rank: give the model that width by model.with_rank(...)"
+        )
     if model.draw is not None:
-        raise ValueError(f"hypergradient: the model {model.name!r} draws (it has a `draw`), which it does not follow")
+        raise ValueError(
+            f"hypergradient: the model {model.name!r} draws random numbers (it has a `draw`), which is not "
+            "differentiated: use a model without a `draw`"
+        )
     ratings, held_out = as_parts(train, valid)
-    numbers, whole = cast_hyper(hyper, ratings.value.dtype), padded(ratings)
-    shape = check_functions(key, model, whole, numbers)
+    numbers, train_padded = cast_hyper(hyper, ratings.value.dtype), padded(ratings)
+    shape = check_functions(key, model, train_padded, numbers)
     check_rank(hyper, shape)
     solver.check(model, shape, hyper, ratings.context)
-    check_promised(model, solver, shape, numbers, whole, lambda own: compiled_initialize(model, own)(key, own, numbers))
-    batch = Prepared(whole, None, solver.prepare(ratings), solver)
+
+    def initialize(ratings: Ratings) -> Params:
+        initial: Params = compiled_initialize(model, ratings)(key, ratings, numbers)
+        return initial
+
+    check_promised(model, solver, shape, numbers, train_padded, initialize)
+    batch = Prepared(train_padded, None, solver.prepare(ratings), solver)
     return task._replace(batch=batch, valid=padded(held_out))
 
 
 def evaluate(task: Task, hyper: Hyper, params: Params | None) -> Hypergradient:
-    """Fit with these numbers, from these parameters if they are given, and differentiate."""
+    """Fit with these hyperparameters, starting from `params` unless it is None, and differentiate."""
     key, model, solver, _, names, method, epochs, tol, batch, valid = task
     dtype = batch.train.value.dtype
     values = jax.tree.map(lambda x: jnp.asarray(x, dtype), values_of(hyper, names))
@@ -184,10 +192,11 @@ def evaluate(task: Task, hyper: Hyper, params: Params | None) -> Hypergradient:
             loss, slopes, *checks = implicit(model)(*arguments, tol)
     gradient = {name: float(slope) for name, slope in slopes.items()}
     status, epoch = STATUS[int(state.status)], int(state.epoch)
-    wrong = [name for name, slope in gradient.items() if not np.isfinite(slope)]
-    if wrong and status != "diverged" and np.isfinite(float(loss)):
+    infinite = [name for name, slope in gradient.items() if not np.isfinite(slope)]
+    if infinite and status != "diverged" and np.isfinite(float(loss)):
         raise ValueError(
-            f"hypergradient: the derivative by {wrong[0]} is not a number, though the loss is. An optimizer that "
-            "divides by a root needs one that is not 0: lambda h: optax.adam(h.learning_rate, eps_root=1e-12)"
+            f"hypergradient: the derivative by {infinite[0]} is not finite, though the loss is. A square root has no "
+            "derivative at 0, so keep that of the optimizer above 0: "
+            "lambda h: optax.adam(h.learning_rate, eps_root=1e-12)"
         )
     return Hypergradient(float(loss), gradient, state.params, status, epoch, *map(float, checks))

@@ -1,4 +1,4 @@
-"""Optuna's samplers and pruners, asked for many trials at once, all of which run in one program."""
+"""Search with Optuna's samplers and pruners, many trials at once, all of which run in one program."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 class Trials(NamedTuple):
-    """What `optuna` found.
+    """The result of `optuna`.
 
     Attributes:
       runs: all fits, one member per trial (and fold) in the order of the trials; `runs.best()`, `runs.params`, ...
-      study: Optuna's own object, for its tables, importances and plots.
+      study: Optuna's study, for its tables, importances and plots.
     """
 
     runs: Sweep
@@ -57,27 +57,29 @@ def optuna(
     factor: int = 3,
     **choices: Unpack[Keywords],
 ) -> Trials:
-    """Search by Optuna, `ask` trials at a time: each batch is a sweep, pruned by its validation score.
+    """Search with Optuna, `ask` trials at a time: each batch of trials is a sweep, pruned by its validation scores.
 
-    The trials of a batch run beside each other, in the program of the largest rank of the space, so that no batch
-    compiles anything new. At each rung (as of `halving`) the score of every trial is reported, and then those that the
-    study's pruner gives up are pruned. The value of a trial is the score of its best epoch, the mean over its folds.
+    The trials of a batch run in parallel, in the program of the largest rank of the space, so that later batches
+    compile nothing new. At each rung (as in `halving`) the score of every trial is reported to the study, and then the
+    trials that its pruner stops are dropped. The value of a trial is the score of its best epoch, averaged over folds.
 
     Args:
       key, model, solver, train, valid: as in `sweep`; there must be validation ratings, `valid` or `folds`.
-      space: name -> (low, high), (low, high, "log") or a list of values; a range between integers has integers only.
-        Names are those of a sweep's grid.
+      space: name -> (low, high), (low, high, "log") or a list of values; a range whose ends are integers contains only
+        integers. The names are those of a sweep's grid.
       trials: number of trials.
-      ask: trials that are asked for at once. A sampler knows nothing of the others of a batch, except, as TPE does,
-        where they are.
-      sampler: "tpe", "random", or an Optuna sampler; unless a `study` brings its own. It is seeded by `key`.
-      study: a study to go on with, of direction "minimize"; default: a new one that at each rung gives up a trial in
-        the worst quarter of those before it. A study with a storage of its own survives a run that dies: give it
-        again, with the trials missing.
-      epochs: of a trial that is not pruned.
-      min_epochs: epochs before the first report, at least; default: epochs / factor², so that there are two.
-      factor: each rung has `factor` times the epochs of the one before.
-      choices: as in `sweep`, without `out` and `pad`. `patience` defaults to `epochs`, which stops nobody and keeps the
+      ask: number of trials in a batch. A sampler does not know the results of the other trials of a batch; TPE does
+        take into account where they are.
+      sampler: "tpe" or "random", seeded by `key`, or a sampler of Optuna. Ignored if there is a `study`, which has its
+        own.
+      study: a study to continue, of direction "minimize"; default: a new one, which at each rung prunes a trial that is
+        in the worst quarter of the trials before it. A study with persistent storage survives a run that is killed:
+        pass it again, with the number of trials that are missing.
+      epochs: number of epochs of a trial that is not pruned.
+      min_epochs: minimum number of epochs before the first report; default: epochs / factor², which makes two reports
+        before the last rung.
+      factor: each rung has `factor` times as many epochs as the one before.
+      choices: as in `sweep`, without `out` and `pad`. `patience` defaults to `epochs`, which stops no fit and keeps its
         best epoch.
 
     Returns:
@@ -85,10 +87,9 @@ def optuna(
 
     Raises:
       ImportError: Optuna is not installed.
-      ValueError: as `sweep`; a space that is none, no validation ratings, or a number out of range.
+      ValueError: as `sweep`; an invalid space, no validation ratings, or a number out of range.
 
-    Cost: that of the fits at the width of the largest rank; one compilation for each width of the ladder that is
-    visited.
+    Cost: that of the fits at the width of the largest rank; one compilation for each width of the ladder that is used.
 
     References: Akiba et al. (2019), Optuna: a next-generation hyperparameter optimization framework; Bergstra et al.
     (2011), Algorithms for hyper-parameter optimization (TPE).
@@ -96,7 +97,7 @@ def optuna(
     try:
         import optuna as library
     except ImportError as error:
-        raise ImportError("optuna: is not installed; pip install 'jaxmf[search]' installs it") from error
+        raise ImportError("optuna is not installed; pip install 'jaxmf[search]' installs it") from error
     check_key(key)
     check_model(model)
     check_space(space, "optuna")
@@ -115,41 +116,41 @@ def optuna(
         )
     distributions = {name: _distribution(library, values) for name, values in space.items()}
 
-    folded = 1 if folds is None else len(folds)
+    num_folds = 1 if folds is None else len(folds)
     kept: Choices = keeping_best(choices, epochs)._replace(pad=program, progress=False)
-    found: list[Sweep] = []
+    sweeps: list[Sweep] = []
     with progress_bar(trials, choices.get("progress", False), "trial") as bar:
-        for first in range(0, trials, ask):
-            asked = [study.ask(distributions) for _ in range(min(ask, trials - first))]
-            grid = [dict(trial.params) for trial in asked]
-            compared = Rungs(steps, select=_pruned(asked, steps, folded))
+        for begin in range(0, trials, ask):
+            batch = [study.ask(distributions) for _ in range(min(ask, trials - begin))]
+            grid = [dict(trial.params) for trial in batch]
+            compared = Rungs(steps, select=_unpruned(batch, steps, num_folds))
             try:
                 runs = run(key, model, solver, train, valid, grid, compared, kept)
             except BaseException:
-                for trial in asked:
+                for trial in batch:
                     study.tell(trial, state=library.trial.TrialState.FAIL)
                 raise
-            _tell(study, library.trial.TrialState, asked, runs, folded)
-            found.append(runs)
-            bar.update(len(asked))
-    return Trials(joined(found, choices.get("keep", "best")), study)
+            _tell(study, library.trial.TrialState, batch, runs, num_folds)
+            sweeps.append(runs)
+            bar.update(len(batch))
+    return Trials(joined(sweeps, choices.get("keep", "best")), study)
 
 
 def _check(trials: Any, ask: Any, choices: Keywords) -> None:
     for name, value in (("trials", trials), ("ask", ask)):
         if not is_positive_integer(value):
             raise ValueError(f"optuna: {name} must be a positive integer, not {value!r}")
-    for name, remedy in (("out", "a study with a storage keeps its trials"), ("pad", "all ranks run in one program")):
+    for name, reason in (("out", "a study with a storage keeps its trials"), ("pad", "all ranks run in one program")):
         if name in choices:
-            raise ValueError(f"optuna: takes no {name}: {remedy}")
+            raise ValueError(f"optuna: takes no {name}: {reason}")
 
 
-def _tell(study: Study, states: Any, asked: list[Any], runs: Sweep, folded: int) -> None:
-    """Tell the study how each trial ended, whose value is its mean score over the folds."""
-    values = runs.table[runs.score].to_numpy(float).reshape(-1, folded).mean(axis=1)
-    status = runs.table["status"].to_numpy().reshape(-1, folded)
-    for trial, value, ended in zip(asked, values, status, strict=True):
-        if (ended == "pruned").any():
+def _tell(study: Study, states: Any, batch: list[Any], runs: Sweep, num_folds: int) -> None:
+    """Tell the study how each trial ended; the value of a trial is its mean score over the folds."""
+    values = runs.table[runs.score].to_numpy(float).reshape(-1, num_folds).mean(axis=1)
+    status = runs.table["status"].to_numpy().reshape(-1, num_folds)
+    for trial, value, of_folds in zip(batch, values, status, strict=True):
+        if (of_folds == "pruned").any():
             study.tell(trial, state=states.PRUNED)
         elif np.isfinite(value):
             study.tell(trial, value)
@@ -157,16 +158,16 @@ def _tell(study: Study, states: Any, asked: list[Any], runs: Sweep, folded: int)
             study.tell(trial, state=states.FAIL)
 
 
-def _pruned(asked: list[Any], steps: list[int], folded: int) -> Select:
-    """Report the mean score of every trial at each rung, then keep those that the study's pruner does not give up."""
+def _unpruned(batch: list[Any], steps: list[int], num_folds: int) -> Select:
+    """Return the function that reports each trial's mean score at a rung, and selects those that are not pruned."""
 
     def select(rung: int, scores: Mapping[int, float]) -> Collection[int]:
-        own: dict[int, list[int]] = {number // folded: [] for number in scores}
-        for number in scores:
-            own[number // folded].append(number)
-        for each, numbers in own.items():
-            asked[each].report(float(np.mean([scores[number] for number in numbers])), steps[rung])
-        return [number for each, numbers in own.items() if not asked[each].should_prune() for number in numbers]
+        groups: dict[int, list[int]] = {member // num_folds: [] for member in scores}
+        for member in scores:
+            groups[member // num_folds].append(member)
+        for trial, group in groups.items():
+            batch[trial].report(float(np.mean([scores[member] for member in group])), steps[rung])
+        return [member for trial, group in groups.items() if not batch[trial].should_prune() for member in group]
 
     return select
 

@@ -1,4 +1,4 @@
-"""Coupled validation: choose on validation ratings or folds, fit once more on all of them, test once."""
+"""Choose a setting on validation ratings or folds, fit it once more on all of these ratings, and test it once."""
 
 from os import PathLike
 from pathlib import Path
@@ -18,14 +18,14 @@ from jaxmf.training import Fit, fit
 
 
 class Chosen(NamedTuple):
-    """What `refit` found.
+    """The result of `refit`.
 
     Attributes:
-      fit: the fit on all ratings, with the setting that was chosen.
+      fit: the fit on all ratings, with the chosen setting.
       setting: that setting, by name.
-      score: its mean validation score in the search, the number that it was chosen by.
+      score: its mean validation score in the search, by which it was chosen.
       test: errors on the test ratings, as `evaluate.rating` returns them.
-      table: the search, one row per setting, mean and standard error over seeds and folds, best first.
+      table: the settings of the search, best first: one row each, with mean and standard error over seeds and folds.
     """
 
     fit: Fit
@@ -47,17 +47,17 @@ def refit(
 ) -> Chosen:
     """Fit the best setting of a search on all ratings, and evaluate that one fit on the test ratings.
 
-    The setting is the one with the lowest mean over seeds and folds of the score that the search monitored, among those
-    that were not pruned. It is fitted without validation, for the mean number of epochs after which its members were
-    best, under the key of the first of them.
+    The best setting has the lowest mean, over seeds and folds, of the score that the search monitored, among the
+    settings that were not pruned. It is fitted without validation, with the key of its first member, for the mean of
+    the numbers of epochs after which its members were best.
 
     Args:
-      runs: a sweep, or what a search returned, with validation ratings or folds.
+      runs: a sweep, or the result of a search, with validation ratings or folds.
       solver: the solver of the search.
-      train: all ratings that the search was allowed to see, those it validated on included.
-      test: ratings that no choice was made on, over the same users and items.
-      epochs: of the fit, instead of that mean.
-      out: folder on disk for search.csv, the table, and chosen.json.
+      train: all ratings that the search was allowed to see, including those that it validated on.
+      test: ratings on which no choice was based, over the same users and items.
+      epochs: number of epochs of the fit, instead of that mean.
+      out: folder on disk, into which search.csv (the table) and chosen.json are written.
       progress: show a progress bar on standard error.
 
     Returns:
@@ -87,28 +87,28 @@ def _fit_best(
     epochs: int | None,
     progress: bool,
 ) -> tuple[Chosen, int]:
-    """What `refit` returns, and the number of epochs."""
+    """Return the result of `refit`, and the number of epochs."""
     if runs.score == "train_loss":
         raise ValueError("refit: the search had no validation ratings to choose by: give it valid= or folds=")
     groups: dict[tuple[Any, ...], list[int]] = {}
-    for number, member in enumerate(runs.members):
-        groups.setdefault(setting(member), []).append(number)
+    for index, member in enumerate(runs.members):
+        groups.setdefault(setting(member), []).append(index)
     frame = runs.to_frame()
     scores = {
-        point: frame[runs.score].to_numpy(float)[own].mean()
-        for point, own in groups.items()
-        if not (frame["status"].iloc[own] == "pruned").any()
+        point: frame[runs.score].to_numpy(float)[group].mean()
+        for point, group in groups.items()
+        if not (frame["status"].iloc[group] == "pruned").any()
     }
     finite = {point: score for point, score in scores.items() if np.isfinite(score)}
     if not finite:
         raise ValueError("refit: no setting has a finite score; see the column status of runs.to_frame()")
     best, score = min(finite.items(), key=lambda pair: pair[1])
-    own = groups[best]
+    group = groups[best]
     if epochs is None:
-        epochs = max(1, round(frame["epoch"].iloc[own].mean()))
-    first = own[0]
+        epochs = max(1, round(frame["epoch"].iloc[group].mean()))
+    leader = group[0]
     fitted = fit(
-        runs.key(first), runs.model(first), solver, train, hyper=runs.hyper(first), epochs=epochs, progress=progress
+        runs.key(leader), runs.model(leader), solver, train, hyper=runs.hyper(leader), epochs=epochs, progress=progress
     )
     errors = evaluate.rating(fitted.model, fitted.params, test)
     table = runs.summary().sort_values(runs.score, ignore_index=True, kind="stable")

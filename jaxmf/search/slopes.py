@@ -1,4 +1,4 @@
-"""The programs for the derivative of a validation loss by numbers of a fit, through its epochs and at its minimum."""
+"""Programs that differentiate the validation loss by hyperparameters, through the epochs of a fit or at its minimum."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -23,7 +23,7 @@ _MAX_ITERATIONS = 1000  # of conjugate gradients
 
 @of_model
 def unrolled(model: Model, solver: Solver, epochs: int) -> Callable[..., Any]:
-    """`(values, key, batch, valid, hyper, params) -> ((loss, state), slopes)`, through all epochs as they run."""
+    """Return the program `(values, key, batch, valid, hyper, params) -> ((loss, state), slopes)` through all epochs."""
     run = make_fit(model, solver, 1, track=False)
 
     def loss(
@@ -49,7 +49,10 @@ def unrolled(model: Model, solver: Solver, epochs: int) -> Callable[..., Any]:
 
 @of_model
 def implicit(model: Model) -> Callable[..., Any]:
-    """`(values, params, initial, train, valid, hyper, tol) -> (loss, slopes, residual, stationarity)`, at a minimum."""
+    """Return `(values, params, initial, train, valid, hyper, tol) -> (loss, slopes, residual, stationarity)`.
+
+    This program assumes that `params` minimize the objective.
+    """
 
     def evaluate(
         values: Mapping[str, jax.Array],
@@ -61,22 +64,25 @@ def implicit(model: Model) -> Callable[..., Any]:
         tol: float,
     ) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
         def slope(trained: Rows, values: Mapping[str, jax.Array]) -> Rows:
-            whole = params._replace(trained=trained)
-            return jax.grad(lambda t: objective(model, whole._replace(trained=t), train, with_numbers(hyper, values)))(
-                trained
-            )
+            def of_trained(trained: Rows) -> jax.Array:
+                return objective(model, params._replace(trained=trained), train, with_numbers(hyper, values))
+
+            gradient: Rows = jax.grad(of_trained)(trained)
+            return gradient
 
         def curvature(v: Rows) -> Rows:
-            return jax.jvp(lambda trained: slope(trained, values), (params.trained,), (v,))[1]
+            product: Rows = jax.jvp(lambda trained: slope(trained, values), (params.trained,), (v,))[1]
+            return product
 
         loss, g = jax.value_and_grad(lambda t: mean_loss(model, params._replace(trained=t), valid))(params.trained)
         n_u, n_i, _ = row_weights(train, 1.0, hyper.unobserved)
         g = jax.tree.map(
             lambda x, seen: jnp.where(seen > 0, x, 0), g, _per_count(n_u, n_i, jax.tree.map(jnp.ones_like, g))
         )
-        # The curvature of a row grows with its number of ratings, from 1 to thousands.
-        by_count = partial(_per_count, n_u, n_i)
-        x, _ = cg(curvature, g, tol=tol, maxiter=_MAX_ITERATIONS, M=by_count)
+        # The curvature of a row grows with its number of ratings, from 1 to thousands, so the preconditioner divides by
+        # that number.
+        preconditioner = partial(_per_count, n_u, n_i)
+        x, _ = cg(curvature, g, tol=tol, maxiter=_MAX_ITERATIONS, M=preconditioner)
         gradient = jax.grad(lambda values: -_dot(slope(params.trained, values), x))(values)
         residual = _length(jax.tree.map(jnp.subtract, curvature(x), g)) / _length(g)
         return loss, gradient, residual, _length(slope(params.trained, values)) / _length(slope(initial, values))
@@ -85,9 +91,9 @@ def implicit(model: Model) -> Callable[..., Any]:
 
 
 def _per_count(n_u: jax.Array, n_i: jax.Array, rows: Rows) -> Rows:
-    """Each row divided by its number n of training ratings, and 0 where it has none: no number of the fit moves it.
+    """Divide each row by its number n of training ratings; a row without any, which no hyperparameter moves, becomes 0.
 
-    Cells that are not observed count as many as they weigh.
+    Unobserved cells count with their weight.
     """
 
     def divide(n: jax.Array, leaf: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""A space of settings: for each name a range, or a list of values."""
+"""A space of settings: a range or a list of values for each name."""
 
 import math
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ Space = Mapping[str, tuple[Any, ...] | list[Any]]
 
 
 def check_space(space: Space, who: str) -> None:
-    """ValueError naming the first entry that is neither `(low, high)`, `(low, high, "log")` nor a list of values.
+    """Raise a ValueError that names the first entry that is not (low, high), (low, high, "log") or a list of values.
 
-    Which names there are, and which numbers they take, is checked where points are placed on a grid.
+    The names, and the values that each of them may have, are checked later, when the points become members of a sweep.
     """
     if not isinstance(space, Mapping) or not space:
         raise ValueError(f'{who}: space must map names to ranges, as in {{"l2": (0.01, 1.0, "log")}}, not {space!r}')
@@ -31,21 +31,21 @@ def check_space(space: Space, who: str) -> None:
 
 
 def is_whole(values: tuple[Any, ...]) -> bool:
-    """Whether a range is one of integers: both its ends are."""
+    """Return whether a range contains only integers: whether both its ends are integers."""
     return all(isinstance(end, int) for end in values[:2])
 
 
 def corners(space: Space) -> list[dict[str, Any]]:
-    """Two points that between them have the lowest and the highest value of every name."""
-    values = {name: sorted(values[:2]) if isinstance(values, tuple) else values for name, values in space.items()}
-    return [{name: end(each) for name, each in values.items()} for end in (min, max)]
+    """Return two points, with the lowest and with the highest value of every name."""
+    ends = {name: sorted(values[:2]) if isinstance(values, tuple) else values for name, values in space.items()}
+    return [{name: extreme(values) for name, values in ends.items()} for extreme in (min, max)]
 
 
 def draw(key: jax.Array, space: Space, num_points: int) -> list[dict[str, Any]]:
-    """Independent points: uniform on a range (ends included if they are integers), on its logarithm, or in a list."""
+    """Draw independent points: uniform in a range, in its logarithm or in a list; integer ranges include both ends."""
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)))
 
-    def one(values: tuple[Any, ...] | list[Any]) -> Any:
+    def draw_value(values: tuple[Any, ...] | list[Any]) -> Any:
         if isinstance(values, list):
             return values[random.integers(len(values))]
         low, high = values[:2]
@@ -56,7 +56,7 @@ def draw(key: jax.Array, space: Space, num_points: int) -> list[dict[str, Any]]:
         # Each integer has the weight of its rounding interval on the log scale.
         return min(high, max(low, round(math.exp(random.uniform(math.log(low - 0.5), math.log(high + 0.5))))))
 
-    return [{name: one(values) for name, values in space.items()} for _ in range(num_points)]
+    return [{name: draw_value(values) for name, values in space.items()} for _ in range(num_points)]
 
 
 def _is_number(value: Any) -> bool:

@@ -1,1 +1,1 @@
-"""The command line, and the jobs that it and the experiments share. Nothing here loads JAX before it is needed."""
+"""The command line, and the jobs that it shares with the experiments. JAX is loaded only where it is needed."""

@@ -1,4 +1,4 @@
-"""What a kept fit is asked by the command line: how good it is, and what it recommends."""
+"""Evaluations and recommendations of a saved fit, for the command line."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,7 +11,8 @@ import pandas as pd
 from jaxmf import evaluate, models, output, recommend
 from jaxmf.data import Dataset
 from jaxmf.data.checks import listed
-from jaxmf.data.ids import as_ids, distinct, match
+from jaxmf.data.exact import as_ids
+from jaxmf.data.ids import distinct, match
 from jaxmf.evaluate.rankings import Protocol
 from jaxmf.models import Model
 from jaxmf.training import Fit
@@ -26,23 +27,23 @@ def evaluate_fit(
     clip: evaluate.Clip = None,
     out: Path | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Errors, rankings by both protocols and the audit of the split, beside baselines.
+    """Return errors and rankings of a fit, beside baselines, and the leakage audit of the test ratings.
 
     Args:
       fit: the fit.
-      train: what it was fitted to.
+      train: the ratings that it was fitted to.
       test: other ratings over the same users and items.
       k: as in `jaxmf.evaluate.ranking`.
-      threshold: the least rating that is relevant; None for that of `relevance`.
+      threshold: minimum rating counted as relevant; None for the default, see `relevance`.
       clip: as in `jaxmf.evaluate.rating`.
-      out: folder for config.json and a CSV of each table.
+      out: folder for config.json and one CSV per table, or None.
 
     Returns:
       {"errors", "ranking", "leakage"}: the tables of `against_baselines`, `ranking` and `leakage` in `jaxmf.evaluate`.
-      "ranking" lacks a protocol that has nothing to rank: "catalog", where all of test is in train.
+      "ranking" lacks a protocol that has nothing to rank: "catalog" if all test pairs are in train.
 
     Raises:
-      ValueError: as these.
+      ValueError: as these three functions.
     """
     threshold = relevance(train, test) if threshold is None else threshold
     leakage = evaluate.leakage(train, test)
@@ -72,18 +73,18 @@ def rankings(
     protocols: Sequence[Protocol] = ("catalog", "rated"),
     **options: Any,
 ) -> pd.DataFrame:
-    """`jaxmf.evaluate.ranking` by each of the protocols; `exclude` is for "catalog"."""
-    found = [
+    """Concatenate the tables of `jaxmf.evaluate.ranking` by each protocol; `exclude` applies to "catalog" only."""
+    tables = [
         evaluate.ranking(
             model, params, train, test, protocol=name, exclude=exclude if name == "catalog" else None, **options
         )
         for name in protocols
     ]
-    return pd.concat(found, ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 
 def relevance(train: Dataset, test: Dataset) -> float:
-    """The rating from which on an item is relevant: the median of train, above its least, and one that test has."""
+    """Return the default minimum relevant rating: train's median, but above its minimum and at most test's maximum."""
     values = np.unique(train.rating)
     median = np.quantile(train.rating, 0.5, method="higher")
     return float(min(max(median, values[min(1, len(values) - 1)]), test.rating.max()))
@@ -98,22 +99,22 @@ def recommend_items(
     columns: Iterable[str] = (),
     **options: Any,
 ) -> pd.DataFrame:
-    """The table of `jaxmf.recommend.top_n`, of a fit that further ratings may have been added to.
+    """Return the table of `jaxmf.recommend.top_n` for a fit, after adding further ratings if there are any.
 
     Args:
       fit: the fit.
-      train: what it was fitted to.
-      users, n, options: as in `top_n`; users None with `new` are those of `new`.
-      new: further ratings, see `jaxmf.recommend.update`, which solves the rows they touch; timestamps are optional.
-      columns: of `train.items`, put behind item_id.
+      train: the ratings that it was fitted to.
+      users, n, options: as in `top_n`; with `new`, None means the users of `new`.
+      new: further ratings; `jaxmf.recommend.update` solves the rows of their users and items. Timestamps are optional.
+      columns: columns of `train.items` to insert after item_id.
 
     Raises:
-      ValueError: as `top_n` and `update`, or a column that the items do not have.
+      ValueError: as `top_n` and `update`, or if the items lack one of the columns.
     """
-    known = [] if train.items is None else [name for name in columns if name in train.items]
-    if missing := [name for name in columns if name not in known]:
-        there = "none" if train.items is None else listed(train.items, 12)
-        raise ValueError(f"the fit's items have no column {listed(missing[:1])}; their columns: {there}")
+    present = [] if train.items is None else [name for name in columns if name in train.items]
+    if missing := [name for name in columns if name not in present]:
+        available = "none" if train.items is None else listed(train.items, 12)
+        raise ValueError(f"the fit's items have no column {listed(missing[:1])}; their columns: {available}")
     params, data = fit.params, train
     if new is not None:
         if "timestamp" not in new:
@@ -121,8 +122,8 @@ def recommend_items(
         params, data = recommend.update(fit.model, params, fit.hyper, data, new)
         users = distinct(as_ids(new["user_id"])) if users is None else users
     table = recommend.top_n(fit.model, params, data, users, n, **options)
-    for place, name in enumerate(known, 2):
+    for position, name in enumerate(present, 2):
         assert data.items is not None
-        row = match(data.item_ids, table["item_id"])
-        table.insert(place, name, pd.api.extensions.take(data.items[name].array, row, allow_fill=True))
+        rows = match(data.item_ids, table["item_id"])
+        table.insert(position, name, pd.api.extensions.take(data.items[name].array, rows, allow_fill=True))
     return table

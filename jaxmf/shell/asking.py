@@ -1,4 +1,4 @@
-"""The commands that ask a fit: `recommend` and `predict`."""
+"""The commands that use a saved fit: `recommend` and `predict`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +14,7 @@ from jaxmf.shell.options import (
     Lists,
     OnUnknown,
     OwnModel,
-    Rank,
+    OwnRank,
     reads,
 )
 
@@ -31,33 +31,33 @@ from jaxmf.shell.options import (
 )
 @reads("ids")
 def recommend(
-    user: Annotated[list[str] | None, typer.Option(help="Ids of the users; all if not given.")] = None,
-    n: Annotated[int, typer.Option("--n", "-n", help="Items for each user.", min=1)] = 10,
+    user: Annotated[list[str] | None, typer.Option(help="Ids of the users; default: all.")] = None,
+    n: Annotated[int, typer.Option("--n", "-n", help="Number of items for each user.", min=1)] = 10,
     fit: FitFile = Path("results/fit/fit.npz"),
     new: Annotated[
         Path | None,
         typer.Option(
-            help="A CSV or Parquet file of further ratings, of new users and items too: the rows of those are solved "
-            "first, without a new fit.",
+            help="A CSV or Parquet file of further ratings, also of new users and items; the parameters of all users "
+            "and items in it are solved first, without a new fit.",
             dir_okay=False,
         ),
     ] = None,
     reading: Reading = PLAIN,
-    candidate: Annotated[
-        list[str] | None, typer.Option(help="Ids of the items to choose from; all if not given.")
-    ] = None,
-    seen: Annotated[bool, typer.Option("--seen", help="Also recommend what a user has rated.")] = False,
+    candidate: Annotated[list[str] | None, typer.Option(help="Ids of the items to choose from; default: all.")] = None,
+    seen: Annotated[bool, typer.Option("--seen", help="Also recommend items that the user has rated.")] = False,
     on_unknown: OnUnknown = "error",
     column: Annotated[
         list[str] | None, typer.Option(help="A column of the fit's items to show, such as title. May be repeated.")
     ] = None,
     model: OwnModel = None,
-    rank: Rank = 16,
-    out: Annotated[Path | None, typer.Option(help="Write the table to this CSV file.", dir_okay=False)] = None,
+    rank: OwnRank = 16,
+    out: Annotated[
+        Path | None, typer.Option(help="Write the table to this CSV file instead of printing it.", dir_okay=False)
+    ] = None,
 ) -> None:
-    """The items with the highest predicted ratings for each user.
+    """Recommend the items with the highest predicted ratings.
 
-    Items that the user has rated, in the ratings of the fit or in --new, are left out.
+    Items that the user has rated, in the training ratings or in --new, are left out unless --seen is given.
     """
     from jaxmf import output
     from jaxmf.shell.answers import recommend_items
@@ -99,17 +99,17 @@ def recommend(
 @reads("ids", "duplicates", "missing")
 def predict(
     data: Annotated[Path, typer.Option(help="A CSV or Parquet file with columns user_id and item_id.")],
-    out: Annotated[Path, typer.Option(help="CSV file for the table with a column prediction.", dir_okay=False)],
+    out: Annotated[Path, typer.Option(help="CSV file to write: the table with a column prediction.", dir_okay=False)],
     fit: FitFile = Path("results/fit/fit.npz"),
     reading: Reading = PLAIN,
     model: OwnModel = None,
-    rank: Rank = 16,
+    rank: OwnRank = 16,
     clip: Clip = None,
     on_unknown: OnUnknown = "error",
 ) -> None:
     """Predict the ratings of the (user, item) pairs in a file.
 
-    All columns of the file are kept as they are, and a column prediction is added.
+    All columns of the file are kept unchanged, and a column prediction is added.
     """
     from jaxmf import output
     from jaxmf import predict as job

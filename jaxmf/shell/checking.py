@@ -1,4 +1,4 @@
-"""The commands that judge: `verify`, of derivatives, and `evaluate`, of predictions."""
+"""The commands that check derivatives (`verify`) and predictions (`evaluate`)."""
 
 import itertools
 from pathlib import Path
@@ -20,6 +20,7 @@ from jaxmf.shell.options import (
     Items,
     Lists,
     OwnModel,
+    OwnRank,
     Quiet,
     Rank,
     Seed,
@@ -49,19 +50,20 @@ def verify(
     ] = None,
     rank: Rank = 8,
     l2: L2 = 0.05,
-    l2_bias: Annotated[float, typer.Option(help="λ_b, the penalty on biases.")] = 0.02,
+    l2_bias: Annotated[float, typer.Option(help="λ_b, the penalty on the biases.")] = 0.02,
     reg_exponent: Exponent = 0.5,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the tables, and figures of errors by step.", file_okay=False)
+        Path | None,
+        typer.Option(help="Folder for the tables, and for figures of errors by step size.", file_okay=False),
     ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Check gradients and curvature leaf by leaf: autodiff, formulas, differences.
+    """Verify gradients and Hessians of models, leaf by leaf.
 
-    Of each leaf of the parameters, in float64, autodiff in both modes is compared with the hand-derived formulas and
-    with central differences, with Taylor polynomials, with a complex step and with the normal equations that als
-    solves, each where the model has them.
+    For each leaf of the parameters, in float64, autodiff in both modes is compared with the hand-derived formulas,
+    central differences, Taylor polynomials, a complex step and the normal equations that als solves, where the model
+    has them.
     """
     from jaxmf.models import Hyper
     from jaxmf.shell.jobs import verify_models
@@ -72,21 +74,21 @@ def verify(
         tables, refusals = verify_models(
             dataset(data, reading, items), candidates, hyper, seed, out, progress=not quiet
         )
-    wrong = []
+    failures = []
     for name, (check, table) in itertools.product(candidates, tables.items()):
-        own = table[table["model"] == name].drop(columns="model")
-        if len(own) and not quiet:
-            typer.echo(f"{name}, {check}: {'passed' if own['passed'].all() else 'FAILED'}")
-            typer.echo(own.to_string(index=False, na_rep="", float_format="{:.3g}".format) + "\n")
-        if not own["passed"].all():
-            places = own.loc[~own["passed"], "leaf" if "leaf" in own else "place"]
-            wrong.append(f"jaxmf: {check} of {name}: wrong in {', '.join(dict.fromkeys(places))}")
+        checked = table[table["model"] == name].drop(columns="model")
+        if len(checked) and not quiet:
+            typer.echo(f"{name}, {check}: {'passed' if checked['passed'].all() else 'FAILED'}")
+            typer.echo(checked.to_string(index=False, na_rep="", float_format="{:.3g}".format) + "\n")
+        if not checked["passed"].all():
+            leaves = checked.loc[~checked["passed"], "leaf" if "leaf" in checked else "place"]
+            failures.append(f"jaxmf: {check} of {name}: wrong in {', '.join(dict.fromkeys(leaves))}")
     for refusal in () if quiet else refusals:
         typer.echo(refusal)
     if out is not None and not quiet:
         typer.echo(f"Tables and figures in {out}")
-    if wrong:
-        typer.echo("\n".join(wrong), err=True)
+    if failures:
+        typer.echo("\n".join(failures), err=True)
         raise typer.Exit(1)
 
 
@@ -101,28 +103,29 @@ def verify(
 )
 @reads("ids")
 def evaluate(
-    data: Annotated[str, typer.Option(help="A CSV or Parquet file of ratings, in the ids that the fit knows.")],
+    data: Annotated[str, typer.Option(help="A CSV or Parquet file of ratings, with ids that the fit knows.")],
     fit: FitFile = Path("results/fit/fit.npz"),
     reading: Reading = PLAIN,
     model: OwnModel = None,
-    rank: Rank = 16,
-    k: Annotated[int, typer.Option("-k", help="Positions of a ranking that count.", min=1)] = 10,
+    rank: OwnRank = 16,
+    k: Annotated[int, typer.Option("-k", help="Number of top positions of a ranking that count.", min=1)] = 10,
     on_unknown: Annotated[
-        Literal["error", "drop"], typer.Option(help="What to do about ratings of ids that the fit does not know.")
+        Literal["error", "drop"],
+        typer.Option(help="What to do about ratings with ids that the fit does not know: refuse them or drop them."),
     ] = "error",
     threshold: Annotated[
-        float | None, typer.Option(help="The least rating that is relevant; the median training rating if not given.")
+        float | None, typer.Option(help="Minimum rating counted as relevant; default: the median training rating.")
     ] = None,
     clip: Clip = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the tables, with every interval.", file_okay=False)
+        Path | None, typer.Option(help="Folder for the tables, with all intervals.", file_okay=False)
     ] = None,
 ) -> None:
-    """Errors and rankings of a fit on ratings in a file, beside baselines.
+    """Evaluate a fit on the ratings in a file, beside baselines.
 
-    Baselines come from the ratings that the fit was trained on. Rankings are of all items but those that a user rated
-    there ("catalog"), and of each user's items in the file ("rated"), with 95 % intervals; the file is
-    audited against the training ratings for leakage.
+    Baselines come from the fit's training ratings. Rankings are of all items except those in the user's training
+    ratings ("catalog"), and of the user's items in the file ("rated"), with 95 % intervals. The file is audited for
+    leakage from the training ratings.
     """
     from jaxmf.shell.answers import evaluate_fit
     from jaxmf.shell.report import audited, ranked

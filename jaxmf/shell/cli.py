@@ -1,4 +1,4 @@
-"""The command line: what the library refuses is one line on standard error; the work is in the library."""
+"""The command line. A refusal by the library becomes one line on standard error; the work is in the library."""
 
 import atexit
 import gc
@@ -6,14 +6,14 @@ import sys
 
 import typer
 
-from jaxmf.shell import asking, checking, fitting, names, programs  # noqa: F401, the first three for their commands
+from jaxmf.shell import asking, checking, fitting, names, programs  # noqa: F401, three register commands
 from jaxmf.shell.common import app
 
 
 def main() -> None:
-    """Run the command line; what the library refuses is one line on standard error and exit code 2."""
+    """Run the command line; print a refusal by the library as one line on standard error and exit with code 2."""
     programs.keep()
-    # Python's collections need not look at what was imported, nor its last ones at what is left.
+    # Imported objects live until the end: the garbage collector need not scan them, neither now nor at exit.
     gc.freeze()
     atexit.register(gc.freeze)
     try:

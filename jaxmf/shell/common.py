@@ -1,4 +1,4 @@
-"""The application of the command line: what all commands share."""
+"""The Typer application, and what all commands share."""
 
 import warnings
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from jaxmf.shell import names
 
 
 def taught(heading: str, *commands: str, codes: str) -> str:
-    """The end of a help page: commands to copy, and exit codes. A line of \\b keeps the lines below as they are."""
+    """Return the end of a help page: example commands and exit codes. A line \\b keeps Click from wrapping them."""
     return "\n".join(["\b", heading, *(f"  {command}" for command in commands), "", f"Exit codes: {codes}."])
 
 
@@ -36,7 +36,7 @@ app = typer.Typer(
 
 @contextmanager
 def spoken_in_options() -> Iterator[None]:
-    """What the library warns of, with options for arguments, is a line on standard error."""
+    """Print the library's warnings as lines on standard error, with options in place of Python arguments."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         yield
@@ -45,7 +45,7 @@ def spoken_in_options() -> Iterator[None]:
 
 
 def dataset(*arguments: Any, **options: Any) -> Any:
-    """`names.dataset`; what it warns of is a line on standard error."""
+    """Return `names.dataset(...)`; print its warnings as lines on standard error."""
     with spoken_in_options():
         return names.dataset(*arguments, **options)
 
@@ -62,4 +62,4 @@ def before_command(
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options before the command."""
+    """Take the options that come before the command."""

@@ -46,16 +46,16 @@ def study(
     out: Out = Path("results/study"),
     rank: Rank = 16,
     l2: Annotated[list[float], typer.Option(help="Values of λ to choose from.")] = [0.03, 0.1, 0.3],  # noqa: B006
-    epochs: Annotated[int, typer.Option(help="Most epochs per fit.", min=1)] = 60,
+    epochs: Annotated[int, typer.Option(help="Maximum number of epochs per fit.", min=1)] = 60,
     patience: Annotated[int, typer.Option(help="Epochs without improvement before a fit stops.", min=1)] = 10,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Fit every solver and two baselines; write tables and figures.
 
-    Gradients are verified first, then plain and biased factorization are fitted by every solver.
-    λ and the number of epochs are chosen on validation; test is read once per model and solver. A run that was cut off
-    continues where it stopped. A minute or two on the embedded data.
+    Gradients are verified first, then every solver fits plain and biased factorization. λ and the number of epochs are
+    chosen on the validation ratings; the test ratings are used once per model and solver. An interrupted run continues
+    where it stopped. Takes a minute or two on the embedded data.
     """
     from jaxmf.shell import study as job
 
@@ -94,21 +94,23 @@ def fit(
     l2: L2 = 0.03,
     l2_bias: L2Bias = None,
     reg_exponent: Exponent = 1.0,
-    learning_rate: Annotated[float | None, typer.Option(help="The solver's own default if not given.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate; default: the solver's own.")] = None,
     epochs: Epochs = 60,
-    patience: Annotated[int, typer.Option(help="Epochs without improvement before it stops; 0 runs all.", min=0)] = 10,
+    patience: Annotated[
+        int, typer.Option(help="Epochs without improvement before the fit stops; 0: never stop early.", min=0)
+    ] = 10,
     clip: Clip = None,
     devices: Annotated[
-        int, typer.Option(help="For sgd and als: devices that work at once, on a CPU its cores.", min=1)
+        int, typer.Option(help="For sgd and als: number of devices to use at once; on a CPU, of its cores.", min=1)
     ] = 1,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fit one model; write its errors, its history and the fit itself.
+    """Fit one model; write its errors, its history and the fit.
 
-    Ratings are split 70/15/15 into train, validation and test: each user's by time where there are timestamps, else at
-    random. The folder gets metrics.csv, leakage.csv, history.csv, a figure, config.json, and fit.npz, for `evaluate`,
-    `predict` and `recommend`.
+    Ratings are split 70/15/15 into train, validation and test: per user by time if there are timestamps, else at
+    random. The folder receives metrics.csv, leakage.csv, history.csv, a figure, config.json, and fit.npz for
+    `evaluate`, `predict` and `recommend`.
     """
     from jaxmf.shell import jobs as job
     from jaxmf.shell.report import audited
@@ -148,33 +150,36 @@ def sweep(
     model: ModelName = "biased_mf",
     column: Column = None,
     components: Components = None,
-    rank: Annotated[list[int], typer.Option(help="Numbers of factors.")] = [4, 8, 16],  # noqa: B006
+    rank: Annotated[list[int], typer.Option(help="Numbers of factors to try.")] = [4, 8, 16],  # noqa: B006
     solver: SolverName = "sgd",
-    l2: Annotated[list[float], typer.Option(help="Values of λ.")] = [0.03, 0.1, 0.3],  # noqa: B006
+    l2: Annotated[list[float], typer.Option(help="Values of λ to try.")] = [0.03, 0.1, 0.3],  # noqa: B006
     learning_rate: Annotated[
-        list[float] | None, typer.Option(help="Learning rates; the solver's own default if not given.")
+        list[float] | None, typer.Option(help="Learning rates to try; default: the solver's own.")
     ] = None,
     l2_bias: L2Bias = None,
     reg_exponent: Exponent = 1.0,
-    seeds: Annotated[int, typer.Option(help="Fits of each setting, from other initial parameters.", min=1)] = 1,
+    seeds: Annotated[
+        int, typer.Option(help="Number of fits per setting, from different initial parameters.", min=1)
+    ] = 1,
     folds: Annotated[
-        int, typer.Option(help="Validate on so many folds; 0: on the validation part of the split.", min=0)
+        int,
+        typer.Option(help="Number of cross-validation folds; 0: use the validation part of the split.", min=0),
     ] = 0,
     epochs: Epochs = 60,
     patience: Annotated[
-        int, typer.Option(help="Epochs without improvement before a fit stops; 0 runs all.", min=0)
+        int, typer.Option(help="Epochs without improvement before a fit stops; 0: never stop early.", min=0)
     ] = 10,
     batch: Annotated[
-        int | None, typer.Option(help="Fits at once under vmap; chosen by device if not given.", min=1)
+        int | None, typer.Option(help="Number of fits at once under vmap; default: chosen by device.", min=1)
     ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Fit every combination of ranks, λ and learning rates.
 
-    One program fits them all, or one per rank where that costs less. The folder gets metrics.csv (a row per fit),
-    summary.csv (mean and standard error per setting), history.csv, figures and config.json. A sweep that was cut off
-    continues where it stopped. Test ratings are left alone.
+    One program fits them all, or one per rank if that costs less. The folder receives metrics.csv (a row per fit),
+    summary.csv (mean and standard error per setting), history.csv, figures and config.json. An interrupted sweep
+    continues where it stopped. The test ratings are not used.
     """
     from jaxmf.shell import jobs as job
 

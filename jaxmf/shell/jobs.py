@@ -1,4 +1,4 @@
-"""What the command line runs: a fit, a sweep or a verification, from the split to tables and figures."""
+"""The jobs of the command line: a fit, a sweep or a verification, from the split to tables and figures."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,19 +38,19 @@ def fit_one(
     Args:
       data: the ratings, split by `split_three`.
       out: folder for the results.
-      model: the model, or a function that makes it from the training part of the split, such as one that reads words
-        of the items there.
+      model: the model, or a function that makes it from the training part of the split, for a model that reads words
+        of the training items.
       solver, hyper: as in `jaxmf.fit`.
-      seed: of the split, where it is random, and of the initial parameters.
-      clip: bounds for the predictions in the errors, or None.
-      options: further ones of `jaxmf.fit`, such as epochs and patience.
+      seed: seed of the split, if it is random, and of the initial parameters.
+      clip: bounds that predictions are clipped to before errors are computed, or None.
+      options: further arguments of `jaxmf.fit`, such as epochs and patience.
 
     Returns:
-      the Fit, and the tables that are written: "metrics", one row each for train, valid and test, "leakage", the audit
-      of train against test, and "history".
+      the Fit, and the tables that were written: "metrics", one row each for train, valid and test; "leakage", the
+      audit of train against test; and "history".
 
     Raises:
-      ValueError: as `jaxmf.fit`, or bounds in the wrong order; before anything is written.
+      ValueError: as `jaxmf.fit`, or if the bounds are in the wrong order; before anything is written.
     """
     from jaxmf import plot
 
@@ -69,8 +69,8 @@ def fit_one(
     ]
     metrics = pd.DataFrame(rows)
     numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
-    asked = {name: options[name] for name in ("epochs", "patience") if name in options}
-    configuration = {"job": "fit", "split": split, "hyper": numbers} | asked | facts
+    limits = {name: options[name] for name in ("epochs", "patience") if name in options}
+    configuration = {"job": "fit", "split": split, "hyper": numbers} | limits | facts
     output.write_json(out / "config.json", output.manifest(data.describe(), configuration, seed))
     tables = {"metrics": metrics, "leakage": evaluate.leakage(train, test), "history": result.to_frame()}
     for name, table in tables.items():
@@ -94,19 +94,19 @@ def sweep_grid(
 ) -> tuple[Sweep, pd.DataFrame]:
     """Fit a grid; write what `jaxmf.sweep` writes, summary.csv with a row per setting, and figures.
 
-    The test part of the split is left alone: it is for the setting that is chosen.
+    The test part of the split is not used: it is reserved for the setting that is chosen.
 
     Args:
       data: the ratings, split by `split_three`.
-      out: folder for the results; finished members are on disk there, and a sweep that was cut off goes on from them.
+      out: folder for the results; finished members are saved there, and an interrupted sweep continues from them.
       model: as in `fit_one`.
       solver, grid, hyper: as in `jaxmf.sweep`.
-      folds: validate on so many folds of the training and validation parts together, not on the validation part.
-      seed: of the split, where it is random, of the folds, and of the key.
-      options: further ones of `jaxmf.sweep`, such as epochs and patience.
+      folds: number of folds of the training and validation parts together to validate on; None for the validation part.
+      seed: seed of the split, if it is random, of the folds and of the key.
+      options: further arguments of `jaxmf.sweep`, such as epochs and patience.
 
     Returns:
-      the Sweep, and summary.csv as a table, lowest mean validation RMSE first.
+      the Sweep, and the table in summary.csv, lowest mean validation RMSE first.
 
     Raises:
       ValueError: as `jaxmf.sweep`.
@@ -154,19 +154,19 @@ def verify_models(
     out: Path | None = None,
     progress: bool = False,
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Check models by all of `jaxmf.verify` that needs no more than a model and a point, the initial parameters.
+    """Run every check of `jaxmf.verify` that needs only a model and a point, at the initial parameters.
 
     Args:
       data: the ratings.
       candidates: the models by name, or functions that make them from the ratings.
       hyper: as in `jaxmf.verify.gradients`.
-      seed: of the initial parameters and the directions.
-      out: folder for config.json, a CSV per check, that of `jaxmf.verify.differences` too, and figures.
+      seed: seed of the initial parameters and of the directions.
+      out: folder for config.json, a CSV per check, including `jaxmf.verify.differences`, and figures; or None.
       progress: show a progress bar on standard error.
 
     Returns:
-      the tables of `gradients`, `hessian`, `taylor` and `complex_step`, each with a column `model`, and a sentence for
-      every check that does not apply.
+      the tables of `gradients`, `hessian`, `taylor` and `complex_step`, each with a column `model`; and a sentence for
+      every check that does not apply to a model.
 
     Raises:
       ValueError: as `jaxmf.verify.gradients`.
@@ -182,11 +182,11 @@ def verify_models(
     bar = tqdm(total=len(candidates) * (len(checks) + (out is not None)), disable=not progress)
     for name, candidate in candidates.items():
         model = candidate if isinstance(candidate, Model) else candidate(data)
-        given = (model, model.init(jax.random.key(seed), data.ratings, hyper), data, hyper)
+        arguments = (model, model.init(jax.random.key(seed), data.ratings, hyper), data, hyper)
         for check in checks:
             bar.set_description(f"{name}, {check.__name__}")
             try:
-                table = check(*given, seed=seed).to_frame()
+                table = check(*arguments, seed=seed).to_frame()
             except verify.NotAnalyticError as error:
                 refusals.append(str(error))
             else:
@@ -194,28 +194,30 @@ def verify_models(
             bar.update()
         if out is not None:
             bar.set_description(f"{name}, differences")
-            found = verify.differences(*given, seed=seed)
-            tables.setdefault("differences", []).append(found.slopes.assign(model=name))
-            file = f"{name.replace(':', '.')}.png"
-            plot.save(plot.step_sizes(found.curves, found.slopes), out / "figures" / f"step_sizes-{file}")
-            plot.save(plot.remainders(verify.remainders(*given, seed=seed)), out / "figures" / f"remainders-{file}")
+            differences = verify.differences(*arguments, seed=seed)
+            tables.setdefault("differences", []).append(differences.slopes.assign(model=name))
+            file_name = f"{name.replace(':', '.')}.png"
+            figure = plot.step_sizes(differences.curves, differences.slopes)
+            plot.save(figure, out / "figures" / f"step_sizes-{file_name}")
+            figure = plot.remainders(verify.remainders(*arguments, seed=seed))
+            plot.save(figure, out / "figures" / f"remainders-{file_name}")
             bar.update()
     bar.close()
-    whole = {name: pd.concat(found, ignore_index=True) for name, found in tables.items()}
-    whole = {name: table[["model", *table.columns.drop("model")]] for name, table in whole.items()}
+    merged = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
+    merged = {name: table[["model", *table.columns.drop("model")]] for name, table in merged.items()}
     if out is not None:
         numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
         configuration = {"job": "verify", "models": list(candidates), "hyper": numbers}
         output.write_json(out / "config.json", output.manifest(data.describe(), configuration, seed))
-        for name, table in whole.items():
+        for name, table in merged.items():
             output.write_table(out / f"{name}.csv", table)
-    return whole, refusals
+    return merged, refusals
 
 
 def split_three(data: Dataset, seed: int) -> tuple[Dataset, Dataset, Dataset, str]:
-    """Train, valid and test (70/15/15), and how they were made: per user by time where there are times, else random."""
-    (train, valid, test), how = _split(data, (0.7, 0.15, 0.15), seed)
-    return train, valid, test, how
+    """Split 70/15/15 into train, valid and test, per user by time if there are timestamps, else at random; say how."""
+    (train, valid, test), description = _split(data, (0.7, 0.15, 0.15), seed)
+    return train, valid, test, description
 
 
 def _split(data: Dataset, fractions: tuple[float, ...], seed: int) -> tuple[tuple[Dataset, ...], str]:

@@ -1,6 +1,6 @@
-"""What a command line names: data, columns, models, solvers and kept fits, as the things themselves.
+"""Turn the names on a command line into the objects: data, columns, models, solvers and saved fits.
 
-Whatever loads JAX is imported by the function that needs it: nobody waits for it at `--help` or at a TAB.
+Whatever loads JAX is imported inside the function that needs it, so that `--help` and completion do not wait for it.
 """
 
 import importlib
@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# Names that a shell completes.
+# The names that shell completion offers.
 MODELS = ("mf", "biased_mf", "content_mf")
 SOLVERS = ("sgd", "minibatch", "momentum", "adam", "als")
 DATA = ("synthetic", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
 ALS_COMPONENTS = 64
-_TABLES = {".csv", ".tsv", ".txt", ".dat", ".parquet"}  # suffixes that say that a file was meant, there or not
+_TABLE_SUFFIXES = {".csv", ".tsv", ".txt", ".dat", ".parquet"}  # a name with one of them means a file
 
 _ARGUMENT = re.compile(
     r"""\b(?P<name>on_unknown|ids|duplicates|missing)=(?P<values>['"]?\w+['"]?(\|"\w+")*)"""
@@ -24,7 +24,7 @@ _ARGUMENT = re.compile(
 
 
 class Reading(NamedTuple):
-    """How a command reads its tables: options of the shell, each of the same name."""
+    """How a command reads its tables; each field is the command-line option of the same name."""
 
     rename: list[str] | None = None
     sep: str | None = None
@@ -38,26 +38,26 @@ PLAIN = Reading()
 
 
 def in_options(message: str) -> str:
-    """What the library says, in the terms of the shell: arguments, which messages write as Python does, as options."""
+    """Rewrite a message of the library in the terms of the shell: Python arguments become options."""
 
     def option(match: re.Match[str]) -> str:
         if match["sep"]:
             return f"--sep {match['sep']}".replace('"', "'")
         if match["columns"]:
             pairs = re.findall(r'"?([^"{,]+)"?: "(\w+)"', match["columns"])
-            return "--rename " + " ".join(f"{own.strip().replace('your name', 'NAME')}={ours}" for own, ours in pairs)
+            return "--rename " + " ".join(f"{name.strip().replace('your name', 'NAME')}={ours}" for name, ours in pairs)
         return f"--{match['name'].replace('_', '-')} " + re.sub("['\"]", "", match["values"])
 
     return _ARGUMENT.sub(option, message)
 
 
 def advice(remedy: str) -> str:
-    """What a solver advises after a divergence, in the terms of the shell."""
+    """Rewrite a solver's advice after a divergence in the terms of the shell."""
     return re.sub(r"\b(l2|learning_rate)\b", lambda match: f"--{match[0].replace('_', '-')}", remedy)
 
 
 def check_out(out: Path, **read: Path | None) -> None:
-    """ValueError if the table in CSV that --out asks for would replace a file that the command reads, or be Parquet."""
+    """Raise ValueError if writing a CSV table to --out would replace a file that the command reads, or is not CSV."""
     for option, path in read.items():
         if path is not None and out.exists() and path.exists() and out.samefile(path):
             raise ValueError(f"--out {out} is the file of --{option}, which would be lost: name another")
@@ -66,7 +66,7 @@ def check_out(out: Path, **read: Path | None) -> None:
 
 
 def columns_of(reading: Reading) -> dict[Any, str]:
-    """NAME=OURS pairs as a dict; with --no-header, POSITION=OURS."""
+    """Return the pairs NAME=OURS of --rename as a dict; with --no-header, the keys are integer positions."""
     from jaxmf.data.checks import listed
 
     pairs, known = reading.rename or [], ("user_id", "item_id", "rating", "timestamp")
@@ -81,14 +81,14 @@ def columns_of(reading: Reading) -> dict[Any, str]:
 
 
 def said(reading: Reading) -> str:
-    """Which of these options are given, as the beginning of a sentence; "" if none is."""
-    plain = PLAIN._asdict()
-    names = [f"--{name.replace('_', '-')}" for name, value in reading._asdict().items() if value != plain[name]]
-    return ", ".join(names) + (" are" if len(names) > 1 else " is" if names else "")
+    """Begin a sentence with the reading options that are given, such as "--sep, --ids are"; "" if none is."""
+    defaults = PLAIN._asdict()
+    options = [f"--{name.replace('_', '-')}" for name, value in reading._asdict().items() if value != defaults[name]]
+    return ", ".join(options) + (" are" if len(options) > 1 else " is" if options else "")
 
 
 def table(path: Path, kind: Any, reading: Reading, ids: Any, option: str = "data") -> Any:
-    """The table in the file of that option; a ValueError where there is none, or nothing reads Parquet."""
+    """Read the table in the file that an option names; raise ValueError if there is none, or no reader of Parquet."""
     from jaxmf.data.tables import is_parquet, read_table
 
     if not path.exists():
@@ -106,28 +106,28 @@ def table(path: Path, kind: Any, reading: Reading, ids: Any, option: str = "data
 def dataset(
     name: str | Path, reading: Reading = PLAIN, items: Path | None = None, known: Any = None, option: str = "data"
 ) -> Any:
-    """The Dataset of that name, or of that file, whose ids are of the type of those that are `known`."""
+    """Return the Dataset of that name or file; ids in a file are read in the type of the `known` ones."""
     from jaxmf.data import datasets
     from jaxmf.data._movielens import RELEASES
     from jaxmf.data.checks import short
 
-    path, embedded = Path(name), ["synthetic", *RELEASES]
-    if path.is_file() or _TABLES & set(path.suffixes) or (path.is_dir() and name not in embedded):
+    path, dataset_names = Path(name), ["synthetic", *RELEASES]
+    if path.is_file() or _TABLE_SUFFIXES & set(path.suffixes) or (path.is_dir() and name not in dataset_names):
         if not path.exists():
             raise ValueError(f"--{option} {name}: no such file")
-        return _of_file(path, reading, items, known)
+        return _read_dataset(path, reading, items, known)
     if given := said(reading):
         raise ValueError(f"{given} for CSV and Parquet files; {name} has its own names")
     if items is not None:
         raise ValueError(f"--items is for CSV and Parquet files; {name} has its own items")
-    if name in embedded:
+    if name in dataset_names:
         return datasets.synthetic() if name == "synthetic" else datasets.movielens(name)
     raise ValueError(
-        f"--{option} must be {', '.join(embedded)} or the path of a CSV or Parquet file, not {short(str(name))}"
+        f"--{option} must be {', '.join(dataset_names)} or the path of a CSV or Parquet file, not {short(str(name))}"
     )
 
 
-def _of_file(path: Path, reading: Reading, items: Path | None, known: Any) -> Any:
+def _read_dataset(path: Path, reading: Reading, items: Path | None, known: Any) -> Any:
     from jaxmf.data.checks import align_items
     from jaxmf.data.dataset import Dataset
     from jaxmf.data.tables import of_file
@@ -141,36 +141,36 @@ def _of_file(path: Path, reading: Reading, items: Path | None, known: Any) -> An
         raise ValueError(f"--rename {' '.join(reading.rename or [])}: {path} has no such column for timestamp")
     if items is None:
         return data
-    # Items have names, whether the ratings have some or not.
-    of_items = reading._replace(no_header=False, rename=None if reading.no_header else reading.rename)
-    rows = table(items, "items", of_items, {"item_id": data.item_ids}, "items")
+    # A table of items always has a header, even if the ratings have none.
+    items_reading = reading._replace(no_header=False, rename=None if reading.no_header else reading.rename)
+    item_table = table(items, "items", items_reading, {"item_id": data.item_ids}, "items")
     try:
-        return replace(data, items=align_items(rows, data.item_ids, columns_of(of_items)))
+        return replace(data, items=align_items(item_table, data.item_ids, columns_of(items_reading)))
     except ValueError as error:
         raise ValueError(f"--items {items}: {error}") from error
 
 
 def kept(path: Path, model: str | None, rank: int) -> Any:
-    """A fit and its training data."""
+    """Load a saved fit and its training data; `model` names a model of the user's own."""
     from jaxmf import load
 
     return load(path, own_model(model, rank) if model else None)
 
 
 def known_ids(train: Any) -> dict[str, Any]:
-    """What a file for a fit has ids like, by column."""
+    """Return the training ids by column: files for the fit are read with ids of these types."""
     return {"user_id": train.user_ids, "item_id": train.item_ids}
 
 
 def ids(texts: list[str] | None, known: Any) -> Any:
-    """Ids as a shell gives them, in the type of those that are known; text where that cannot be."""
+    """Convert ids from the command line to the type of the known ones; they stay text where that is impossible."""
     from jaxmf.data.texts import ids_of
 
     return ids_of(texts, known)[0] if texts else None
 
 
 def recipe(solver: str, l2: float, devices: int = 1) -> Any:
-    """The recipe of that name, its solver on so many devices, and the numbers that it starts from."""
+    """Return the recipe of that name, with its solver on that many devices, and its initial hyperparameters."""
     import jax
 
     from jaxmf import solvers
@@ -190,11 +190,11 @@ def recipe(solver: str, l2: float, devices: int = 1) -> Any:
 def model(
     name: str, rank: int, columns: list[str] | None = None, components: int | None = None, solver: str = ""
 ) -> Any:
-    """The model of that name; content_mf as a function from the training data, whose items it reads."""
+    """Return the model of that name; for content_mf, a function from the training data, whose items it reads."""
     from jaxmf import content, models
     from jaxmf.shell import recipes
 
-    def of_items(train: Any) -> Any:
+    def content_model(train: Any) -> Any:
         try:
             features = content.tfidf(train, columns, components=components)
         except ValueError as error:
@@ -206,7 +206,7 @@ def model(
     if solver == "als":
         components = components or ALS_COMPONENTS
     if name == "content_mf":
-        return of_items
+        return content_model
     if name in recipes.MODELS:
         return recipes.MODELS[name](rank)
     if ":" not in name:
@@ -215,7 +215,7 @@ def model(
 
 
 def own_model(name: str, rank: int) -> Any:
-    """A user's model, `module:attribute`."""
+    """Import a user's own model, `module:attribute`; a function there is called with the rank."""
     from jaxmf.models import Model
 
     module, _, attribute = name.partition(":")
@@ -223,11 +223,11 @@ def own_model(name: str, rank: int) -> Any:
         raise ValueError(f"--model must be module:attribute, not {name!r}")
     sys.path.insert(0, "")
     try:
-        found = getattr(importlib.import_module(module), attribute)
+        loaded = getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"--model {name}: {error}") from error
-    if callable(found):
-        found = found(rank)
-    if not isinstance(found, Model):
-        raise ValueError(f"--model {name}: expected a jaxmf.Model, found {type(found).__name__}")
-    return found
+    if callable(loaded):
+        loaded = loaded(rank)
+    if not isinstance(loaded, Model):
+        raise ValueError(f"--model {name}: expected a jaxmf.Model, found {type(loaded).__name__}")
+    return loaded

@@ -1,4 +1,4 @@
-"""The options that several commands of the shell share, each declared once."""
+"""The command-line options that several commands share, each declared once."""
 
 import functools
 import inspect
@@ -12,90 +12,106 @@ import typer.core
 from jaxmf.shell import names
 from jaxmf.shell.names import PLAIN, Reading
 
-MODEL_HELP = "mf, biased_mf, content_mf, or module:attribute for your own: a Model, or a function from the rank to one"
+MODEL_HELP = (
+    "mf, biased_mf, content_mf, or module:attribute for a model of your own: a Model, or a function that returns one "
+    "for a rank"
+)
 Data = Annotated[
     str,
     typer.Option(
         help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), "
-        "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, else downloaded once), or the path of a CSV or Parquet file "
-        "with columns user_id, item_id, rating and perhaps timestamp.",
+        "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, or downloaded once), or the path of a CSV or Parquet file "
+        "with columns user_id, item_id, rating and optionally timestamp.",
         autocompletion=lambda: names.DATA,
     ),
 ]
 Items = Annotated[
     Path | None,
     typer.Option(
-        help="For content_mf and a --data file: a CSV or Parquet file with one row per item and a column item_id "
-        "(--rename holds here too).",
+        help="For content_mf with a --data file: a CSV or Parquet file with one row per item and a column item_id "
+        "(--rename applies to it too).",
         dir_okay=False,
     ),
 ]
 Column = Annotated[
     list[str] | None,
     typer.Option(
-        help="For content_mf: a column of the items whose words it weighs. May be repeated; default genres and tags."
+        help="For content_mf: a column of the items whose words become features. May be repeated; default: genres and "
+        "tags."
     ),
 ]
 Components = Annotated[
     int | None,
     typer.Option(
-        help=f"For content_mf: reduce the words to so many features; als: {names.ALS_COMPONENTS} if not given.", min=1
+        help="For content_mf: reduce the words to this many features; default: "
+        f"{names.ALS_COMPONENTS} for als, no reduction for the other solvers.",
+        min=1,
     ),
 ]
 ModelName = Annotated[str, typer.Option(help=f"{MODEL_HELP}.", autocompletion=lambda: names.MODELS)]
-L2 = Annotated[float, typer.Option(help="λ, the penalty on factors.")]
-L2Bias = Annotated[float | None, typer.Option(help="λ_b, the penalty on biases; λ if not given.")]
-Epochs = Annotated[int, typer.Option(help="Most epochs.", min=1)]
+L2 = Annotated[float, typer.Option(help="λ, the penalty on the factors.")]
+L2Bias = Annotated[float | None, typer.Option(help="λ_b, the penalty on the biases; default: λ.")]
+Epochs = Annotated[int, typer.Option(help="Maximum number of epochs.", min=1)]
 SolverName = Annotated[
     str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: names.SOLVERS)
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
 Rank = Annotated[int, typer.Option(help="Number of factors.", min=1)]
-Exponent = Annotated[float, typer.Option(help="ν: 0 penalizes per row, 1 per observation.")]  # noqa: RUF001
-Clip = Annotated[tuple[float, float] | None, typer.Option(help="Clip predictions, as in 1 5.")]
-Seed = Annotated[int, typer.Option(help="Seed of the initial parameters, and of the split if there are no times.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars and no tables; errors are still shown.")]
-FitFile = Annotated[Path, typer.Option("--fit", help="What `jaxmf fit` wrote: its fit.npz.", dir_okay=False)]
+Exponent = Annotated[float, typer.Option(help="ν: with 0, λ is a penalty per row; with 1, per rating.")]  # noqa: RUF001
+Clip = Annotated[tuple[float, float] | None, typer.Option(help="Clip predictions to LOW HIGH, as in --clip 1 5.")]
+Seed = Annotated[
+    int,
+    typer.Option(help="Seed of the initial parameters, and of the split if the ratings have no timestamps."),
+]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Print no progress bars or tables; errors are still printed.")
+]
+FitFile = Annotated[Path, typer.Option("--fit", help="The fit.npz that `jaxmf fit` wrote.", dir_okay=False)]
 OnUnknown = Annotated[
     Literal["error", "bias", "drop"],
     typer.Option(
-        help="What to do about an id that the fit does not know; bias: take what is known without it; drop: no answer."
+        help="What to do about an id that the fit does not know: refuse it (error), predict from the terms that are "
+        "known (bias), or leave it out (drop)."
     ),
 ]
-OwnModel = Annotated[str | None, typer.Option(help="module:attribute, for a fit of a model of your own.")]
+OwnModel = Annotated[str | None, typer.Option(help="For a fit of a model of your own: its module:attribute.")]
+OwnRank = Annotated[int, typer.Option(help="For --model, if that is a function: its rank.", min=1)]
 
 _READING: dict[str, Any] = {
     "rename": Annotated[
         list[str] | None,
         typer.Option(
-            help="The file's name of a column and ours, as in --rename userId=user_id movieId=item_id; with "
-            "--no-header its position from 0 and ours. For every file that is read.",
+            help="Rename columns of the files, as in --rename userId=user_id movieId=item_id; with --no-header, name "
+            "them by position from 0, as in 0=user_id. Applies to every file that is read.",
         ),
     ],
-    "sep": Annotated[str | None, typer.Option(help="What separates the columns of files of text; found if not given.")],
+    "sep": Annotated[str | None, typer.Option(help="Separator of the columns in text files; default: detected.")],
     "no_header": Annotated[
         bool,
         typer.Option(
-            "--no-header", help="The file has no names of columns: it holds user, item, rating and perhaps time."
+            "--no-header", help="The file has no header line; its columns are user, item, rating and optionally time."
         ),
     ],
     "ids": Annotated[
         Literal["str", "int"] | None,
-        typer.Option(help="Ids as text or as integers; if not given, integers where each is plainly one, else text."),
+        typer.Option(
+            help="Read ids as text or as integers; default: integers if every id of a column is plainly one, else text."
+        ),
     ],
     "duplicates": Annotated[
         Literal["error", "last", "mean", "sum"],
-        typer.Option(help="What to do about ratings of the same user and item: the rating to keep."),
+        typer.Option(help="Which rating to keep if a user rated an item more than once; error refuses such a file."),
     ],
     "missing": Annotated[
-        Literal["error", "drop"], typer.Option(help="What to do about rows without an id, a rating or a time.")
+        Literal["error", "drop"],
+        typer.Option(help="What to do about rows without an id, a rating or a time: refuse them or drop them."),
     ],
 }
 
 
 def reads(*but: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose argument `reading` comes from options that say how its files are read, all of them but these."""
-    names = [name for name in _READING if name not in but]
+    """Decorate a command: build its argument `reading` from the options on how to read files, except those named."""
+    options = [name for name in _READING if name not in but]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         parameters: list[inspect.Parameter] = []
@@ -104,14 +120,14 @@ def reads(*but: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
                 kind = inspect.Parameter.KEYWORD_ONLY
                 default = PLAIN._asdict()
                 parameters += [
-                    inspect.Parameter(name, kind, default=default[name], annotation=_READING[name]) for name in names
+                    inspect.Parameter(name, kind, default=default[name], annotation=_READING[name]) for name in options
                 ]
             else:
                 parameters.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
 
         @functools.wraps(command)
         def with_options(**arguments: Any) -> None:
-            command(reading=Reading(**{name: arguments.pop(name) for name in names}), **arguments)
+            command(reading=Reading(**{name: arguments.pop(name) for name in options}), **arguments)
 
         with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -121,20 +137,20 @@ def reads(*but: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
 
 class Lists(typer.core.TyperCommand):
-    """A command that takes `--rank 1 5 20` for `--rank 1 --rank 5 --rank 20`."""
+    """A command that accepts `--rank 1 5 20` as short for `--rank 1 --rank 5 --rank 20`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Name the option before each further value of it."""
-        lists = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
-        spelled: list[str] = []
-        current, given = "", True
+        """Parse the arguments after repeating a list option's name before each of its further values."""
+        list_options = {name for option in self.params if getattr(option, "multiple", False) for name in option.opts}
+        expanded: list[str] = []
+        current, has_value = "", True
         for arg in args:
             if arg.startswith("-") and not arg[1:2].isdigit():
                 name, equals, _ = arg.partition("=")
-                current, given = name if name in lists else "", bool(equals)
-            elif current and given:
-                spelled.append(current)
+                current, has_value = name if name in list_options else "", bool(equals)
+            elif current and has_value:
+                expanded.append(current)
             else:
-                given = True
-            spelled.append(arg)
-        return super().parse_args(ctx, spelled)
+                has_value = True
+            expanded.append(arg)
+        return super().parse_args(ctx, expanded)

@@ -1,4 +1,4 @@
-"""Compiled programs in the user's cache folder, so that the next command finds them and need not compile."""
+"""Keep compiled programs in the user's cache folder, so that the next command loads them and need not compile."""
 
 import hashlib
 import os
@@ -11,29 +11,29 @@ import platformdirs
 
 
 def keep(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let JAX keep compiled programs, unless its own variables say otherwise; to be called before JAX is imported.
+    """Let JAX keep compiled programs, unless its own variables say otherwise. Call this before JAX is imported.
 
     Args:
-      environment: where JAX looks for its variables.
+      environment: the environment variables that JAX will read.
     """
     features = processor()
-    # A folder for each kind of processor: a home that several machines share would offer programs of another one.
+    # One folder per kind of processor: machines that share a home must not load each other's programs.
     kind = hashlib.sha256(features.encode()).hexdigest()[:8]
     environment.setdefault(
         "JAX_COMPILATION_CACHE_DIR", str(Path(platformdirs.user_cache_dir("jaxmf")) / "programs" / kind)
     )
     environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA tells at level 1 of every program that it finds
+    environment.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # at level 1, XLA reports every program that it loads
     if not quiet(version("jax"), features):
         environment.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
 
 
 def quiet(jax: str, features: str) -> bool:
-    """Whether this version of JAX reads kept programs back without printing errors, on a processor of these features.
+    """Return whether this version of JAX loads kept programs without printing errors, given the processor's features.
 
-    jax 0.9 compiles for a processor with AVX-512 with a preference that it does not find among the processor's features
-    when it reads the program back: every one is then followed by some kilobytes of errors, although it runs. To hide
-    these would hide other errors too, so there the command line compiles anew, which takes about two seconds.
+    On a processor with AVX-512, jax 0.9 compiles with a tuning preference that it does not find among the processor's
+    features when it loads the program: the program runs, but every load prints some kilobytes of errors. Hiding them
+    would hide other errors too, so the command line compiles anew there, which takes about two seconds.
 
     >>> quiet("0.9.2", "sse2 avx2 avx512f"), quiet("0.9.2", "sse2 avx2"), quiet("0.12.0", "sse2 avx2 avx512f")
     (False, True, True)
@@ -43,7 +43,7 @@ def quiet(jax: str, features: str) -> bool:
 
 
 def processor() -> str:
-    """The features of the processor, as the kernel lists them; without a list, those that XLA may know of."""
+    """Return the processor's features as the kernel lists them; without a list, assume AVX-512 on x86."""
     machine = platform.machine()
     try:
         with open("/proc/cpuinfo", encoding="utf-8") as lines:

@@ -1,4 +1,4 @@
-"""Models and solvers by name, with the numbers that suit ratings on a scale of a few stars."""
+"""Models and solvers by name, with learning rates that suit ratings on a scale of a few stars."""
 
 from typing import NamedTuple
 
@@ -14,14 +14,14 @@ INIT_SCALE = 0.01
 
 
 class Recipe(NamedTuple):
-    """A solver with the learning rate that suits ratings on a scale of a few stars; None where it has none."""
+    """A solver and a learning rate that suits ratings on a scale of a few stars; None for a solver without one."""
 
     solver: Solver
     learning_rate: float | None = None
 
 
 def momentum(hyper: Hyper) -> optax.GradientTransformation:
-    """Gradient descent with heavy-ball momentum, `hyper.momentum`."""
+    """Return gradient descent with heavy-ball momentum `hyper.momentum`."""
     return optax.sgd(hyper.learning_rate, momentum=hyper.momentum)
 
 
@@ -36,5 +36,5 @@ RECIPES = {
 
 
 def starting_hyper(recipe: Recipe, l2: float) -> Hyper:
-    """The numbers that a recipe starts from: λ per observation (ν = 1), small factors, the recipe's learning rate."""
+    """Return a recipe's initial hyperparameters: λ per rating (ν = 1), small factors, the recipe's learning rate."""
     return Hyper(l2=l2, learning_rate=recipe.learning_rate or 1.0, init_scale=INIT_SCALE)

@@ -1,4 +1,4 @@
-"""A study in words: its tables as a page that can be read without the tables."""
+"""Write a study as a page that can be read without its tables."""
 
 from typing import Any
 
@@ -19,17 +19,17 @@ def summary(
     runs: Sweep,
     sizes: tuple[int, int, int],
 ) -> str:
-    """Markdown for `summary.md`; every number in it is in the tables or the manifest.
+    """Return the Markdown of `summary.md`; every number in it is also in the tables or the manifest.
 
     Args:
-      manifest: that of the finished study.
-      gradients: its verification, one row per model and leaf.
+      manifest: the manifest of the finished study.
+      gradients: the verification of its gradients, one row per model and leaf.
       metrics: one row per model and solver, best validation RMSE first.
       history: every epoch of every fit.
-      ranking: measures of each model and solver and of baselines, by protocol.
+      ranking: ranking metrics of each model and solver and of the baselines, by protocol.
       leakage: audit of the training part against the test part.
       runs: the sweep over rank and λ.
-      sizes: number of training, validation and test ratings.
+      sizes: numbers of training, validation and test ratings.
     """
     errors = gradients[["hand_vs_autodiff", "autodiff_vs_central", "hand_vs_central"]]
     k, relevant_from = manifest["configuration"]["k"], manifest["configuration"]["relevant_from"]
@@ -67,7 +67,7 @@ def summary(
 def _opening(
     manifest: dict[str, Any], metrics: pd.DataFrame, history: pd.DataFrame, sizes: tuple[int, int, int]
 ) -> list[str]:
-    """The data, and the findings in a few lines."""
+    """Return the paragraphs on the data, and the findings in a few lines."""
     data, configuration = manifest["data"], manifest["configuration"]
     damped = float(metrics.loc[metrics["model"] == "damped_bias", "test_rmse"].iloc[0])
     fitted = metrics[metrics["solver"] != "closed form"]
@@ -97,7 +97,7 @@ def _errors(metrics: pd.DataFrame) -> pd.DataFrame:
 
 
 def _closing(manifest: dict[str, Any], metrics: pd.DataFrame, runs: Sweep) -> list[str]:
-    """The sweep over ranks, and how all of it was made."""
+    """Return the paragraphs on the sweep over ranks, and on how the study was made."""
     grid = runs.to_frame()
     return [
         "## Rank",
@@ -114,8 +114,8 @@ def _closing(manifest: dict[str, Any], metrics: pd.DataFrame, runs: Sweep) -> li
 
 
 def _rankings(ranking: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
-    """By protocol, a row per model and solver, the best by ndcg first, a column for some of the measures."""
-    found = []
+    """Return for each protocol a table with a row per model and solver, the best NDCG first, and a few metrics."""
+    tables = []
     for protocol, rows in ranking.groupby("protocol", sort=False):
         cell = rows["value"].map("{:.4f}".format) + [
             f" [{low:.4f}, {high:.4f}]" if np.isfinite(low) else ""
@@ -123,15 +123,15 @@ def _rankings(ranking: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
         ]
         table = rows.assign(cell=cell).pivot_table("cell", ["model", "solver"], "metric", aggfunc="first").fillna("")
         shown = [metric for metric in ("precision", "recall", "ndcg", "auc", "coverage") if metric in table]
-        found.append((str(protocol), table.sort_values("ndcg", ascending=False)[shown].reset_index()))
-    return found
+        tables.append((str(protocol), table.sort_values("ndcg", ascending=False)[shown].reset_index()))
+    return tables
 
 
 def _quickest(history: pd.DataFrame, model: str) -> str:
     runs = history[history["chosen"] & (history["model"] == model)]
-    near = runs[runs["valid_rmse"] <= 1.005 * runs.groupby("solver")["valid_rmse"].transform("min")]
-    first = near.groupby("solver").first().sort_values("seconds")
-    return ", ".join(f"{row.Index} ({row.seconds:.2f} s, epoch {row.epoch:.0f})" for row in first.itertuples())
+    close = runs[runs["valid_rmse"] <= 1.005 * runs.groupby("solver")["valid_rmse"].transform("min")]
+    reached = close.groupby("solver").first().sort_values("seconds")
+    return ", ".join(f"{row.Index} ({row.seconds:.2f} s, epoch {row.epoch:.0f})" for row in reached.itertuples())
 
 
 def _best_rank(grid: pd.DataFrame) -> str:
@@ -151,25 +151,25 @@ def _edges(fitted: pd.DataFrame, grid: list[float]) -> str:
 
 
 def ranked(ranking: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """A table of `evaluate.ranking` to read: by protocol, a row per metric, a column per model, bounds of the first."""
-    first = ranking["model"].iloc[0]
-    found = {}
+    """Return a table of `evaluate.ranking` for reading: by protocol, metrics by model, and the first one's interval."""
+    first_model = ranking["model"].iloc[0]
+    tables = {}
     for (protocol, k, threshold), rows in ranking.groupby(["protocol", "k", "threshold"], sort=False):
-        own = rows[rows["model"] == first].set_index("metric")
-        values = rows.pivot_table("value", "metric", "model", sort=False, aggfunc="first").reindex(own.index)
-        values.insert(1, "low", own["low"])
-        values.insert(2, "high", own["high"])
-        table = values.assign(num_users=own["num_users"]).reset_index().rename_axis(columns=None)
-        found[f"{protocol}, k = {k}, relevant from {threshold:g}"] = table
-    return found
+        intervals = rows[rows["model"] == first_model].set_index("metric")
+        values = rows.pivot_table("value", "metric", "model", sort=False, aggfunc="first").reindex(intervals.index)
+        values.insert(1, "low", intervals["low"])
+        values.insert(2, "high", intervals["high"])
+        table = values.assign(num_users=intervals["num_users"]).reset_index().rename_axis(columns=None)
+        tables[f"{protocol}, k = {k}, relevant from {threshold:g}"] = table
+    return tables
 
 
 def audited(leakage: pd.DataFrame) -> list[str]:
-    """A table of `evaluate.leakage` in sentences, of what it found."""
-    found = leakage[leakage["verdict"] != "ok"]
+    """Return the findings in a table of `evaluate.leakage`, one line each."""
+    findings = leakage[leakage["verdict"] != "ok"]
     lines = [
         f"{row.verdict}: {row.check}"
         + (" (no timestamps)" if row.verdict == "unknown" else f": {row.count:,.0f} of {row.total:,} ({row.share:.1%})")
-        for row in found.itertuples(name="Row")
+        for row in findings.itertuples(name="Row")
     ]
     return ["Leakage audit:", *(lines or ["nothing found"])]

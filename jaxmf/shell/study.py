@@ -1,4 +1,4 @@
-"""The main job: every solver on one split of one data set, from verified gradients to test errors and rankings."""
+"""The study: every solver on one split of one data set, from verified gradients to test errors and rankings."""
 
 import time
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from jaxmf.shell.study_tables import append, done, draw, draw_grid, unfinished
 from jaxmf.sweeps import Sweep, sweep
 from jaxmf.training import Fit, Prepared, compile_fit, fit, prepare
 
-K = 10  # positions of a ranking that count
+K = 10  # top positions of a ranking that count
 
 
 class WrongGradientError(Exception):
@@ -40,36 +40,36 @@ def run(
     seed: int = 0,
     progress: bool = False,
 ) -> pd.DataFrame:
-    """Verify the gradients, fit the baselines, then plain and biased factorization by every solver on one split.
+    """Verify the gradients, fit the baselines, then fit plain and biased factorization by every solver on one split.
 
-    λ and the number of epochs are chosen on the validation ratings; test is read once per model and solver, by the
-    parameters chosen. The split is per user and temporal (70/15/15) where the data have timestamps, else random.
+    λ and the number of epochs are chosen on the validation ratings; the test ratings are used once per model and
+    solver, for the chosen parameters. The split (70/15/15) is per user by time if there are timestamps, else random.
 
     Args:
       data: the ratings.
       out: folder for config.json (the manifest), gradients.csv, leakage.csv (audit of the split), search.csv (every λ
-        tried), metrics.csv (one row per model and solver), ranking.csv (measures of their rankings of test items, with
+        tried), metrics.csv (one row per model and solver), ranking.csv (metrics of their rankings of test items, with
         intervals, beside baselines), history.csv (every epoch of every fit), sweep.csv (biased factorization by `sgd`,
-        every rank with every λ), figures/ and summary.md. Finished rows are on disk as soon as they are there; a run
-        that was cut off continues from them if configuration and data are the same.
-      rank: width of the factors.
-      l2: values of λ to choose from, per observation (ν = 1).
-      epochs: most epochs per fit.
+        every rank with every λ), figures/ and summary.md. Rows are written as soon as they are finished; an
+        interrupted run continues from them if configuration and data are the same.
+      rank: number of factors.
+      l2: values of λ to choose from, per rating (ν = 1).
+      epochs: maximum number of epochs per fit.
       patience: epochs without improvement of the validation RMSE before a fit stops.
-      seed: of the split, where it is random, and of the initial parameters.
+      seed: seed of the split, if it is random, and of the initial parameters.
       progress: show progress bars on standard error.
 
     Returns:
-      metrics.csv as a table, best validation RMSE first.
+      the table in metrics.csv, best validation RMSE first.
 
     Raises:
-      ValueError: a number out of range.
-      WrongGradientError: a gradient that fails its verification (the report is written first).
+      ValueError: if a number is out of range.
+      WrongGradientError: if a gradient fails its verification; the report is written first.
     """
     from tqdm import tqdm
 
     clock = time.perf_counter()
-    study = _begun(data, out, rank, l2, epochs, patience, seed)
+    study = _begin(data, out, rank, l2, epochs, patience, seed)
     tables = study.tables
     todo = [(m, r) for m in MODELS for r in RECIPES if (m, r) not in done(tables)]
     with tqdm(total=2 + len(todo) * (1 + len(l2)), disable=not progress) as bar, ThreadPoolExecutor(2) as pool:
@@ -104,7 +104,7 @@ def run(
 
 
 class _Study(NamedTuple):
-    """What all stages of a study read, and the tables that they add rows to."""
+    """The inputs of all stages of a study, and the tables that the stages add rows to."""
 
     out: Path
     train: Dataset
@@ -121,8 +121,8 @@ class _Study(NamedTuple):
     seed: int
 
 
-def _begun(data: Dataset, out: Path, rank: int, l2: Sequence[float], epochs: int, patience: int, seed: int) -> _Study:
-    """The data split and laid out, the manifest written, and the tables of a run that was cut off."""
+def _begin(data: Dataset, out: Path, rank: int, l2: Sequence[float], epochs: int, patience: int, seed: int) -> _Study:
+    """Split and lay out the data, write the manifest, and read the tables of an interrupted run."""
     train, valid, test, split = split_three(data, seed)
     configuration = {
         "job": "study",
@@ -145,7 +145,7 @@ def _begun(data: Dataset, out: Path, rank: int, l2: Sequence[float], epochs: int
         check_hyper(Hyper(l2=value))
     tables = unfinished(out, manifest)
     if not len(tables["metrics"]):
-        # Else a run cut off before its first row would pass for the owner of another configuration's rows.
+        # If this run is interrupted before its first row, the next one must not find rows of another configuration.
         for name in tables:
             (out / f"{name}.csv").unlink(missing_ok=True)
     output.write_json(out / "config.json", manifest | {"finished": False})
@@ -158,9 +158,9 @@ def _begun(data: Dataset, out: Path, rank: int, l2: Sequence[float], epochs: int
 def _verify_and_compile(
     study: _Study, todo: list[tuple[str, str]], pool: ThreadPoolExecutor, bar: Any
 ) -> tuple[pd.DataFrame, dict[tuple[str, str], float]]:
-    """The report of the gradients, and the seconds that each program took; the baselines are fitted meanwhile.
+    """Return the report of the gradients and the compile seconds of each program; fit the baselines meanwhile.
 
-    The baselines report no times, so they can run while programs compile on the same cores.
+    The baselines report no times, so they may run while programs compile on the same cores.
     """
     verified = pool.submit(_verify, study.candidates, study.train)
     options: dict[str, Any] = {"patience": study.patience, "monitor": "rmse"}
@@ -194,7 +194,7 @@ def _fit(study: _Study, model: str, recipe: str, l2: float) -> Fit:
 
 
 def _every_rank(study: _Study, rank: int) -> Sweep:
-    """Biased factorization by `sgd`, of several ranks up to this one, each with every λ."""
+    """Fit biased factorization by `sgd` at several ranks up to this one, each with every λ."""
     recipe, ranks = RECIPES["sgd"], sorted({max(1, rank // part) for part in (8, 4, 2, 1)})
     return sweep(
         jax.random.key(study.seed),
@@ -212,7 +212,7 @@ def _every_rank(study: _Study, rank: int) -> Sweep:
 
 
 def _refuse_wrong(gradients: pd.DataFrame, out: Path, pool: ThreadPoolExecutor) -> None:
-    """Write the report of the gradients, and stop the study if one is wrong."""
+    """Write the report of the gradients; stop the study if one of them is wrong."""
     output.write_table(out / "gradients.csv", gradients)
     if not gradients["passed"].all():
         pool.shutdown(cancel_futures=True)
@@ -241,7 +241,7 @@ def _baseline(study: _Study, model: Model) -> None:
 
 
 def _record(study: _Study, name: str, fits: list[Fit], compile_seconds: float) -> Fit:
-    """Add the fits of one model and solver to the tables; only the one best on validation, returned, meets test."""
+    """Add the fits of one model and solver to the tables; test only the best on validation, and return it."""
     search, histories = [], []
     for result in fits:
         assert result.state.best is not None
@@ -254,38 +254,39 @@ def _record(study: _Study, name: str, fits: list[Fit], compile_seconds: float) -
                 "status": result.status,
                 "epochs": len(history),
                 "best_epoch": int(result.state.best.epoch),
-                # Of a fit whose first epoch diverged, no epoch was the best.
+                # If the first epoch diverged, there is no best epoch.
                 "valid_rmse": float(result.state.best.score) if int(result.state.best.epoch) else np.inf,
                 "seconds": history["seconds"].iloc[-1],
             }
         )
         histories.append(history.assign(model=result.model.name, solver=name, l2=result.hyper.l2))
-    found = pd.DataFrame(search)
-    chosen = int(found["valid_rmse"].argmin())
-    for number, history in enumerate(histories):
-        history.insert(0, "chosen", number == chosen)
-    best, row = fits[chosen], found.iloc[chosen].to_dict()
+    search_table = pd.DataFrame(search)
+    chosen = int(search_table["valid_rmse"].argmin())
+    for index, history in enumerate(histories):
+        history.insert(0, "chosen", index == chosen)
+    best, row = fits[chosen], search_table.iloc[chosen].to_dict()
     errors = evaluate.rating(best.model, best.params, study.test)
     row |= {
         "learning_rate": RECIPES[name].learning_rate or np.nan,
         "test_rmse": errors["rmse"],
         "test_mae": errors["mae"],
     }
-    row |= {"seconds_per_epoch": row["seconds"] / row["epochs"], "search_seconds": found["seconds"].sum()}
+    row |= {"seconds_per_epoch": row["seconds"] / row["epochs"], "search_seconds": search_table["seconds"].sum()}
     row |= {"compile_seconds": compile_seconds, "dtype": str(best.history["train_loss"].dtype)}
     append(study.tables, "metrics", pd.DataFrame([row]))
-    append(study.tables, "search", found)
+    append(study.tables, "search", search_table)
     append(study.tables, "history", pd.concat(histories))
     return best
 
 
 def _rank(study: _Study, model: Model, params: Params, solver: str) -> None:
-    """Add the rankings of test items by one fit; those of the global mean, which tie, are left to the baselines."""
-    choices = study.manifest["configuration"]
-    options = {"k": choices["k"], "threshold": choices["relevant_from"], "baselines": solver == "closed form"}
-    found = rankings(model, params, study.train, study.test, study.valid, **options)
-    found.insert(1, "solver", solver)
-    append(study.tables, "ranking", found[found["model"] != "global_mean"])
+    """Add one fit's rankings of test items; the global mean itself, whose scores all tie, gets no rows."""
+    configuration = study.manifest["configuration"]
+    options = {"k": configuration["k"], "threshold": configuration["relevant_from"]}
+    options["baselines"] = solver == "closed form"
+    ranking = rankings(model, params, study.train, study.test, study.valid, **options)
+    ranking.insert(1, "solver", solver)
+    append(study.tables, "ranking", ranking[ranking["model"] != "global_mean"])
 
 
 def _write(study: _Study) -> None:

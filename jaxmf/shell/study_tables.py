@@ -1,4 +1,4 @@
-"""The tables of a study: what a run that was cut off left of them, and their figures."""
+"""The tables of a study: reading those of an interrupted run, adding rows, and drawing their figures."""
 
 import json
 from functools import partial
@@ -14,30 +14,31 @@ def append(tables: dict[str, pd.DataFrame], name: str, rows: pd.DataFrame) -> No
 
 
 def done(tables: dict[str, pd.DataFrame]) -> set[tuple[str, str]]:
-    """The models with the solvers that have been fitted."""
+    """Return the pairs of model and solver that have been fitted."""
     metrics = tables["metrics"]
     return set(zip(metrics["model"], metrics["solver"], strict=True)) if len(metrics) else set()
 
 
 def unfinished(out: Path, manifest: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """The tables that a cut-off run of the same configuration left in `out`, else empty ones."""
+    """Return the tables that an interrupted run of the same configuration left in `out`, or empty ones."""
     names = ("metrics", "search", "history", "ranking")
     empty = {name: pd.DataFrame() for name in names}
     try:
-        before = json.loads((out / "config.json").read_text(encoding="utf-8"))
-        same = all(before[part] == manifest[part] for part in ("configuration", "data", "versions", "seed", "dtype"))
-        if before["finished"] or not same:
+        earlier = json.loads((out / "config.json").read_text(encoding="utf-8"))
+        same = all(earlier[part] == manifest[part] for part in ("configuration", "data", "versions", "seed", "dtype"))
+        if earlier["finished"] or not same:
             return empty
-        found = {name: pd.read_csv(out / f"{name}.csv") for name in names}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # it is somebody else's, or was changed
+        tables = {name: pd.read_csv(out / f"{name}.csv") for name in names}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # not written by a study, or edited
         return empty
-    # A run may have died between two files: keep what every file has.
-    whole = set.intersection(*(set(zip(t["model"], t["solver"], strict=True)) for t in found.values()))
-    return {name: t[[pair in whole for pair in zip(t["model"], t["solver"], strict=True)]] for name, t in found.items()}
+    # A run may have died between two files: keep the pairs that every file has.
+    pairs = {name: list(zip(table["model"], table["solver"], strict=True)) for name, table in tables.items()}
+    complete = set.intersection(*map(set, pairs.values()))
+    return {name: table[[pair in complete for pair in pairs[name]]] for name, table in tables.items()}
 
 
 def draw(out: Path, tables: dict[str, pd.DataFrame]) -> None:
-    """The figures of the tables."""
+    """Draw the figures of the tables."""
     from jaxmf import plot
 
     chosen = tables["history"][tables["history"]["chosen"]]
@@ -55,7 +56,7 @@ def draw(out: Path, tables: dict[str, pd.DataFrame]) -> None:
 
 
 def draw_grid(out: Path, grid: pd.DataFrame) -> None:
-    """The figure of the sweep over rank and λ."""
+    """Draw the figure of the sweep over rank and λ."""
     from jaxmf import plot
 
     plot.save(plot.heat_map(grid, "valid_rmse", "rank", "l2"), out / "figures" / "rank_and_l2.png")

@@ -18,19 +18,21 @@ from jaxmf.models.least_squares import background_of, check_least_squares, ridge
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, Rows, pack, unpack
 from jaxmf.models.promises import LEAST_SQUARES
-from jaxmf.solvers._minima import View, minima
+from jaxmf.solvers._exact import exact
+from jaxmf.solvers._near import near
+from jaxmf.solvers._slabs import View
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
-_CACHED = 1 << 21  # bytes of normal equations, or of designs, that a CPU works on at once: more would leave its cache
-_AT_ONCE = 1 << 30  # and that other devices do
+_CACHED = 1 << 21  # bytes of normal equations or design rows that a CPU works on at once; more would not fit its cache
+_AT_ONCE = 1 << 30  # and that other devices work on at once
 _REMEDY = "a larger l2, or float64 if that is not on yet (JAX_ENABLE_X64=1)"
 
 
 class Resources(NamedTuple):
-    """With what rows are solved; static.
+    """How rows are solved; static.
 
     Attributes:
-      steps: of conjugate gradient per row; None for the exact minimum.
+      steps: number of conjugate gradient steps per row; None for the exact minimum.
       max_memory, devices: as in `als`.
     """
 
@@ -58,43 +60,43 @@ def als(
 
         (Σ w d dᵀ + n^ν diag(λ, …, λ_b)) z = Σ w t d
 
-    A model's `background` adds half its Hessian in a row to the matrix of every row, and to the right-hand side minus
-    half its gradient where the rows are 0, both by automatic differentiation. With it, rows without ratings are solved
-    too if n^ν penalizes them (`Hyper.unobserved`); without, they are 0.
+    A model's `background` adds half its Hessian in one row to every row's matrix, and subtracts half its gradient, at
+    rows of 0, from the right-hand side; both come from automatic differentiation. With a background, rows without
+    ratings are solved too if n^ν penalizes them (`Hyper.unobserved`); without one, they are 0.
 
-    "cholesky" solves them: z is the exact minimum of the objective in that block, where the gradient is 0. "cg" takes a
-    few steps of conjugate gradient from where the row is, without forming the matrix: z is nearer to the minimum, and
-    after some sweeps the objective is as low. Under either the objective never rises.
+    "cholesky" solves the equations: z is the exact minimum of the objective in that block, where the gradient is 0.
+    "cg" takes a few steps of conjugate gradient from the row's current value, without forming the matrix: z comes
+    nearer to the minimum, and after some sweeps the objective is as low. With either, the objective never rises.
 
     Args:
-      tol: stop, with status `converged`, once the rule below holds; None runs all epochs.
+      tol: stop with status `converged` once the rule below holds; None runs all epochs.
       rule: with Δ = ‖change of the user block‖ + ‖change of the item block‖ (Frobenius norms) in a sweep, "relative" is
         Δ < tol · (‖user block‖ + ‖item block‖), and "difference" is |Δ_previous − Δ| < tol.
-      method: "cholesky" or "cg", the faster the more unknowns a row has; `python -m benchmarks.peers cg` measures it.
-      steps: of conjugate gradient per row and half-step.
-      max_memory: bytes of the design rows, or of the normal equations, that are worked on at once, at least those of
-        one row; None is what stays in the cache of a CPU, 2 MiB, and 1 GiB on other devices.
-      devices: how many of this process solve at once; rows are dealt out, so that each has as long ones. On a CPU there
-        is one, unless `jax.config.update("jax_num_cpu_devices", n)`, before anything else uses JAX, makes n of its
-        cores.
+      method: "cholesky", or "cg", which is faster for rows of many unknowns (`python -m benchmarks.peers cg`).
+      steps: number of conjugate gradient steps per row and half-step.
+      max_memory: bytes of design rows or normal equations that are worked on at once, but at least one row; None is
+        2 MiB on a CPU, which stay in its cache, and 1 GiB on other devices.
+      devices: number of local devices that solve at once; rows are dealt out so that all get rows of similar length. A
+        CPU is one device unless `jax.config.update("jax_num_cpu_devices", n)` makes its cores n devices, before
+        anything else uses JAX.
 
     Returns:
-      a Solver for models whose loss is the squared distance that `design` says, whose penalty is a diagonal quadratic
-      in the rows, and whose `background`, if there is one, is a quadratic with one Hessian for all rows of a side:
-      `fit` and `sweep` try that with a user's model, and refuse it by name if it is not so.
+      a Solver for models whose loss is the squared distance that `design` describes, whose penalty is a diagonal
+      quadratic in the rows, and whose `background`, if any, is a quadratic with the same Hessian for all rows of a
+      side. `fit` and `sweep` check this with a user's model, and refuse a model that breaks it, by name.
 
     Raises:
-      ValueError: `tol`, `steps`, `max_memory` or `devices` is not positive, there are fewer devices, or `rule` or
-        `method` is unknown; at `check`, the model has no `design` or one of another shape than its rows, trains
+      ValueError: `tol`, `steps`, `max_memory` or `devices` is not positive, there are too few devices, or `rule` or
+        `method` is unknown; at `check`, the model has no `design` or one whose shape differs from its rows, trains
         `shared` leaves, draws, leaves a leaf without a penalty, or λ or λ_b is not positive in the dtype of the
-        parameters. Where they are traced, a fit without a penalty has the status `diverged`.
+        parameters. Where λ is traced, a fit without a penalty gets the status `diverged`.
 
-    Cost: per sweep O(c · D² + D³) for a row of c ratings and D unknowns, O(c² · D + c³) where c is at most about half
-    of D, by CG O(c · D · steps); memory beside the ratings: two copies of them in tiles, and `max_memory`. Rows of
-    similar length are worked on together, long ones slab by slab, so that programs do not grow with the data.
-    Derivatives in reverse mode are exact: of the minimum by the implicit function, of CG through its steps, with the
-    designs of all ratings in memory. Sums are at least float32. On a CPU, from about 256 unknowns, one thread of LAPACK
-    is faster than several (results/scaling): set OPENBLAS_NUM_THREADS=1 before Python starts.
+    Cost: per sweep and row of c ratings and D unknowns O(c · D² + D³), or O(c² · D + c³) if c is at most about D / 2;
+    by CG O(c · D · steps). Memory: besides the ratings, two copies of them in tiles, and `max_memory`. Rows of similar
+    length are worked on together, long rows slab by slab, so that programs do not grow with the data. Reverse-mode
+    derivatives are exact: those of the minimum by the implicit function theorem, those of CG through its steps, with
+    the design rows of all ratings in memory. Sums are at least in float32. On a CPU with about 256 unknowns and more,
+    one LAPACK thread is faster than several (results/scaling): set OPENBLAS_NUM_THREADS=1 before Python starts.
 
     References: Zhou et al. (2008), Large-scale parallel collaborative filtering for the Netflix prize (ν = 1); Koren,
     Bell and Volinsky (2009); Takács, Pilászy and Tikk (2011), Applications of the conjugate gradient method for
@@ -126,8 +128,8 @@ def als(
         if tol is None:
             return params, state, StepInfo(jnp.array(False))
         after = params.trained
-        change = _norm(jax.tree.map(jnp.subtract, after, before))
-        converged = change < tol * _norm(after) if rule == "relative" else jnp.abs(state - change) < tol
+        change = _block_norms(jax.tree.map(jnp.subtract, after, before))
+        converged = change < tol * _block_norms(after) if rule == "relative" else jnp.abs(state - change) < tol
         return params, change, StepInfo(converged)
 
     def setup(ratings: Ratings, layout: Layout, hyper: Hyper) -> Halves:
@@ -157,66 +159,70 @@ def half_step(
     side: Side,
     resources: Resources = EXACTLY,
 ) -> Params:
-    """All rows of one side at their minimum given the other side, or nearer to it by some steps of CG.
+    """Move all rows of one side to their minimum given the other side, or some CG steps towards it.
 
     Args:
       model: with a `design`.
-      params: of which the rows of `side` are solved.
-      half: the ratings of that side in tiles, arranged.
+      params: the parameters, whose rows of `side` are solved.
+      half: the ratings of that side in tiles.
       weight: n^ν of both sides.
       hyper: λ and λ_b, positive, and α0.
       side: whose rows.
-      resources: with what; static.
+      resources: how; static.
 
     Cost: that of half a sweep of `als`.
     """
     assert model.design is not None
-    like = getattr(params.trained, side)
+    like, devices = getattr(params.trained, side), resources.devices
     if not jax.tree.leaves(like):
         return params
-    num_rows = len(half.tiles.place)
+    num_rows = len(half.tiles.slot)
     # With a background, a row without ratings has a minimum too, if there is a penalty on it.
-    known = half.weighted if model.background is None else half.weighted | (getattr(weight, side) > 0)
-    weighted = known[:, None]
-    ridge = positive(ridge_of(model, params.trained, weight, hyper, side, num_rows), weighted)
-    at_once = _rows_at_once(half, ridge.shape[1], ridge.dtype, resources.max_memory)
-    view, devices = View(model.design, side, resources.steps, at_once), resources.devices
+    solvable = half.weighted if model.background is None else half.weighted | (getattr(weight, side) > 0)
+    ridge = ridge_of(model, params.trained, weight, hyper, side, num_rows)
+    ridge = positive(ridge, solvable[:, None])
+    part_rows = _part_rows(half, ridge.shape[1], ridge.dtype, resources.max_memory)
+    view = View(model.design, side, resources.steps, part_rows)
 
-    # For each row, in `minima`: (XᵀX + H + R) z = Xᵀt − h, where X and t are those of `model.design` times √w, R is the
-    # ridge, and H and h are the background's.
-    def share_solved(half: Half, *given: Any) -> jax.Array:
+    # For each row, (XᵀX + H + R) z = Xᵀt − h, where X and t are the design rows and targets times √w, R is the ridge,
+    # and H and h belong to the background.
+    solve_rows = exact if resources.steps is None else near
+
+    def solve_shard(half: Half, params: Params, *others: Any) -> jax.Array:
         rows, cells = jax.tree.map(lambda leaf: leaf[0], (half.tiles.rows, half.cells))
-        own = half._replace(tiles=replace(half.tiles, rows=rows), cells=cells)
-        return all_gather(minima(view, given[0], own, *given[1:]), devices)
+        own_half = half._replace(tiles=replace(half.tiles, rows=rows), cells=cells)
+        gathered: jax.Array = all_gather(solve_rows(view, params, own_half, *others), devices)
+        return gathered
 
-    share: Any = PartitionSpec(AXIS)
-    whole: Any = PartitionSpec()
-    shares: Half = jax.tree.map(lambda _: whole, half)
-    shares = shares._replace(tiles=replace(shares.tiles, rows=share), cells=share)
+    sharded: Any = PartitionSpec(AXIS)
+    replicated: Any = PartitionSpec()
+    specs: Half = jax.tree.map(lambda _: replicated, half)
+    specs = specs._replace(tiles=replace(specs.tiles, rows=sharded), cells=sharded)
     background = background_of(model, params, hyper, side, num_rows)
-    work = shard_map(share_solved, devices, (shares, *[whole] * 4))
-    found = work(half, params, ridge, pack(like, num_rows), background)
-    table = jnp.where(weighted, found.at[half.tiles.place].get(mode="fill", fill_value=0), 0)
+    solve = shard_map(solve_shard, devices, (specs, *[replicated] * 4))
+    solved = solve(half, params, ridge, pack(like, num_rows), background)
+    table = jnp.where(solvable[:, None], solved.at[half.tiles.slot].get(mode="fill", fill_value=0), 0)
     return params._replace(trained=params.trained._replace(**{side: unpack(table, like)}))
 
 
-def _rows_at_once(half: Half, size: int, dtype: Any, max_memory: int | None) -> tuple[int, ...]:
-    """How many of a tile's rows are worked on at once, for each kind: as many as memory allows, by halves."""
+def _part_rows(half: Half, size: int, dtype: Any, max_memory: int | None) -> tuple[int, ...]:
+    """Return how many rows of a tile are worked on at once, by the width of slabs: halved until memory allows them."""
     if max_memory is None:
         max_memory = _CACHED if jax.default_backend() == "cpu" else _AT_ONCE
-    found = []
+    part_rows = []
     for width in half.tiles.widths:
         rows = rows_per_tile(half.tiles)
         row_bytes = size * max(width, size) * max(dtype.itemsize, 4)
         while rows % 2 == 0 and rows * row_bytes > max_memory:
             rows //= 2
-        found.append(rows)
-    return tuple(found)
+        part_rows.append(rows)
+    return tuple(part_rows)
 
 
-def _norm(trained: Rows) -> jax.Array:
-    return _length(trained.user) + _length(trained.item)
+def _block_norms(trained: Rows) -> jax.Array:
+    """Return the sum of the Frobenius norms of the user block and of the item block."""
+    return _norm(trained.user) + _norm(trained.item)
 
 
-def _length(rows: object) -> jax.Array:
+def _norm(rows: object) -> jax.Array:
     return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(rows)))

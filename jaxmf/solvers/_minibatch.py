@@ -23,38 +23,37 @@ from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
 @memoize
 def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size: int = 256) -> Solver:
-    """Dense optax steps on batches B of a fresh shuffle every epoch.
+    """Take dense optax steps on batches B, shuffled anew every epoch.
 
-    Each step descends the mean objective, L / |Ω|, estimated on its batch, so that a learning rate does not depend on
+    Each step descends the mean objective L / |Ω|, estimated on its batch, so that the learning rate does not depend on
     the size of the data:
 
         Σ_B w ℓ / Σ_B w  +  (background + penalty) / Σ_Ω w
 
-    The penalty is over *all* rows at every step. The last batch of an epoch is padded with weight 0, never dropped,
-    and batches of padding alone are no steps. A model with a `draw` draws for each batch.
-    Optimizers that also read how large the objective is, such as `optax.polyak_sgd` and `optax.contrib.momo`, or
-    `optax.contrib.reduce_on_plateau` in a chain, get this number as `value`, a noisy estimate from one batch:
-    `reduce_on_plateau` averages over an epoch if its `accumulation_size` is the number of steps in one.
+    The penalty is over *all* rows at every step. The last batch of an epoch is padded with weight 0, never dropped, and
+    a batch of padding alone is not a step. A model with a `draw` draws for each batch. Optimizers that also read the
+    value of the objective, such as `optax.polyak_sgd`, `optax.contrib.momo`, or `optax.contrib.reduce_on_plateau` in a
+    chain, get it as `value`, a noisy estimate from one batch: `reduce_on_plateau` averages over an epoch if its
+    `accumulation_size` is the number of steps per epoch.
 
     Args:
       optimizer: a function of `Hyper` that returns an optax transformation, such as
-        `lambda h: optax.sgd(h.learning_rate, momentum=h.momentum, nesterov=True)`, which runs inside the traced
-        function, so that the values may be swept; or an optax optimizer whose first parameter is `learning_rate`:
-        `minibatch(optax.adam)` is short for `minibatch(lambda h: optax.adam(h.learning_rate))`. Schedules are functions
-        of the number of steps, ⌈num_ratings / batch_size⌉ per epoch. Numbers that optax needs as static stay outside
-        `Hyper`.
-      batch_size: ratings per step.
+        `lambda h: optax.sgd(h.learning_rate, momentum=h.momentum, nesterov=True)`. It runs while tracing, so that its
+        numbers can be swept. Or an optax optimizer whose first parameter is `learning_rate`: `minibatch(optax.adam)` is
+        short for `minibatch(lambda h: optax.adam(h.learning_rate))`. Schedules are functions of the number of steps,
+        ⌈num_ratings / batch_size⌉ per epoch. Numbers that optax needs as static stay outside `Hyper`.
+      batch_size: number of ratings per step.
 
     Returns:
       a Solver for any model.
 
     Raises:
       ValueError: `batch_size` is not a positive integer, or `optimizer` is not a function of one argument; at `check`,
-        it does not return an optax optimizer, or one that needs more than the gradient and the value of a batch, as
-        lbfgs does: its line search evaluates the objective again, on what would be a batch alone.
+        it does not return an optax optimizer, or returns one that needs more than the gradient and the value of a
+        batch, as lbfgs does, whose line search evaluates the objective again.
 
-    Cost: per step O(batch_size · D) for the loss plus O((num_users + num_items) · D) for penalty and optimizer: large
-    batches are cheaper per epoch.
+    Cost: per step O(batch_size · D) for the loss plus O((num_users + num_items) · D) for penalty and optimizer, so that
+    larger batches are cheaper per epoch.
 
     Reference: Bottou, Curtis and Nocedal (2018), Optimization methods for large-scale machine learning.
     """
@@ -96,7 +95,7 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
                 batch = drawn(jax.random.fold_in(key, first), model, batch, problem.seen)
             return jax.lax.cond(first < num_ratings, descend, lambda carry, _: carry, carry, batch), None
 
-        # Told by counting, not by the order, so that under a `vmap` over keys it is one condition for all.
+        # Counting tells which batches are padding, so that under a `vmap` over keys the condition is the same for all.
         firsts = batch_size * jnp.arange(len(order), dtype=num_ratings.dtype)
         (trained, state), _ = jax.lax.scan(visit, (params.trained, state), (take(ratings, order), firsts))
         return Params(trained, fixed), state, StepInfo(jnp.array(False))
@@ -106,18 +105,18 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
 
 
 def visiting_order(key: jax.Array, num_ratings: jax.typing.ArrayLike, size: int, batch_size: int) -> jax.Array:
-    """The batches of one epoch: (⌈size / batch_size⌉, batch_size) positions, the first a permutation of num_ratings.
+    """Return the batches of one epoch, (⌈size / batch_size⌉, batch_size) positions.
 
-    What follows are the positions of padding up to `size`, and beyond.
+    They are a permutation of 0, …, num_ratings − 1, followed by the positions of padding.
     """
     num_batches = -(-size // batch_size)
     order = shuffle(key, num_ratings, size)
-    behind = size + jnp.arange(num_batches * batch_size - size, dtype=order.dtype)
-    return jnp.concatenate([order, behind]).reshape(num_batches, batch_size)
+    padding = size + jnp.arange(num_batches * batch_size - size, dtype=order.dtype)
+    return jnp.concatenate([order, padding]).reshape(num_batches, batch_size)
 
 
 def _prepare(ratings: Ratings) -> jax.Array:
-    """How many ratings there are: behind them is padding."""
+    """Return the number of ratings, behind which padding follows."""
     return jnp.asarray(len(ratings.value), jnp.int32)
 
 
@@ -136,7 +135,7 @@ def _factory(optimizer: Callable[..., Any]) -> Callable[[Hyper], optax.GradientT
 
 
 def _update_by_value(optimizer: optax.GradientTransformation) -> Callable[..., Any]:
-    """The optimizer's `update`, with the objective's value as its last argument, which most do not take."""
+    """Return the optimizer's `update` with a fourth argument, the objective's value, which most optimizers ignore."""
     update = optimizer.update
     takes = inspect.signature(update).parameters.values()
     if any(parameter.name == "value" or parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
@@ -145,7 +144,7 @@ def _update_by_value(optimizer: optax.GradientTransformation) -> Callable[..., A
 
 
 def _check_optimizer(who: str, factory: Callable[[Hyper], Any], hyper: Hyper, trained: Rows) -> None:
-    """ValueError unless it makes an optax optimizer that steps by a gradient and the objective's value alone."""
+    """Raise a ValueError unless the optax optimizer needs only a gradient and the objective's value."""
     remedy = "pass a function of Hyper that returns one, such as `lambda h: optax.adam(h.learning_rate)`"
     expect(factory(hyper), optax.GradientTransformation, "minibatch: what optimizer returns", remedy)
 

@@ -1,4 +1,4 @@
-"""The ratings in matchings, as the steps of `sgd` read them."""
+"""Gather the ratings into matchings, as the steps of `sgd` read them."""
 
 from typing import Any, NamedTuple
 
@@ -14,14 +14,14 @@ from jaxmf.models.params import Hyper, Rows
 
 
 class Matchings(NamedTuple):
-    """The ratings in matchings, each array (strata, devices, most matchings, …, batch_size).
+    """The ratings in matchings, each array (strata, devices, max matchings, …, batch_size).
 
     Attributes:
-      user, item: where the rows stand in the tables of their group. Padding lanes have weight 0 and rows of their own
-        below the tables, since updates of equal rows would be undefined.
-      ids: the rows themselves, any for padding lanes.
-      numbers: value, weight w, and w n^(ν−1) of the user and of the item, one after another on an axis of their own.
-      context: that of the ratings.
+      user, item: positions of the ratings' rows in the tables of their groups. Padding lanes have weight 0 and a row of
+        their own below the tables, because several updates of one row would be undefined.
+      ids: indices of these rows among all rows; arbitrary for padding lanes.
+      numbers: value, weight w, and w n^(ν−1) of the user and of the item, stacked along the axis before the last.
+      context: the ratings' context.
     """
 
     user: jax.Array
@@ -32,38 +32,44 @@ class Matchings(NamedTuple):
 
 
 class Arranged(NamedTuple):
-    """What no epoch changes: the ratings in matchings, the rows of each group as in `Layout`, where each row stands
-    among these, and the number of matchings.
+    """What no epoch changes.
+
+    Attributes:
+      matchings: the ratings.
+      members: the rows of each group, as in `Layout`.
+      slot: the position of each row among the members of all groups.
+      num_matchings: number of matchings that are not empty.
     """
 
     matchings: Matchings
     members: Members
-    place: Rows
+    slot: Rows
     num_matchings: jax.Array
 
 
 def arrange_matchings(ratings: Ratings, layout: Layout, hyper: Hyper, devices: int) -> Arranged:
-    """Put the ratings in the matchings of their layout; computed once per fit."""
+    """Gather the ratings into the matchings of their layout; computed once per fit."""
     position, members, num_ratings, num_matchings = layout
-    own = take(ratings, position)
+    cells = take(ratings, position)
     lane, inside = jnp.arange(position.shape[-1], dtype=position.dtype), position < num_ratings
     share = row_weights(ratings, hyper.reg_exponent - 1)
-    place = Rows(_place(members.user, ratings.num_users), _place(members.item, ratings.num_items))
+    slot = Rows(_slot(members.user, ratings.num_users), _slot(members.item, ratings.num_items))
 
-    def local(place: jax.Array, row: jax.Array, size: int) -> jax.Array:
-        return jnp.where(inside, place[row] % size, size + lane)
+    def in_group(slot: jax.Array, row: jax.Array, size: int) -> jax.Array:
+        return jnp.where(inside, slot[row] % size, size + lane)
 
-    shares = own.weight * share.user[own.user], own.weight * share.item[own.item]
-    cells = Matchings(
-        local(place.user, own.user, members.user.shape[1]),
-        local(place.item, own.item, members.item.shape[1]),
-        Rows(own.user, own.item),
-        jnp.stack([own.value, own.weight, *shares], axis=-2),
-        own.context,
+    shares = cells.weight * share.user[cells.user], cells.weight * share.item[cells.item]
+    matchings = Matchings(
+        in_group(slot.user, cells.user, members.user.shape[1]),
+        in_group(slot.item, cells.item, members.item.shape[1]),
+        Rows(cells.user, cells.item),
+        jnp.stack([cells.value, cells.weight, *shares], axis=-2),
+        cells.context,
     )
-    return Arranged(shard(cells, devices, PartitionSpec(None, AXIS)), members, place, num_matchings)
+    return Arranged(shard(matchings, devices, PartitionSpec(None, AXIS)), members, slot, num_matchings)
 
 
-def _place(members: jax.Array, num_rows: int) -> jax.Array:
+def _slot(members: jax.Array, num_rows: int) -> jax.Array:
+    """Return the position of each row among the members of all groups."""
     flat = members.reshape(-1)
     return jnp.zeros(num_rows, flat.dtype).at[flat].set(jnp.arange(flat.size, dtype=flat.dtype), mode="drop")

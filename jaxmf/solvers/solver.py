@@ -1,4 +1,4 @@
-"""What a solver is: a layout made on the host, and pure functions, of which `step` is one epoch."""
+"""What a solver is: a layout that the host prepares, and pure functions, of which `step` runs one epoch."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -14,8 +14,13 @@ from jaxmf.models.trial import Promise
 
 
 class Problem(NamedTuple):
-    """What a step reads: the training ratings, n^ν per row, what `setup` of the solver made of them, and which items
-    each user has rated, for a model that draws.
+    """What a step reads.
+
+    Attributes:
+      ratings: the training ratings.
+      weight: n^ν of every row.
+      constants: what the solver's `setup` returned.
+      seen: the items that each user has rated, for a model that draws.
     """
 
     ratings: Ratings
@@ -25,20 +30,20 @@ class Problem(NamedTuple):
 
 
 class StepInfo(NamedTuple):
-    """What a step tells its reader and does not need itself. `converged`: bool scalar, the solver's own rule."""
+    """What a step reports. `converged`: a bool scalar, whether the solver's own rule says to stop."""
 
     converged: jax.Array
 
 
 class Machine(NamedTuple):
-    """What a solver asks of the machine, for speed alone.
+    """Settings that affect speed only.
 
     Attributes:
-      compiler_options: names and values of XLA's options for the programs in which the library runs it, such as
+      compiler_options: names and values of XLA options for the programs that run the solver, such as
         `without(TWO_STEP_SUMS)` of `jaxmf.kernels.xla`.
-      devices: how many of this process its steps use at once.
-      column_seconds: how much longer an epoch takes per rating and column of the factors on a core of a CPU, by which
-        `sweep` decides whether ranks share a program.
+      devices: number of local devices that a step uses at once.
+      column_seconds: seconds that one more column of factors adds to an epoch, per rating, on one core of a CPU;
+        `sweep` uses it to decide whether ranks share a program.
     """
 
     compiler_options: tuple[tuple[str, Any], ...] = ()
@@ -47,38 +52,37 @@ class Machine(NamedTuple):
 
 
 def as_prepared(ratings: Ratings, layout: Any, hyper: Hyper) -> Any:
-    """The layout that `prepare` made."""
+    """Return the layout unchanged: the default `setup`."""
     return layout
 
 
 def as_trained(params: Params, state: Any) -> Params:
-    """The parameters that the last step returned."""
+    """Return the parameters of the last step: the default `result`."""
     return params
 
 
 @jax.tree_util.register_static
 class Solver(NamedTuple):
-    """A solver: `prepare` runs once on the host, the rest is pure. A static pytree: `Prepared` says whose it is.
+    """A solver: `prepare` runs once on the host, everything else is pure. It is a static pytree.
 
     Attributes:
-      prepare: `(ratings) -> layout`, arrays. It holds positions in `ratings`, never weights or values, so that one
-        layout serves every set of weights (folds). It is given the ratings without padding, and steps find some of
-        weight 0 behind them; arrays as long as `jaxmf.data.ratings.padded_size` says let data of about the same size
-        share programs. Solvers of the same function share their layouts, so they must have the same `setup` too: what
-        was prepared for one of them is set up by it for all.
+      prepare: `(ratings) -> layout`, arrays. They hold positions in `ratings`, never weights or values, so that one
+        layout serves every set of weights (folds). `prepare` gets the ratings without padding; steps find padding of
+        weight 0 behind them. If arrays have lengths from `jaxmf.data.ratings.padded_size`, data of about the same size
+        share programs. Solvers with the same `prepare` share their layouts and so must have the same `setup`, too.
       init: `(model, params, hyper) -> state`.
       step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
-      check: `(model, params, hyper, context) -> None`, `context` being that of the ratings, on shapes only: raises
-        ValueError before anything compiles where the solver needs a part that the model lacks, or a number that `hyper`
-        does not have.
+      check: `(model, params, hyper, context) -> None`, with the ratings' `context`; of arrays, it sees only shapes and
+        dtypes. It raises a ValueError before anything compiles if the solver needs a part that the model lacks, or a
+        number that `hyper` does not have.
       name: shown in tables.
-      setup: `(ratings, layout, hyper) -> constants`, what no epoch changes and `step` finds in `problem.constants`:
-        computed once, before the first epoch. Default the layout of `prepare`.
-      result: `(params, state) -> Params`, the parameters that a fit reports, measures and returns, such as an average
-        of those after many steps. Default those that the last step returned.
-      machine: what it asks of the machine, for speed alone.
+      setup: `(ratings, layout, hyper) -> constants`, computed once, before the first epoch; `step` finds it in
+        `problem.constants`. By default it is the layout.
+      result: `(params, state) -> Params`, the parameters that a fit measures and returns, such as an average over
+        steps. By default these are the parameters of the last step.
+      machine: settings that affect speed only.
       remedy: what to try after a fit has diverged, in the names of `Hyper`, for messages.
-      promises: what its steps rely on that no shape shows, see `jaxmf.models.promises`: `fit` and `sweep` try these
+      promises: what the steps rely on that shapes do not show, see `jaxmf.models.promises`: `fit` and `sweep` check it
         with a user's model before the epochs compile.
     """
 

@@ -1,4 +1,4 @@
-"""Sweeps: many fits of one model, of a grid or of a list of points."""
+"""Sweeps: many fits of one model, over a grid or over a list of points."""
 
 from jaxmf.sweeps._sweep import sweep
 from jaxmf.sweeps.result import Sweep

@@ -1,4 +1,4 @@
-"""A sweep in rungs: all members run to the first, those that are chosen to the next, and so on."""
+"""Run a sweep in rungs: all members run to the first rung, the selected ones to the next, and so on."""
 
 import queue
 import threading
@@ -42,18 +42,19 @@ def run(
     rungs: Rungs,
     choices: Choices,
 ) -> Sweep:
-    """Fit the members of a grid, up to the rungs that they are chosen for.
+    """Fit the members of a grid, each up to the last rung for which it is selected.
 
-    A member that goes on does so from its state, so to the bits of one longer fit. Survivors move to the narrowest of
-    a ladder of widths (`batch`, half of it, a quarter, ...) that holds them, each of which compiles once.
+    A selected member continues from its state, so it gets the bits of one longer fit. The survivors move to the
+    narrowest width of a ladder (`batch`, half of it, a quarter, ...) that holds them; each width compiles once.
 
     Args:
       key, model, solver, train, valid, grid: as in `sweep`.
-      rungs: when members are compared.
+      rungs: when members are compared, and how they are selected.
       choices: all other arguments of `sweep`.
 
     Returns:
-      a Sweep, with the status "pruned" for members that were not selected. With `out`, rungs.csv says who went on.
+      a Sweep, with the status "pruned" for members that were not selected. With `out`, rungs.csv lists who was selected
+      at each rung.
     """
     with claimed(choices.out) as folder:
         plan = planned(key, model, solver, train, valid, grid, rungs, choices)
@@ -61,21 +62,21 @@ def run(
             claim(folder, plan)
         clock = time.perf_counter()
         with progress_bar(len(plan.assignments), choices.progress, "fit") as bar:
-            done = _execute(plan, None if folder is None else folder.path, bar)
-        return _collect(plan, done, time.perf_counter() - clock, None if folder is None else folder.path)
+            record = _execute(plan, None if folder is None else folder.path, bar)
+        return _collect(plan, record, time.perf_counter() - clock, None if folder is None else folder.path)
 
 
 @dataclass
-class _Done:
-    """What a sweep has come to.
+class _Record:
+    """The results of a sweep so far.
 
     Attributes:
-      results: by member, without parameters.
-      kept: the parameters that are kept, by member.
-      compiled: seconds that each program took to compile.
-      programs: the models, with the width of their batches, that were needed.
-      compared: one row for each member at each rung.
-      num_batches: that there were.
+      results: member -> result, without its parameters.
+      kept: member -> the parameters that are kept.
+      compiled: program -> the seconds that it took to compile.
+      programs: the models that ran, each with the width of its batches.
+      compared: one row per rung and member that was compared there.
+      num_batches: number of batches so far.
     """
 
     results: dict[int, Result] = field(default_factory=dict)
@@ -86,68 +87,70 @@ class _Done:
     num_batches: int = 0
 
 
-def _execute(plan: Plan, folder: Path | None, bar: Any) -> _Done:
+def _execute(plan: Plan, folder: Path | None, bar: Any) -> _Record:
     """Run all members, rung by rung."""
-    done, last = _Done(), len(plan.rungs.epochs) - 1
-    fit = _fitter(plan.shared, done.results, done.compiled)
+    record, last = _Record(), len(plan.rungs.epochs) - 1
+    fit = _fitter(plan.shared, record.results, record.compiled)
     several = len(plan.devices) > 1
-    places = [jax.device_put(plan.data, device) if several else plan.data for device in plan.devices] * plan.workers
-    states = {} if folder is None else {each: _state(each, plan.shared, shape) for each, shape in plan.shapes.items()}
+    slots = [jax.device_put(plan.data, device) if several else plan.data for device in plan.devices] * plan.workers
+    states = (
+        {} if folder is None else {model: _state(model, plan.shared, shape) for model, shape in plan.shapes.items()}
+    )
     candidates = first_candidates(plan)
     for rung, stop in enumerate(plan.rungs.epochs):
-        running = [n for n in candidates if n not in done.results or done.results[n].status == RUNNING]
-        batches = cut(plan, running, done.results, stop, done.num_batches)
-        done.num_batches += len(batches)
-        done.programs |= {(batch.model, batch.width) for batch in batches}
+        running = [m for m in candidates if m not in record.results or record.results[m].status == RUNNING]
+        batches = cut(plan, running, record.results, stop, record.num_batches)
+        record.num_batches += len(batches)
+        record.programs |= {(batch.model, batch.width) for batch in batches}
         todo = batches
         if folder is not None:
-            todo = [batch for batch in batches if not _taken(plan, folder, batch, states[batch.model], done, bar)]
-        # Whatever ends the sweep, such as a full disk, ends what would still run beside it.
-        with closing(_as_completed(fit, _ordered(todo, plan.shapes), places)) as fitted:
-            for batch, found in fitted:
+            todo = [batch for batch in batches if not _read(plan, folder, batch, states[batch.model], record, bar)]
+        # An error that ends the sweep, such as a full disk, also cancels the batches that wait for a thread.
+        with closing(_as_completed(fit, _ordered(todo, plan.shapes), slots)) as fitted:
+            for batch, results in fitted:
                 if rung == last:
-                    found = {number: each._replace(state=None) for number, each in found.items()}
-                _note(plan, done, found, stop, bar)
+                    results = {member: result._replace(state=None) for member, result in results.items()}
+                _add(plan, record, results, stop, bar)
                 if folder is not None:
-                    stored = {number: each._replace(params=done.kept.get(number)) for number, each in found.items()}
+                    stored = {m: result._replace(params=record.kept.get(m)) for m, result in results.items()}
                     store.write(folder, batch.number, stored)
-        candidates = _compare(plan, done, candidates, rung, bar)
-    return done
+        candidates = _compare(plan, record, candidates, rung, bar)
+    return record
 
 
-def _taken(plan: Plan, folder: Path, batch: Batch, like: FitState, done: _Done, bar: Any) -> bool:
-    """Whether the results of a batch are on disk, from where they are taken; `like` has a member's state."""
-    found = store.read(folder, batch, like)
-    _note(plan, done, found, batch.stop, bar)
-    return bool(found)
+def _read(plan: Plan, folder: Path, batch: Batch, like: FitState, record: _Record, bar: Any) -> bool:
+    """Add the results of a batch if they are on disk, and return whether they are; `like` is a member's state."""
+    results = store.read(folder, batch, like)
+    _add(plan, record, results, batch.stop, bar)
+    return bool(results)
 
 
-def _note(plan: Plan, done: _Done, found: dict[int, Result], stop: int, bar: Any) -> None:
-    """Keep new results, and count on the bar the members that have come to their end."""
-    _keep(plan, done, found)
+def _add(plan: Plan, record: _Record, results: dict[int, Result], stop: int, bar: Any) -> None:
+    """Add new results to the record, and advance the bar by the members that run no further."""
+    _keep(plan, record, results)
     final = stop == plan.rungs.epochs[-1]
-    bar.update(sum(final or each.status != RUNNING for each in found.values()))
+    bar.update(sum(final or result.status != RUNNING for result in results.values()))
 
 
-def _compare(plan: Plan, done: _Done, candidates: list[int], rung: int, bar: Any) -> list[int]:
-    """The members that run to the next rung, each row of the comparison noted."""
+def _compare(plan: Plan, record: _Record, candidates: list[int], rung: int, bar: Any) -> list[int]:
+    """Compare the candidates at a rung, record the comparison, and return the members that run to the next rung."""
     stop, select = plan.rungs.epochs[rung], plan.rungs.select
-    scores = {number: done.results[number].at_epoch(plan.score) for number in candidates}
-    scores = {number: score if np.isfinite(score) else np.inf for number, score in scores.items()}
+    scores = {member: record.results[member].at_epoch(plan.score) for member in candidates}
+    scores = {member: score if np.isfinite(score) else np.inf for member, score in scores.items()}
     final = stop == plan.rungs.epochs[-1]
-    chosen = set(candidates if select is None or final else select(rung, scores))
-    done.compared += [(rung, stop, number, scores[number], number in chosen) for number in candidates]
-    dropped = [number for number in candidates if number not in chosen]
-    bar.update(sum(done.results[number].status == RUNNING for number in dropped))
-    done.results.update({number: done.results[number]._replace(state=None) for number in dropped})
-    return [number for number, enters in enumerate(plan.entry) if number in chosen or enters == rung + 1]
+    selected = set(candidates if select is None or final else select(rung, scores))
+    record.compared += [(rung, stop, member, scores[member], member in selected) for member in candidates]
+    dropped = [member for member in candidates if member not in selected]
+    bar.update(sum(record.results[member].status == RUNNING for member in dropped))
+    record.results.update({member: record.results[member]._replace(state=None) for member in dropped})
+    return [member for member, entry in enumerate(plan.entry) if member in selected or entry == rung + 1]
 
 
-def _collect(plan: Plan, done: _Done, seconds: float, folder: Path | None) -> Sweep:
-    """The tables, in the folder too, and the parameters that were kept."""
+def _collect(plan: Plan, record: _Record, seconds: float, folder: Path | None) -> Sweep:
+    """Return the Sweep, and write its tables into the folder if there is one."""
     assignments = plan.assignments
-    history, table = tables(assignments, plan.shared.solver, plan.shapes, done.results, plan.rungs.epochs[-1])
-    compared = pd.DataFrame(done.compared, columns=["rung", "epochs", "member", "score", "selected"])
+    history, table = tables(assignments, plan.shared.solver, plan.shapes, record.results, plan.rungs.epochs[-1])
+    compared = pd.DataFrame(record.compared, columns=["rung", "epochs", "member", "score", "selected"])
     if folder is not None:
         output.write_table(folder / "history.csv", history)
         output.write_table(folder / "metrics.csv", table)
@@ -157,71 +160,72 @@ def _collect(plan: Plan, done: _Done, seconds: float, folder: Path | None) -> Sw
         table=table,
         history=history,
         rungs=compared,
-        num_programs=len(done.programs) * len(plan.devices),
-        batch=plan.shared.most,
-        compile_seconds=sum(done.compiled.values()),
+        num_programs=len(record.programs) * len(plan.devices),
+        batch=plan.shared.max_width,
+        compile_seconds=sum(record.compiled.values()),
         seconds=seconds,
-        members=tuple(each.member for each in assignments),
-        models=tuple(each.model for each in assignments),
+        members=tuple(assignment.member for assignment in assignments),
+        models=tuple(assignment.model for assignment in assignments),
         keys=tuple(plan.shared.keys),
-        kept={number: narrowed(params, assignments[number]) for number, params in done.kept.items()},
+        kept={member: narrowed(params, assignments[member]) for member, params in record.kept.items()},
         score=plan.score,
     )
 
 
 def _ordered(batches: list[Batch], shapes: dict[Model, Params]) -> list[Batch]:
-    """The widest first, or else they would run alone at last; and one batch of every program before all others, so that
-    some run while others compile.
+    """Sort batches by decreasing size of their parameters, since a large one that starts last would run alone; but put
+    one batch of each program before all others, so that some run while others compile.
     """
     batches = sorted(batches, key=lambda batch: -num_bytes(shapes[batch.model]))
-    firsts = list({(batch.model, batch.width): batch for batch in reversed(batches)}.values())
-    return sorted(batches, key=lambda batch: batch not in firsts)
+    leading = list({(batch.model, batch.width): batch for batch in reversed(batches)}.values())
+    return sorted(batches, key=lambda batch: batch not in leading)
 
 
 def _fitter(
     shared: Shared, results: Mapping[int, Result], compiled: dict[Any, float]
 ) -> Callable[[Batch, Prepared], tuple[Batch, dict[int, Result]]]:
-    """The function that fits a batch in a thread; each program is compiled once, and the seconds noted."""
+    """Return the function that fits a batch in a thread. It compiles each program once, and notes the seconds."""
     lock = threading.Lock()
     compiling: dict[Any, threading.Lock] = defaultdict(threading.Lock)
 
     def fit(batch: Batch, data: Prepared) -> tuple[Batch, dict[int, Result]]:
         program = batch.model, batch.width, id(data)
         with lock:
-            own = compiling[program]
-        begun = None
-        with own:
+            program_lock = compiling[program]
+        ready = None
+        with program_lock:
             if program not in compiled:
                 clock = time.perf_counter()
-                begun = set_up_batch(shared, batch, data, results)
+                ready = set_up_batch(shared, batch, data, results)
                 compiled[program] = time.perf_counter() - clock
-        return batch, fit_batch(shared, batch, data, results, begun)
+        return batch, fit_batch(shared, batch, data, results, ready)
 
     return fit
 
 
 def _state(model: Model, shared: Shared, shape: Params) -> FitState:
-    """The shapes of a member's state."""
+    """Return the shapes of a member's state."""
     hyper, patience = shared.members[0].hyper, shared.options.patience
-    return jax.eval_shape(lambda params: first_state(model, shared.solver, params, hyper, patience), shape)
+    state: FitState = jax.eval_shape(lambda params: first_state(model, shared.solver, params, hyper, patience), shape)
+    return state
 
 
 def _as_completed(
-    function: Callable[[Any, Any], Any], tasks: Sequence[Any], places: Sequence[Any]
+    function: Callable[[Any, Any], Any], tasks: Sequence[Any], slots: Sequence[Any]
 ) -> Generator[Any, None, None]:
-    """`function(task, place)` for every task, one task per place at a time, in the order in which they finish."""
+    """Yield `function(task, slot)` for every task as it finishes, with at most one task in a slot at a time."""
     free: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    for place in places:
-        free.put(place)
+    for slot in slots:
+        free.put(slot)
 
     def call(task: Any) -> Any:
-        place = free.get()
+        slot = free.get()
         try:
-            return function(task, place)
+            return function(task, slot)
         finally:
-            free.put(place)
+            free.put(slot)
 
-    with ThreadPoolExecutor(len(places)) as pool:
+    with ThreadPoolExecutor(len(slots)) as pool:
         try:
             for future in as_completed([pool.submit(call, task) for task in tasks]):
                 yield future.result()
@@ -230,11 +234,11 @@ def _as_completed(
             raise
 
 
-def _keep(plan: Plan, done: _Done, new: dict[int, Result]) -> None:
-    """Add new results, and keep their parameters or let go of them; of "best", the first of equals."""
-    done.results.update({number: result._replace(params=None) for number, result in new.items()})
-    offered = done.kept | {number: result.params for number, result in new.items() if result.params is not None}
+def _keep(plan: Plan, record: _Record, new: dict[int, Result]) -> None:
+    """Add new results, and keep the parameters that `keep` asks for; with "best", the first member among equals."""
+    record.results.update({member: result._replace(params=None) for member, result in new.items()})
+    params = record.kept | {member: result.params for member, result in new.items() if result.params is not None}
     if plan.choices.keep == "best":
-        found = [(done.results[number].at_epoch(plan.score), number) for number in offered]
-        offered = {n: offered[n] for _, n in sorted(each for each in found if np.isfinite(each[0]))[:1]}
-    done.kept = {} if plan.choices.keep == "none" else offered
+        scores = [(record.results[member].at_epoch(plan.score), member) for member in params]
+        params = {member: params[member] for _, member in sorted(s for s in scores if np.isfinite(s[0]))[:1]}
+    record.kept = {} if plan.choices.keep == "none" else params

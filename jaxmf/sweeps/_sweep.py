@@ -1,4 +1,4 @@
-"""Sweeps: many fits of one model by one solver, one compiled program per width of the factors."""
+"""Sweeps: many fits of one model by one solver, with one compiled program per width of the factors."""
 
 from os import PathLike
 
@@ -40,7 +40,7 @@ def sweep(
     max_memory: int | None = None,
     progress: bool = False,
 ) -> Sweep:
-    """Fit every member of a grid: each equals its own `fit`, and one program serves all members of a width.
+    """Fit every member of a grid. Each equals its own `fit`, and one program serves all members of one width.
 
     Args:
       key: from `jax.random.key`. A member with `seed` s has the key `fold_in(key, s)`; without seeds all have `key`.
@@ -48,37 +48,40 @@ def sweep(
       solver: the solver.
       train: training ratings.
       valid: validation ratings over the same users and items; not together with `folds`.
-      grid: name -> values, of which all combinations are fitted, or a list of points: `rank`, `seed`, `fold`, any
-        number of `Hyper`, and `extra.NAME`.
+      grid: name -> values, all combinations of which are fitted, or a list of points, name -> value. The names are
+        `rank`, `seed`, `fold`, the fields of `Hyper`, and `extra.NAME`.
       folds: (k, n) training weights of k folds of `train`, as `splits.k_fold` makes them. Each member is fitted on the
-        weights of its fold and validated on 1 - weight; all folds are taken if the grid does not name `fold`.
-      hyper: the numbers that the grid does not name; `Hyper()` if None.
+        weights of its fold and validated on 1 - weight; all folds are used if the grid does not name `fold`.
+      hyper: the hyperparameters that the grid does not name; `Hyper()` if None.
       epochs, patience, min_delta, monitor, track: as in `fit`.
-      keep: whose parameters are kept: of the "best" member by the monitored score (without validation, by the training
-        loss), of "all", or of "none".
-      out: folder on disk for the members that are finished: a sweep that was killed goes on from there, to the same
-        bits, when it is called again with the same arguments. It also gets metrics.csv and history.csv at the end.
-        While a sweep runs, it has the folder for itself.
-      batch: members at once under `vmap`; their number changes the last bits. Default: 1 on a CPU, where a member then
-        has the bits of its own `fit`; all that fit into memory elsewhere. benchmarks/sweep.py measures it.
-      pad: True fits all ranks at the largest width by one program, False each rank at its own; None does whichever
-        costs less by the solver and the number of ratings, epochs and members, and never pads a user's own model.
-      workers: batches that run at once on each device. Default: one per core on a CPU, 1 elsewhere. All local
-        accelerators are used; they do not talk to each other.
-      max_memory: most bytes that the programs running at once may take on a device, and that kept parameters may take;
-        a batch that needs more is cut, with a warning. Default: no bound on a CPU, 80 % of the memory elsewhere.
+      keep: whose parameters to keep: those of the "best" member by the monitored score (without validation ratings, by
+        the training loss), of "all", or of "none".
+      out: folder on disk for finished members. A sweep that was killed continues from there, with the same bits, when
+        it is called again with the same arguments. At the end, metrics.csv and history.csv are written there too. No
+        other run can use the folder meanwhile.
+      batch: number of members that run at once under `vmap`; it changes the last bits of their results. Default: 1 on a
+        CPU, where a member then has the bits of its own `fit`; elsewhere as many as fit into memory.
+        benchmarks/sweep.py measures it.
+      pad: True fits all ranks at the largest width, in one program; False fits each rank at its own width; None does
+        whichever costs less, judged by the solver and the number of ratings, epochs and members, and never pads a
+        user's own model.
+      workers: number of batches that run at once on each device. Default: one per core on a CPU, 1 elsewhere. All local
+        accelerators are used; they do not communicate.
+      max_memory: maximum number of bytes for the programs that run at once on a device, and for the parameters that are
+        kept. A batch that needs more is made smaller, with a warning. Default: no limit on a CPU, 80 % of the memory
+        elsewhere.
       progress: show a progress bar on standard error.
 
     Returns:
-      a Sweep. A member that diverges is a row with that status, and changes no other.
+      a Sweep. A member that diverges is a row with that status, and does not affect the others.
 
     Raises:
-      ValueError: an unknown name, an empty list or a value out of range in the grid, `fold` together with `valid`,
-        a number that the solver refuses, or an `out` that holds another sweep or is in use by another run, which is
-        named; all before anything compiles. One member, or the parameters kept, that need more than `max_memory`; a
-        model to be padded whose `init` starts otherwise in a wider table.
+      ValueError: before anything compiles: an unknown name, an empty list or a value out of range in the grid, `folds`
+        together with `valid`, a hyperparameter that the solver refuses, or an `out` that holds another sweep or is in
+        use by another run (the message names it). Also one member, or the parameters to keep, that need more than
+        `max_memory`, and a model to be padded whose `init` starts differently in a wider table.
 
-    Cost: that of the fits, less what a second core or device takes over; one compilation per width and device.
+    Cost: that of the fits, divided among the cores or devices; one compilation per width and device.
     """
     choices = Choices(
         folds=folds,

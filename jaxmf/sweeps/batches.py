@@ -1,4 +1,4 @@
-"""How the members of a sweep run: in batches of one model each, at once under `vmap` or one as `fit` does."""
+"""Run the members of a sweep in batches of one model each: several at once under `vmap`, or one as `fit` runs it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,12 +25,12 @@ class Shared(NamedTuple):
 
     Attributes:
       solver: the solver.
-      members: all members, with `hyper.rank` as their program needs it.
-      keys: their keys.
+      members: all members, with `hyper.rank` as the program that they run in needs it.
+      keys: the key of each member.
       folds: (k, n) training weights, or None.
-      options: the static choices of `make_fit`.
-      most: members at once, at most; 1 runs the very program of `fit`.
-      last: the ratings as the member before has set them up.
+      options: the static options of `make_fit`.
+      max_width: maximum number of members at once; 1 runs the same program as `fit`.
+      last_constants: cache of the constants of the last member that was set up.
     """
 
     solver: Solver
@@ -38,19 +38,19 @@ class Shared(NamedTuple):
     keys: list[jax.Array]
     folds: jax.Array | None
     options: Options
-    most: int
-    last: LastConstants
+    max_width: int
+    last_constants: LastConstants
 
 
 class Batch(NamedTuple):
     """Members that run at once from one epoch to another.
 
     Attributes:
-      number: counted through the whole sweep.
-      model: the model at their width.
-      width: of the `vmap`, at least as many as there are members.
-      members: their numbers.
-      start, stop: epochs done before and afterwards.
+      number: index of the batch in the whole sweep.
+      model: the model at the width of the members.
+      width: width of the `vmap`, at least the number of members.
+      members: indices of the members in the sweep.
+      start, stop: number of epochs done before and afterwards.
     """
 
     number: int
@@ -62,8 +62,8 @@ class Batch(NamedTuple):
 
 
 class Result(NamedTuple):
-    """A member's fit so far, on the host: index of its status, the epoch of its parameters, history, parameters and, if
-    it is to go on, its state.
+    """A member's fit so far, on the host: index of its status, the epoch of its parameters, its history, its parameters
+    and, if it may continue, its state.
     """
 
     status: int
@@ -73,13 +73,13 @@ class Result(NamedTuple):
     state: FitState | None
 
     def at_epoch(self, name: str) -> float:
-        """A column of the history at the epoch of the parameters; NaN if there is none."""
+        """Return a column of the history at the epoch of the parameters; NaN if there is none."""
         row = self.history["epoch"] == self.epoch
         return float(self.history[name][row][0]) if name in self.history and row.any() else np.nan
 
 
-class Begun(NamedTuple):
-    """A compiled program, and what it takes: key, data, hyper and the state to go on from."""
+class ReadyBatch(NamedTuple):
+    """A compiled program and its arguments: key, data, hyper and the state to continue from."""
 
     program: Program
     key: jax.Array
@@ -88,31 +88,33 @@ class Begun(NamedTuple):
     state: FitState
 
 
-def set_up_batch(shared: Shared, batch: Batch, data: Prepared, earlier: Mapping[int, Result] | None = None) -> Begun:
-    """Compile the program of a batch, unless it is there, and set up what it takes."""
-    # A batch of fewer members than its program holds is filled up with its last one.
+def set_up_batch(
+    shared: Shared, batch: Batch, data: Prepared, earlier: Mapping[int, Result] | None = None
+) -> ReadyBatch:
+    """Compile the program of a batch, if it was not compiled before, and set up its arguments."""
+    # A batch of fewer members than the width of its program is filled up with copies of its last member.
     members = batch.members + batch.members[-1:] * (batch.width - len(batch.members))
     hyper = [cast_hyper(shared.members[m].hyper, data.train.value.dtype) for m in members]
     keys = [shared.keys[m] for m in members]
     weight = None if shared.folds is None else shared.folds[np.array([shared.members[m].fold for m in members])]
     states = None if batch.start == 0 or earlier is None else [earlier[m].state for m in members]
     if batch.width == 1:
-        own = _of_fold(data, None if weight is None else weight[0])
+        fold_data = _of_fold(data, None if weight is None else weight[0])
         state = None if states is None else states[0]
-        program, own, state, _ = set_up(
-            keys[0], batch.model, shared.solver, own, hyper[0], shared.options, state, shared.last
+        program, fold_data, state, _ = set_up(
+            keys[0], batch.model, shared.solver, fold_data, hyper[0], shared.options, state, shared.last_constants
         )
-        return Begun(program, keys[0], own, hyper[0], state)
+        return ReadyBatch(program, keys[0], fold_data, hyper[0], state)
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *hyper)
     key, weighted = jnp.stack(keys), (data, weight)
-    first, program = _together(batch.model, shared.solver, shared.options, shapes(weighted))
+    make_states, program = _vmapped(batch.model, shared.solver, shared.options, shapes(weighted))
     if states is None:
-        state = first(key, weighted, stacked)
+        state = make_states(key, weighted, stacked)
     else:
         state = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
-    # A run of no epochs compiles the program and changes no bit.
+    # Running 0 epochs compiles the program and leaves the states unchanged.
     state, _ = program(key, weighted, stacked, state, 0)
-    return Begun(program, key, weighted, stacked, state)
+    return ReadyBatch(program, key, weighted, stacked, state)
 
 
 def fit_batch(
@@ -120,25 +122,26 @@ def fit_batch(
     batch: Batch,
     data: Prepared,
     earlier: Mapping[int, Result] | None = None,
-    begun: Begun | None = None,
+    ready: ReadyBatch | None = None,
 ) -> dict[int, Result]:
-    """Fit the members of a batch, with a column `seconds` in their histories: an equal share of the batch's. What
-    `set_up_batch` returned for it may be given as `begun`.
+    """Fit the members of a batch and return their results. `ready` is the result of `set_up_batch`, if it was called.
+
+    The column `seconds` of a member's history is its equal share of the batch's seconds.
     """
-    program, key, own, hyper, state = begun or set_up_batch(shared, batch, data, earlier)
-    parts: list[dict[str, np.ndarray]] = []
+    program, key, batch_data, hyper, state = ready or set_up_batch(shared, batch, data, earlier)
+    chunks: list[dict[str, np.ndarray]] = []
     elapsed = 0.0
-    for after, part, seconds in run_chunks(key, program, own, hyper, state, batch.stop - batch.start):
-        length = part["epoch"].shape[-1]
+    for after, chunk, seconds in run_chunks(key, program, batch_data, hyper, state, batch.stop - batch.start):
+        length = chunk["epoch"].shape[-1]
         clock = (elapsed + seconds * np.arange(1, length + 1) / length) / len(batch.members)
-        parts.append(part | {"seconds": np.broadcast_to(clock, part["epoch"].shape)})
+        chunks.append(chunk | {"seconds": np.broadcast_to(clock, chunk["epoch"].shape)})
         state, elapsed = after, elapsed + seconds
-    columns = {name: np.concatenate([part[name] for part in parts], axis=-1) for name in parts[0]}
+    columns = {name: np.concatenate([chunk[name] for chunk in chunks], axis=-1) for name in chunks[0]}
     fitted = jax.tree.map(np.asarray, (state, columns))
     results = {}
-    for place, member in enumerate(batch.members):
-        state, column = fitted if batch.width == 1 else jax.tree.map(lambda leaf, place=place: leaf[place], fitted)
-        history = {name: column[name][column["epoch"] > 0] for name in parts[0]}
+    for slot, member in enumerate(batch.members):
+        state, column = fitted if batch.width == 1 else jax.tree.map(lambda leaf, slot=slot: leaf[slot], fitted)
+        history = {name: column[name][column["epoch"] > 0] for name in chunks[0]}
         if batch.start > 0 and earlier is not None:
             before = earlier[member].history
             history["seconds"] = history["seconds"] + before["seconds"][-1]
@@ -150,7 +153,7 @@ def fit_batch(
 
 
 def program_text(shared: Shared, batch: Batch, data: Prepared) -> str:
-    """The program of one member, lowered but not compiled: equal for equal static choices."""
+    """Return the text of one member's program, lowered but not compiled: equal static arguments give equal texts."""
     member = batch.members[0]
     hyper = cast_hyper(shared.members[member].hyper, data.train.value.dtype)
 
@@ -161,26 +164,26 @@ def program_text(shared: Shared, batch: Batch, data: Prepared) -> str:
 
 
 def _of_fold(data: Prepared, weight: jax.Array | None) -> Prepared:
-    """Train on these weights (n,), and validate on what they hold out."""
+    """Return the data of a fold: its weights (n,) are those to train on, and 1 - weight those to validate on."""
     if weight is None:
         return data
-    train, own = data.train, data.train.weight
-    return data._replace(train=replace(train, weight=own * weight), valid=replace(train, weight=own * (1 - weight)))
+    train, whole = data.train, data.train.weight
+    return data._replace(train=replace(train, weight=whole * weight), valid=replace(train, weight=whole * (1 - weight)))
 
 
 @of_model
-def _together(
+def _vmapped(
     model: Model, solver: Solver, options: Options, form: Any
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """The first state, and the program, of a `vmap` over key, weights of a fold, hyper and state."""
+    """Return the function that makes the first states and the program, under `vmap` over key, fold, hyper and state."""
     run = make_fit(model, solver, CHUNK, *options)
 
-    def first(key: jax.Array, weighted: tuple[Prepared, Any], hyper: Hyper) -> Any:
+    def make_state(key: jax.Array, weighted: tuple[Prepared, Any], hyper: Hyper) -> Any:
         return start(key, model, solver, _of_fold(*weighted), hyper, options.patience)
 
     def program(key: jax.Array, weighted: tuple[Prepared, Any], hyper: Hyper, state: Any, num_epochs: Any) -> Any:
         return run(key, _of_fold(*weighted), hyper, state, num_epochs)
 
     axes = (0, (None, 0), 0)
-    together = jax.vmap(program, (*axes, 0, None))
-    return jax.jit(jax.vmap(first, axes)), jax.jit(together, compiler_options=here(solver.machine.compiler_options))
+    batched = jax.vmap(program, (*axes, 0, None))
+    return jax.jit(jax.vmap(make_state, axes)), jax.jit(batched, compiler_options=here(solver.machine.compiler_options))

@@ -1,4 +1,4 @@
-"""What a sweep refuses before anything compiles: choices, folds, and whatever a member's own fit would refuse."""
+"""Checks of a sweep before anything compiles: its arguments, its folds, and all that `fit` checks of each member."""
 
 from functools import partial
 from typing import Any
@@ -23,12 +23,12 @@ from jaxmf.training.state import initialize
 
 
 def check_choices(solver: Solver, choices: Any, validated: bool) -> None:
-    """ValueError unless these choices are in range, and go with assignment other and with the solver.
+    """Raise ValueError unless these choices are in range, and agree with each other and with the solver.
 
     Args:
       solver: the solver.
-      choices: of the sweep.
-      validated: whether there are validation ratings beside the folds.
+      choices: the choices of the sweep.
+      validated: whether there are validation ratings apart from the folds.
     """
     if choices.keep not in ("best", "all", "none"):
         raise ValueError(f"sweep: keep must be 'best', 'all' or 'none', not {choices.keep!r}")
@@ -38,7 +38,7 @@ def check_choices(solver: Solver, choices: Any, validated: bool) -> None:
             unit = " of bytes" if name == "max_memory" else ""
             raise ValueError(f"sweep: {name} must be a positive integer{unit} or None, not {value!r}")
     if solver.machine.devices > 1:
-        raise ValueError("sweep: it spreads its members over cores and devices, so the solver must have devices=1")
+        raise ValueError("sweep: members are spread over cores and devices, so the solver must have devices=1")
     if choices.folds is not None and validated:
         raise ValueError("sweep: folds and valid exclude each other: a fold is validated on what it holds out of train")
     if choices.folds is None and not validated:
@@ -51,7 +51,7 @@ def check_choices(solver: Solver, choices: Any, validated: bool) -> None:
 
 
 def checked_folds(folds: Any, train: Ratings) -> jax.Array:
-    """The folds in the dtype of the ratings; ValueError unless assignment trains on some of them and holds some out."""
+    """Return the folds in the dtype of the ratings; raise ValueError unless each trains on some and holds some out."""
     folds = np.asarray(folds)
     num_ratings = len(train.value)
     if folds.ndim != 2 or folds.shape[1] != num_ratings or folds.dtype.kind not in "biuf":
@@ -60,27 +60,27 @@ def checked_folds(folds: Any, train: Ratings) -> jax.Array:
             f"rating, not {folds.dtype}{list(folds.shape)}; jaxmf.splits.k_fold(train, k) makes them"
         )
     weight = np.asarray(train.weight)
-    for number, fold in enumerate(folds):
+    for index, fold in enumerate(folds):
         if not ((fold >= 0) & (fold <= 1)).all():
-            raise ValueError(f"sweep: fold {number} has weights that are not between 0 and 1")
+            raise ValueError(f"sweep: fold {index} has weights that are not between 0 and 1")
         if not (fold * weight).any() or not ((1 - fold) * weight).any():
-            raise ValueError(f"sweep: fold {number} leaves nothing to train on, or holds nothing out")
+            raise ValueError(f"sweep: fold {index} leaves nothing to train on, or holds nothing out")
     return jnp.asarray(folds.astype(train.value.dtype))
 
 
 def checked_shapes(
     key: jax.Array, solver: Solver, train: Ratings, assignments: list[Assignment]
 ) -> dict[Model, Params]:
-    """The shapes of the parameters of every model that runs, after all that `fit` checks before it compiles."""
+    """Make all checks that `fit` makes on shapes, and return the parameters' shapes of every model that runs."""
     shapes: dict[Model, Params] = {}
-    seen = set()
+    checked = set()
     for member, _, run_member, model in assignments:
         numbers = cast_hyper(run_member.hyper, train.value.dtype)
         if model not in shapes:
             shapes[model] = check_functions(key, model, train, numbers)
-        what = (model, repr(run_member.hyper))  # seeds and folds need no check of their own
-        if what not in seen:
-            seen.add(what)
+        case = (model, repr(run_member.hyper))  # members that differ in seed or fold only are checked once
+        if case not in checked:
+            checked.add(case)
             try:
                 check_rank(run_member.hyper, shapes[model])
                 solver.check(model, shapes[model], run_member.hyper, train.context)
@@ -90,10 +90,11 @@ def checked_shapes(
 
 
 def check_padding(key: jax.Array, train: Ratings, assignments: list[Assignment]) -> None:
-    """ValueError if a user's model starts otherwise in a wider table, or has another objective there; a constructor of
-    jaxmf's does not.
+    """Raise ValueError if a user's model starts differently in a wider table, or has another objective there.
+
+    Models that a constructor of jaxmf returned are not checked here, but in the tests.
     """
-    padded = {(each.model, each.run_model): each for each in assignments if each.run_model is not each.model}
+    padded = {(a.model, a.run_model): a for a in assignments if a.run_model is not a.model}
     for (model, wide_model), assignment in padded.items():
         if how_built(wide_model) is not None:
             continue
@@ -101,8 +102,8 @@ def check_padding(key: jax.Array, train: Ratings, assignments: list[Assignment])
         wide = jax.jit(partial(initialize, key, wide_model))(train, assignment.run_member.hyper)
         if not all(map(np.allclose, jax.tree.leaves(alone), jax.tree.leaves(narrowed(wide, assignment)))):
             raise ValueError(
-                f"sweep: the model {model.name!r} of rank {assignment.member.rank} starts otherwise in a wider table, "
-                "so that a member would not be its own fit: let init draw column j with the key "
+                f"sweep: the model {model.name!r} of rank {assignment.member.rank} starts differently in a wider "
+                "table, so that a member would not equal its own fit: let init draw column j with the key "
                 "jax.random.fold_in(key, j), as the built-in models do, or use pad=False"
             )
         random = wide._replace(trained=drawn_rows(np.random.default_rng(0), wide.trained))
@@ -112,22 +113,23 @@ def check_padding(key: jax.Array, train: Ratings, assignments: list[Assignment])
         if not np.isclose(value, expected, rtol=float(jnp.finfo(value.dtype).eps) ** 0.5):
             raise ValueError(
                 f"sweep: the model {model.name!r} of rank {assignment.member.rank} has another objective in a wider "
-                "table of which the further columns are 0, so that a member would not be its own fit: let `loss` and "
-                "`penalty` read no width, or use pad=False"
+                "table whose further columns are 0, so that a member would not equal its own fit: do not let `loss` "
+                "and `penalty` depend on the number of columns, or use pad=False"
             )
 
 
 def check_all_promised(
     key: jax.Array, solver: Solver, train: Ratings, assignments: list[Assignment], shapes: dict[Model, Params]
 ) -> None:
-    """ValueError if a user's model breaks a promise that the solver relies on."""
+    """Raise ValueError if a user's model breaks a promise that the solver relies on."""
 
-    def initial(model: Model, numbers: Hyper, ratings: Ratings) -> Params:
-        return compiled_initialize(model, ratings)(key, ratings, numbers)
+    def initialize(model: Model, numbers: Hyper, ratings: Ratings) -> Params:
+        initial: Params = compiled_initialize(model, ratings)(key, ratings, numbers)
+        return initial
 
     for member, _, run_member, model in assignments:
         numbers = cast_hyper(run_member.hyper, train.value.dtype)
         try:
-            check_promised(model, solver, shapes[model], numbers, train, partial(initial, model, numbers))
+            check_promised(model, solver, shapes[model], numbers, train, partial(initialize, model, numbers))
         except ValueError as error:
             raise ValueError(f"sweep: {error}. In the point {member.point}") from None

@@ -1,4 +1,4 @@
-"""What a sweep sweeps over: a grid, or a list of points, as the members that it means."""
+"""Turn the grid of a sweep, or its list of points, into members, and assign each to the program that it runs in."""
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +17,8 @@ Grid = Mapping[str, Iterable[Any]] | Sequence[Mapping[str, Any]]
 NUMBERS = tuple(name for name in Hyper._fields if name not in ("rank", "extra"))
 EXTRA = "extra."
 
-# What another program takes to compile, which decides between one for all ranks and one for each, with the seconds that
-# each more column of the factors takes (`Solver.machine`); benchmarks/sweep.py shows both ways.
+# Time to compile one more program. Together with the seconds per column of the factors (`Solver.machine`) it decides
+# between one program for all ranks and one for each rank; benchmarks/sweep.py measures both.
 _COMPILE_SECONDS = 1.5
 
 
@@ -26,11 +26,11 @@ class Member(NamedTuple):
     """One fit of a sweep.
 
     Attributes:
-      point: what the grid says of it, by name.
-      hyper: its numbers; `rank` is None where the grid gives the rank.
+      point: its values in the grid, by name.
+      hyper: its hyperparameters; `rank` is None if the grid gives the rank.
       rank: the rank that the grid gives, or None.
-      seed: its key is `fold_in(key, seed)`, or the sweep's own key if None.
-      fold: which fold's weights it has, or None.
+      seed: its key is `fold_in(key, seed)`, or the key of the sweep if None.
+      fold: index of the fold whose weights it has, or None.
     """
 
     point: dict[str, Any]
@@ -41,19 +41,19 @@ class Member(NamedTuple):
 
 
 def members(grid: Grid, hyper: Hyper, num_folds: int | None = None) -> list[Member]:
-    """The members of a grid, the last name varying fastest, or of a list of points, in order.
+    """Return the members of a grid, the last name varying fastest, or of a list of points, in order.
 
     Args:
-      grid: name -> values, of which all combinations are taken, or a list of points, name -> value. Names are `rank`,
-        `seed`, `fold`, the numbers of `Hyper`, and `extra.NAME` for a user's own.
-      hyper: all other numbers.
-      num_folds: number of folds, all of which are taken if the grid does not name `fold`; None if there are none.
+      grid: name -> values, all combinations of which are taken, or a list of points, name -> value. Names are `rank`,
+        `seed`, `fold`, the fields of `Hyper`, and `extra.NAME` for a user's own hyperparameters.
+      hyper: the hyperparameters that the grid does not name.
+      num_folds: number of folds, all of which are used if the grid does not name `fold`; None if there are none.
 
     Raises:
-      ValueError: a name that is unknown, values that are not a list or none at all, points of different names, or a
-        value out of range; the message shows the point.
+      ValueError: an unknown name, values that are not a list or an empty one, points with different names, or a value
+        out of range; the message shows the point.
     """
-    points = _product(grid) if isinstance(grid, Mapping) else _listed(grid)
+    points = _product(grid) if isinstance(grid, Mapping) else _points(grid)
     known = ("rank", "seed", "fold", *NUMBERS)
     for name in points[0]:
         if not isinstance(name, str) or not (name in known or (name.startswith(EXTRA) and len(name) > len(EXTRA))):
@@ -72,7 +72,7 @@ def _product(grid: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
     for name, values in grid.items():
         if isinstance(values, str | bytes | Mapping) or not np.iterable(values):
             raise ValueError(
-                f"sweep: grid[{name!r}] must be a list of values, not {values!r}; for one value a list of one"
+                f"sweep: grid[{name!r}] must be a list of values, not {values!r}; for one value pass a list of one"
             )
         axes[name] = list(values)
         if not axes[name]:
@@ -80,19 +80,19 @@ def _product(grid: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def _listed(grid: Any) -> list[dict[str, Any]]:
+def _points(grid: Any) -> list[dict[str, Any]]:
     if not isinstance(grid, Sequence) or isinstance(grid, str) or not all(isinstance(point, Mapping) for point in grid):
         raise ValueError(
             f"sweep: grid must map names to lists of values, or be a list of points, not {type(grid).__name__}: "
-            'for instance {"rank": [8, 16], "l2": [0.05, 0.1]}'
+            'for example {"rank": [8, 16], "l2": [0.05, 0.1]}'
         )
     if not grid:
         raise ValueError("sweep: grid is an empty list; give it at least one point")
-    for number, point in enumerate(grid):
+    for index, point in enumerate(grid):
         if point.keys() != grid[0].keys():
             raise ValueError(
-                f"sweep: point {number} of the grid names {sorted(point)}, point 0 names {sorted(grid[0])}; all points "
-                "need the same names"
+                f"sweep: point {index} of the grid names {sorted(point)}, but point 0 names {sorted(grid[0])}; all "
+                "points need the same names"
             )
     return [dict(point) for point in grid]
 
@@ -101,19 +101,19 @@ def _member(point: dict[str, Any], hyper: Hyper, num_folds: int | None) -> Membe
     point = {
         name: value.item() if hasattr(value, "item") and np.ndim(value) == 0 else value for name, value in point.items()
     }
-    whole: dict[str, int | None] = {}
+    integers: dict[str, int | None] = {}
     for name, low, high in (("rank", 1, None), ("seed", 0, 2**32 - 1), ("fold", 0, (num_folds or 0) - 1)):
-        value = whole[name] = point.get(name)
+        value = integers[name] = point.get(name)
         if name in point and not (
             isinstance(value, int) and not isinstance(value, bool) and low <= value and (high is None or value <= high)
         ):
             limit = "" if high is None else f" to {high}"
             raise ValueError(f"sweep: {name} must be an integer from {low}{limit}, not {value!r}, in the point {point}")
-    numbers = {name: value for name, value in point.items() if name not in whole}
+    numbers = {name: value for name, value in point.items() if name not in integers}
     for name, value in numbers.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            own = name.removeprefix(EXTRA)
-            raise ValueError(f"sweep: {own} must be one finite number, not {value!r}, in the point {point}")
+            short = name.removeprefix(EXTRA)
+            raise ValueError(f"sweep: {short} must be one finite number, not {value!r}, in the point {point}")
     hyper = with_numbers(hyper, numbers)
     if "rank" in point:
         hyper = hyper._replace(rank=None)
@@ -121,27 +121,27 @@ def _member(point: dict[str, Any], hyper: Hyper, num_folds: int | None) -> Membe
         check_hyper(hyper)
     except ValueError as error:
         raise ValueError(f"sweep: {error}, in the point {point}") from None
-    return Member(point, hyper, whole["rank"], whole["seed"], whole["fold"])
+    return Member(point, hyper, integers["rank"], integers["seed"], integers["fold"])
 
 
 def setting(member: Member) -> tuple[tuple[str, Any], ...]:
-    """What a member shares with those that differ from it in seed or fold only: its point without these."""
+    """Return a member's point without seed and fold: members that differ in nothing else have the same setting."""
     return tuple((name, value) for name, value in member.point.items() if name not in ("seed", "fold"))
 
 
 def with_numbers(hyper: Hyper, values: Mapping[str, Any]) -> Hyper:
-    """`hyper` with other numbers, by name; `extra.NAME` for a user's own."""
-    own = {name: value for name, value in values.items() if not name.startswith(EXTRA)}
+    """Return `hyper` with these values by name, where `extra.NAME` means an entry of `hyper.extra`."""
+    fields = {name: value for name, value in values.items() if not name.startswith(EXTRA)}
     extra = {name.removeprefix(EXTRA): value for name, value in values.items() if name.startswith(EXTRA)}
-    return hyper._replace(**own, extra=hyper.extra | extra)
+    return hyper._replace(**fields, extra=hyper.extra | extra)
 
 
 class Assignment(NamedTuple):
-    """A member, and as what it runs.
+    """A member, and the program that it runs in.
 
     Attributes:
-      member, model: what a user knows: the member, and the model at its own rank.
-      run_member, run_model: what runs: its numbers, in the model whose program it shares.
+      member, model: the member as the user sees it, and the model at the member's own rank.
+      run_member, run_model: the member as it runs, and the model whose program it runs in, which may be wider.
     """
 
     member: Member
@@ -151,14 +151,15 @@ class Assignment(NamedTuple):
 
 
 def assign(model: Model, listed: list[Member], column_seconds: float, pad: bool | Model | None) -> list[Assignment]:
-    """Each member in the program of its own rank, or all in that of the largest.
+    """Assign each member to the program of its own rank, or all members to that of the largest rank.
 
     Args:
-      model: the model; `rank` of a member overrides its width.
+      model: the model; the `rank` of a member overrides its width.
       listed: the members.
-      column_seconds: what one column more of the factors takes in all epochs.
-      pad: True for the program of the largest rank, False for each member's own, or a model wide enough for all; None
-        for what costs less. A user's own model is not padded unasked: its `init` may draw a wider table otherwise.
+      column_seconds: the seconds that one more column of the factors takes, over all epochs.
+      pad: True for the program of the largest rank, False for each member's own, a model wide enough for all to run
+        that one, or None for whichever costs less. A user's own model is not padded by default, since its `init` may
+        start differently in a wider table.
     """
     ranks = sorted({member.rank for member in listed if member.rank is not None})
     if not ranks:
@@ -166,18 +167,18 @@ def assign(model: Model, listed: list[Member], column_seconds: float, pad: bool 
     active = [member._replace(hyper=member.hyper._replace(rank=member.rank)) for member in listed]
     if model.with_rank is None:
         return [Assignment(member, model, member, model) for member in active]
-    own = [model.with_rank(member.rank or 0) for member in listed]
+    models = [model.with_rank(member.rank or 0) for member in listed]
     if pad is None and how_built(model) is not None:
         columns = sum(ranks[-1] - (member.rank or 0) for member in listed)
         pad = columns * column_seconds < (len(ranks) - 1) * _COMPILE_SECONDS
     if not pad:
-        return [Assignment(member, at_rank, member, at_rank) for member, at_rank in zip(listed, own, strict=True)]
+        return [Assignment(member, at_rank, member, at_rank) for member, at_rank in zip(listed, models, strict=True)]
     wide = pad if isinstance(pad, Model) else model.with_rank(ranks[-1])
-    return [Assignment(*each, wide) for each in zip(listed, own, active, strict=True)]
+    return [Assignment(*parts, wide) for parts in zip(listed, models, active, strict=True)]
 
 
 def narrowed(params: Params, assignment: Assignment) -> Params:
-    """The columns of the member's own rank, where it ran in a wider program."""
+    """Return the parameters with as many columns as the member's own rank, if it ran in a wider program."""
     if assignment.run_model is assignment.model:
         return params
     return params._replace(trained=map_factors(lambda table: table[..., : assignment.member.rank], params.trained))

@@ -1,4 +1,4 @@
-"""How many members of a sweep run at once, by the memory that they take."""
+"""Limit the number of members of a sweep that run at once, by the memory that they take."""
 
 import warnings
 
@@ -11,7 +11,7 @@ from jaxmf.training.state import Prepared
 
 
 def memory_limit(max_memory: int | None, device: jax.Device) -> int | None:
-    """`max_memory`, or else what an accelerator has to spare; None for no bound."""
+    """Return `max_memory`, or else 80 % of an accelerator's memory, in bytes; None for no limit."""
     if max_memory is not None or device.platform == "cpu":
         return max_memory
     stats = device.memory_stats()
@@ -19,8 +19,8 @@ def memory_limit(max_memory: int | None, device: jax.Device) -> int | None:
 
 
 def check_kept(limit: int, shapes: dict[Model, Params], groups: dict[Model, list[int]]) -> None:
-    """ValueError if the parameters of all members, by their programs, take more than so many bytes."""
-    total = sum(num_bytes(shapes[model]) * len(numbers) for model, numbers in groups.items())
+    """Raise ValueError if the parameters of all members take more than `limit` bytes; `groups` has them by model."""
+    total = sum(num_bytes(shapes[model]) * len(members) for model, members in groups.items())
     if total > limit:
         raise ValueError(
             f"sweep: the parameters of all {sum(map(len, groups.values()))} members take {_readable(total)}, more than "
@@ -29,38 +29,42 @@ def check_kept(limit: int, shapes: dict[Model, Params], groups: dict[Model, list
 
 
 def within(limit: int, shared: Shared, batch: Batch, data: Prepared, workers: int) -> tuple[Shared, int]:
-    """As many members at once, and as many workers, as `limit` bytes allow, judged by a batch of the widest model."""
-    asked = shared.most, workers
+    """Reduce the workers, and then the members at once, until a batch of the widest model stays within `limit` bytes.
+
+    Returns `shared` with the number of members at once, and the number of workers.
+    """
+    requested = shared.max_width, workers
     while (needed := _memory(shared, batch, data)) * workers > limit:
         if workers > 1:
             workers = max(1, min(workers - 1, limit // needed))
-        elif shared.most > 1:
-            most = max(1, min(shared.most // 2, shared.most * limit // needed))
-            shared, batch = shared._replace(most=most), batch._replace(width=most, members=batch.members[:most])
+        elif shared.max_width > 1:
+            width = max(1, min(shared.max_width // 2, shared.max_width * limit // needed))
+            shared, batch = shared._replace(max_width=width), batch._replace(width=width, members=batch.members[:width])
         else:
             raise ValueError(
                 f"sweep: one member takes {_readable(needed)}, more than max_memory {_readable(limit)}: use a smaller "
                 "rank, or a larger max_memory"
             )
-    if (shared.most, workers) != asked:
+    if (shared.max_width, workers) != requested:
         warnings.warn(
-            f"sweep: to stay below {_readable(limit)}, {shared.most} of {len(shared.members)} members at once in "
-            f"{workers} worker(s), not {asked[0]} in {asked[1]}",
+            f"sweep: to stay below {_readable(limit)}, {shared.max_width} of {len(shared.members)} members run at once "
+            f"in {workers} worker(s), not {requested[0]} in {requested[1]}",
             stacklevel=5,
         )
     return shared, workers
 
 
 def num_bytes(shapes: Params) -> int:
-    """Size of parameters of these shapes."""
+    """Return the size in bytes of parameters of these shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
 
 
 def _memory(shared: Shared, batch: Batch, data: Prepared) -> int:
-    """Bytes on the device that the program of this batch takes, by XLA's own account: arguments, results and work."""
+    """Return the bytes on the device that a batch takes, as XLA reports them: arguments, results and temporaries."""
     program, *arguments = set_up_batch(shared, batch, data)
-    found = program.lower(*arguments, 0).compile().memory_analysis()  # type: ignore[attr-defined]
-    return found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes
+    usage = program.lower(*arguments, 0).compile().memory_analysis()  # type: ignore[attr-defined]
+    size: int = usage.argument_size_in_bytes + usage.output_size_in_bytes + usage.temp_size_in_bytes
+    return size
 
 
 def _readable(size: float) -> str:

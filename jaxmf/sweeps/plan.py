@@ -1,4 +1,4 @@
-"""A sweep before anything runs: what is refused, which member runs in which program, and in which batches."""
+"""Plan a sweep before anything runs: check its arguments, and assign its members to programs and batches."""
 
 import os
 from collections import defaultdict
@@ -33,7 +33,7 @@ Select = Callable[[int, Mapping[int, float]], Collection[int]]
 
 
 class Keywords(TypedDict, total=False):
-    """The keyword arguments of `sweep` that a search hands on."""
+    """The keyword arguments of `sweep` that a search passes on."""
 
     folds: jax.Array | np.ndarray | None
     hyper: Hyper | None
@@ -51,7 +51,7 @@ class Keywords(TypedDict, total=False):
 
 
 class Choices(NamedTuple):
-    """These arguments as one value; `pad` may also be the model, wide enough for all ranks, that all members run in."""
+    """These arguments as one value. `pad` may also be a model, wide enough for all ranks, whose program all run in."""
 
     folds: jax.Array | np.ndarray | None = None
     hyper: Hyper | None = None
@@ -69,20 +69,19 @@ class Choices(NamedTuple):
 
     @property
     def options(self) -> Options:
-        """Those of a single fit."""
+        """Return the options of a single fit."""
         return Options(self.patience, self.min_delta, self.monitor, self.track)
 
 
 class Rungs(NamedTuple):
-    """When members are compared, and by whom.
+    """When members are compared, and how they are selected.
 
     Attributes:
-      epochs: at which members are compared, rising; the last is the most that any runs.
-      entry: for each point of the grid, the rung up to which it runs before it is first compared; default all 0.
-      select: `select(rung, scores)` returns the members that go on, of those that have run up to that rung; their
-        scores are those of the monitored column at the epoch of their parameters, infinite where it is not finite.
-        Members that enter at the next rung need not be named; those that have stopped by themselves stay in the race
-        only if they are.
+      epochs: the epochs at which members are compared, increasing; the last is the maximum number of epochs.
+      entry: for each point of the grid, the rung at which it is first compared, up to which it runs; default: all 0.
+      select: `select(rung, scores)` returns those of the members at this rung that continue. `scores` maps each of them
+        to the monitored column at the epoch of its parameters, infinite where that is not finite. Members that enter at
+        the next rung need not be returned; a member that has stopped by itself stays in the race only if it is.
     """
 
     epochs: Sequence[int]
@@ -95,17 +94,17 @@ class Plan(NamedTuple):
 
     Attributes:
       shared: what all batches share.
-      assignments: the members, and where they run.
-      entry: for each member, the rung up to which it runs before it is first compared.
-      shapes: of the parameters of every model that runs.
+      assignments: the members, and the program that each runs in.
+      entry: for each member, the rung at which it is first compared, up to which it runs.
+      shapes: the shapes of the parameters, for every model that runs.
       observed: the training ratings without padding.
-      data: the ratings, and the layout of those for training.
-      devices: that members are spread over.
-      workers: batches at once on each device.
+      data: the ratings, and the layout of the training ratings.
+      devices: the devices that the members are spread over.
+      workers: number of batches that run at once on each device.
       score: the monitored column.
-      rungs, choices: as given, `choices` with numbers for `hyper`.
-      key: of the sweep.
-      model: the model, before any rank of the grid.
+      rungs, choices: as passed to `run`, but `choices.hyper` is not None.
+      key: the key of the sweep.
+      model: the model that was passed to the sweep, whose rank the grid may override.
     """
 
     shared: Shared
@@ -133,7 +132,7 @@ def planned(
     rungs: Rungs,
     choices: Choices,
 ) -> Plan:
-    """All that is refused is refused here, and nothing compiles but what tries a user's model."""
+    """Check all arguments of a sweep and return its plan; only the programs that try a user's model are compiled."""
     hyper, options = Hyper() if choices.hyper is None else choices.hyper, choices.options
     check_key(key)
     check_static(model, solver, rungs.epochs[-1], options)
@@ -170,7 +169,7 @@ def planned(
         shapes,
         observed,
         data,
-        devices[:1] if on_cpu else devices,  # threads share its cores as well as more devices do, which would compile
+        devices[:1] if on_cpu else devices,  # threads use all cores of a CPU, without a compilation for each device
         workers,
         "train_loss" if held_out is None else monitored,
         rungs,
@@ -188,7 +187,7 @@ def _shared(
     data: Prepared,
     shapes: dict[Model, Params],
 ) -> tuple[Shared, int]:
-    """What all batches share, and how many of them run at once on each device: as many members as memory allows."""
+    """Return what all batches share, and how many of them run at once on each device, both as far as memory allows."""
     groups, device = _groups(assignments), jax.local_devices()[0]
     largest = max(map(len, groups.values()))
     on_cpu = device.platform == "cpu"
@@ -206,48 +205,52 @@ def _shared(
         if choices.keep == "all":
             check_kept(limit, shapes, groups)
         widest = max(groups, key=lambda model: num_bytes(shapes[model]))
-        example = Batch(0, widest, shared.most, groups[widest][: shared.most], 0, 1)
+        example = Batch(0, widest, shared.max_width, groups[widest][: shared.max_width], 0, 1)
         shared, workers = within(limit, shared, example, data, workers)
     return shared, workers
 
 
 def _key(key: jax.Array, member: Member) -> jax.Array:
-    """The member's own key."""
+    """Return the key of a member."""
     return key if member.seed is None else jax.random.fold_in(key, member.seed)
 
 
 def _groups(assignments: list[Assignment]) -> dict[Model, list[int]]:
-    """The members that run as each model."""
+    """Return the indices of the members that run in the program of each model."""
     groups: dict[Model, list[int]] = defaultdict(list)
-    for number, assignment in enumerate(assignments):
-        groups[assignment.run_model].append(number)
+    for index, assignment in enumerate(assignments):
+        groups[assignment.run_model].append(index)
     return groups
 
 
 def first_candidates(plan: Plan) -> list[int]:
-    """The members that are compared at the first rung."""
-    return [number for number, rung in enumerate(plan.entry) if rung == 0]
+    """Return the indices of the members that are compared at the first rung."""
+    return [index for index, rung in enumerate(plan.entry) if rung == 0]
 
 
-def cut(plan: Plan, numbers: list[int], results: Mapping[int, Result], stop: int, first: int) -> list[Batch]:
-    """Batches of members of one program that have run equally long, in the narrowest width that holds them."""
+def cut(plan: Plan, running: list[int], results: Mapping[int, Result], stop: int, num_batches: int) -> list[Batch]:
+    """Cut the running members into batches that run until the epoch `stop`, numbered from `num_batches`.
+
+    The members of a batch share a program and have run for the same number of epochs. The width is the narrowest of the
+    ladder that holds them, or the maximum width.
+    """
     groups: dict[Any, list[int]] = defaultdict(list)
-    for number in numbers:
-        epochs = len(results[number].history["epoch"]) if number in results else 0
-        groups[plan.assignments[number].run_model, epochs].append(number)
+    for index in running:
+        epochs = len(results[index].history["epoch"]) if index in results else 0
+        groups[plan.assignments[index].run_model, epochs].append(index)
     batches: list[Batch] = []
-    for (model, epochs), batch_members in groups.items():
-        width = plan.shared.most
-        while width > 1 and -(-width // 2) >= len(batch_members):
+    for (model, epochs), group in groups.items():
+        width = plan.shared.max_width
+        while width > 1 and -(-width // 2) >= len(group):
             width = -(-width // 2)
-        for begin in range(0, len(batch_members), width):
-            some = batch_members[begin : begin + width]
-            batches.append(Batch(first + len(batches), model, width, some, epochs, stop))
+        for begin in range(0, len(group), width):
+            batch_members = group[begin : begin + width]
+            batches.append(Batch(num_batches + len(batches), model, width, batch_members, epochs, stop))
     return batches
 
 
 def claim(folder: Claimed, plan: Plan) -> None:
-    """Make the folder that of this sweep, or see that it is."""
+    """Record in the folder that it belongs to this sweep, or check that it does."""
     shared, rungs, choices = plan.shared, plan.rungs, plan.choices
     assert choices.hyper is not None
     batches = cut(plan, first_candidates(plan), {}, rungs.epochs[0], 0)

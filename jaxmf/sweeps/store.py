@@ -1,4 +1,4 @@
-"""A sweep's finished batches on disk, each one file, so that a sweep that was killed goes on from there."""
+"""Store the finished batches of a sweep on disk, one file each, so that a sweep that was killed can continue."""
 
 import hashlib
 import json
@@ -25,14 +25,15 @@ _SAME = ("configuration", "data", "versions", "device", "dtype")
 def claim(
     folder: Claimed, configuration: dict[str, Any], ratings: Ratings, arrays: Any, program: Callable[[], str]
 ) -> None:
-    """Make the folder that of this sweep, by its config.json, or see that it is.
+    """Record in config.json that the folder belongs to this sweep, or check that it does.
 
     Args:
-      folder: the folder, which nobody else has.
-      configuration: all choices of the sweep, ready for JSON.
-      ratings: training ratings, of which sizes are noted.
-      arrays: a pytree of all data, of which a fingerprint is noted.
-      program: gives the text of the program, which shows every static choice that has no name; its digest is noted.
+      folder: the folder, which no other run can use meanwhile.
+      configuration: all arguments of the sweep, ready for JSON.
+      ratings: training ratings, whose sizes are recorded.
+      arrays: a pytree of all data, whose fingerprint is recorded.
+      program: returns the text of the program, which depends on every static argument that has no name; its digest is
+        recorded.
 
     Raises:
       ValueError: the folder holds another sweep; the message says what differs.
@@ -58,12 +59,12 @@ def claim(
 
 def _manifest(path: Path, option: str) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
+        manifest = None
+    if not isinstance(manifest, dict):
         raise ValueError(f"{path} is not the manifest of a sweep: give another {option}, or delete it")
-    return found
+    return manifest
 
 
 def _refuse_other(folder: Claimed, before: dict[str, Any], now: dict[str, Any], names: tuple[str, ...]) -> None:
@@ -79,7 +80,7 @@ def _refuse_other(folder: Claimed, before: dict[str, Any], now: dict[str, Any], 
 
 
 def _brief(value: Any) -> str:
-    """As Python writes it, of a long list only the first and the last."""
+    """Return the text of a value; of a long list only its length, its first and its last item."""
     if isinstance(value, list) and len(value) > 4:
         return f"{len(value)} items from {value[0]!r} to {value[-1]!r}"
     return repr(value)
@@ -92,16 +93,16 @@ def write(folder: Path, number: int, results: dict[int, Result]) -> None:
     for member, result in results.items():
         history = {name: archive.put(arrays, f"{member}.{name}", column) for name, column in result.history.items()}
         trees = {"params": result.params, "state": result.state}
-        places = {name: _put(arrays, f"{member}.{name}", tree) for name, tree in trees.items()}
-        header[str(member)] = {"status": result.status, "epoch": result.epoch, "history": history, **places}
+        entries = {name: _put(arrays, f"{member}.{name}", tree) for name, tree in trees.items()}
+        header[str(member)] = {"status": result.status, "epoch": result.epoch, "history": history, **entries}
     archive.write(_path(folder, number), {"members": header}, arrays, _FORMAT)
 
 
 def read(folder: Path, batch: Batch, like: FitState) -> dict[int, Result]:
-    """The results of a batch, none if it is not there; `like` has the structure of a member's state.
+    """Return the results of a batch, empty if it is not on disk; `like` has the structure of a member's state.
 
     Raises:
-      ValueError: the file is damaged, or of other members; the message says which, and to delete it.
+      ValueError: the file is damaged, or holds other members; the message names the file, and says to delete it.
     """
     path = _path(folder, batch.number)
     if not path.exists():
@@ -110,7 +111,7 @@ def read(folder: Path, batch: Batch, like: FitState) -> dict[int, Result]:
         header, arrays = members.read(path, _FORMAT)
         results = {}
         for member, packed in header["members"].items():
-            history = {name: arrays[place] for name, place in packed["history"].items()}
+            history = {name: arrays[entry] for name, entry in packed["history"].items()}
             trees = _get(arrays, packed["params"], like.params), _get(arrays, packed["state"], like)
             result = Result(packed["status"], packed["epoch"], history, *trees)
             _check(result)
@@ -120,35 +121,36 @@ def read(folder: Path, batch: Batch, like: FitState) -> dict[int, Result]:
         return results
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # whatever a value of another kind than ours leads to, in any library
-        what = error if isinstance(error, ValueError) else f"its header is not as a sweep writes it ({error!r:.200})"
-        raise ValueError(f"{path}: {what}. Delete this file, and its members are fitted again") from error
+    except Exception as error:  # an unexpected value in the header may raise anything, in any library
+        reason = error if isinstance(error, ValueError) else f"its header is not as a sweep writes it ({error!r:.200})"
+        raise ValueError(f"{path}: {reason}. Delete this file, and its members are fitted again") from error
 
 
 def _put(arrays: archive.Arrays, name: str, tree: Any) -> dict[str, str] | None:
-    """The leaves of a pytree among the arrays, and where they are."""
+    """Put the leaves of a pytree into the arrays, and return their names by path."""
     if tree is None:
         return None
     return {path: archive.put(arrays, name + path, leaf) for path, leaf in archive.by_path(tree).items()}
 
 
-def _get(arrays: archive.Arrays, places: dict[str, str] | None, like: Any) -> Any:
-    if places is None:
+def _get(arrays: archive.Arrays, entries: dict[str, str] | None, like: Any) -> Any:
+    """Return the pytree whose leaves `_put` named so, in the structure of `like`."""
+    if entries is None:
         return None
-    leaves = {path: arrays[places[path]] for path in archive.by_path(like)}
+    leaves = {path: arrays[entries[path]] for path in archive.by_path(like)}
     for path, leaf in archive.by_path(like).items():
         if (leaves[path].dtype, leaves[path].shape) != (leaf.dtype, leaf.shape):
-            raise ValueError(f"it has a leaf {path} that is not {leaf.dtype}{list(leaf.shape)}, as the model makes it")
+            raise ValueError(f"it has a leaf {path} that is not {leaf.dtype}{list(leaf.shape)}, as in this sweep")
     return jax.tree.unflatten(jax.tree.structure(like), list(leaves.values()))
 
 
 def _check(result: Result) -> None:
-    """ValueError unless a member's result is one that a sweep can go on from."""
+    """Raise ValueError unless a sweep can continue from this result of a member."""
     status, epoch = result.status, result.epoch
     if type(status) is not int or not 0 <= status < len(STATUS) or type(epoch) is not int or epoch < 0:
         raise ValueError(f"it has a member of status {status!r:.20} and epoch {epoch!r:.20}")
     if len({column.shape for column in result.history.values()}) != 1 or result.history["epoch"].ndim != 1:
-        raise ValueError("it has a history whose columns are not equally long")
+        raise ValueError("it has a history whose columns differ in length")
     for tree in (result.params, result.state and result.state.params):
         for leaf in jax.tree.leaves(tree and tree.trained):
             if not np.isfinite(leaf).all():
@@ -160,7 +162,7 @@ def _path(folder: Path, number: int) -> Path:
 
 
 def _flat(tree: Any, name: str = "") -> dict[str, Any]:
-    """Nested dicts as one, with dotted names."""
+    """Return nested dicts as one dict with dotted names."""
     if not isinstance(tree, dict):
         return {name: tree}
     return {n: x for key, child in tree.items() for n, x in _flat(child, f"{name}.{key}" if name else key).items()}

@@ -1,4 +1,4 @@
-"""Training: one fit, as a pure function and as the host calls it."""
+"""Training: one fit, as a pure function and as a function of the host."""
 
 from jaxmf.training._fit import Fit, compile_fit, fit, prepare
 from jaxmf.training.loop import make_fit

@@ -1,4 +1,4 @@
-"""Which ratings a fit was made on, in a few digits, so that it is not resumed on others."""
+"""Fingerprints of the ratings of a fit, so that it is not resumed on different ratings."""
 
 import hashlib
 from typing import Any, NamedTuple
@@ -10,14 +10,14 @@ from jaxmf.data.ratings import Ratings
 
 
 class Fingerprints(NamedTuple):
-    """Of the training ratings, and of the validation ratings if there were any."""
+    """Fingerprints of the training ratings, and of the validation ratings (None without any)."""
 
     train: str
     valid: str | None
 
 
 def fingerprint(tree: Any) -> str:
-    """16 hex digits of SHA-256 over the arrays of a pytree: dtypes, shapes and numbers, in order.
+    """Return 16 hex digits of SHA-256 over the arrays of a pytree: dtypes, shapes and values, in order.
 
     Cost: O(size) on the host, half a second for 20 million ratings.
     """
@@ -30,20 +30,21 @@ def fingerprint(tree: Any) -> str:
 
 
 def fingerprints(train: Ratings, valid: Ratings | None) -> Fingerprints:
-    """Of the two parts of a fit's ratings, without the padding behind them."""
-    return Fingerprints(_of_observed(train), None if valid is None else _of_observed(valid))
+    """Return the fingerprints of a fit's training and validation ratings, without their padding."""
+    return Fingerprints(_without_padding(train), None if valid is None else _without_padding(valid))
 
 
-def _of_observed(ratings: Ratings) -> str:
+def _without_padding(ratings: Ratings) -> str:
+    """Return the fingerprint of the ratings up to the last one that has a weight."""
     end = 1 + int(np.flatnonzero(ratings.weight)[-1])
     return fingerprint([np.asarray(leaf)[:end] for leaf in jax.tree.leaves(ratings)])
 
 
 def check_same(earlier: Fingerprints | None, now: Fingerprints, patience: int | None) -> None:
-    """ValueError unless a fit may go on from an earlier one; None where it is not known what that was fitted to.
+    """Raise ValueError unless a fit may be resumed on these ratings; `earlier` is None if its ratings are unknown.
 
-    With patience, the best epoch so far was chosen on the validation ratings, so these must be the same too; without,
-    they are only measured, and others may be.
+    With `patience`, the best epoch so far was chosen on the validation ratings, so they must be the same too. Without
+    it they are only measured, so they may differ.
     """
     if earlier is None:
         return
@@ -54,6 +55,6 @@ def check_same(earlier: Fingerprints | None, now: Fingerprints, patience: int | 
         if before != after:
             raise ValueError(
                 f"resume: the earlier fit had other {name} ratings: their pairs, values, weights or order differ "
-                f"(fingerprint {before} there, {after} here). Resume with the ratings of the earlier fit, or start "
-                "anew without resume="
+                f"(fingerprint {before} there, {after} here). Resume with the ratings of the earlier fit, or start a "
+                "new fit without resume="
             )

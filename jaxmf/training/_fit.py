@@ -1,4 +1,4 @@
-"""Fit a model: checks first, one compiled program, epochs in chunks."""
+"""Fit a model: check the arguments, compile one program, and run it in chunks of epochs."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -36,22 +36,23 @@ T = TypeVar("T")
 
 
 class Fit(NamedTuple):
-    """A fitted model. It can be copied, and pickled if the model is of `jaxmf.models` or of functions of a module.
+    """A fitted model. It can be copied, and pickled if its model is of `jaxmf.models` or of module-level functions.
 
     Attributes:
       model: the model.
-      params: the parameters: with `patience` those of the best epoch on validation, else those of the last one.
-      hyper: the numbers it was fitted with.
-      state: for `resume`.
+      params: the parameters: with `patience` those of the epoch with the best validation score, otherwise those of the
+        last epoch.
+      hyper: the hyperparameters that it was fitted with.
+      state: the state after the last epoch, from which `resume` continues.
       history: name -> (epochs,) array: `epoch` (from 1), `seconds` since the start (without `compile_seconds`),
         `train_loss` (weighted mean of the model's loss), `objective` (the regularized sum), and with validation ratings
-        `valid_loss`, `valid_rmse`, `valid_mae` (and `monitor`, if that is a function); after a divergence the last row
-        is the bad epoch.
+        `valid_loss`, `valid_rmse`, `valid_mae` (and `monitor`, if that is a function). After a divergence the last row
+        is the epoch that diverged.
       status: "completed" (all epochs ran), "converged" (the solver's own rule), "stopped_early" (no improvement for
-        `patience` epochs) or "diverged" (numbers no longer finite; contained, not raised).
+        `patience` epochs) or "diverged" (a number was no longer finite; no exception is raised).
       compile_seconds: time spent before the first epoch on tracing, compiling, `init` and laying the ratings out on the
-        device; little when the programs were there already.
-      fingerprints: of the ratings that it was fitted to and validated on, for `resume`.
+        device; short if the programs were compiled before.
+      fingerprints: fingerprints of the training and validation ratings, which `resume` compares.
     """
 
     model: Model
@@ -64,19 +65,19 @@ class Fit(NamedTuple):
     fingerprints: Fingerprints | None = None
 
     def to_frame(self) -> pd.DataFrame:
-        """The history as a table, one row per epoch."""
+        """Return the history as a table, one row per epoch."""
         return pd.DataFrame(self.history)
 
     def __repr__(self) -> str:
-        shown = [
+        scores = [
             f"{name} {self.history[name][-1]:.4g}" for name in ("train_loss", "valid_rmse") if name in self.history
         ]
-        end = ", ".join([self.status, *shown]) if len(self.history["epoch"]) else self.status
-        return f"<Fit of {self.model!r}, {len(self.history['epoch'])} epochs: {end}>"
+        outcome = ", ".join([self.status, *scores]) if len(self.history["epoch"]) else self.status
+        return f"<Fit of {self.model!r}, {len(self.history['epoch'])} epochs: {outcome}>"
 
 
 def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings | None = None) -> Prepared:
-    """Lay the ratings out for a solver: once, on the host. The result serves any model and any `Hyper`.
+    """Lay out the ratings for a solver, once, on the host. The result serves any model and any `Hyper`.
 
     Args:
       solver: the solver.
@@ -84,14 +85,15 @@ def prepare(solver: Solver, train: Dataset | Ratings, valid: Dataset | Ratings |
       valid: validation ratings over the same users and items, or None.
 
     Returns:
-      a pytree, what `run` of `make_fit` reads. Behind the ratings is padding of weight 0, up to a size of
-      `jaxmf.data.ratings.padded_size`: data of about the same size have the same shapes, and so the same programs.
+      a pytree, the `batch` that `run` of `make_fit` takes. The ratings are padded with weight 0 to a size of
+      `jaxmf.data.ratings.padded_size`, so that data of about the same size have the same shapes and share programs.
 
     Raises:
-      ValueError: no Solver, what `as_ratings` refuses, or training and validation over different users or items.
+      ValueError: `solver` is not a Solver, `as_ratings` refuses the ratings, or training and validation ratings are
+        over different users or items.
     """
     check_solver(solver)
-    observed, held_out = _parts(train, valid)
+    observed, held_out = _observed(train, valid)
     return Prepared(padded(observed), None if held_out is None else padded(held_out), solver.prepare(observed), solver)
 
 
@@ -111,36 +113,38 @@ def fit(
     progress: bool = False,
     params: Params | None = None,
 ) -> Fit:
-    """Fit a model: `make_fit` compiled once, run in chunks of epochs, with checks before anything compiles.
+    """Fit a model: check the arguments, compile `make_fit` once, and run it in chunks of epochs.
 
     Args:
-      key: from `jax.random.key` (or `PRNGKey`). The same key, data and numbers give the same bits on the same machine.
+      key: from `jax.random.key` (or `PRNGKey`). The same key, data and hyperparameters give the same bits on the same
+        machine.
       model: the model.
       solver: the solver.
-      train: training ratings, or what `prepare` made of them (then `valid` is in there).
+      train: training ratings, or the result of `prepare` (which then includes `valid`).
       valid: validation ratings over the same users and items.
-      hyper: the numbers; if None those of `resume`, or else `Hyper()`. Other values run the program already compiled.
-      epochs: epochs to run, after those of `resume`.
+      hyper: the hyperparameters; if None, those of `resume`, or else `Hyper()`. Other values run the same compiled
+        program.
+      epochs: number of epochs to run, after those of `resume`.
       patience, min_delta, monitor, track: as in `make_fit`.
-      resume: an earlier Fit of the same model, solver and data: 5 epochs resumed for 5 equal 10 to the bit, if the
-        key is the same. A fit that stopped by itself stays as it is. The training ratings must be the same, in the
-        same order; with `patience` the validation ratings too, since the best epoch so far was chosen on them.
-        What goes on is `resume.state`: a fit whose params were edited is refused.
+      resume: an earlier Fit of the same model, solver and data, to continue: with the same key, 5 epochs and 5 more
+        equal 10 bit for bit. A fit that stopped by itself is returned unchanged. The training ratings must be the same,
+        in the same order; with `patience` the validation ratings too, since the best epoch so far was chosen on them.
+        The fit continues from `resume.state`, so one whose `params` were edited is refused.
       progress: show a progress bar on standard error.
-      params: start a new fit from these instead of what the model's `init` makes: those of another fit, of
-        `recommend.update` or `fold_in`, or your own, with the structure, shapes and dtypes of the model's. Columns
-        beyond `hyper.rank` start at 0 as always. `params.fixed` is taken as it is, the mean μ that the rest was trained
-        beside too: for μ of these ratings, replace it by that of `model.init`.
+      params: start a new fit from these parameters instead of those of the model's `init`. They may come from another
+        fit, from `recommend.update` or `fold_in`, or from you, and must have the structure, shapes and dtypes of the
+        model's own. Columns beyond `hyper.rank` start at 0 as always. `params.fixed` is used unchanged, including the
+        mean μ of the ratings that the parameters were trained on: for μ of these ratings, take it from `model.init`.
 
     Returns:
       a Fit. Divergence is a status, not an exception.
 
     Raises:
-      ValueError: an argument of another type, a number out of range, what `prepare` refuses or has made for a solver of
-        another layout, a part that the solver needs and the model lacks, a promise that it relies on and the model
-        breaks (`Solver.promises`), a model whose functions return other shapes than they should, `patience` without
-        `valid`, a `resume` that was edited or is of another shape, of another active rank or of other ratings, or
-        `params` that are of another shape or dtype, or not finite.
+      ValueError: an argument of the wrong type; a number out of range; ratings that `prepare` refuses, or has laid out
+        for a solver of another layout; a model that lacks a part that the solver needs, breaks a promise that the
+        solver relies on (`Solver.promises`), or has functions that return wrong shapes; `patience` without `valid`; a
+        `resume` that was edited, or differs in shapes, active rank or ratings; `params` of another shape or dtype, or
+        not finite.
     """
     options = Options(patience, min_delta, monitor, track)
     if resume is not None:
@@ -154,7 +158,7 @@ def fit(
     check_hyper(hyper)
     batch, observed = _without_layout(solver, train, valid, patience)
     ratings = batch.train
-    # Cast here already: an int, a NumPy number and a float of the caller's then find the same compiled program.
+    # Cast before anything is traced, so that an int, a float and a NumPy number find the same compiled program.
     numbers = cast_hyper(hyper, ratings.value.dtype)
     shape = check_functions(key, model, ratings, numbers)
     check_rank(hyper, shape)
@@ -170,17 +174,18 @@ def fit(
         origin = resumed(resume, solver, hyper, needed)
         check_same(resume.fingerprints, hashed.result(), patience)
 
-    def initial(ratings: Ratings) -> Params:
-        return compiled_initialize(model, ratings)(key, ratings, numbers)
+    def initialize(ratings: Ratings) -> Params:
+        initial: Params = compiled_initialize(model, ratings)(key, ratings, numbers)
+        return initial
 
     if isinstance(origin, Params):
         check_promised(model, solver, origin, numbers, ratings, None)
     else:
-        check_promised(model, solver, shape, numbers, ratings, initial)
+        check_promised(model, solver, shape, numbers, ratings, initialize)
     program, batch, state, compile_seconds = set_up(key, model, solver, batch, numbers, options, origin)
     earlier = [] if resume is None else [resume.to_frame()]
     with progress_bar(epochs, progress) as bar:
-        state, history = _followed(run_chunks(key, program, batch, numbers, state, epochs), state, earlier, bar)
+        state, history = _run_to_end(run_chunks(key, program, batch, numbers, state, epochs), state, earlier, bar)
     state = unreplicate(state, solver.machine.devices)
     return Fit(
         model, result(solver, state), hyper, state, history, STATUS[int(state.status)], compile_seconds, hashed.result()
@@ -197,17 +202,17 @@ def compile_fit(
     monitor: Monitor = "loss",
     track: bool = True,
 ) -> float:
-    """Compile what `fit` will run for these arguments, ahead of time; several threads may do so at once.
+    """Compile ahead of time the programs that `fit` runs for these arguments; several threads may do so at once.
 
     Args:
       model, solver, hyper, patience, min_delta, monitor, track: as in `fit`; the values of `hyper` do not matter.
-      batch: what `prepare` returned.
+      batch: the result of `prepare`.
 
     Returns:
-      seconds taken; about 0 when the program was there already.
+      the seconds it took; about 0 if the programs were compiled before.
 
     Raises:
-      ValueError: as `fit`, of what does not need the ratings' values.
+      ValueError: as `fit`, where the values of the ratings are not needed to tell.
     """
     options = Options(patience, min_delta, monitor, track)
     check_static(model, solver, CHUNK, options)
@@ -217,14 +222,15 @@ def compile_fit(
     return set_up(jax.random.key(0), model, solver, batch, numbers, options)[-1]
 
 
-def _parts(train: Dataset | Ratings, valid: Dataset | Ratings | None) -> tuple[Ratings, Ratings | None]:
+def _observed(train: Dataset | Ratings, valid: Dataset | Ratings | None) -> tuple[Ratings, Ratings | None]:
+    """Return the ratings of the training and the validation part, without padding."""
     return (as_ratings(train, "train"), None) if valid is None else as_parts(train, valid)
 
 
 def _without_layout(
     solver: Solver, train: Dataset | Ratings | Prepared, valid: Dataset | Ratings | None, patience: int | None
 ) -> tuple[Prepared, Ratings | None]:
-    """What `prepare` makes, but the layout, with the training ratings that this is to be of; or what it has made."""
+    """Return a batch without its layout, and the ratings to lay out; or, if `prepare` made `train`, that and None."""
     if isinstance(train, Prepared):
         if valid is not None:
             raise ValueError("fit: valid is already part of what prepare made; pass it to prepare instead")
@@ -232,25 +238,25 @@ def _without_layout(
         return train, None
     if patience is not None and valid is None:
         raise ValueError("patience needs validation ratings: pass valid= (jaxmf.splits makes them)")
-    observed, held_out = _parts(train, valid)
+    observed, held_out = _observed(train, valid)
     return Prepared(padded(observed), None if held_out is None else padded(held_out), None, solver), observed
 
 
 def _in_background(function: Callable[..., T], *args: Any) -> Future[T]:
-    """The result to be of a call in another thread, while this one goes on: hashing lets it."""
-    with_one_thread = ThreadPoolExecutor(1)
-    future = with_one_thread.submit(function, *args)
-    with_one_thread.shutdown(wait=False)
+    """Call a function in another thread and return its future; hashing releases the GIL, so this thread goes on."""
+    executor = ThreadPoolExecutor(1)
+    future = executor.submit(function, *args)
+    executor.shutdown(wait=False)
     return future
 
 
-def _followed(
+def _run_to_end(
     chunks: Iterator[tuple[FitState, dict[str, np.ndarray], float]],
     state: FitState,
     earlier: list[pd.DataFrame],
     bar: Any,
 ) -> tuple[FitState, dict[str, np.ndarray]]:
-    """The last state of what `run_chunks` yields, and the history behind the earlier ones, shown on a bar."""
+    """Run all chunks, advancing the bar; return the last state, and the history appended to the earlier ones."""
     elapsed = float(earlier[0]["seconds"].iloc[-1]) if earlier and len(earlier[0]) else 0.0
     tables = list(earlier)
     for after, history, seconds in chunks:
@@ -261,5 +267,5 @@ def _followed(
         bar.update(len(table))
         if "valid_rmse" in table:
             bar.set_postfix(valid_rmse=f"{table['valid_rmse'].iloc[-1]:.4f}", refresh=False)
-    whole = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"epoch": [], "seconds": []})
-    return state, {str(name): whole[name].to_numpy() for name in whole}
+    joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"epoch": [], "seconds": []})
+    return state, {str(name): joined[name].to_numpy() for name in joined}

@@ -1,4 +1,4 @@
-"""What a fit refuses before anything compiles: keys, static choices, functions that return other shapes than theirs."""
+"""Checks of a fit before anything compiles: the key, the static options, and what a model's functions return."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,16 +27,16 @@ _RATINGS = "user, item, value, weight, num_users, num_items, context"
 
 
 def check_key(key: jax.Array) -> None:
-    """ValueError unless it is one key, typed or of the older uint32."""
+    """Raise ValueError unless this is a single key, typed or of the older kind (uint32)."""
     try:
         jax.eval_shape(lambda key: jax.random.fold_in(key, 0), key)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"key must be one key, as of jax.random.key(0), not {key!r:.50}") from error
+        raise ValueError(f"key must be one key, such as jax.random.key(0), not {key!r:.50}") from error
 
 
 @contextmanager
 def explained(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Iterator[None]:
-    """What fails within is a ValueError that says which of the model's functions is why, if one is."""
+    """Turn an exception of the block into a ValueError that names the model's function that causes it, if one does."""
     try:
         yield
     except Exception:
@@ -46,56 +46,61 @@ def explained(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> I
 
 
 def check_functions(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Params:
-    """The shapes of a model's parameters, by tracing; ValueError if its functions do not return what a Model's do."""
+    """Trace the model's functions and return the shapes of its parameters.
+
+    Raises ValueError unless each function returns what that function of a Model must.
+    """
     check_unobserved(model, hyper)
-    own = f"of the model {model.name!r}"
+    of_model = f"of the model {model.name!r}"
     hyper = cast_hyper(hyper, ratings.value.dtype)
 
-    def traced(name: str, takes: str, *given: Any) -> Any:
-        if how_built(model) is not None:  # ours, which say themselves what they refuse
-            return jax.eval_shape(getattr(model, name), *given)
-        return traced_shape(f"{name} {own}", getattr(model, name), *given, remedy=f"It takes {takes}")
+    def traced(name: str, takes: str, *arguments: Any) -> Any:
+        if how_built(model) is not None:  # built-in models raise errors that need no explanation
+            return jax.eval_shape(getattr(model, name), *arguments)
+        return traced_shape(f"{name} {of_model}", getattr(model, name), *arguments, remedy=f"It takes {takes}")
 
-    number = "hyper the numbers of Hyper"
-    shape = traced("init", f"key, ratings ({_RATINGS}) and {number}", key, ratings, hyper)
-    expect(shape, Params, f"what init {own} returns", "Params(Rows(user={...}, item={...}))")
+    shape: Params = traced("init", f"key, ratings ({_RATINGS}) and hyper (a Hyper)", key, ratings, hyper)
+    expect(shape, Params, f"what init {of_model} returns", "Params(Rows(user={...}, item={...}))")
     for side, count in (("user", ratings.num_users), ("item", ratings.num_items)):
         for kind, rows in shape._asdict().items():
             for path, leaf in jax.tree_util.tree_leaves_with_path(getattr(rows, side)):
                 if leaf.shape[:1] != (count,):
                     raise ValueError(
-                        f"init {own} makes {kind}.{side}{jax.tree_util.keystr(path)} of shape {leaf.shape}; expected a "
-                        f"leading axis of {count}, one row per {side}. What belongs to no row goes to `shared`"
+                        f"init {of_model} makes {kind}.{side}{jax.tree_util.keystr(path)} of shape {leaf.shape}; "
+                        f"expected a leading axis of {count}, one row per {side}. A leaf without rows goes to `shared`"
                     )
     if model.draw is not None:
-        found = traced(
+        drawn = traced(
             "draw", f"key, ratings ({_RATINGS}) and seen (first, item)", key, ratings, jax.eval_shape(seen_of, ratings)
         )
-        expect(found, Ratings, f"what draw {own} returns", "the ratings, with what it has drawn in their context")
-        ratings = found
+        expect(drawn, Ratings, f"what draw {of_model} returns", "the ratings, with its draws in their context")
+        ratings = drawn
     results = {
         "loss": traced("loss", f"params (trained, fixed) and ratings ({_RATINGS})", shape, ratings),
         "predict": traced(
             "predict", "params (trained, fixed) and pairs (user, item, context)", shape, pairs_of(ratings)
         ),
     }
-    for name, found in results.items():
-        if getattr(found, "shape", None) != ratings.value.shape:
+    for name, result in results.items():
+        if getattr(result, "shape", None) != ratings.value.shape:
             raise ValueError(
-                f"{name} {own} returns {found}; expected one number per rating, in the shape of `value` and `user`: do "
-                "not sum over them"
+                f"{name} {of_model} returns {result}; expected one number per rating, in the shape of `value` and "
+                "`user`: do not sum over them"
             )
     weight = jax.eval_shape(row_weights, ratings, hyper.reg_exponent, hyper.unobserved)
-    found = traced("penalty", "trained and weight (user, item, shared) and " + number, shape.trained, weight, hyper)
-    if jnp.shape(found) != ():
-        many = [name for name in ("l2", "l2_bias") if np.shape(getattr(hyper, name))]
-        if many:
+    takes = "trained and weight (user, item, shared) and hyper (a Hyper)"
+    penalty = traced("penalty", takes, shape.trained, weight, hyper)
+    if jnp.shape(penalty) != ():
+        arrays = {name: np.shape(number) for name in ("l2", "l2_bias") if np.shape(number := getattr(hyper, name))}
+        if arrays:
+            name, array_shape = next(iter(arrays.items()))
             raise ValueError(
-                f"hyper: {many[0]} must be one number, not an array of shape {np.shape(getattr(hyper, many[0]))}, with "
-                f"which the penalty {own} is none; jax.vmap and jaxmf.sweep take many"
+                f"hyper: {name} must be one number, not an array of shape {array_shape}, with which the penalty "
+                f"{of_model} is not one number; jax.vmap and jaxmf.sweep take several"
             )
         raise ValueError(
-            f"penalty {own} returns {found}; expected one number: sum over the rows of both sides, and over leaves"
+            f"penalty {of_model} returns {penalty}; expected one number: sum over the rows of both sides and over the "
+            "leaves"
         )
     return shape
 
@@ -108,39 +113,40 @@ def check_promised(
     ratings: Ratings,
     initialize: Callable[[Ratings], Params] | None,
 ) -> None:
-    """ValueError if a user's model breaks a promise that the solver relies on, or starts from what has weight 0. Once
-    per model a small program runs, and `initialize`, which gives its parameters: the last check.
+    """Raise ValueError if a user's model breaks a promise that the solver relies on, or if its `init` reads weight 0.
 
-    Of `params` the shapes are enough, unless `initialize` is None, since the fit starts from them.
+    This is the last check, since it runs a small program and `initialize`, which returns the initial parameters; both
+    run once per model. Only the shapes of `params` are needed, unless `initialize` is None because the fit starts from
+    `params`.
     """
-    instead = "use solvers.minibatch, which takes any model (in the shell: --solver adam)"
+    alternative = "use solvers.minibatch, which takes any model (in the shell: --solver adam)"
     promises = solver.promises
     fixed = None if initialize is None else lambda: initialize(ratings).fixed
-    check_promises(solver.name, promises, model, params, hyper, ratings, instead, fixed)
+    check_promises(solver.name, promises, model, params, hyper, ratings, alternative, fixed)
     if initialize is not None:
         check_init(model, initialize, ratings)
 
 
 def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:
-    """ValueError unless the function has validation ratings to look at and returns one number for those with weight."""
+    """Raise ValueError unless `monitor` maps validation ratings to one number, and ignores those of weight 0."""
     if valid is None:
         raise ValueError("monitor is a function of validation ratings: pass valid= (jaxmf.splits makes them)")
     try:
-        found = jax.eval_shape(monitor, shape, valid)
+        score = jax.eval_shape(monitor, shape, valid)
     except Exception as error:
         raise ValueError(f"monitor must be a function (params, ratings) that JAX can trace: {error}") from error
-    if getattr(found, "shape", None) != ():
-        raise ValueError(f"monitor must return one number, not {found}: take a mean or a sum")
+    if getattr(score, "shape", None) != ():
+        raise ValueError(f"monitor must return one number, not {score}: take a mean or a sum")
     check_score(monitor, shape, valid)
 
 
 def check_solver(solver: Solver) -> None:
-    """ValueError unless it is a Solver."""
+    """Raise ValueError unless this is a Solver."""
     expect(solver, Solver, "solver", "call the constructor, as in solvers.als() or solvers.minibatch(optax.adam)")
 
 
 def check_static(model: Model, solver: Solver, epochs: int, options: Options) -> None:
-    """ValueError naming the first static choice that is of another type or out of range."""
+    """Raise a ValueError that names the first static argument of the wrong type or out of range."""
     check_model(model)
     check_solver(solver)
     if not is_positive_integer(epochs):
@@ -155,12 +161,13 @@ def check_static(model: Model, solver: Solver, epochs: int, options: Options) ->
 
 
 def check_batch(batch: Prepared, solver: Solver, patience: int | None) -> None:
-    """ValueError unless `prepare` made the batch, for a solver of this layout, and with what `patience` needs."""
+    """Raise ValueError unless `prepare` made the batch for this solver's layout, and with what `patience` needs."""
     expect(batch, Prepared, "batch", "make one as prepare(solver, train, valid)")
     if batch.solver.prepare != solver.prepare:
         raise ValueError(
-            f"the ratings were prepared for the solver {batch.solver.name!r}, whose layout is not that of this "
-            f"{solver.name!r}: prepare(solver, train, valid) with the same solver and batch_size, or pass the ratings"
+            f"the ratings were prepared for the solver {batch.solver.name!r}, whose layout differs from that of "
+            f"{solver.name!r}: call prepare(solver, train, valid) with the same solver and batch_size, or pass the "
+            "ratings themselves"
         )
     if patience is not None and batch.valid is None:
         raise ValueError("patience needs validation ratings: pass valid= to prepare (jaxmf.splits makes them)")

@@ -1,4 +1,4 @@
-"""The one training loop: a whole fit as a pure function."""
+"""The training loop: a whole fit as one pure function."""
 
 from collections.abc import Callable
 from functools import partial
@@ -30,7 +30,7 @@ from jaxmf.training.state import (
     start,
 )
 
-_DRAW = 0  # seed of what a history's losses are of, for a model that draws
+_HISTORY_SEED = 0  # of the one draw on which the losses of a history are measured, for a model that draws
 
 
 def make_fit(
@@ -42,39 +42,40 @@ def make_fit(
     monitor: Monitor = "loss",
     track: bool = True,
 ) -> Callable[..., tuple[FitState, dict[str, jax.Array]]]:
-    """A whole fit as one pure function; everything given here is static.
+    """Return a whole fit as one pure function; all arguments of `make_fit` are static.
 
     Args:
       model: the model.
       solver: the solver.
-      epochs: epochs per run; an epoch is keyed by `fold_in(key, epoch)`, so that where a fit is cut changes nothing.
+      epochs: number of epochs per run. Each epoch has the key `fold_in(key, epoch)`, so a fit may be split into several
+        runs without any change.
       patience: stop after this many epochs without an improvement on validation, and keep the best parameters; None
-        runs all epochs and keeps the last.
-      min_delta: what counts as an improvement: the monitored score falls by more than this.
+        runs all epochs and keeps the last parameters.
+      min_delta: the monitored score must fall by more than this to count as an improvement.
       monitor: "loss" (weighted mean validation loss), "rmse", "mae", or a function `(params, ratings) -> scalar` of the
-        validation ratings, lower being better.
+        validation ratings; lower is better.
       track: also record the training loss and the objective every epoch, which costs one pass over the ratings.
 
     Returns:
-      `run(key, batch, hyper, state=None, num_epochs=None) -> (FitState, history)`, for `batch` from `prepare`. It can
+      `run(key, batch, hyper, state=None, num_epochs=None) -> (FitState, history)`, with `batch` from `prepare`. It can
       be jitted, vmapped, differentiated, lowered and exported. `state` continues an earlier run under the same key;
       `training.start(key, model, solver, batch, hyper, patience, params)` makes one that starts from given parameters.
       `num_epochs` (traced, default all) runs fewer epochs. `history` maps names to arrays (epochs,); where no epoch
       ran, `epoch` is 0 and the others hold the largest number of their dtype, since a healthy program makes no NaN.
-      Where a traced number is one that `fit` would refuse, as a rank beyond the width or λ ≤ 0 of `als`, the status is
-      `diverged`.
+      If a traced number is one that `fit` would refuse, such as a rank beyond the width, or λ ≤ 0 for `als`, the status
+      is `diverged`.
 
     Raises:
-      ValueError: a static choice is out of range; at the call, `patience` without validation ratings, a batch that
-        `prepare` made for a solver of another layout, a rank beyond the model's width, or a model whose functions fail
-        or return other shapes than they should.
+      ValueError: a static argument is out of range; when `run` is called: `patience` without validation ratings, a
+        batch that `prepare` made for a solver of another layout, a rank beyond the model's width, or a model whose
+        functions fail or return wrong shapes.
 
-    What the solver relies on (`Solver.promises`) is not tried here, since nothing can be looked at inside `jit`: run
-    `fit` with a model of your own once, which does.
+    The promises that the solver relies on (`Solver.promises`) are not tried here, since no values are known inside
+    `jit`: call `fit` once with a model of your own, which tries them.
     """
     options = Options(patience, min_delta, monitor, track)
     check_static(model, solver, epochs, options)
-    options = options._replace(min_delta=float(min_delta))  # a number of NumPy would promote what it is compared with
+    options = options._replace(min_delta=float(min_delta))  # a NumPy number would promote the dtype of the score
 
     def run(
         key: jax.Array,
@@ -91,8 +92,8 @@ def make_fit(
 
 
 class _Run(NamedTuple):
-    """What all epochs of a run read. The losses of the history are those of `shown` and `valid`: of a model that draws,
-    the same draw in every epoch.
+    """What all epochs of a run read. The losses of the history are measured on `train` and `valid`; if the model draws,
+    these hold the same draw in every epoch.
     """
 
     key: jax.Array
@@ -101,7 +102,7 @@ class _Run(NamedTuple):
     options: Options
     hyper: Hyper
     problem: Problem
-    shown: Ratings
+    train: Ratings
     valid: Ratings | None
 
 
@@ -114,46 +115,50 @@ def _set_up(
     hyper: Hyper,
     state: FitState | None,
 ) -> tuple[_Run, FitState]:
-    """What all epochs read, and the state before the first."""
-    given, hyper = hyper, cast_hyper(hyper, batch.train.value.dtype)
-    if given.rank is not None:
-        made = jax.eval_shape(lambda: initialize(key, model, batch.train, hyper)) if state is None else state.params
-        check_rank(given, made)
+    """Return what all epochs read, and the state before the first one."""
+    uncast, hyper = hyper, cast_hyper(hyper, batch.train.value.dtype)
+    if uncast.rank is not None:
+        shape = jax.eval_shape(lambda: initialize(key, model, batch.train, hyper)) if state is None else state.params
+        check_rank(uncast, shape)
     if state is None:
         state = start(key, model, solver, batch, hyper, options.patience)
-    fixed = constants(batch, hyper, model.draw is not None)
-    problem = Problem(batch.train, fixed.weight, fixed.solver, fixed.seen)
-    shown, valid = batch.train, batch.valid
+    of_run = constants(batch, hyper, model.draw is not None)
+    problem = Problem(batch.train, of_run.weight, of_run.solver, of_run.seen)
+    train, valid = batch.train, batch.valid
     if model.draw is not None:
-        draw = partial(drawn, jax.random.key(_DRAW), model, seen=problem.seen)
-        shown, valid = draw(shown), None if valid is None else draw(valid)
-    return _Run(key, model, solver, options, hyper, problem, shown, valid), state
+        draw = partial(drawn, jax.random.key(_HISTORY_SEED), model, seen=problem.seen)
+        train, valid = draw(train), None if valid is None else draw(valid)
+    return _Run(key, model, solver, options, hyper, problem, train, valid), state
 
 
 def _scan(
     fit: _Run, state: FitState, epochs: int, num_epochs: jax.typing.ArrayLike | None
 ) -> tuple[FitState, dict[str, jax.Array]]:
-    """The epochs, of which those after `num_epochs`, and those after the fit has ended, change nothing."""
+    """Scan over the epochs; those after `num_epochs`, and those after the fit has ended, change nothing."""
     epoch, blank = partial(_epoch, fit), _blank(fit, state)
 
-    def rest(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
+    def skip(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
         return state, blank
 
-    def live(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
-        return jax.lax.cond(state.status == RUNNING, epoch, rest, state)
+    def run_unless_ended(state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
+        outcome: tuple[FitState, dict[str, jax.Array]] = jax.lax.cond(state.status == RUNNING, epoch, skip, state)
+        return outcome
 
     def body(state: FitState, index: jax.Array) -> tuple[FitState, dict[str, jax.Array]]:
-        # A condition of its own: under vmap it is the same for all members, which then skip these epochs, while
-        # their status differs.
-        return live(state) if num_epochs is None else jax.lax.cond(index < num_epochs, live, rest, state)
+        if num_epochs is None:
+            return run_unless_ended(state)
+        # Under vmap the status differs between members, but this condition is the same for all of them. So it is a
+        # separate `cond`, which then skips these epochs instead of computing both branches.
+        outcome: tuple[FitState, dict[str, jax.Array]] = jax.lax.cond(index < num_epochs, run_unless_ended, skip, state)
+        return outcome
 
     return jax.lax.scan(body, state, jnp.arange(epochs))
 
 
 def _epoch(fit: _Run, state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
-    """One epoch, and its row of the history."""
+    """Run one epoch; return the state after it, and its row of the history."""
     epoch, options = state.epoch + 1, fit.options
-    # The mathematics: `step` of the solver, in solvers/_als.py, _sgd.py or _minibatch.py.
+    # The mathematics is in `step` of the solver: see solvers/_als.py, _sgd.py or _minibatch.py.
     params, inner, info = fit.solver.step(
         jax.random.fold_in(fit.key, epoch), fit.model, state.params, state.solver, fit.problem, fit.hyper
     )
@@ -172,8 +177,8 @@ def _epoch(fit: _Run, state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
 
 
 def _measure(fit: _Run, params: Params) -> dict[str, jax.Array]:
-    """A row of the history: losses and errors of these parameters."""
-    model, train, valid, row = fit.model, fit.shown, fit.valid, {}
+    """Return a row of the history: the losses and errors of these parameters."""
+    model, train, valid, row = fit.model, fit.train, fit.valid, {}
     if fit.options.track:
         sums, means = metrics.weighted_sums(train.weight, model.loss(params, train))
         row["train_loss"] = means[0]
@@ -188,8 +193,8 @@ def _measure(fit: _Run, params: Params) -> dict[str, jax.Array]:
 
 
 def _blank(fit: _Run, state: FitState) -> dict[str, jax.Array]:
-    """The row of an epoch that does not run. Its names are known, so that `_measure` is not traced once more."""
-    dtype, names = fit.shown.value.dtype, []
+    """Return the row of an epoch that does not run. Its names are listed here, so that `_measure` is traced once."""
+    dtype, names = fit.train.value.dtype, []
     if fit.options.track:
         names += ["train_loss", "objective"]
     if fit.valid is not None:
@@ -200,5 +205,5 @@ def _blank(fit: _Run, state: FitState) -> dict[str, jax.Array]:
 
 
 def _either(condition: jax.Array, new: Any, old: Any) -> Any:
-    """One of two trees: by a condition, since selecting leaf by leaf would take a kernel for each."""
+    """Return one of two trees, by `cond`, since selecting leaf by leaf would take one kernel per leaf."""
     return jax.lax.cond(condition, lambda: new, lambda: old)

@@ -1,4 +1,4 @@
-"""The static choices of a fit, as one value that every room hands on."""
+"""The static options of a fit, as one value that other modules pass on."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,7 +12,7 @@ Monitor = str | Callable[[Params, Ratings], jax.Array]
 
 
 class Options(NamedTuple):
-    """What `make_fit` is told beside the model, the solver and the number of epochs; see there."""
+    """Static arguments of `make_fit` besides the model, the solver and the number of epochs; it documents them."""
 
     patience: int | None = None
     min_delta: float = 0.0

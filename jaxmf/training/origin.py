@@ -1,4 +1,4 @@
-"""Where a fit starts if not at what the model's `init` makes: an earlier fit, or parameters that are given."""
+"""Starting points of a fit other than the model's `init`: an earlier fit, or given parameters."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -18,61 +18,71 @@ if TYPE_CHECKING:
 
 
 def given(params: Params, needed: Params) -> Params:
-    """Parameters to start from, as arrays of the device; ValueError unless they are like those `needed`, and finite."""
+    """Return the parameters to start from, as device arrays.
+
+    Raises ValueError unless they are finite and have the structure, shapes and dtypes of `needed`.
+    """
     expect(params, Params, "params", "take the fit.params of a fit, or what update, fold_in or model.init returns")
-    found, expected = leaf_shapes(params), leaf_shapes(needed)
-    for path in sorted(found.keys() | expected.keys()):
-        if found.get(path) != expected.get(path):
+    actual, expected = leaf_shapes(params), leaf_shapes(needed)
+    for path in sorted(actual.keys() | expected.keys()):
+        if actual.get(path) != expected.get(path):
             raise ValueError(
-                f"params: {path} is {found.get(path, 'missing')}, for these ratings the model makes it "
-                f"{expected.get(path, 'not at all')}. Pass parameters of this model over the users and items of these "
-                "ratings (train.align brings ratings to the ids of others), with numbers of their dtype"
+                f"params: {path} is {actual.get(path, 'missing')}, but for these ratings the model makes "
+                f"{expected.get(path, 'no such leaf')}. Pass parameters of this model, in the dtype of these ratings "
+                "and over their users and items (train.align(other) brings other ratings to the ids of train)"
             )
-    structure, other = _structures(params, needed)
-    if structure != other:
-        raise ValueError(f"params: their structure is {structure}; for these ratings the model makes it {other}")
+    structure, expected_structure = _structures(params, needed)
+    if structure != expected_structure:
+        raise ValueError(
+            f"params: their structure is {structure}, but for these ratings the model makes {expected_structure}"
+        )
     check_finite(params, "fit")
-    return jax.tree.map(jnp.asarray, params)
+    arrays: Params = jax.tree.map(jnp.asarray, params)
+    return arrays
 
 
 def resumed(fit: "Fit", solver: Solver, hyper: Hyper, needed: FitState) -> FitState:
-    """The state to go on from, a loaded solver state in its structure again, if all is as this fit needs it."""
+    """Return the state to continue from, with a loaded solver state back in its structure.
+
+    Raises ValueError unless the state has the structure, shapes and dtypes of `needed`, the active rank of `hyper`, and
+    was not edited.
+    """
     state = fit.state
     if (state.best is None) != (needed.best is None):
-        raise ValueError("resume: patience must be None in both calls or in neither: give it as to the earlier fit")
+        raise ValueError("resume: patience must be None in both calls or in neither: pass it as in the earlier fit")
     if isinstance(state.solver, Saved):
         state = state._replace(solver=_restored(state.solver, needed.solver))
     parts = (("parameters", state.params, needed.params), ("solver state", state.solver, needed.solver))
-    for name, found, expected in parts:
-        structure, other = _structures(found, expected)
-        if structure != other or leaf_shapes(found) != leaf_shapes(expected):
+    for name, actual, expected in parts:
+        structure, expected_structure = _structures(actual, expected)
+        if structure != expected_structure or leaf_shapes(actual) != leaf_shapes(expected):
             raise ValueError(
-                f"resume: the earlier fit has {name} {_text(found)}, this model, solver and data need "
-                f"{_text(expected)}. Resume with the model, solver and data of the earlier fit, or start anew without "
-                "resume="
+                f"resume: the earlier fit has {name} {_text(actual)}, but this model, solver and data need "
+                f"{_text(expected)}. Resume with the model, solver and data of the earlier fit, or start a new fit "
+                "without resume="
             )
     _check_unedited(fit, result(solver, state))
     before, now = (_active_rank(numbers, state.params) for numbers in (fit.hyper, hyper))
     if before != now:
         raise ValueError(
-            f"resume: the earlier fit has the active rank {before}, this one {now}, and a fit keeps the rank that it "
-            "starts with: give the same, or start a new fit with params="
+            f"resume: the earlier fit has the active rank {before}, but this one has {now}, and a fit keeps the rank "
+            "that it starts with: pass the same rank, or start a new fit with params="
         )
     return state
 
 
 def _check_unedited(fit: "Fit", held: Params) -> None:
-    """ValueError if the fit says other things than its state, which holds these parameters, and is what goes on."""
+    """Raise ValueError unless the fit has the status of its state, and the parameters `held` by it."""
     status = STATUS[int(fit.state.status)]
     pairs = zip(jax.tree.leaves(fit.params), jax.tree.leaves(held), strict=False)
-    structure, other = _structures(fit.params, held)
-    same = structure == other and all(_same(*pair) for pair in pairs)
-    wrong = ["params" if not same else "", "status" if fit.status != status else ""]
-    if any(wrong):
+    structure, held_structure = _structures(fit.params, held)
+    same = structure == held_structure and all(_same(*pair) for pair in pairs)
+    edited = ["params" if not same else "", "status" if fit.status != status else ""]
+    if any(edited):
         raise ValueError(
-            f"resume: of this fit, {' and '.join(filter(None, wrong))} has been edited, and a fit goes on from its "
-            "state, with the solver's memory of how it came there. Start a new fit with params=fit.params in place of "
-            "resume=, or pass the fit as it was"
+            f"resume: this fit was edited ({' and '.join(filter(None, edited))}), but resuming continues from its "
+            "state, which also holds the state of the solver. Start a new fit with params=fit.params instead of "
+            "resume=, or pass the fit unedited"
         )
 
 
@@ -93,7 +103,7 @@ def _active_rank(hyper: Hyper, params: Params) -> int | None:
 
 
 def _restored(saved: Saved, like: Any) -> Any:
-    """The saved leaves in the structure of `like`, or `saved` itself where the paths are others."""
+    """Return the saved leaves in the structure of `like`, or `saved` itself if their paths differ."""
     paths = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(like)]
     if saved.leaves.keys() != set(paths):
         return saved

@@ -1,4 +1,4 @@
-"""The compiled programs of a fit: built once for each shape of the data, set up, and run in chunks of epochs."""
+"""The compiled programs of a fit: compiled once per shape of the data, set up, and run in chunks of epochs."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -37,29 +37,30 @@ def set_up(
     origin: FitState | Params | None = None,
     last: "LastConstants | None" = None,
 ) -> tuple[Program, Prepared, FitState, float]:
-    """The compiled program, the batch set up for it, the state to start from, and the seconds that this took.
+    """Return the compiled program, the batch set up for it, the state to start from, and the seconds this took.
 
     Args:
-      key, model, solver, batch, numbers, options: of the fit; `numbers` in the dtype of the ratings.
-      origin: the state of an earlier fit, or parameters to start from; None for those that the model's `init` makes.
-      last: fits that share it set up the batch once, if that comes to the same.
+      key, model, solver, batch, options: those of the fit.
+      numbers: its hyperparameters, in the dtype of the ratings.
+      origin: the state of an earlier fit, or parameters to start from; None calls the model's `init`.
+      last: a cache that fits share, so that `setup` runs once for those for which it gives the same result.
     """
     clock = time.perf_counter()
     ratings, form = batch.train, shapes(batch)
     program = _compiled(model, solver, options, form)
     setup = _compiled_constants(solver.prepare, model.draw is not None, form)
     initialize = compiled_initialize(model, ratings)
-    first = _compiled_first(model, solver, options.patience, form)
+    make_state = _compiled_first_state(model, solver, options.patience, form)
     batch, origin = replicate((batch, origin), solver.machine.devices)
     if not jax.config.jax_disable_jit:  # type: ignore[attr-defined]
-        _compile_ahead(key, (program, setup, initialize, first), batch, numbers, origin)
+        _compile_ahead(key, (program, setup, initialize, make_state), batch, numbers, origin)
     state = origin
     if not isinstance(state, FitState):
         params = initialize(key, ratings, numbers) if state is None else state
-        state = replicate(first(params, numbers), solver.machine.devices)
-    found = setup(batch, numbers) if last is None else last.of(setup, batch, numbers)
-    batch = batch._replace(layout=None, constants=found)
-    # A run of no epochs compiles the program, unless it is, and changes no bit.
+        state = replicate(make_state(params, numbers), solver.machine.devices)
+    fixed = setup(batch, numbers) if last is None else last.of(setup, batch, numbers)
+    batch = batch._replace(layout=None, constants=fixed)
+    # Running 0 epochs compiles the program, if it was not compiled before, and leaves the state unchanged.
     state, _ = jax.block_until_ready(program(key, batch, numbers, state, 0))
     return program, batch, state, time.perf_counter() - clock
 
@@ -72,10 +73,10 @@ def run_chunks(
     state: FitState,
     epochs: int,
 ) -> Iterator[tuple[FitState, dict[str, np.ndarray], float]]:
-    """Run a program of `make_fit`, or a vmap of it, in chunks of epochs until they are done or nothing runs any more.
+    """Run a program of `make_fit`, or a vmap of it, in chunks until all epochs are done or all fits have ended.
 
     Yields:
-      after each chunk: the state, the history of the chunk, epochs along the last axis, and the seconds it took.
+      after each chunk: the state, the history of the chunk (epochs along the last axis), and the seconds it took.
     """
     chunk = 1
     while epochs > 0 and np.any(np.asarray(state.status) == RUNNING):
@@ -88,30 +89,30 @@ def run_chunks(
 
 
 class LastConstants:
-    """What no epoch changes, of the fit before: the same for the next one, if all that `setup` reads is."""
+    """Cache of the constants of the last fit, which the next one reuses if `setup` reads the same for it."""
 
     def __init__(self) -> None:
-        self._known: tuple[list[Any], Any] | None = None
+        self._cached: tuple[list[Any], Any] | None = None
         self._lock = Lock()
 
     def of(self, setup: jax.stages.Wrapped, batch: Prepared, numbers: Hyper) -> Any:
-        """`setup(batch, numbers)`: what is known, if it was made of the same arrays and of equal numbers."""
+        """Return `setup(batch, numbers)`, from the cache if that was made of the same arrays and of equal numbers."""
         if jax.config.jax_disable_jit:  # type: ignore[attr-defined]
             return setup(batch, numbers)
         traced = setup.trace(batch, numbers).jaxpr.jaxpr
         used = {id(variable) for step in traced.eqns for variable in step.invars} | set(map(id, traced.outvars))
         leaves = zip(jax.tree.leaves((batch, numbers)), traced.invars, strict=True)
-        read = [setup, *(leaf for leaf, variable in leaves if id(variable) in used)]
+        inputs = [setup, *(leaf for leaf, variable in leaves if id(variable) in used)]
         with self._lock:
-            if self._known is None or not _same(self._known[0], read):
-                self._known = read, setup(batch, numbers)
-            return self._known[1]
+            if self._cached is None or not _same(self._cached[0], inputs):
+                self._cached = inputs, setup(batch, numbers)
+            return self._cached[1]
 
 
-def _same(known: list[Any], read: list[Any]) -> bool:
-    """Whether these are the same objects, or equal numbers."""
-    return len(known) == len(read) and all(
-        a is b or (np.ndim(a) == np.ndim(b) == 0 and bool(a == b)) for a, b in zip(known, read, strict=True)
+def _same(cached: list[Any], inputs: list[Any]) -> bool:
+    """Return whether these are pairwise the same object or equal scalars."""
+    return len(cached) == len(inputs) and all(
+        a is b or (np.ndim(a) == np.ndim(b) == 0 and bool(a == b)) for a, b in zip(cached, inputs, strict=True)
     )
 
 
@@ -122,26 +123,26 @@ def _compile_ahead(
     numbers: Hyper,
     origin: FitState | Params | None,
 ) -> None:
-    """Compile what `set_up` is about to run, side by side."""
-    program, setup, initialize, first = programs
-    ratings, begun = batch.train, origin
-    # XLA compiles on other threads what Python has traced, while Python traces the next program.
-    with ThreadPoolExecutor() as others:
-        if not isinstance(begun, FitState):
-            params = begun
+    """Compile in parallel the programs that `set_up` is about to run."""
+    program, setup, initialize, make_state = programs
+    ratings, state = batch.train, origin
+    # XLA compiles a traced program in another thread, while Python traces the next one in this thread.
+    with ThreadPoolExecutor() as executor:
+        if not isinstance(state, FitState):
+            params = state
             if params is None:
                 params = jax.eval_shape(initialize, key, ratings, numbers)
-                others.submit(initialize.lower(key, ratings, numbers).compile)
-            others.submit(first.lower(params, numbers).compile)
-            begun = jax.eval_shape(first, params, numbers)
-        others.submit(setup.lower(batch, numbers).compile)
-        # Of arrays that lie on a device of the caller's choice, shapes do not say where.
+                executor.submit(initialize.lower(key, ratings, numbers).compile)
+            executor.submit(make_state.lower(params, numbers).compile)
+            state = jax.eval_shape(make_state, params, numbers)
+        executor.submit(setup.lower(batch, numbers).compile)
+        # Shapes do not say on which device the caller has committed an array, so such a program compiles when it runs.
         if not any(getattr(leaf, "committed", False) for leaf in jax.tree.leaves((batch, origin))):
             ready = batch._replace(layout=None, constants=jax.eval_shape(setup, batch, numbers))
-            program.lower(key, ready, numbers, begun, 0).compile()
+            program.lower(key, ready, numbers, state, 0).compile()
 
 
-# A program for each shape of data has an entry of its own, the last few of which are kept: `form` is that shape.
+# Each of these has one cache entry per shape of the data, `form`. The least recently used entries are dropped.
 
 
 @of_model
@@ -150,7 +151,7 @@ def _compiled_constants(prepare: Callable[[Ratings], Any], draws: bool, form: Fo
 
 
 def compiled_initialize(model: Model, ratings: Ratings) -> jax.stages.Wrapped:
-    """The program `(key, ratings, hyper) -> Params` for ratings of this shape, which all solvers of a model share."""
+    """Return the program `(key, ratings, hyper) -> Params` for ratings of this shape, shared by a model's solvers."""
     return _compiled_initialize(model, shapes(ratings))
 
 
@@ -160,7 +161,7 @@ def _compiled_initialize(model: Model, form: Form) -> jax.stages.Wrapped:
 
 
 @of_model
-def _compiled_first(model: Model, solver: Solver, patience: int | None, form: Form) -> jax.stages.Wrapped:
+def _compiled_first_state(model: Model, solver: Solver, patience: int | None, form: Form) -> jax.stages.Wrapped:
     return once(lambda params, hyper: first_state(model, solver, params, hyper, patience), form)
 
 
@@ -170,7 +171,7 @@ def _compiled(model: Model, solver: Solver, options: Options, form: Form) -> jax
 
 
 def progress_bar(total: int, progress: bool, unit: str = "epoch") -> Any:
-    """A progress bar on standard error that goes when it is done, or none."""
+    """Return a progress bar on standard error that is cleared at the end; without `progress` it shows nothing."""
     from tqdm import tqdm
 
     return tqdm(total=total, unit=unit, disable=not progress, leave=False)

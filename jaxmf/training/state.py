@@ -1,4 +1,4 @@
-"""The state of a fit between two epochs, what a run reads, and where a fit starts."""
+"""The state of a fit between two epochs, the data that a run reads, and the state that a fit starts from."""
 
 from typing import Any, NamedTuple
 
@@ -18,8 +18,8 @@ STATUS = ("completed", "converged", "stopped_early", "diverged")
 
 
 class Constants(NamedTuple):
-    """What no epoch of a run changes: n^ν per row, what the solver's `setup` made of its layout, and which items each
-    user has rated, for a model that draws.
+    """What no epoch of a run changes: n^ν per row, the result of the solver's `setup`, and, for a model that draws, the
+    items that each user has rated.
     """
 
     weight: Rows
@@ -28,8 +28,8 @@ class Constants(NamedTuple):
 
 
 class Prepared(NamedTuple):
-    """What `prepare` returns: training ratings, validation ratings (or None), either with padding of weight 0 behind
-    them, a solver's layout of the former, and whose it is (static). A batch that is set up has constants instead of the
+    """The result of `prepare`: training ratings and validation ratings (or None), padded with weight 0; the layout of
+    the training ratings; and the solver that made it (static). After `setup`, a batch has constants instead of the
     layout.
     """
 
@@ -41,7 +41,7 @@ class Prepared(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best epoch so far by the monitored validation score (lower is better)."""
+    """The epoch with the best (lowest) monitored validation score so far."""
 
     params: Params
     score: jax.Array
@@ -49,20 +49,20 @@ class Best(NamedTuple):
 
 
 class Saved(NamedTuple):
-    """A solver's state as a file gives it back: its leaves by key path, until `fit` resumes with the solver."""
+    """A solver's state as loaded from a file: its leaves by key path, until `fit` resumes with the solver."""
 
     leaves: dict[str, jax.Array]
 
 
 class FitState(NamedTuple):
-    """Everything that the next epoch needs: a fit resumed from it continues to the same bits.
+    """Everything that the next epoch needs: a fit resumed from it continues with the same bits.
 
     Attributes:
-      epoch: epochs done, int32.
-      params: parameters after that epoch; after a divergence, those before the bad epoch.
+      epoch: number of epochs done, int32.
+      params: parameters after that epoch; after a divergence, those before the epoch that diverged.
       solver: the solver's own state; `Saved` in a fit that was loaded.
-      best: the best epoch so far, None without `patience`.
-      status: int32 index into `STATUS`; a fit that can go on has 0.
+      best: the best epoch so far; None without `patience`.
+      status: int32 index into `STATUS`; 0 for a fit that can continue.
     """
 
     epoch: jax.Array
@@ -81,32 +81,32 @@ def start(
     patience: int | None = None,
     params: Params | None = None,
 ) -> FitState:
-    """The state before the first epoch, of `params`, or of those that `init` draws with `fold_in(key, 0)`. Pure."""
+    """Return the state before the first epoch, from `params` or else from `init` under `fold_in(key, 0)`. Pure."""
     params = initialize(key, model, batch.train, hyper) if params is None else params
     return first_state(model, solver, params, hyper, patience)
 
 
 def initialize(key: jax.Array, model: Model, ratings: Ratings, hyper: Hyper) -> Params:
-    """The initial parameters, keyed as epoch 0."""
+    """Return the initial parameters, drawn with the key of epoch 0."""
     return model.init(jax.random.fold_in(key, 0), ratings, cast_hyper(hyper, ratings.value.dtype))
 
 
 def first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, patience: int | None) -> FitState:
-    """The state before the first epoch, from the initial parameters: 0 beyond the active rank, whoever made them."""
+    """Return the state before the first epoch; columns of `params` beyond the active rank are set to 0."""
     if hyper.rank is not None:
         params = params._replace(trained=fill_beyond_rank(params.trained, hyper.rank))
     dtype = jnp.result_type(*jax.tree.leaves(params))
     zero = jnp.zeros((), jnp.int32)
     best = None if patience is None else Best(params, jnp.array(missing(dtype), dtype), zero)
     status = zero
-    if hyper.rank is not None and (most := width(params.trained)) is not None:
+    if hyper.rank is not None and (num_columns := width(params.trained)) is not None:
         rank = jnp.asarray(hyper.rank, jnp.int32)
-        status = jnp.where((rank >= 1) & (rank <= most), RUNNING, DIVERGED).astype(jnp.int32)
+        status = jnp.where((rank >= 1) & (rank <= num_columns), RUNNING, DIVERGED).astype(jnp.int32)
     return FitState(zero, params, solver.init(model, params, cast_hyper(hyper, dtype)), best, status)
 
 
 def constants(batch: Prepared, hyper: Hyper, draws: bool) -> Constants:
-    """What no epoch changes, for a model that `draws` or not; what the batch has, if it is set up."""
+    """Compute what no epoch changes; return the batch's own constants if it is set up. `draws`: the model draws."""
     if batch.constants is not None:
         return batch.constants
     train = batch.train
@@ -115,10 +115,10 @@ def constants(batch: Prepared, hyper: Hyper, draws: bool) -> Constants:
 
 
 def result(solver: Solver, state: FitState) -> Params:
-    """The parameters that a fit in this state returns: of the best epoch, if it looks for one."""
+    """Return the parameters of a fit in this state: with `patience` those of the best epoch, else the last ones."""
     return solver.result(state.params, state.solver) if state.best is None else state.best.params
 
 
 def missing(dtype: Any) -> Any:
-    """What stands for a number that is missing: the largest of its dtype, since a healthy program makes no NaN."""
+    """Return the stand-in for a missing number: the largest of its dtype, since a healthy program makes no NaN."""
     return (jnp.finfo if jnp.issubdtype(dtype, jnp.floating) else jnp.iinfo)(dtype).max

@@ -1,4 +1,4 @@
-"""Verification: derivatives, curvature, stationary points, each from independent sources, as tables with verdicts."""
+"""Verify derivatives, curvature and stationary points against independent sources, as tables with verdicts."""
 
 from jaxmf.verify._differences import Differences, differences
 from jaxmf.verify._gradients import gradients

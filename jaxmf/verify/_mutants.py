@@ -1,4 +1,4 @@
-"""Mistakes planted in a model's hand-derived gradient: which method notices them, and which leaf it names."""
+"""Plant mistakes in a model's hand-derived gradient: which methods notice them, and which leaves do they name?"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,14 +36,15 @@ from jaxmf.verify.case import (
     without_padding,
 )
 
-# The derived gradient, and what it is given: params, ratings, weight, hyper.
+# A hand-derived gradient, a function of params, ratings, weight and hyper.
 Gradient = Callable[[Params, Ratings, Rows, Hyper], Rows]
 
 
-def _one_leaf(place: int, change: Callable[[jax.Array], jax.Array], gradient: Gradient, *given: Any) -> Rows:
+def _one_leaf(index: int, change: Callable[[jax.Array], jax.Array], gradient: Gradient, *given: Any) -> Rows:
     leaves, tree = jax.tree.flatten(gradient(*given))
-    leaves[place] = change(leaves[place])
-    return jax.tree.unflatten(tree, leaves)
+    leaves[index] = change(leaves[index])
+    changed: Rows = jax.tree.unflatten(tree, leaves)
+    return changed
 
 
 def _without_l2(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
@@ -55,7 +56,7 @@ def _without_l2_bias(gradient: Gradient, params: Params, ratings: Ratings, weigh
 
 
 def _sides_swapped(gradient: Gradient, *given: Any) -> Rows:
-    """Leaves that both sides have, in one shape; other shapes would be refused before any comparison."""
+    """Swap the leaves that both sides have in the same shape; other shapes would be refused before any comparison."""
     right = gradient(*given)
     both = [name for name in set(right.user) & set(right.item) if right.user[name].shape == right.item[name].shape]
     return right._replace(
@@ -64,43 +65,43 @@ def _sides_swapped(gradient: Gradient, *given: Any) -> Rows:
     )
 
 
-def _mask_transposed(gradient: Gradient, params: Params, ratings: Ratings, *rest: Any) -> Rows:
-    """w_iu for w_ui, and 0 where item i's user u has not rated."""
+def _mask_transposed(gradient: Gradient, params: Params, ratings: Ratings, *numbers: Any) -> Rows:
+    """Use w_iu for w_ui, and 0 where there is no such rating."""
     width = max(ratings.num_users, ratings.num_items)
     here, mirrored = (
         a.astype(int) * width + b for a, b in ((ratings.user, ratings.item), (ratings.item, ratings.user))
     )
     order = jnp.argsort(here)
-    found = order[jnp.minimum(jnp.searchsorted(here[order], mirrored), here.size - 1)]
-    weight = jnp.where(here[found] == mirrored, ratings.weight[found], 0)
-    return gradient(params, replace(ratings, weight=weight), *rest)
+    match = order[jnp.minimum(jnp.searchsorted(here[order], mirrored), here.size - 1)]
+    weight = jnp.where(here[match] == mirrored, ratings.weight[match], 0)
+    return gradient(params, replace(ratings, weight=weight), *numbers)
 
 
-def _padding_counted(gradient: Gradient, params: Params, ratings: Ratings, *rest: Any) -> Rows:
-    return gradient(params, replace(ratings, weight=jnp.where(ratings.weight == 0, 1, ratings.weight)), *rest)
+def _padding_counted(gradient: Gradient, params: Params, ratings: Ratings, *numbers: Any) -> Rows:
+    return gradient(params, replace(ratings, weight=jnp.where(ratings.weight == 0, 1, ratings.weight)), *numbers)
 
 
 def _exponent_ignored(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
     return gradient(params, ratings, jax.tree.map(jnp.ones_like, weight), hyper)
 
 
-def _mean_for_sum(gradient: Gradient, params: Params, ratings: Ratings, *rest: Any) -> Rows:
-    return gradient(params, replace(ratings, weight=ratings.weight / jnp.sum(ratings.weight)), *rest)
+def _mean_for_sum(gradient: Gradient, params: Params, ratings: Ratings, *numbers: Any) -> Rows:
+    return gradient(params, replace(ratings, weight=ratings.weight / jnp.sum(ratings.weight)), *numbers)
 
 
-def _sign_of_mean(gradient: Gradient, params: Params, *rest: Any) -> Rows:
+def _sign_of_mean(gradient: Gradient, params: Params, *numbers: Any) -> Rows:
     def negated(part: Any) -> Any:
         return part | {"mean": -part["mean"]} if isinstance(part, dict) and "mean" in part else part
 
-    return gradient(params._replace(fixed=Rows(*map(negated, params.fixed))), *rest)
+    return gradient(params._replace(fixed=Rows(*map(negated, params.fixed))), *numbers)
 
 
-def _weights_as_a_mask(gradient: Gradient, params: Params, ratings: Ratings, *rest: Any) -> Rows:
-    return gradient(params, replace(ratings, weight=jnp.sign(ratings.weight)), *rest)
+def _weights_as_a_mask(gradient: Gradient, params: Params, ratings: Ratings, *numbers: Any) -> Rows:
+    return gradient(params, replace(ratings, weight=jnp.sign(ratings.weight)), *numbers)
 
 
-def _zeros_missing(gradient: Gradient, params: Params, ratings: Ratings, *rest: Any) -> Rows:
-    return gradient(params, replace(ratings, weight=jnp.where(ratings.value == 0, 0, ratings.weight)), *rest)
+def _zeros_missing(gradient: Gradient, params: Params, ratings: Ratings, *numbers: Any) -> Rows:
+    return gradient(params, replace(ratings, weight=jnp.where(ratings.value == 0, 0, ratings.weight)), *numbers)
 
 
 def _one_l2_for_all(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
@@ -108,12 +109,12 @@ def _one_l2_for_all(gradient: Gradient, params: Params, ratings: Ratings, weight
 
 
 def _empty_rows_penalized(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
-    """max(n, 1)^ν for n^ν."""
+    """Use max(n, 1)^ν for n^ν."""
     return gradient(params, ratings, jax.tree.map(lambda w: jnp.where(w == 0, 1, w), weight), hyper)
 
 
 def _rank_forgotten(gradient: Gradient, params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Rows:
-    """The columns beyond the active rank are filled up with ones, not with zeros."""
+    """Fill the columns beyond the active rank with ones instead of zeros."""
     trained = params.trained if hyper.rank is None else fill_beyond_rank(params.trained, hyper.rank, 1)
     return gradient(params._replace(trained=trained), ratings, weight, hyper)
 
@@ -123,8 +124,9 @@ def _half_precision(gradient: Gradient, *given: Any) -> Rows:
         floating = jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
         return jnp.asarray(leaf, jnp.bfloat16) if floating else leaf
 
-    found = gradient(*jax.tree.map(halved, given))
-    return jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), found, given[0].trained)
+    halves = gradient(*jax.tree.map(halved, given))
+    restored: Rows = jax.tree.map(lambda leaf, like: leaf.astype(like.dtype), halves, given[0].trained)
+    return restored
 
 
 MISTAKES: dict[str, Callable[..., Rows]] = {
@@ -147,37 +149,37 @@ MISTAKES: dict[str, Callable[..., Rows]] = {
 }
 
 
-# What is held against each mistake; columns of `mutants`.
+# The methods that look for each mistake, columns of the table of `mutants`.
 METHODS = ("elements", "differences", "taylor", "complex_step", "als", "check_grads")
 
 
 def mutants(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper, seed: int = 0) -> GradientReport:
-    """Plant mistakes in the hand-derived gradient, one at a time, and see which methods notice.
+    """Plant mistakes in the hand-derived gradient, one at a time, and report which methods notice them.
 
-    The mistakes: the first leaf's sign; the factor 2 missing in the last leaf; λ, or λ_b, forgotten; users' and items'
-    gradients swapped; the mask transposed, w_iu for w_ui; ratings of weight 0 counted; ν ignored, so that every row is
-    penalized alike; the fit's mean for its sum; the error taken at the wrong sign of μ; weights taken for a mask, 0 or
-    1; ratings of 0 taken for missing; λ for λ_b; rows without weight penalized as those of one rating;
-    columns beyond the active rank that hold ones; all of it in half precision (bfloat16). A mistake that changes
-    nothing in this model at any probe of `gradients` is left out, such as λ_b without biases, or swapped tables of
-    fewer users than items.
+    The mistakes: the wrong sign in the first leaf; the factor 2 missing in the last leaf; λ, or λ_b, forgotten; the
+    gradients of users and items swapped; the mask transposed, w_iu for w_ui; ratings of weight 0 counted; ν ignored, so
+    that all rows are penalized alike; the mean of the fit for its sum; the wrong sign of μ in the error; weights
+    reduced to a mask of 0 and 1; ratings of 0 treated as missing; λ used for λ_b; rows without weight penalized like
+    rows with one rating; columns beyond the active rank filled with ones; everything in half precision (bfloat16). A
+    mistake that changes nothing in this model at any probe of `gradients` is left out, such as λ_b in a model without
+    biases, or the swap of tables whose shapes differ.
 
     Args:
       model: a model with a hand-derived `gradient`.
       params, ratings, hyper, seed: as in `gradients`.
 
     Returns:
-      a GradientReport with one row per `mutant`: the `leaves` that it changes, and those that each method names, ""
-      where it notices nothing. `elements` and `differences` are `gradients`, element by element against autodiff and
-      against central differences; then `taylor`; `complex_step` (missing where that does not apply); `als`, the
-      gradient of the side that a half-step has just solved, which should be 0 (missing where `als` refuses the model);
-      and `check_grads`, that of `jax.test_util` at `params`, which names no leaf: "?" is a mistake somewhere. Then
-      `dtype`, and the verdict `passed`: `elements` and `differences` name exactly `leaves`.
+      a GradientReport with one row per `mutant`: the `leaves` that it changes, and per method the leaves that it names,
+      "" if it notices nothing. `elements` and `differences` are `gradients`, element by element against autodiff and
+      against central differences; then `taylor`; `complex_step` (missing where it does not apply); `als`, the gradient
+      of the side that a half-step has just solved, which should be 0 (missing where `als` refuses the model); and
+      `check_grads` of `jax.test_util` at `params`, which names no leaf: "?" means a mistake somewhere. Then `dtype`,
+      and the verdict `passed`: `elements` and `differences` name exactly `leaves`.
 
     Raises:
-      ValueError: as `gradients`; no hand-derived gradient, or one that no mistake changes.
+      ValueError: as `gradients`; the model has no hand-derived gradient, or one that no mistake changes.
 
-    Cost: that of each method for each mistake. Float64 as in `gradients`.
+    Cost: that of all methods together for each mistake. Float64 as in `gradients`.
 
     Reference: DeMillo, Lipton and Sayward (1978), Hints on test data selection.
     """
@@ -207,8 +209,8 @@ def mutants(model: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyp
         rows.append(row)
     if not rows:
         raise ValueError(
-            f"verify: no mistake changes the hand-derived gradient of {model.name!r}, as if it were 0 everywhere: see "
-            "what verify.gradients says of it"
+            f"verify: no mistake changes the hand-derived gradient of {model.name!r}, as if it were 0 everywhere: "
+            "check it with verify.gradients"
         )
     table = pd.DataFrame(rows).assign(dtype="float64")
     return report(
@@ -225,17 +227,17 @@ def _named(passed: pd.Series) -> str:
 
 
 def _changed(model: Model, mutant: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper, seed: int) -> str:
-    """The leaves that the mistake changes at any probe."""
+    """Return the leaves that the mistake changes at any probe."""
     with float64(model, params, ratings, hyper) as (trained, case):
         changed = []
-        for _, point, where in probes(model, trained, case, generator(seed)):
-            right, wrong = (by_hand(each, point, where) for each in (model, mutant))
-            changed += _far(right, wrong, autodiff(bare(model))(point, where)[2], LIMITS["hand_vs_autodiff"])
+        for _, point, data in probes(model, trained, case, generator(seed)):
+            right, wrong = (by_hand(version, point, data) for version in (model, mutant))
+            changed += _far(right, wrong, autodiff(bare(model))(point, data)[2], LIMITS["hand_vs_autodiff"])
         return ", ".join(name for name in names(trained) if name in changed)
 
 
 def _far(a: Any, b: Any, scale: Any, limit: float) -> list[str]:
-    """The leaves with an element whose error is over `limit` of the largest summed magnitude."""
+    """Return the leaves with an element whose error exceeds `limit` times the largest summed magnitude."""
     leaves = zip(names(a), *(map(np.asarray, jax.tree.leaves(tree)) for tree in (a, b, scale)), strict=True)
     return [name for name, x, y, s in leaves if not relative(abs(x - y).max(initial=0), s.max(initial=0)) <= limit]
 
@@ -248,18 +250,18 @@ def _by_complex_step(mutant: Model, params: Params, ratings: Dataset | Ratings, 
 
 
 def _by_als(mutant: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper) -> str | None:
-    """The leaves of the side just solved whose gradient is not 0."""
+    """Return the leaves of the side just solved whose gradient is not 0."""
     if not solvable(mutant, params, hyper, as_ratings(ratings, "verify: ratings").context):
         return None
-    found = []
+    wrong_leaves = []
     with float64(mutant, params, ratings, hyper) as (trained, case):
         layout = prepare(without_padding(case))
         for side in get_args(Side):
             trained = solve_side(bare(mutant), trained, case, layout, side)
             hand, (_, _, scale) = by_hand(mutant, trained, case), autodiff(bare(mutant))(trained, case)
             far = _far(hand, jax.tree.map(jnp.zeros_like, hand), scale, SOLVED)
-            found += [name for name in far if name.startswith(side)]
-    return ", ".join(found)
+            wrong_leaves += [name for name in far if name.startswith(side)]
+    return ", ".join(wrong_leaves)
 
 
 def _by_check_grads(mutant: Model, params: Params, ratings: Dataset | Ratings, hyper: Hyper) -> str:

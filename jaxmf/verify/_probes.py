@@ -1,4 +1,4 @@
-"""Where derivatives are looked at: also at weights, numbers, ratings and a rank drawn at random, which hide nothing."""
+"""Probes: points at which derivatives are compared, with random weights, numbers and ratings that hide no mistake."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +13,12 @@ from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Rows, bias_l2
 from jaxmf.verify.case import Case, autodiff, bare, check_functions, perturbed, powers, without_padding
 
-_FEWEST = 16  # ratings of a probe, of the padding if need be: with one or two there would be nothing to draw
+_FEWEST = 16  # minimum number of ratings of a probe, padding included: one or two would leave nothing to draw
 _ZEROS = 0.25  # share of the weights that are 0
 
 
 class Probe(NamedTuple):
-    """A point where derivatives are compared: its name, the trained parameters, and what else the objective reads."""
+    """A point at which derivatives are compared: its name, trained parameters, and what else the objective reads."""
 
     name: str
     trained: Rows
@@ -26,19 +26,20 @@ class Probe(NamedTuple):
 
 
 def probes(model: Model, trained: Rows, case: Case, random: np.random.Generator) -> tuple[Probe, ...]:
-    """The points where a model's derivatives are to agree; all run one program, since only their data differ.
+    """Return the points at which to compare a model's derivatives; they differ in data only, so one program runs all.
 
-    - `given`: everything as given, with λ_b and the rank as numbers where they were None.
-    - `nearby`: the parameters moved a little at random, so that nothing is 0 by construction.
-    - `weights`: also w between 0.5 and 2.5, a quarter 0, and a user and an item whose weights are all 0.
-    - `numbers`: `nearby`, with λ, λ_b and ν independent of each other, and all other floating numbers of Hyper moved.
-    - `ratings`: all of it, and other pairs, some of them twice; values anywhere in the range of the given ones, some of
-      them 0; a user and an item without ratings; the fixed parameters moved too.
-    - `rank`: the same with ν = 0, and with the columns of `factors` beyond half of the width at 0, as an active rank
+    - `given`: everything as given, except that a λ_b or rank of None becomes a number.
+    - `nearby`: the parameters perturbed a little at random, so that nothing is 0 by construction.
+    - `weights`: `nearby`, with weights between 0.5 and 2.5, a quarter of them 0, and a user and an item whose weights
+      are all 0.
+    - `numbers`: `nearby`, with λ, λ_b and ν independent of each other, and all other floating numbers of Hyper scaled.
+    - `ratings`: all of these changes, and other pairs, some of them repeated; values in the range of the given ones,
+      some of them 0; a user and an item without ratings; the fixed parameters scaled as well.
+    - `rank`: like `ratings`, with ν = 0 and the columns of `factors` beyond half of the width at 0, as an active rank
       leaves them; not for a model of width 1.
 
-    Where the objective is not finite at the ratings that were drawn, as for the logarithm of a rating, the last two
-    have the given ratings and fixed parameters.
+    If the objective is not finite at the ratings drawn, such as the logarithm of a rating of 0, the last two keep the
+    given ratings and fixed parameters.
     """
     case = case._replace(hyper=_filled(trained, case.hyper), num_ratings=np.maximum(_FEWEST, case.num_ratings))
     check_functions(model, trained, case)
@@ -46,11 +47,11 @@ def probes(model: Model, trained: Rows, case: Case, random: np.random.Generator)
     weighted = padded(of_columns(observed, weight=_weights(observed, random)))
     numbers = _numbers(case.hyper, observed, random)
     moved = perturbed(_scaled(trained, random), random)
-    fixed, others = _scaled(case.fixed, random), padded(_ratings(observed, random))
-    drawn = case._replace(fixed=fixed, ratings=others, hyper=numbers)
+    fixed, ratings = _scaled(case.fixed, random), padded(_ratings(observed, random))
+    drawn = case._replace(fixed=fixed, ratings=ratings, hyper=numbers)
     if not np.isfinite(float(autodiff(bare(model))(moved, _weighed(drawn))[0])):
         moved, drawn = near, case._replace(ratings=weighted, hyper=numbers)
-    found = {
+    points = {
         "given": (trained, case),
         "nearby": (near, case),
         "weights": (near, case._replace(ratings=weighted)),
@@ -58,87 +59,87 @@ def probes(model: Model, trained: Rows, case: Case, random: np.random.Generator)
         "ratings": (moved, drawn),
     }
     if (rank := (width(trained) or 1) // 2) > 0:
-        number = np.asarray(rank, np.asarray(case.hyper.rank).dtype)
-        beyond = numbers._replace(rank=number, reg_exponent=np.zeros(()))
-        within = map_factors(lambda table: np.where(np.arange(table.shape[-1]) < rank, table, 0), moved)
-        found["rank"] = (within, drawn._replace(hyper=beyond))
-    return tuple(Probe(name, point, _weighed(where)) for name, (point, where) in found.items())
+        active_rank = np.asarray(rank, np.asarray(case.hyper.rank).dtype)
+        lowered = numbers._replace(rank=active_rank, reg_exponent=np.zeros(()))
+        masked = map_factors(lambda table: np.where(np.arange(table.shape[-1]) < rank, table, 0), moved)
+        points["rank"] = (masked, drawn._replace(hyper=lowered))
+    return tuple(Probe(name, point, _weighed(data)) for name, (point, data) in points.items())
 
 
 def worst(
     errors: Mapping[str, Mapping[str, Sequence[float]]], limits: Mapping[str, float]
 ) -> tuple[dict[str, float], str]:
-    """The largest error in each column, NaN for none, and the names of the probes with one over its limit.
+    """Return the largest error of each column, NaN if it has none, and the names of the probes that exceed a limit.
 
     Args:
-      errors: by probe and column; a column without errors is not judged.
-      limits: by column.
+      errors: probe -> column -> errors; a column without errors is not judged.
+      limits: column -> limit.
     """
-    # np.max carries NaN on, so that an error that is not a number is not lost.
+    # np.max propagates NaN, so that an error of NaN is not lost.
     largest = {
-        name: {column: float(np.max(found[column])) for column in limits if len(found.get(column, ()))}
-        for name, found in errors.items()
+        name: {column: float(np.max(columns[column])) for column in limits if len(columns.get(column, ()))}
+        for name, columns in errors.items()
     }
-    failed = [name for name, found in largest.items() if not all(found[c] <= limits[c] for c in found)]
-    together = {c: [found[c] for found in largest.values() if c in found] for c in limits}
-    return {c: np.max(values) if values else np.nan for c, values in together.items()}, ", ".join(failed)
+    failed = [name for name, maxima in largest.items() if not all(maxima[c] <= limits[c] for c in maxima)]
+    by_column = {c: [maxima[c] for maxima in largest.values() if c in maxima] for c in limits}
+    return {c: np.max(maxima) if maxima else np.nan for c, maxima in by_column.items()}, ", ".join(failed)
 
 
 def _weighed(case: Case) -> Case:
-    """With the n^ν of its own ratings and numbers."""
+    """Return the case with n^ν computed from its ratings and numbers."""
     return case._replace(weight=powers(case.ratings, case.hyper))
 
 
 def _filled(trained: Rows, hyper: Hyper) -> Hyper:
-    """λ_b and the active rank as numbers, so that probes differ in no structure."""
-    most = width(trained)
-    rank = np.int32(most) if hyper.rank is None and most is not None else hyper.rank
+    """Return `hyper` with λ_b and the active rank as numbers, so that all probes have one pytree structure."""
+    full = width(trained)
+    rank = np.int32(full) if hyper.rank is None and full is not None else hyper.rank
     return hyper._replace(l2_bias=bias_l2(hyper), rank=rank)
 
 
 def of_columns(ratings: Ratings, **columns: Any) -> Ratings:
-    """The ratings with other columns, from the host."""
+    """Return the ratings with these columns, host arrays, in place of theirs."""
     return replace(ratings, **columns)
 
 
 def _weights(ratings: Ratings, random: np.random.Generator) -> np.ndarray:
-    """Some of them 0, and all those of the first rating's user and item, unless few others would be left."""
+    """Draw weights, some of them 0, and all of the first rating's user and item, unless that leaves too few others."""
     drawn = random.uniform(0.5, 2.5, ratings.value.size)
     weight = np.where(random.random(drawn.size) < _ZEROS, 0, drawn)
     for index in map(np.asarray, (ratings.user, ratings.item)):
-        others = np.where(index == index[0], 0, weight)
-        weight = others if 2 * np.count_nonzero(others) > np.count_nonzero(weight) else weight
+        emptied = np.where(index == index[0], 0, weight)
+        weight = emptied if 2 * np.count_nonzero(emptied) > np.count_nonzero(weight) else weight
     return weight if weight.any() else drawn
 
 
 def _numbers(hyper: Hyper, ratings: Ratings, random: np.random.Generator) -> Hyper:
-    """λ and λ_b are in proportion to the ratings, so that a penalty is not lost beside the errors."""
+    """Draw λ, λ_b and ν; both λ are proportional to the ratings, so that the penalty is not negligible."""
     value = np.asarray(ratings.value)
     size = np.ptp(value) or np.abs(value).max() or 1.0
     l2, l2_bias = size * 10 ** random.uniform(-1, 1, 2)
-    numbers = _scaled(hyper, random)
+    numbers: Hyper = _scaled(hyper, random)
     return numbers._replace(l2=l2, l2_bias=l2_bias, reg_exponent=np.asarray(random.uniform(0.2, 0.8)))
 
 
 def _ratings(ratings: Ratings, random: np.random.Generator) -> Ratings:
-    """Other ratings, as many, over the same users and items, the last of whom have none if they are not alone."""
+    """Draw as many ratings over the same users and items, of whom the last get none unless they are the only ones."""
     n = ratings.value.size
     user, item = (random.integers(0, max(1, count - 1), n) for count in (ratings.num_users, ratings.num_items))
     given = np.asarray(ratings.value)
     low, high = (given.min(), given.max()) if np.ptp(given) else np.sort(np.array([0.5, 1.5]) * (given[0] or 1.0))
     value = random.uniform(low, high, n)
     weight = _weights(of_columns(ratings, user=user, item=item), random)
-    counted = np.flatnonzero(weight)
-    few = max(1, len(counted) // 8)
+    weighted = np.flatnonzero(weight)
+    eighth = max(1, len(weighted) // 8)
     for index in (user, item):
-        index[counted[-few:]] = index[counted[:few]]
-    value[counted[few : 2 * few]] = 0
-    kind = np.asarray(ratings.user).dtype
-    return of_columns(ratings, user=user.astype(kind), item=item.astype(kind), value=value, weight=weight)
+        index[weighted[-eighth:]] = index[weighted[:eighth]]
+    value[weighted[eighth : 2 * eighth]] = 0
+    dtype = np.asarray(ratings.user).dtype
+    return of_columns(ratings, user=user.astype(dtype), item=item.astype(dtype), value=value, weight=weight)
 
 
 def _scaled(tree: Any, random: np.random.Generator) -> Any:
-    """Floating numbers times 0.5 to 1.5, one by one, so that signs stay; where all are 0, numbers up to 0.15."""
+    """Multiply each floating number by a factor of 0.5 to 1.5, which keeps its sign; a leaf of zeros counts as 0.1."""
 
     def change(leaf: Any) -> Any:
         number = np.asarray(leaf)

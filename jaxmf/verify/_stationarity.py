@@ -1,4 +1,4 @@
-"""Stationary points: what every half-step of ALS leaves behind, and where fits by different solvers end."""
+"""Verify stationary points: the gradient after every half-step of ALS, and where the fits of different solvers end."""
 
 import itertools
 from collections.abc import Mapping
@@ -33,8 +33,8 @@ from jaxmf.verify.case import (
     without_padding,
 )
 
-SOLVED = 1e-12  # of the summed magnitudes of the block's gradient
-_ROUNDING = 1e-12  # by which an objective may rise, of its size
+SOLVED = 1e-12  # limit of a solved block's gradient, relative to its summed magnitudes
+_ROUNDING = 1e-12  # how far an objective may rise by rounding, relative to its value
 
 
 def half_steps(
@@ -42,25 +42,25 @@ def half_steps(
 ) -> GradientReport:
     """Certify ALS step by step: the gradient of the block just solved is 0, and the objective never rises.
 
-    Data can hide a mistake here as in `gradients`, so that a sweep from each of its probes `weights` and `numbers`,
-    where weights or λ, λ_b and ν are drawn at random, follows those from `params`.
+    As in `gradients`, the given data can hide a mistake. So the sweeps from `params` are followed by one sweep from
+    each of its probes `weights` and `numbers`, where weights or λ, λ_b and ν are drawn at random.
 
     Args:
       model: a model with a `design`.
-      params: where to start.
+      params: the starting point.
       ratings, hyper: as in `gradients`; λ and λ_b positive.
-      num_sweeps: sweeps from `params`, two half-steps each.
-      seed: of the probes.
+      num_sweeps: number of sweeps from `params`, each of two half-steps.
+      seed: seed of the probes.
 
     Returns:
-      a GradientReport with one row per half-step: `probe` ("given", "weights" or "numbers"), `sweep`, `side` that was
-      solved, `objective` L after it, `change` of L by it, `solved_gradient` and `gradient`, the norms of the solved
-      block's gradient and of the whole one, relative to those of the summed magnitudes of their two parts (fit and
-      penalty, which cancel at a minimum), `dtype`, and the verdict `passed`: solved_gradient ≤ 1e-12, and no rise of L
-      beyond 1e-12 of its size.
+      a GradientReport with one row per half-step: `probe` ("given", "weights" or "numbers"), `sweep`, the `side` that
+      was solved, the `objective` L afterwards, the `change` of L, `solved_gradient` and `gradient`, the norms of the
+      solved block's gradient and of the whole gradient, relative to the norms of the summed magnitudes of their two
+      parts (fit and penalty, which cancel at a minimum), `dtype`, and the verdict `passed`: solved_gradient ≤ 1e-12,
+      and L rises by at most 1e-12 of its value.
 
     Raises:
-      ValueError: as `gradients`; the model has no `design`, λ is 0, or `num_sweeps` is no positive integer.
+      ValueError: as `gradients`; the model has no `design`, λ is 0, or `num_sweeps` is not a positive integer.
 
     Cost: that of ALS, with two gradients per half-step. Float64 as in `gradients`.
 
@@ -75,18 +75,18 @@ def half_steps(
         check_least_squares(model, params, hyper, case.ratings.context)
 
     with float64(model, params, ratings, hyper, check) as (trained, case):
-        where = {probe.name: probe for probe in probes(model, trained, case, random)}
-        layout = prepare(without_padding(where["given"].case))
-        for name, number in (("given", num_sweeps), ("weights", 1), ("numbers", 1)):
-            _, trained, case = where[name]
+        points = {probe.name: probe for probe in probes(model, trained, case, random)}
+        layout = prepare(without_padding(points["given"].case))
+        for name, count in (("given", num_sweeps), ("weights", 1), ("numbers", 1)):
+            _, trained, case = points[name]
             before, _, _ = _gradient(model, trained, case)
-            for sweep, side in itertools.product(range(1, number + 1), get_args(Side)):
+            for sweep, side in itertools.product(range(1, count + 1), get_args(Side)):
                 trained = solve_side(bare(model), trained, case, layout, side)
                 after, gradient, scale = _gradient(model, trained, case)
                 errors = {"solved_gradient": _ratio(getattr(gradient, side), getattr(scale, side))}
                 errors["gradient"] = _ratio(gradient, scale)
-                about = {"probe": name, "sweep": sweep, "side": side}
-                rows.append(about | {"objective": after, "change": after - before} | errors)
+                labels = {"probe": name, "sweep": sweep, "side": side}
+                rows.append(labels | {"objective": after, "change": after - before} | errors)
                 before = after
     table = pd.DataFrame(rows).assign(dtype="float64")
     passed = (table["solved_gradient"] <= SOLVED) & (table["change"] <= _ROUNDING * table["objective"])
@@ -94,20 +94,20 @@ def half_steps(
 
 
 def stationarity(fits: Mapping[str, Fit], ratings: Dataset | Ratings, tol: float = 1e-3) -> GradientReport:
-    """Compare where fits of one objective ended: its value, and the norm of its whole gradient.
+    """Compare the end points of several fits of one objective: its value, and the norm of its whole gradient.
 
     Args:
-      fits: by name, such as that of the solver: of one model, with the same λ, λ_b, ν, α0 and `extra`.
-      ratings: what they were trained on.
-      tol: how far an objective may lie above the lowest, and how long a gradient may be, both relative.
+      fits: name -> Fit, named by solver for example; all of one model, with the same λ, λ_b, ν, α0 and `extra`.
+      ratings: the training ratings.
+      tol: limit of the relative excess of an objective over the lowest one, and of the relative norm of a gradient.
 
     Returns:
-      a GradientReport with one row per fit: `solver`, `status`, `epochs`, `objective` L, its `excess` over the lowest,
-      relative to that, the norm of the `gradient` relative as in `half_steps`, `dtype` of the fit, and the verdict
-      `passed`.
+      a GradientReport with one row per fit: `solver`, `status`, `epochs`, `objective` L, its `excess` over the lowest
+      one, relative to the latter, the relative norm of the `gradient`, as in `half_steps`, the `dtype` of the fit, and
+      the verdict `passed`.
 
     Raises:
-      ValueError: no fits, fits of different models or objectives, or a `tol` that is not positive; as `gradients`.
+      ValueError: as `gradients`; no fits, fits of different models or objectives, or a `tol` that is not positive.
 
     Cost: two gradients per fit, in float64 as in `gradients`.
     """
@@ -115,14 +115,14 @@ def stationarity(fits: Mapping[str, Fit], ratings: Dataset | Ratings, tol: float
         raise ValueError("verify: fits must be a dict of name -> Fit, such as {'als': jaxmf.fit(...)}")
     if not is_positive(tol):
         raise ValueError(f"verify: tol must be a positive number, not {tol!r}")
-    first = next(iter(fits))
+    reference = next(iter(fits))
     for name, fit in fits.items():
-        expect(fit, Fit, f"verify: fits[{name!r}]", "give what jaxmf.fit returns")
-        for what, objective in (("model", _model), ("hyper", _numbers)):
-            if objective(fit) != objective(fits[first]):
+        expect(fit, Fit, f"verify: fits[{name!r}]", "pass what jaxmf.fit returns")
+        for aspect, describe in (("models", _model), ("hypers", _numbers)):
+            if describe(fit) != describe(fits[reference]):
                 raise ValueError(
-                    f"verify: {name!r} and {first!r} are fits of different objectives, their {what} differ: "
-                    f"{objective(fit)} and {objective(fits[first])}"
+                    f"verify: {name!r} and {reference!r} are fits of different objectives, their {aspect} differ: "
+                    f"{describe(fit)} and {describe(fits[reference])}; pass fits of one objective only"
                 )
     rows: list[dict[str, Any]] = []
     for name, fit in fits.items():
@@ -137,14 +137,16 @@ def stationarity(fits: Mapping[str, Fit], ratings: Dataset | Ratings, tol: float
     table = pd.DataFrame(rows)
     table["excess"] = table["objective"] / table["objective"].min() - 1
     limits = {"excess": tol, "gradient": tol}
-    return report(fits[first].model, table.assign(passed=(table[list(limits)] <= tol).all(axis=1)), limits)
+    return report(fits[reference].model, table.assign(passed=(table[list(limits)] <= tol).all(axis=1)), limits)
 
 
 def _model(fit: Fit) -> str:
+    """Describe the model and the shapes of its trained leaves."""
     return f"{fit.model.name} of {[leaf.shape for leaf in jax.tree.leaves(fit.params.trained)]}"
 
 
 def _numbers(fit: Fit) -> list[Any]:
+    """Return the numbers of the objective: λ, λ_b, ν, α0 and the leaves of `extra`."""
     hyper = fit.hyper
     extra = jax.tree_util.tree_leaves_with_path(hyper.extra)
     named = [(jax.tree_util.keystr(path), np.asarray(leaf).tolist()) for path, leaf in extra]
@@ -153,18 +155,18 @@ def _numbers(fit: Fit) -> list[Any]:
 
 
 def _gradient(model: Model, trained: Rows, case: Case) -> tuple[float, Rows, Rows]:
-    """L, ∇L and its summed magnitudes."""
+    """Return L, ∇L and the summed magnitudes of ∇L."""
     value, gradient, scale = autodiff(bare(model))(trained, case)
     return float(value), gradient, scale
 
 
 def _ratio(gradient: Any, scale: Any) -> float:
-    """‖gradient‖ / ‖scale‖ over all leaves."""
+    """Return ‖gradient‖ / ‖scale‖ over all leaves."""
     return relative(dot(gradient, gradient) ** 0.5, dot(scale, scale) ** 0.5)
 
 
 def solvable(model: Model, params: Params, hyper: Hyper, context: Any) -> bool:
-    """Whether `als` takes the model, with ratings of this context."""
+    """Return whether `als` accepts the model, with ratings of this context."""
     try:
         check_least_squares(model, params, hyper, context)
     except ValueError:
@@ -174,6 +176,6 @@ def solvable(model: Model, params: Params, hyper: Hyper, context: Any) -> bool:
 
 @partial(jit, static_argnames=("model", "side"))
 def solve_side(model: Model, trained: Rows, case: Case, layout: Layout, side: Side) -> Rows:
-    """One half-step of `als` of a bare model."""
+    """Run one half-step of `als` on a bare model."""
     half = half_of(getattr(layout, side), case.ratings, side)
     return half_step(model, Params(trained, case.fixed), half, case.weight, case.hyper, side).trained

@@ -1,4 +1,4 @@
-"""The Hessian from independent sources: autodiff, the hand-derived product, differences of gradients, and ALS."""
+"""Verify the Hessian against independent sources: autodiff, the hand-derived product, gradient differences and ALS."""
 
 from typing import Any, get_args
 
@@ -50,20 +50,20 @@ def hessian(
 
         autodiff  jax.jvp of jax.grad L    hand  model.by_hand.hvp    central  [∇L(θ+hv) − ∇L(θ−hv)] / 2h
 
-    are compared leaf by leaf. With d, t and R the design, the targets and the ridge that `als` solves with, a side's
-    rows z have the gradient 2(Σ w d dᵀ + R)z − 2 Σ w t d, and, since r̂ is linear in them, the Gauss–Newton block
-    2(Σ w d dᵀ + R) is the Hessian itself: its product with the side's part of v is compared too.
+    are compared leaf by leaf. With d, t and R the design, targets and ridge of `als`, the gradient of a side's rows z
+    is 2(Σ w d dᵀ + R)z − 2 Σ w t d. Since r̂ is linear in z, the Gauss–Newton block 2(Σ w d dᵀ + R) is the Hessian
+    itself, so its product with the side's part of v is compared too.
 
     Args:
       model, params, ratings, hyper, seed: as in `gradients`.
-      num_directions: random directions at `given`, one at the other probes.
+      num_directions: number of random directions at `given`; there is one at each other probe.
 
     Returns:
-      a GradientReport with one row per leaf: `leaf`, `directions`, the errors of the worst direction and probe
-      `hand_vs_autodiff` (missing without `model.by_hand.hvp`), `autodiff_vs_central`, `autodiff_vs_als` and
-      `gradient_vs_als` (missing for a model without `design` or with `shared` leaves), relative to
-      the largest element of the leaf or, for the gradient, of the summed magnitudes, `dtype`, `failed`, the probes at
-      which the leaf is wrong, and the verdict `passed`.
+      a GradientReport with one row per leaf: `leaf`, the number of `directions`, the largest errors over directions and
+      probes, `hand_vs_autodiff` (missing without `model.by_hand.hvp`), `autodiff_vs_central`, `autodiff_vs_als` and
+      `gradient_vs_als` (missing for a model without `design` or with `shared` leaves), relative to the largest element
+      of the leaf or, for the gradient, of the summed magnitudes, `dtype`, `failed`, which lists the probes at which the
+      leaf is wrong, and the verdict `passed`.
 
     Raises:
       ValueError: as `gradients`.
@@ -82,13 +82,13 @@ def hessian(
             check_design(model, params, case.ratings.context)
 
     with float64(model, params, ratings, hyper, check) as (trained, case):
-        found = {
+        tables = {
             probe.name: _compare(model, probe, num_directions if probe.name == "given" else 1, random)
             for probe in probes(model, trained, case, random)
         }
     rows = []
     for leaf in names(trained):
-        errors, failed = worst({probe: table[leaf] for probe, table in found.items()}, _LIMITS)
+        errors, failed = worst({probe: table[leaf] for probe, table in tables.items()}, _LIMITS)
         row = {"leaf": leaf, "directions": num_directions, **errors, "dtype": "float64"}
         rows.append(row | {"failed": failed, "passed": not failed})
     return report(model, pd.DataFrame(rows), _LIMITS)
@@ -97,7 +97,7 @@ def hessian(
 def _compare(
     model: Model, probe: Probe, num_directions: int, random: np.random.Generator
 ) -> dict[str, dict[str, list[float]]]:
-    """The errors at one probe, of every leaf."""
+    """Return the errors of every leaf at one probe."""
     _, trained, case = probe
     slope, product = autodiff(bare(model)), hvp(bare(model))
     _, gradient, scale = slope(trained, case)
@@ -111,42 +111,43 @@ def _compare(
         if (hand := hvp_by_hand(model, trained, case, v)) is not None:
             _note(errors, "hand_vs_autodiff", automatic, hand)
         for side in _sides(model, trained):
-            own = jax.tree.map(np.zeros_like, v)._replace(**{side: getattr(v, side)})
+            part = jax.tree.map(np.zeros_like, v)._replace(**{side: getattr(v, side)})
             curved, sloped = _block(bare(model), side)(trained, v, case)
-            _note(errors, "autodiff_vs_als", _only(side, product(trained, own, case)), curved)
+            _note(errors, "autodiff_vs_als", _only(side, product(trained, part, case)), curved)
             _note(errors, "gradient_vs_als", _only(side, gradient), sloped, _only(side, scale))
     return errors
 
 
 def _sides(model: Model, trained: Rows) -> tuple[Side, ...]:
-    """Those whose rows have normal equations."""
-    none = model.design is None or jax.tree.leaves(trained.shared)
-    return () if none else get_args(Side)
+    """Return the sides whose rows have normal equations: both or none."""
+    unsolvable = model.design is None or jax.tree.leaves(trained.shared)
+    return () if unsolvable else get_args(Side)
 
 
 def _only(side: Side, tree: Rows) -> Rows:
-    """The leaves of one side."""
+    """Return the leaves of one side only."""
     return Rows()._replace(**{side: getattr(tree, side)})
 
 
 def _note(
-    errors: dict[str, dict[str, list[float]]], column: str, expected: Rows, found: Rows, scale: Rows | None = None
+    errors: dict[str, dict[str, list[float]]], column: str, expected: Rows, actual: Rows, scale: Rows | None = None
 ) -> None:
-    """Add the largest error of every leaf, relative to the largest element of its `scale`, or of what is expected."""
-    trees = (expected, found, expected if scale is None else scale)
-    for leaf, *three in zip(names(expected), *map(jax.tree.leaves, trees), strict=True):
-        a, b, s = map(np.asarray, three)
+    """Append the largest error of every leaf, relative to the largest element of its `scale`, by default `expected`."""
+    trees = (expected, actual, expected if scale is None else scale)
+    for leaf, *arrays in zip(names(expected), *map(jax.tree.leaves, trees), strict=True):
+        a, b, s = map(np.asarray, arrays)
         errors[leaf][column].append(relative(np.abs(a - b).max(initial=0), np.abs(s).max(initial=0)))
 
 
 @of_model
 def _block(model: Model, side: Side) -> Any:
+    """Return the jitted block of one side for a bare model."""
     assert model.design is not None
     design = model.design
 
     @jit
     def block(trained: Rows, v: Rows, case: Case) -> tuple[Rows, Rows]:
-        """By the normal equations of `als`: the side's Hessian times its part of v, and its gradient."""
+        """Return, by the normal equations of `als`, the side's Hessian times its part of v, and its gradient."""
         index, num_rows = getattr(case.ratings, side), getattr(case.ratings, f"num_{side}s")
         d, target = design_rows(design, Params(trained, case.fixed), case.ratings, side)
         ridge = ridge_of(model, trained, case.weight, case.hyper, side, num_rows)

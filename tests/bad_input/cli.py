@@ -73,7 +73,7 @@ CASES = {
     "command-empty": (lambda: on("empty.csv"), r"empty\.csv: the table has no rows; expected one row per rating"),
     "command-ragged": (
         lambda: on("ragged.csv"),
-        r"ragged\.csv: line 3 has 4 fields, '1', '2', '3', '4', and the first line 3\.",
+        r"ragged\.csv: line 3 has 4 fields, '1', '2', '3', '4', but the first line has 3\.",
     ),
     "command-tiny": (lambda: on("tiny.csv"), "no part may be empty: use larger fractions, fewer parts or more data"),
     "command-rename": (lambda: on("tiny.csv", "--rename", "userId"), "--rename must be NAME=OURS .*, not 'userId'"),
@@ -95,7 +95,7 @@ CASES = {
     ),
     "command-sep-ragged": (
         lambda: with_fit("evaluate", "user_id,item_id,rating\n1,102,3,4\n"),
-        r"own\.csv: line 2 has 4 fields, .*; if something else separates the columns, name it, as in --sep ';'$",
+        r"own\.csv: line 2 has 4 fields, .*; if the separator is another one, name it, as in --sep ';'$",
     ),
     "command-no-columns": (
         lambda: with_fit("predict", "1;102\n", "--no-header", "--sep", ","),
@@ -103,7 +103,7 @@ CASES = {
     ),
     "command-ids": (
         lambda: written("user_id,item_id,rating\nX1,102,3\n", "--ids", "int"),
-        r"own\.csv: column 'user_id': an id that is no plain integer \('X1'\) .* or keep .* with --ids str$",
+        r"own\.csv: column 'user_id': an id that is not a plain integer \('X1'\) .* or keep .* with --ids str$",
     ),
     "command-date": (
         lambda: written("user_id,item_id,rating,timestamp\n1,102,3,31.1.2024\n"),

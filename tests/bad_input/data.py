@@ -65,7 +65,7 @@ CASES = {
     ),
     "column-twice": (
         lambda: Dataset.from_frame(FRAME.assign(stars=1.0), {"stars": "rating"}),
-        r"column rating is there 2 times, as \['rating', 'stars'\]; expected it once: drop one",
+        r"column rating is present 2 times, as \['rating', 'stars'\]; expected it once: drop one",
     ),
     "rating-nan": (
         lambda: table(rating=[1.0, np.nan, 2.0, np.inf]),
@@ -107,7 +107,7 @@ CASES = {
     ),
     "item-zones": (
         lambda: table(item_id=pd.date_range("2024-01", periods=4, tz=timezone(timedelta(hours=1), "mine"))),
-        r"^column 'item_id' has dtype datetime64\[.*, mine\], whose time zone no name says: convert it",
+        r"^column 'item_id' has dtype datetime64\[.*, mine\], whose time zone has no standard name: convert it",
     ),
     "item-surrogates": (
         lambda: Dataset.from_arrays([1, 2], ["a", "\ud800"], [1, 2]),
@@ -233,8 +233,8 @@ CASES = {
     ),
     "matrix-dense": (
         lambda: Dataset.from_scipy(np.eye(3)),
-        r"expected a scipy\.sparse matrix or array, got ndarray\. Where 0 means unrated: "
-        r"scipy\.sparse\.coo_array\(matrix\); else list the ratings with Dataset\.from_arrays",
+        r"expected a scipy\.sparse matrix or array, got ndarray\. If 0 means unrated, pass "
+        r"scipy\.sparse\.coo_array\(matrix\); otherwise list the ratings with Dataset\.from_arrays",
     ),
     "matrix-frame": (lambda: Dataset.from_scipy(FRAME), "matrix or array, got DataFrame"),
     "matrix-empty": (
@@ -269,7 +269,7 @@ CASES = {
     ),
     "matrix-user-twice": (
         lambda: matrix(user_ids=["a", "b", "a"]),
-        r"user_ids: 1 id\(s\) repeated: 'a'; expected another for each row: number them, or merge these rows",
+        r"user_ids: 1 id\(s\) repeated: 'a'; expected a different id for each row: number them, or merge these rows",
     ),
     "matrix-item-twice": (lambda: matrix(item_ids=[7, 7]), r"item_ids: 1 id\(s\) repeated: 7; .*for each column"),
     "matrix-user-none": (
@@ -282,25 +282,25 @@ CASES = {
     "csv-column": (lambda: csv("user_id,item_id\n1,2\n"), r"^mine\.csv: missing column rating; .*Rename with columns="),
     "csv-ragged": (
         lambda: csv("user_id,item_id,rating\n1,2,3,4\n"),
-        r"^mine\.csv: line 2 has 4 fields, .* the first line 3\.",
+        r"^mine\.csv: line 2 has 4 fields, .* the first line has 3\.",
     ),
     "csv-sep": (
         lambda: csv("user_id;item_id;rating\n1;2;3\n", sep=","),
         r"^mine\.csv: missing column user_id, item_id, rating; found \['user_id;item_id;rating'\]\. With sep=\";\" the",
     ),
-    "csv-sep-list": (lambda: csv("", sep=[",", ";"]), r'^sep must be a string such as ";", or None to find it, not '),
+    "csv-sep-list": (lambda: csv("", sep=[",", ";"]), r'^sep must be a string such as ";", or None to detect it, not '),
     "csv-more-than-the-header": (
         lambda: csv("user_id,item_id,rating\n1,2,3\n4,5,6,7\n"),
-        r"^mine\.csv: line 3 has 4 fields, '4', '5', '6', '7', and the first line 3\. A field that holds ',' needs "
-        r'quotes; if something else separates the columns, name it, as in sep=";"$',
+        r"^mine\.csv: line 3 has 4 fields, '4', '5', '6', '7', but the first line has 3\. A field that contains ',' "
+        r'needs quotes; if the separator is another one, name it, as in sep=";"$',
     ),
     "csv-no-header": (
         lambda: csv("1;2\n", header=False),
-        r"^mine\.csv: missing column rating: the first line has 2 column\(s\), '1', '2', and no names",
+        r"^mine\.csv: missing column rating: the first line has 2 column\(s\), '1', '2', and the file is read wit",
     ),
     "csv-positions": (
         lambda: csv("1,2,3\n", header=False, columns={"userId": "user_id"}),
-        r"^mine\.csv: columns must be positions from 0 and our names where there is no header, as .*, not \{'userId'",
+        r"^mine\.csv: columns must map positions from 0 to our names if there is no header, as .*, not \{'userId'",
     ),
     "csv-ids": (
         lambda: csv("", ids=float),
@@ -308,12 +308,12 @@ CASES = {
     ),
     "csv-no-integer": (
         lambda: csv("user_id,item_id,rating\n1,2,3\nX1,2,3\n007,2,3\n", ids=int),
-        r"^mine\.csv: column 'user_id': an id that is no plain integer \('X1', '007'\) in 2 row\(s\), at line 3, 4; "
+        r"^mine\.csv: column 'user_id': an id that is not a plain integer \('X1', '007'\) in 2 row\(s\), at line 3, 4; "
         r"correct these rows, or keep all ids as text with ids=str$",
     ),
     "csv-no-number": (
         lambda: csv("user_id;item_id;rating\n1;2;3\n2;2;4,5\n"),
-        r"^mine\.csv: column 'rating': no number \('4,5'\) in 1 row\(s\), at line 3; expected numbers such as 4",
+        r"^mine\.csv: column 'rating': not a number \('4,5'\) in 1 row\(s\), at line 3; expected numbers such as 4",
     ),
     "csv-date": (
         lambda: csv("user_id,item_id,rating,timestamp\n1,2,3,2024-01-31\n2,2,4,yesterday\n"),
@@ -348,7 +348,7 @@ CASES = {
         lambda: SMALL.item_index("abc"),
         r"expected a list of item ids, got 'abc'; for one item pass \['abc'\]",
     ),
-    "id-list": (lambda: SMALL.user_index([[1]]), "user ids must be hashable, as those of user_ids: numbers, strings"),
+    "id-list": (lambda: SMALL.user_index([[1]]), "user ids must be hashable, like those in user_ids: numbers, strings"),
     "align-frame": (lambda: SMALL.align(FRAME), "align: other must be a Dataset, not DataFrame: Dataset.from_frame"),
     "align-on-unknown": (
         lambda: SMALL.align(SMALL, on_unknown="bias"),
@@ -384,7 +384,7 @@ CASES = {
     "split-words": (lambda: splits.random(SMALL, ("a", "b")), r"fractions must be positive, .*got \('a', 'b'\)"),
     "split-seed-key": (
         lambda: splits.random(SMALL, seed=KEY),
-        r"(?s)seed must be an integer of at least 0, not Array\(\(\), dtype=key.*: only what runs in JAX takes a key",
+        r"(?s)seed must be an integer of at least 0, not Array\(\(\), dtype=key.*: only functions that run in JAX take",
     ),
     "split-seed-half": (lambda: splits.random(SMALL, seed=0.5), "seed must be an integer of at least 0, not 0.5"),
     "split-empty-part": (
@@ -406,10 +406,10 @@ CASES = {
     "split-no-times-per-user": (lambda: splits.temporal_per_user(SMALL), "small has no timestamps"),
     "folds-one": (
         lambda: splits.k_fold(SMALL, 1),
-        "k must be a whole number of at least 2, got 1: with one fold nothing is left to train on",
+        "k must be an integer of at least 2, got 1: with one fold nothing is left to train on",
     ),
-    "folds-none": (lambda: splits.k_fold(SMALL, 0), "k must be a whole number of at least 2, got 0"),
-    "folds-half": (lambda: splits.k_fold(SMALL, 2.5), "k must be a whole number of at least 2, got 2.5"),
+    "folds-none": (lambda: splits.k_fold(SMALL, 0), "k must be an integer of at least 2, got 0"),
+    "folds-half": (lambda: splits.k_fold(SMALL, 2.5), "k must be an integer of at least 2, got 2.5"),
     "folds-many": (
         lambda: splits.k_fold(SMALL, 5),
         "k = 5 folds of 4 ratings; no fold may be empty: use at most 4 folds",
@@ -425,7 +425,7 @@ CASES = {
     ),
     "synthetic-ratings": (lambda: synthetic(num_ratings=1e1), "num_ratings must be an integer of at least 1, got 10.0"),
     "synthetic-rank": (lambda: synthetic(rank=0), "synthetic: rank must be an integer of at least 1, got 0"),
-    "synthetic-seed": (lambda: synthetic(seed=KEY), "(?s)seed must be an integer of at least 0, .*takes a key"),
+    "synthetic-seed": (lambda: synthetic(seed=KEY), "(?s)seed must be an integer of at least 0, .*take a key"),
     "movielens": (lambda: datasets.movielens("ml-25m"), "'ml-25m'; known: ml-latest-small, ml-100k, ml-1m, ml-20m"),
     "words-frame": (lambda: content.tfidf(FRAME), "content.tfidf: data must be a Dataset, not DataFrame: .*items="),
     "words-no-items": (

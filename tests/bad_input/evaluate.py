@@ -90,7 +90,7 @@ CASES = {
     ),
     "baselines-ids": (
         lambda: evaluate.against_baselines(BIASED, PARAMS, DATA, replace(DATA, item_ids=DATA.item_ids[::-1])),
-        r"^train and test have as many item_ids, but not the same ones\. Split one Dataset .*train\.align\(test\)",
+        r"^train and test have equally many item_ids, but different ones\. Split one Dataset .*train\.align\(test\)",
     ),
     "predict-ratings": (
         lambda: predict(data=RATINGS),
@@ -128,7 +128,7 @@ CASES = {
     ),
     "predict-unknown-item": (
         lambda: predict(frame=NINE.assign(item_id=NINE["item_id"].astype(str))),
-        r"13 unknown item id\(s\): '100', .*; known ids are like 100, .* \(item_ids\), of the type int64, and these",
+        r"13 unknown item id\(s\): '100', .*; known ids are like 100, .* \(item_ids\), of type int64, and these",
     ),
     "predict-no-item-column": (
         lambda: predict(frame=NINE[["user_id"]]),
@@ -161,18 +161,21 @@ CASES = {
     "ranking-k-float": (lambda: rank(k=2.5), r"^k must be a positive integer, not 2\.5"),
     "ranking-protocol": (
         lambda: rank(protocol="all"),
-        r"^protocol must be 'catalog' \(all items but the seen\) or 'rated' \(the user's test items\), not 'all'",
+        r"^protocol must be 'catalog' \(all unseen items\) or 'rated' \(the user's test items\), not 'all'",
     ),
-    "ranking-threshold": (lambda: rank(threshold="high"), "^threshold must be a finite number, not 'high': the least"),
+    "ranking-threshold": (
+        lambda: rank(threshold="high"),
+        "^threshold must be a finite number, not 'high': the minimum",
+    ),
     "ranking-threshold-nan": (lambda: rank(threshold=float("nan")), "^threshold must be a finite number, not nan"),
     "ranking-threshold-above": (
         lambda: rank(threshold=5.5),
-        r"^threshold: no test rating is 5\.5 or more, they go from 0\.5 to 5, so that nothing is relevant: lower it",
+        r"^threshold: no test rating is 5\.5 or more, they range from 0\.5 to 5, so nothing is relevant: lower it",
     ),
-    "ranking-empty": (lambda: rank(empty=0), "^empty must be 'skip' or 'zero', not 0: what recall is where nothing"),
+    "ranking-empty": (lambda: rank(empty=0), "^empty must be 'skip' or 'zero', not 0: how to treat users"),
     "ranking-twice": (
         lambda: rank(test=TWICE),
-        r"^test has 1 pair\(s\) of user and item more than once, the first \(\d+, \d+\) in rows of the model",
+        r"^test has 1 pair\(s\) of user and item more than once, the first \(\d+, \d+\) by row index; expected",
     ),
     "ranking-nothing-new": (
         lambda: rank(test=RATINGS),
@@ -181,23 +184,26 @@ CASES = {
     "ranking-confidence": (lambda: rank(confidence=95), r"^confidence must be between 0 and 1, such as 0\.95, not 95"),
     "ranking-name": (
         lambda: rank(name="popularity"),
-        "^the model has the name of a baseline, 'popularity': give it another with name=",
+        "^the model has the name of a baseline, 'popularity': give it another name with name=",
     ),
-    "ranking-name-number": (lambda: rank_users(name=3), "^name must be a str, not int: it is what the table calls"),
+    "ranking-name-number": (lambda: rank_users(name=3), "^name must be a str, not int: it names the model"),
     "summarize-ranking": (
         lambda: evaluate.summarize(TABLE.drop(columns=["user_id", "map"])),
-        r"^by_user lacks the column\(s\) 'user_id', 'map'; expected what evaluate\.ranking_by_user returns",
+        r"^by_user lacks the column\(s\) 'user_id', 'map'; expected the table that evaluate\.ranking_by_user returns",
     ),
-    "summarize-list": (lambda: evaluate.summarize([TABLE]), "^by_user must be a DataFrame, not list: expected what"),
-    "summarize-no-rows": (lambda: evaluate.summarize(TABLE[:0]), "^by_user has no rows; expected what"),
+    "summarize-list": (
+        lambda: evaluate.summarize([TABLE]),
+        "^by_user must be a DataFrame, not list: expected the table",
+    ),
+    "summarize-no-rows": (lambda: evaluate.summarize(TABLE[:0]), "^by_user has no rows; expected the table"),
     "summarize-twice": (
         lambda: evaluate.summarize(pd.concat([TABLE, TABLE])),
-        "^by_user has users of the model 'a' more than once; expected one row per user: tell models apart with",
+        "^by_user has users of the model 'a' more than once; expected one row per user: give each model its",
     ),
     "summarize-confidence": (lambda: evaluate.summarize(TABLE, 1.0), r"^confidence must be between 0 and 1.*not 1\.0"),
     "compare-one": (
         lambda: compare(TABLE[:2]),
-        "^compare: expected at least two models, found 'a': use pandas.concat on tables",
+        "^compare: expected at least two models, found 'a': join tables by pandas.concat",
     ),
     "compare-reference": (
         lambda: compare(reference="c"),
@@ -214,7 +220,7 @@ CASES = {
     "compare-no-metric": (lambda: compare(metrics=()), r"^compare: metrics must be a list of names .*not \(\)"),
     "compare-protocols": (
         lambda: compare(TABLE.assign(protocol=["rated", "rated", "catalog", "catalog"])),
-        "^compare: the table has protocol 'rated', 'catalog'; expected one: select it first",
+        "^compare: the table has protocol 'rated', 'catalog'; expected one: select its rows first",
     ),
     "compare-users": (
         lambda: compare(TABLE.assign(user_id=[1, 2, 1, 3])),
@@ -226,7 +232,7 @@ CASES = {
     ),
     "leakage-ids": (
         lambda: evaluate.leakage(SMALL, replace(SMALL, item_ids=SMALL.item_ids[::-1])),
-        r"^train and test have as many item_ids, but not the same ones\. Split one Dataset",
+        r"^train and test have equally many item_ids, but different ones\. Split one Dataset",
     ),
     # Parameters that do not fit the model, and functions of one's own.
     "rating-uneven-params": (
@@ -264,7 +270,7 @@ CASES = {
         lambda: compare(metrics=("ndcg", "ndcg")),
         r"^compare: metrics must be a list of names among .*, each once, not \('ndcg', 'ndcg'\)",
     ),
-    "compare-frame": (lambda: compare({"model": ["a"]}), "^by_user must be a DataFrame, not dict: expected what"),
+    "compare-frame": (lambda: compare({"model": ["a"]}), "^by_user must be a DataFrame, not dict: expected the table"),
     "compare-confidence": (lambda: compare(confidence="95%"), "^confidence must be between 0 and 1.*not '95%'"),
     "leakage-counts": (lambda: evaluate.leakage(RATINGS, OTHER), "^train has 17 users and 13 items, test has 20 users"),
 }

@@ -69,7 +69,7 @@ CASES = {
     "init-rows": (
         lambda: fit(model=OWN._replace(init=only_users)),
         r"init of the model 'mine' makes trained\.user\['factors'\] of shape \(19, 3\); expected a leading axis of 17, "
-        r"one row per user. What belongs to no row goes to `shared`",
+        r"one row per user. A leaf without rows goes to `shared`",
     ),
     "loss-field": (
         lambda: fit(model=OWN._replace(loss=lambda params, r: r.rating)),

@@ -63,14 +63,14 @@ CASES = {
         lambda: save(FIT, "new", DATA),
         r"^save: fit must be a Fit, not str: .*as in save\(path, fit, data\)",
     ),
-    "save-params": (lambda: saved(PARAMS), "^save: fit must be a Fit, not Params: pass what fit returned"),
+    "save-params": (lambda: saved(PARAMS), "^save: fit must be a Fit, not Params: pass the result of fit"),
     "save-ratings": (
         lambda: saved(data=RATINGS),
-        "^save: data must be a Dataset, not Ratings: pass the one that knows the fit's ids, such as its training data",
+        "^save: data must be a Dataset, not Ratings: pass one that has the fit's ids, such as its training data",
     ),
     "save-other-data": (
         lambda: saved(data=Dataset.from_frame(NINE[NINE["user_id"] < 15])),
-        r"^save: params\.trained\.user\['bias'\] is float64\[17\], the model makes it float64\[15\]\. Pass the data th",
+        r"^save: params\.trained\.user\['bias'\] is float64\[17\], but the model has float64\[15\]\. Pass the data th",
     ),
     "save-object": (
         lambda: extra(object()),
@@ -96,7 +96,7 @@ CASES = {
     ),
     "save-zone": (
         lambda: saved(data=replace(DATA, user_ids=DAYS.tz_localize(timezone(timedelta(hours=1), "mine")))),
-        r"data\.user_ids has dtype datetime64\[.*mine\], whose time zone no name says: convert it",
+        r"data\.user_ids has dtype datetime64\[.*mine\], whose time zone has no standard name: convert it",
     ),
     "save-periods": (
         lambda: saved(data=replace(DATA, user_ids=pd.period_range("2024-01", periods=17, freq="M"))),
@@ -104,7 +104,7 @@ CASES = {
     ),
     "save-levels": (
         lambda: saved(data=replace(DATA, user_ids=pd.MultiIndex.from_arrays([range(17), range(17)]))),
-        r"data\.user_ids has 2 levels; expected one: use tuples, as index\.to_flat_index\(\) does",
+        r"data\.user_ids has 2 levels; expected one: use tuples, as in index\.to_flat_index\(\)",
     ),
     "save-surrogates": (
         lambda: saved(data=replace(DATA, user_ids=pd.Index([f"\ud800{n}" for n in range(17)], dtype=object))),
@@ -122,7 +122,7 @@ CASES = {
     ),
     "save-index": (
         lambda: saved(data=replace(DATA, item=DATA.item + 1)),
-        r"^save: data\.item has a number outside 0 \.\. 12, those of its ids",
+        r"^save: data\.item has an index outside 0 \.\. 12, the range of data\.item_ids",
     ),
     "save-infinite-rating": (
         lambda: saved(data=replace(DATA, rating=np.full(len(DATA), np.inf))),
@@ -143,25 +143,25 @@ CASES = {
     "load-pickle": (lambda: loaded(b"\x80\x04."), r"^other\.npz: it is not a zip file; expected one that jaxmf\.save"),
     "load-truncated": (
         lambda: loaded(Path("fit.npz").read_bytes()[:-1]),
-        r"^other\.npz: it begins as a zip file but has no end: it is truncated\. Copy it or save it anew",
+        r"^other\.npz: it begins as a zip file but has no end: it is truncated\. Copy it or save it again",
     ),
     "load-model-constructor": (lambda: load("fit.npz", model=models.biased_mf), MODEL.format("function")),
     "load-narrower": (
         lambda: load("fit.npz", model=models.biased_mf(2)),
-        r"^fit\.npz: params\.trained\.item\['factors'\] is float64\[13, 3\], the model makes it float64\[13, 2\]\. "
+        r"^fit\.npz: params\.trained\.item\['factors'\] is float64\[13, 3\], but the model has float64\[13, 2\]\. "
         r"Pass the model that was saved, as jaxmf\.load\(path, model=\.\.\.\)",
     ),
     "load-without-bias": (
         lambda: load("fit.npz", model=models.mf(3)),
-        r"^fit\.npz: params\.trained\.item\['bias'\] is float64\[13\], the model makes it not at all\. Pass the model",
+        r"^fit\.npz: params\.trained\.item\['bias'\] is float64\[13\], but the model has no such leaf\. Pass the model",
     ),
     "load-more": (
         lambda: load("fit.npz", model=models.content_mf(3, FEATURES)),
-        r"^fit\.npz: params\S* is missing, the model makes it float64\[13, 5\]\. Pass the model",
+        r"^fit\.npz: params\S* is missing, but the model has float64\[13, 5\]\. Pass the model",
     ),
     "load-dtype": (
         lambda: load("fit.npz", model=NARROW),
-        r"^fit\.npz: params\S* is float64\S*, the model makes it float32",
+        r"^fit\.npz: params\S* is float64\S*, but the model has float32",
     ),
     "load-failing": (
         lambda: load("fit.npz", model=OWN._replace(init=lambda key, ratings, hyper: hyper.extra["mine"])),
@@ -189,11 +189,11 @@ CASES = {
     ),
     "file-missing": (
         lambda: damaged(lambda members: members.pop(f"{FACTORS}.npy")),
-        rf"^damaged\.npz: its member {FACTORS}\.npy is missing: the file was changed\. Copy it or save it anew",
+        rf"^damaged\.npz: its member {FACTORS}\.npy is missing: the file was changed\. Copy it or save it again",
     ),
     "file-shape": (
         lambda: array(FACTORS, np.zeros((17, 2))),
-        rf"^damaged\.npz: its member {FACTORS}\.npy is float64\[17, 2\], its header says float64\[17, 3\]: the file wa",
+        rf"^damaged\.npz: its member {FACTORS}\.npy is float64\[17, 2\], but its header says float64\[17, 3\]: the f",
     ),
     "file-dtype": (lambda: array(FACTORS, np.zeros((17, 3), np.float32)), r"is float32\[17, 3\], .* float64\[17, 3\]"),
     "file-order": (
@@ -202,11 +202,11 @@ CASES = {
     ),
     "file-pickle": (
         lambda: array(FACTORS, np.array([{}]), allow_pickle=True),
-        r"npy is \|O\[1\], its header says float64\[17, 3\]: the file was changed",
+        r"npy is \|O\[1\], but its header says float64\[17, 3\]: the file was changed",
     ),
     "file-no-npy": (
         lambda: damaged(lambda members: members.update({f"{FACTORS}.npy": b"text"})),
-        rf"^damaged\.npz: its member {FACTORS}\.npy is no array as jaxmf\.save writes it\. Save it anew",
+        rf"^damaged\.npz: its member {FACTORS}\.npy is not an array as jaxmf\.save writes it\. Save it again",
     ),
     "file-no-arrays": (
         lambda: header(arrays=None),
@@ -214,10 +214,10 @@ CASES = {
     ),
     "file-no-params": (lambda: header(params=None), CHANGED),
     "file-no-state": (lambda: header(state={}), CHANGED),
-    "file-no-leaf": (lambda: header(params={}), r"^damaged\.npz: params\S* is missing, the model makes it float64"),
+    "file-no-leaf": (lambda: header(params={}), r"^damaged\.npz: params\S* is missing, but the model has float64"),
     "file-constructor": (
         lambda: header(model={"name": "x", "constructor": "objective", "arguments": {}}),
-        r"a fit of models\.objective, which this jaxmf has not: update jaxmf, or pass model=",
+        r"a fit of models\.objective, which this jaxmf does not have: update jaxmf, or pass model=",
     ),
     "file-argument": (lambda: header(model={"name": "x", "constructor": "mf", "arguments": {"size": 3}}), CHANGED),
 }

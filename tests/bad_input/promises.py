@@ -70,7 +70,7 @@ CASES = {
     ),
     "promise-fold": (
         lambda: fold(model=ITEMS),
-        rf"^fold_in: {PROMISE}design of a rating reads more .*, or fit the model anew to data\.extend\(new_frame\) "
+        rf"^fold_in: {PROMISE}design of a rating reads more .*, or fit the model again to data\.extend\(new_frame\) "
         r"\(in the shell: jaxmf fit\)$",
     ),
     "promise-update": (
@@ -83,7 +83,7 @@ CASES = {
     ),
     "promise-candidates": (
         lambda: top(model=ITEMS, candidates=[3, 4]),
-        rf"^top_n: {PROMISE}predictions read more than the rows of a user and an item, .*, or leave candidates= out",
+        rf"^top_n: {PROMISE}predictions read more than the rows of a user and an item, .*, or omit candidates=",
     ),
     "promise-bias": (
         lambda: predict(model=ITEMS, frame=NINE.replace({"user_id": {2: 99}}), on_unknown="bias"),

@@ -54,10 +54,10 @@ CASES = {
     "top-user": (partial(top, users=[3, "x"]), r"^top_n: 1 unknown user id\(s\): 'x'; known ids are like 0, 1, 2"),
     "top-text": (
         partial(top, users=["3"]),
-        r"^top_n: 1 unknown user id\(s\): '3'; known ids are like 0, 1, 2 \(user_ids\), of the type int64, and these "
-        r"of the type str\. Drop them, or check their type",
+        r"^top_n: 1 unknown user id\(s\): '3'; known ids are like 0, 1, 2 \(user_ids\), of type int64, and these "
+        r"of type str\. Drop them, or check their type",
     ),
-    "top-truth": (partial(top, candidates=[True]), r"unknown item id\(s\): True; .* int64, and these of the type bool"),
+    "top-truth": (partial(top, candidates=[True]), r"unknown item id\(s\): True; .* int64, and these of type bool"),
     "top-half": (
         partial(top, users=[3.0, 3.5]),
         r"^top_n: 1 unknown user id\(s\): 3\.5; known ids .* \(user_ids\)\.",
@@ -86,18 +86,18 @@ CASES = {
     ),
     "similar-leaf": (
         partial(similar_items, BIASED, PARAMS, DATA, [5], leaf="bias"),
-        r"^similar_items: the items have no table 'bias' with one row each; expected one of \['factors'\]: name it",
+        r"^similar_items: the items have no table 'bias' with one row each; expected one of \['factors'\]: pass it",
     ),
     "fold-no-design": (
         partial(fold, model=LONELY),
-        "^fold_in: the model 'lonely' has no `design`.* fit it anew to data.extend",
+        "^fold_in: the model 'lonely' has no `design`.* fit it again to data.extend",
     ),
     "fold-no-design-update": (partial(fold, model=LONELY, how=update), "^update: the model 'lonely' has no `design`"),
     "fold-shared": (partial(fold, params=SHARED), "^fold_in: als: the model 'biased_mf' trains `shared` leaves"),
     "fold-hyper": (partial(fold, hyper={"l2": 1}), "^hyper must be a Hyper, not dict"),
     "fold-bfloat16": (
         partial(fold, params=jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.bfloat16), PARAMS)),
-        "^fold_in: params are in bfloat16; expected float32 or float64, as fit makes them, since their rows are solved",
+        "^fold_in: params are in bfloat16; expected float32 or float64, as fit returns them, to solve for rows",
     ),
     "fold-l2": (partial(fold, hyper=HYPER._replace(l2=0.0)), "^fold_in: als: l2 must be positive, not 0"),
     "fold-data": (partial(fold, data=RATINGS), "^fold_in: data must be a Dataset, not Ratings"),
@@ -109,7 +109,7 @@ CASES = {
     "fold-rating": (partial(fold, NEW.assign(rating=np.nan)), "NaN or infinite rating"),
     "fold-rated": (
         partial(fold, SEEN, how=update),
-        r"a pair that data has a rating of in 1 row\(s\), at index 0; drop",
+        r"a pair that data already has a rating for in 1 row\(s\), at index 0; drop",
     ),
     "fold-known": (
         partial(fold, pd.DataFrame({"user_id": [16], "item_id": [12], "rating": [1.0]})),
@@ -126,7 +126,7 @@ CASES = {
     ),
     "fold-no-features": (
         partial(fold, ITEM, CONTENT, WITH_CONTENT),
-        r"^fold_in: the model weighs features of the items, and there are 1 new item\(s\), such as 99: pass features=",
+        r"^fold_in: the model uses features of the items, and there are 1 new item\(s\), such as 99: pass features=",
     ),
     "fold-no-such-features": (
         partial(fold, features=TABLE),
@@ -138,15 +138,15 @@ CASES = {
     ),
     "fold-features-lack": (
         partial(fold, ITEM, CONTENT, WITH_CONTENT, features=TABLE[1:]),
-        r"^fold_in: features has no row for 1 new item\(s\): 99; expected one each",
+        r"^fold_in: features has no row for 1 new item\(s\): 99; expected one row each",
     ),
     "fold-features-twice": (
         partial(fold, ITEM, CONTENT, WITH_CONTENT, features=pd.concat([TABLE, TABLE])),
-        "^fold_in: features has more than one row for item 99, 98",
+        "^fold_in: features has more than one row for item 99, 98; expected one each",
     ),
     "fold-features-width": (
         partial(fold, ITEM, CONTENT, WITH_CONTENT, features=TABLE.iloc[:, :3]),
-        "^fold_in: features has 3 columns, the model was built with 5 features",
+        "^fold_in: features has 3 columns; expected 5, as the model was built with",
     ),
     "fold-features-nan": (
         partial(fold, ITEM, CONTENT, WITH_CONTENT, features=TABLE * np.nan),
@@ -154,7 +154,7 @@ CASES = {
     ),
     "fold-fixed": (
         partial(fold, params=AGED),
-        "^fold_in: the model holds age fixed for each user, which is unknown of new one",
+        "^fold_in: the model holds age fixed for each user, which is not known of new one",
     ),
     "fold-fixed-item": (partial(fold, ITEM, params=AGED), "^fold_in: the model holds age fixed for each item"),
     # Parameters that do not fit the model, and what the others refuse as `top_n` does.

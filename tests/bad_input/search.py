@@ -43,11 +43,11 @@ CASES = {
     "optuna-valid": (partial(asked, space=SPACE, valid=None), r"^optuna: needs validation ratings"),
     "hypergradient-name": (
         partial(differentiated, names=("l3",)),
-        r"^hypergradient: names must be different ones of l2",
+        r"^hypergradient: names must be a list of different names of l2",
     ),
     "hypergradient-string": (
         partial(differentiated, names="l2"),
-        r"^hypergradient: names must be different ones of l2",
+        r"^hypergradient: names must be a list of different names of l2",
     ),
     "hypergradient-method": (
         partial(differentiated, method="exact"),
@@ -56,7 +56,7 @@ CASES = {
     "hypergradient-tol": (partial(differentiated, tol=0), r"^hypergradient: tol must be a positive number, not 0"),
     "hypergradient-rank": (
         partial(differentiated, method="implicit", hyper=HYPER._replace(rank=1)),
-        r"^hypergradient: implicit takes no hyper\.rank: give the model that width",
+        r"^hypergradient: method 'implicit' takes no hyper\.rank: give the model that width",
     ),
     "descend-zero": (
         partial(descended, names=("l2_bias",), solver=SGD, hyper=HYPER._replace(l2_bias=0.0)),

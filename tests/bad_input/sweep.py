@@ -28,7 +28,7 @@ CASES = {
     ),
     "sweep-not-a-list": (
         partial(swept, **{"grid": {"l2": 0.1}}),
-        r"grid\['l2'\] must be a list of values, not 0\.1; for one value a list of one",
+        r"grid\['l2'\] must be a list of values, not 0\.1; for one value pass a list of one",
     ),
     "sweep-no-grid": (
         partial(swept, **{"grid": 3}),
@@ -37,7 +37,7 @@ CASES = {
     "sweep-no-points": (partial(swept, **{"grid": []}), r"grid is an empty list; give it at least one point"),
     "sweep-uneven": (
         partial(swept, **{"grid": [{"l2": 1.0}, {"rank": 1}]}),
-        r"point 1 of the grid names \['rank'\], point 0 names \['l2'\]",
+        r"point 1 of the grid names \['rank'\], but point 0 names \['l2'\]",
     ),
     "sweep-rank-0": (
         partial(swept, **{"grid": {"rank": [2, 0]}}),

@@ -71,12 +71,12 @@ CASES = {
     "train-weightless": (lambda: holding(weight=np.zeros(90)), "^train has no ratings with weight; expected at"),
     "train-user-range": (
         lambda: but("user", 4, 17),
-        r"^train has a user outside 0 \.\. 16 in 1 place\(s\), at position 4; num_users must be above the largest; "
-        "Dataset.from_arrays numbers ids of any kind",
+        r"^train has user indices outside 0 \.\. 16 in 1 place\(s\), at position 4; num_users must be greater than the "
+        "largest index; Dataset.from_arrays numbers ids of any kind",
     ),
     "train-item-range": (
         lambda: but("item", 2, -1),
-        r"^train has a item outside 0 \.\. 12 in 1 place\(s\), at position 2; num_items",
+        r"^train has item indices outside 0 \.\. 12 in 1 place\(s\), at position 2; num_items",
     ),
     "train-counts": (lambda: holding(num_users=17.0), "^train has num_users 17.0; expected a positive integer"),
     "train-floats": (
@@ -97,7 +97,7 @@ CASES = {
     ),
     "train-weight": (
         lambda: but("weight", 5, -1),
-        r"^train has a negative or infinite weight in 1 place\(s\), at position 5; use 0 for no say",
+        r"^train has a negative or infinite weight in 1 place\(s\), at position 5; use 0 to ignore a rating",
     ),
     "valid-frame": (lambda: fit(valid=FRAME), "^valid must be a Dataset or its Ratings, not DataFrame"),
     "valid-hyper": (
@@ -112,11 +112,11 @@ CASES = {
     ),
     "valid-ids": (
         lambda: fit(train=DATA, valid=replace(DATA, user_ids=DATA.user_ids + 1)),
-        r"train and valid have as many user_ids, but not the same ones\. Split one Dataset .*train\.align\(valid\)",
+        r"train and valid have equally many user_ids, but different ones\. Split one Dataset .*train\.align\(valid\)",
     ),
     # Key, model, solver.
-    "key-int": (lambda: fit(0), r"^key must be one key, as of jax\.random\.key\(0\), not 0$"),
-    "key-none": (lambda: fit(None), r"^key must be one key, as of jax\.random\.key\(0\), not None$"),
+    "key-int": (lambda: fit(0), r"^key must be one key, such as jax\.random\.key\(0\), not 0$"),
+    "key-none": (lambda: fit(None), r"^key must be one key, such as jax\.random\.key\(0\), not None$"),
     "key-many": (lambda: fit(KEYS), r"^key must be one key, .*not Array\(\(3,\), dtype=key"),
     "key-floats": (lambda: fit(np.ones(2)), r"^key must be one key, .*not array\(\[1\., 1\.\]\)"),
     "key-forgotten": (
@@ -267,26 +267,26 @@ CASES = {
     ),
     "prepared-for-sgd": (
         lambda: fit(solver=ALS, train=prepare(SGD, RATINGS)),
-        r"prepared for the solver 'sgd', whose layout is not that of this 'als': prepare\(solver, train, valid\) with "
-        r"the same solver and batch_size, or pass the ratings",
+        r"prepared for the solver 'sgd', whose layout differs from that of 'als': call prepare\(solver, train, valid\) "
+        r"with the same solver and batch_size, or pass the ratings",
     ),
-    "prepared-for-als": (lambda: fit(train=prepare(ALS, RATINGS)), "prepared for the solver 'als', .* of this 'sgd': "),
+    "prepared-for-als": (lambda: fit(train=prepare(ALS, RATINGS)), "prepared for the solver 'als', .* that of 'sgd': "),
     "prepared-for-adam": (
         lambda: fit(train=prepare(ADAM, RATINGS)),
-        r"prepared for the solver 'minibatch\(adam\)', whose layout is not that of this 'sgd': prepare",
+        r"prepared for the solver 'minibatch\(adam\)', whose layout differs from that of 'sgd': call prepare",
     ),
-    "prepared-als-for-adam": (lambda: fit(solver=ADAM, train=prepare(ALS, RATINGS)), "solver 'als', .*of this 'minib"),
+    "prepared-als-for-adam": (lambda: fit(solver=ADAM, train=prepare(ALS, RATINGS)), "solver 'als', .*that of 'minib"),
     "prepared-batch-size": (
         lambda: fit(train=prepare(solvers.sgd(16), RATINGS)),
-        "prepared for the solver 'sgd', whose layout is not that of this 'sgd': .* the same solver and batch_size",
+        "prepared for the solver 'sgd', whose layout differs from that of 'sgd': .* the same solver and batch_size",
     ),
     "prepared-compile": (
         lambda: compile_fit(BIASED, ALS, prepare(SGD, RATINGS), HYPER),
-        "prepared for the solver 'sgd', whose layout is not that of this 'als'",
+        "prepared for the solver 'sgd', whose layout differs from that of 'als'",
     ),
     "prepared-run": (
         lambda: jax.eval_shape(make_fit(BIASED, ALS, 2), KEY, prepare(SGD, RATINGS), HYPER),
-        "prepared for the solver 'sgd', whose layout is not that of this 'als'",
+        "prepared for the solver 'sgd', whose layout differs from that of 'als'",
     ),
     "not-prepared": (
         lambda: compile_fit(BIASED, SGD, RATINGS, HYPER),
@@ -301,10 +301,10 @@ CASES = {
     "resume-loaded": (lambda: resumed(resume=load("fit.npz")), "^resume must be a Fit, not tuple: "),
     "resume-rank": (
         lambda: resumed(model=models.biased_mf(2)),
-        r"^resume: the earlier fit has parameters .*17, 3.*, this model, solver and data need .*17, 2.*\. Resume with "
-        r"the model, solver and data of the earlier fit, or start anew without resume=",
+        r"^resume: the earlier fit has parameters .*17, 3.*, but this model, solver and data need .*17, 2.*\. Resume "
+        r"with the model, solver and data of the earlier fit, or start a new fit without resume=",
     ),
-    "resume-terms": (lambda: resumed(model=models.mf(3)), "^resume: the earlier fit has parameters .*or start anew"),
+    "resume-terms": (lambda: resumed(model=models.mf(3)), "^resume: the earlier fit has parameters .*or start a new"),
     "resume-users": (lambda: resumed(train=replace(RATINGS, num_users=20)), "^resume: the earlier fit has parameters"),
     "resume-dtype": (
         lambda: resumed(train=SINGLE),
@@ -322,7 +322,7 @@ CASES = {
         lambda: resumed(
             solver=ALS, resume=FIT._replace(state=STATE._replace(solver=Saved({"": np.zeros((), np.float32)})))
         ),
-        r"^resume: the earlier fit has solver state float32\[\], this model, solver and data need float64\[\]",
+        r"^resume: the earlier fit has solver state float32\[\], but this model, solver and data need float64\[\]",
     ),
     "resume-values": (
         lambda: resumed(train=replace(RATINGS, value=np.asarray(RATINGS.value) + 1), resume=KNOWN),
@@ -347,19 +347,19 @@ CASES = {
     ),
     "resume-edited": (
         lambda: resumed(resume=FIT._replace(params=jax.tree.map(lambda leaf: leaf + 1, PARAMS))),
-        r"^resume: of this fit, params has been edited, and a fit goes on from its state, .*params=fit\.params in",
+        r"^resume: this fit was edited \(params\), but resuming continues from its state, .*params=fit\.params instead",
     ),
     "resume-narrower": (
         lambda: resumed(resume=FIT._replace(params=UNEVEN)),
-        "^resume: of this fit, params has been edited",
+        r"^resume: this fit was edited \(params\)",
     ),
     "resume-status": (
         lambda: resumed(resume=FIT._replace(status="stopped_early")),
-        "^resume: of this fit, status has been edited",
+        r"^resume: this fit was edited \(status\)",
     ),
     "resume-active-rank": (
         lambda: resumed(hyper=HYPER._replace(rank=2)),
-        "^resume: the earlier fit has the active rank 3, this one 2, .*: give the same, or start a new fit with",
+        "^resume: the earlier fit has the active rank 3, but this one has 2, .*: pass the same rank, or start a",
     ),
     # Starting from given parameters.
     "params-and-resume": (
@@ -372,27 +372,27 @@ CASES = {
     ),
     "params-rank": (
         lambda: fit(params=UNEVEN),
-        r"^params: trained\.item\.factors is float64\[13, 2\], for these ratings the model makes it float64\[13, 3\]",
+        r"^params: trained\.item\.factors is float64\[13, 2\], but for these ratings the model makes float64\[13, 3\]",
     ),
     "params-users": (
         lambda: fit(train=replace(RATINGS, num_users=20), params=PARAMS),
-        r"^params: trained\.user\.bias is float64\[17\], for these ratings the model makes it float64\[20\]\. .*align",
+        r"^params: trained\.user\.bias is float64\[17\], but for these ratings the model makes float64\[20\]\. .*align",
     ),
     "params-dtype": (
         lambda: fit(train=SINGLE, params=PARAMS),
-        r"^params: fixed\.shared\.mean is float64\[\], for these ratings the model makes it float32\[\]\. .*dtype",
+        r"^params: fixed\.shared\.mean is float64\[\], but for these ratings the model makes float32\[\]\. .*dtype",
     ),
     "params-without-mean": (
         lambda: fit(params=PARAMS._replace(fixed=Rows())),
-        r"^params: fixed\.shared\.mean is missing, for these ratings the model makes it float64\[\]",
+        r"^params: fixed\.shared\.mean is missing, but for these ratings the model makes float64\[\]",
     ),
     "params-of-another-model": (
         lambda: fit(model=models.mf(3), params=PARAMS),
-        r"^params: trained\.item\.bias is float64\[13\], for these ratings the model makes it not at all",
+        r"^params: trained\.item\.bias is float64\[13\], but for these ratings the model makes no such leaf",
     ),
     "params-number": (
         lambda: fit(params=PARAMS._replace(fixed=Rows(shared={"mean": 3.5}))),
-        r"^params: fixed\.shared\.mean is a float, for these ratings",
+        r"^params: fixed\.shared\.mean is a float, but for these ratings",
     ),
     "params-nan": (
         lambda: fit(params=PARAMS._replace(fixed=Rows(shared={"mean": np.full((), np.nan)}))),
@@ -400,6 +400,6 @@ CASES = {
     ),
     "resume-patience": (
         lambda: resumed(valid=RATINGS, patience=2),
-        "^resume: patience must be None in both calls or in neither: give it as to the earlier fit",
+        "^resume: patience must be None in both calls or in neither: pass it as in the earlier fit",
     ),
 }

@@ -112,7 +112,7 @@ CASES = {
     "verify-hyper": (lambda: check(hyper={"l2": 0.1}), "^hyper must be a Hyper, not dict"),
     "verify-nan": (lambda: check(hyper=Hyper(l2=float("nan"))), "^hyper: l2 must be finite and at least 0, not nan"),
     "verify-directions": (lambda: check(num_directions=0), "^verify: num_directions must be a positive integer, not 0"),
-    "verify-seed": (lambda: check(seed=KEY), "(?s)^seed must be an integer of at least 0, .*takes a key"),
+    "verify-seed": (lambda: check(seed=KEY), "(?s)^seed must be an integer of at least 0, .*take a key"),
     "verify-nothing": (
         lambda: check(model=models.global_mean(), params=Params(Rows())),
         "^verify: the model 'global_mean' trains no parameters, so it has no gradient: verify one that is fitted",
@@ -220,27 +220,27 @@ CASES = {
     "verify-no-fits": (lambda: verify.stationarity({}, RATINGS), "^verify: fits must be a dict of name -> Fit"),
     "verify-fits-params": (
         partial(fits, PARAMS),
-        r"^verify: fits\['other'\] must be a Fit, not Params: give what jaxmf\.fit returns",
+        r"^verify: fits\['other'\] must be a Fit, not Params: pass what jaxmf\.fit returns",
     ),
     "verify-fits-model": (
         partial(fits, FIT._replace(model=models.mf(3), params=UNBIASED)),
-        "^verify: 'other' and 'one' are fits of different objectives, their model differ: mf of .* and biased_mf of",
+        "^verify: 'other' and 'one' are fits of different objectives, their models differ: mf of .* and biased_mf of",
     ),
     "verify-fits-l2": (
         partial(fits, numbers(l2=0.5)),
-        r"^verify: 'other' and 'one' are fits of different objectives, their hyper differ: \[0\.5, .* and \[0\.07",
+        r"^verify: 'other' and 'one' are fits of different objectives, their hypers differ: \[0\.5, .* and \[0\.07",
     ),
     "verify-fits-unobserved": (
         partial(fits, numbers(unobserved=0.5)),
-        r"^verify: 'other' and 'one' are fits of different objectives, their hyper differ: .* 0\.5\] and .* None\]",
+        r"^verify: 'other' and 'one' are fits of .*, their hypers differ: .* 0\.5\] and .* None\]; pass fits of one",
     ),
     "verify-fits-extra": (
         partial(fits, numbers(extra={"widths": np.array([1.0, 2.0])})),
-        r"^verify: 'other' and 'one' are fits .* hyper differ: .*widths.*\[1\.0, 2\.0\]",
+        r"^verify: 'other' and 'one' are fits .* hypers differ: .*widths.*\[1\.0, 2\.0\]",
     ),
     "verify-fits-arrays": (
         lambda: verify.stationarity({x: numbers(extra={"widths": np.array([x, 2.0])}) for x in (1.0, 3.0)}, RATINGS),
-        r"^verify: 3\.0 and 1\.0 are fits of different objectives, their hyper differ: .*\[3\.0, 2\.0\]",
+        r"^verify: 3\.0 and 1\.0 are fits of different objectives, their hypers differ: .*\[3\.0, 2\.0\]",
     ),
     "verify-fits-frame": (
         lambda: verify.stationarity({"one": FIT}, FRAME),

@@ -253,10 +253,10 @@ def test_align_leaves_unknown_ids_out_if_asked_to():
     own = Dataset.from_arrays(["b", "a", "c"], [3, 1, 2], [1.0, 2.0, 3.0], name="own")
     other = Dataset.from_arrays(["c", "b", "x", "c"], [1, 3, 1, 9], [4.0, 5.0, 1.0, 1.0], name="other")
     with pytest.warns(
-        UserWarning, match="^align: 2 of 4 ratings of other are of unknown ids and left out: user 'x'; item 9$"
+        UserWarning, match="^align: 2 of 4 ratings of other have unknown ids and are left out: user 'x'; item 9$"
     ):
         found = own.align(other, on_unknown="drop")
     known = own.align(Dataset.from_arrays(["c", "b"], [1, 3], [4.0, 5.0], name="other"))
     assert found.fingerprint() == known.fingerprint()
-    with pytest.raises(ValueError, match=r"^align: all 1 ratings of there are of ids unknown to own$"):
+    with pytest.raises(ValueError, match=r"^align: all 1 ratings of there have ids unknown to own$"):
         own.align(Dataset.from_arrays(["x"], [1], [4.0], name="there"), on_unknown="drop")

@@ -126,8 +126,8 @@ def test_predict_of_unknown_ids(name):
         else:
             mean = np.mean(data.rating) if name == "mf-user-mean" else theta["m"][0]
             expected.append(mean + (0 if i is None else theta["c"][i]))
-    words = "4 of 6 pairs are of unknown ids and {}: user 'new', (None|nan); item 7, 8$"
-    by_terms = "^predict: " + words.format("predicted by the terms that are known")
+    words = "4 of 6 pairs have unknown ids and are {}: user 'new', (None|nan); item 7, 8$"
+    by_terms = "^predict: " + words.format("predicted from the known terms")
     with pytest.warns(UserWarning, match=by_terms) as warned:
         found = jaxmf.predict(model, params, data, frame, on_unknown="bias")
     assert warned[0].filename == __file__
@@ -144,7 +144,7 @@ def test_predict_of_unknown_ids_only(named):
     """All of them dropped is an empty answer; without any, on_unknown changes nothing, and nothing is said."""
     data, params = named
     frame = pd.DataFrame({"user_id": ["new"], "item_id": [ITEMS[0]]})
-    with pytest.warns(UserWarning, match="^predict: 1 of 1 pairs are of unknown ids and left out: user 'new'$"):
+    with pytest.warns(UserWarning, match="^predict: 1 of 1 pairs have unknown ids and are left out: user 'new'$"):
         assert jaxmf.predict(BIASED, params, data, frame, on_unknown="drop").empty
     frame = data.to_frame()
     expected = jaxmf.predict(BIASED, params, data, frame)
@@ -183,7 +183,7 @@ def test_another_split_of_about_the_same_size_compiles_nothing():
         evaluate.against_baselines(BIASED, params, train, test)
         jaxmf.predict(BIASED, params, data, test.to_frame())
         frame = test.to_frame().assign(user_id=np.where(test.rating > 4, -1, test.user))
-        with pytest.warns(UserWarning, match="of unknown ids"):
+        with pytest.warns(UserWarning, match="have unknown ids"):
             jaxmf.predict(BIASED, params, data, frame, on_unknown="bias")
 
     train, test = splits.random(data)

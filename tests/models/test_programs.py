@@ -132,17 +132,17 @@ def test_features_and_programs_go_with_the_model(ratings):
 def test_free_memory_goes_back_now_and_then(monkeypatch):
     """Once for so many programs that are built, and not when one is found again."""
     asked = []
-    monkeypatch.setattr(programs, "_give_back", lambda: asked.append(True))
-    home = programs._Home()
-    for number in range(2 * programs._NOW_AND_THEN):
-        programs._kept(home, number, object)
-        programs._kept(home, number, object)
+    monkeypatch.setattr(programs, "_trim", lambda: asked.append(True))
+    home = programs._Cache()
+    for number in range(2 * programs._TRIM_EVERY):
+        programs._cached(home, number, object)
+        programs._cached(home, number, object)
     assert len(asked) == 2
 
 
 def test_only_the_last_programs_of_a_process_are_kept(monkeypatch):
     """Of a model for other shapes of data, of many models, and of a function that is jitted for all shapes."""
-    monkeypatch.setattr("jaxmf.kernels.programs._MOST", 16)
+    monkeypatch.setattr("jaxmf.kernels.programs._MAX_PROGRAMS", 16)
     forms = [shapes(jnp.zeros(size)) for size in range(17)]
     program = weakref.ref(_compiled(OWN, SOLVERS["als"], Options(), forms[0]))
     assert _compiled(OWN, SOLVERS["als"], Options(), forms[0]) is program()

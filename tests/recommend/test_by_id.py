@@ -47,12 +47,12 @@ def test_every_tool_finds_the_same_user_and_no_other(users, alias, strangers, ne
                 tool(MODEL, params, data, [stranger])
         with pytest.raises(ValueError, match=r"1 unknown user id\(s\): "):
             jaxmf.predict(MODEL, params, data, frame)
-        with pytest.warns(UserWarning, match="unknown ids and left out"):
+        with pytest.warns(UserWarning, match="unknown ids and are left out"):
             assert jaxmf.predict(MODEL, params, data, frame, on_unknown="drop").empty
-        with pytest.warns(UserWarning, match="1 of 2 users unknown to train and left out"):
+        with pytest.warns(UserWarning, match="1 of 2 users are unknown to train and left out"):
             both = top_n(MODEL, params, data, [stranger, *alias], n=2, on_unknown="drop")
         pd.testing.assert_frame_equal(both, best, check_dtype=False)
-        with pytest.warns(UserWarning, match="1 of 1 users unknown to train and recommended"):
+        with pytest.warns(UserWarning, match="1 of 1 users are unknown to train and scored"):
             answer = top_n(MODEL, params, data, [stranger], n=2, on_unknown="bias")["user_id"].tolist()
         assert answer == [stranger] * 2
     frame = pd.DataFrame({"user_id": pd.Series([*alias, new]), "item_id": [1.0, 1.0], "rating": 4.0})
@@ -72,6 +72,6 @@ def test_items_by_another_type():
         similar_items(MODEL, params, data, [2.5])
     table = recommend_items(fit, data, [1.0], candidates=[3.0], columns=["title"])
     assert table[["item_id", "title"]].to_numpy().tolist() == [[3, "C"]]
-    with pytest.warns(UserWarning, match="1 of 2 candidates unknown to train"):
+    with pytest.warns(UserWarning, match="1 of 2 candidates are unknown to train"):
         table = recommend_items(fit, data, [1.0], 9, candidates=[3.0, 9.5, 3], columns=["title"], on_unknown="bias")
     assert table.set_index("item_id")["title"].fillna("-").to_dict() == {3.0: "C", 9.5: "-"}

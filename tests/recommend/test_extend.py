@@ -63,9 +63,9 @@ def test_ids_of_any_type():
 @pytest.mark.parametrize(
     ("frame", "message"),
     [
-        (NEW.drop(columns="timestamp"), "have no column timestamp, and those of frame do: add it, or drop"),
-        (FRAME[1:2], r"a pair that frame has a rating of in 1 row\(s\), at index 1; drop these rows"),
-        (FRAME, r"a pair that frame has a rating of in 3 row\(s\)"),
+        (NEW.drop(columns="timestamp"), "have no column timestamp, but those of frame do: add it, or drop"),
+        (FRAME[1:2], r"a pair that frame already has a rating for in 1 row\(s\), at index 1; drop these rows"),
+        (FRAME, r"a pair that frame already has a rating for in 3 row\(s\)"),
         (pd.concat([NEW, NEW]), r"3 row\(s\) repeat a \(user, item\) pair"),
         (NEW.drop(columns="rating"), "missing column rating"),
         (

@@ -186,15 +186,15 @@ def test_unknown_ids(name):
     with pytest.warns(UserWarning, match="unknown to train") as warned:
         dropped = top_n(model, params, data, **asked, on_unknown="drop")
     assert [str(w.message).split(":")[1] for w in warned] == [
-        " 2 of 3 users unknown to train and left out",
-        " 1 of 3 candidates unknown to train and left out",
+        " 2 of 3 users are unknown to train and left out",
+        " 1 of 3 candidates are unknown to train and left out",
     ]
     assert {w.filename for w in warned} == {__file__}
     assert dropped.attrs == {"unknown_users": 2, "unknown_candidates": 1}
     expected = top_n(model, params, data, users=["u05"], candidates=known, n=3, filter_seen=False)
     assert expected.attrs == {"unknown_users": 0, "unknown_candidates": 0}
     pd.testing.assert_frame_equal(dropped, expected)
-    with pytest.warns(UserWarning, match="by the terms that are known: ('new', 'newer'|'x')"):
+    with pytest.warns(UserWarning, match="from the known terms: ('new', 'newer'|'x')"):
         found = top_n(model, params, data, **asked, on_unknown="bias")
     theta = to_numpy(params)
     mean = theta["m"][data.user].mean() if name == "mf-user-mean" else theta["m"][0]

@@ -91,5 +91,5 @@ def test_a_batch_that_fails_leaves_no_trial_running(ratings, valid, monkeypatch)
 
 def test_without_optuna_the_remedy_is_named(ratings, valid, monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ImportError, match=r"optuna: is not installed; pip install 'jaxmf\[search\]'"):
+    with pytest.raises(ImportError, match=r"optuna is not installed; pip install 'jaxmf\[search\]'"):
         search.optuna(KEY, BIASED, ADAM, ratings, valid, **OPTIONS)

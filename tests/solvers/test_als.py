@@ -215,14 +215,14 @@ def test_tiles_hold_every_rating_once(devices):
     ratings = replace(random_ratings(num_users=50, num_items=12, num_ratings=400), num_users=53, num_items=14)
     layout = prepare(ratings, devices)
     for index, (found, cells) in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
-        cells, first, rows, kinds = map(np.asarray, (cells, found.first, found.rows, (0, *found.ends)))
+        cells, first, rows, kinds = map(np.asarray, (cells, found.start, found.rows, (0, *found.ends)))
         order, seen, at_once = rows.ravel(), {}, rows.shape[2]
         assert first[0] == kinds[0] == 0
         assert len(first) == rows.shape[1] + 1
-        assert (rows[:, kinds[-1] :] == len(found.place)).all()
+        assert (rows[:, kinds[-1] :] == len(found.slot)).all()
         assert (cells[:, first[-1] :] == len(index)).all()
         for tile in range(kinds[-2]):
-            full, left = int(found.slabs[tile]), int(found.left[tile])
+            full, left = int(found.slabs[tile]), int(found.remainder[tile])
             own, slabs = cells[:, first[tile] : first[tile + 1]], []
             for slab in range(full + (left > 0)):
                 start, width = slab * at_once * 6, 6 if slab < full else left
@@ -233,18 +233,18 @@ def test_tiles_hold_every_rating_once(devices):
                 positions = np.concatenate([slab[device, lane] for slab in slabs])
                 positions = positions[positions < len(index)].tolist()
                 seen.setdefault(int(rows[device, tile, lane]), []).extend(positions)
-        assert seen.pop(len(found.place), []) == []
+        assert seen.pop(len(found.slot), []) == []
         assert sorted(seen) == sorted(set(index.tolist()))
         for row, positions in seen.items():
             assert sorted(positions) == np.flatnonzero(index == row).tolist()
-        for row, place in enumerate(found.place.tolist()):
+        for row, place in enumerate(found.slot.tolist()):
             assert int(order[place]) == row
             tile = place // at_once % rows.shape[1]
             assert (row in index) == (tile < kinds[-2])
             assert tile < kinds[-1]
     assert (np.diff(layout.user.tiles.ends[:-1]) > 0).all()
     tiles = layout.item.tiles
-    assert tiles.first[-1] - tiles.first[tiles.ends[1]] > 4 * devices * 6
+    assert tiles.start[-1] - tiles.start[tiles.ends[1]] > 4 * devices * 6
 
 
 @pytest.mark.parametrize("width", [slow(1), slow(3), 4, slow(9)])

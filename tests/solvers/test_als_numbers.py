@@ -179,7 +179,7 @@ def test_slabs_are_as_narrow_as_the_rows_are_short(length, cells):
     """Most items of most data have few ratings, of which slabs for long rows would be padding."""
     user, item = np.divmod(np.arange(64 * length), length)
     one = np.ones(len(user))
-    assert tiles.prepare(Ratings(user, item, one, one, 64, length)).user.tiles.first[-1] == 64 * cells
+    assert tiles.prepare(Ratings(user, item, one, one, 64, length)).user.tiles.start[-1] == 64 * cells
 
 
 @pytest.mark.parametrize("short", [False, True], ids=["normal-equations", "ratings-system"])
@@ -241,8 +241,8 @@ def test_few_long_rows_do_not_pad_all_others_on_an_accelerator(monkeypatch):
     assert tiles._tiles(alike, 1).rows.shape[2] == 1024
     found = tiles._tiles(skewed, 1)
     assert found.rows.shape[2] == 16
-    assert found.first[-1] == 16 * (5999 // 16 * 16 + 16) + 16 * 6016
-    with pytest.raises(ValueError, match=r"als: 3000000003 ratings take \d+ cells on a device, which are at most 2"):
+    assert found.start[-1] == 16 * (5999 // 16 * 16 + 16) + 16 * 6016
+    with pytest.raises(ValueError, match=r"als: 3000000003 ratings take \d+ cells on a device; expected at most 2"):
         tiles._tiles(np.append(np.full(3, 10**9), 3), 1)
 
 

@@ -164,7 +164,7 @@ def test_matchings(seed, shape, batch_size):
 @pytest.mark.parametrize("shape", [(400, 300, 20_000), (30, 2000, 20_000)], ids=str)
 def test_matchings_of_many_ratings(monkeypatch, shape, batch_size):
     """By diagonals of blocks, several times over, until 1,000 are left."""
-    monkeypatch.setattr(_matchings, "_FEW", 1000)
+    monkeypatch.setattr(_matchings, "_ONE_BY_ONE", 1000)
     check_matchings(*skewed_pairs(0, shape), batch_size, most=1.08)
 
 

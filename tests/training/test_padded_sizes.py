@@ -54,7 +54,7 @@ def test_layouts_of_all_splits_have_one_shape(number, devices):
     layouts = [tiles.prepare(splits.random(data, (0.9, 0.1), seed=seed)[0].ratings, devices) for seed in range(12)]
     assert len({tuple(leaf.shape for leaf in jax.tree.leaves(layout)) for layout in layouts}) == 1
     assert len({tuple(side.tiles.widths for side in layout) for layout in layouts}) == 1
-    assert len({int(layout.user.tiles.first[-1]) for layout in layouts}) > 1
+    assert len({int(layout.user.tiles.start[-1]) for layout in layouts}) > 1
 
 
 @pytest.fixture

@@ -65,7 +65,7 @@ def test_it_resumes_from_a_file(ratings, solver, tmp_path):
     both = jaxmf.fit(KEY, MODEL, solver, data, epochs=2, resume=loaded)
     assert_close(both.params, whole.params, rtol=0)
     edited = loaded._replace(params=loaded.state.params)
-    with pytest.raises(ValueError, match=r"^resume: of this fit, params has been edited"):
+    with pytest.raises(ValueError, match=r"^resume: this fit was edited \(params\)"):
         jaxmf.fit(KEY, MODEL, solver, data, epochs=2, resume=edited)
 
 

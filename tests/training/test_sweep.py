@@ -212,9 +212,11 @@ def test_what_is_kept(ratings, valid):
     )
     assert (list(none.kept), list(best.kept), sorted(all_.kept)) == ([], [best.best()], [0, 1, 2])
     assert_same_bits(best.params(best.best()), all_.params(best.best()))
-    with pytest.raises(ValueError, match=r"member 0 were not kept, none\. Sweep with keep='all', or fit it"):
+    with pytest.raises(
+        ValueError, match=r"member 0 were not kept, nor were any others\. Sweep with keep='all', or fit it"
+    ):
         none.params(0)
-    with pytest.raises(ValueError, match=r"no member 3; they are numbered from 0 to 2"):
+    with pytest.raises(ValueError, match=r"no member 3; members are numbered from 0 to 2"):
         all_.params(3)
     with pytest.raises(ValueError, match=r"best: no metric 'ndcg'; expected one of .*valid_rmse"):
         all_.best("ndcg")
@@ -337,7 +339,7 @@ def test_memory_is_bounded(ratings, valid):
     """A bound that is too small for the batch cuts it, and says so; one that is too small for a member is an error."""
     arguments, options = (KEY, BIASED, ADAM, ratings, valid), {"grid": {"l2": [0.1, 0.2, 0.3, 0.4]}, **OPTIONS}
     free = sweep(*arguments, **options, batch=4, workers=1)
-    message = r"to stay below 195\.3 KiB, [1-3] of 4 members at once in 1 worker\(s\), not 4 in 2"
+    message = r"to stay below 195\.3 KiB, [1-3] of 4 members run at once in 1 worker\(s\), not 4 in 2"
     with pytest.warns(UserWarning, match=message):
         bound = sweep(*arguments, **options, batch=4, workers=2, max_memory=200_000)
     assert bound.batch < 4
@@ -397,9 +399,11 @@ def test_a_model_whose_init_knows_no_rank_is_not_padded_and_masked(ratings, vali
     for member in range(2):
         alone = solo({"rank": [1, 3][member]}, ALS, ratings, valid, drawn, epochs=6, patience=2)
         assert_equals_solo(runs, member, alone, exact=True)
-    with pytest.raises(ValueError, match=r"rank 1 starts otherwise in a wider table.*fold_in.*pad=False"):
+    with pytest.raises(ValueError, match=r"rank 1 starts differently in a wider table.*fold_in.*pad=False"):
         sweep(KEY, drawn(3), ALS, ratings, valid, pad=True, **options)
-    with pytest.raises(ValueError, match=r"rank 1 has another objective in a wider table .* read no width, or use pad"):
+    with pytest.raises(
+        ValueError, match=r"rank 1 has another objective in a wider table .* number of columns, or use pad"
+    ):
         sweep(KEY, averaged(3), ALS, ratings, valid, pad=True, **options)
     masked = fit(KEY, drawn(3), ALS, ratings, hyper=HYPER._replace(rank=2), epochs=2)
     for rows in masked.params.trained[:2]:

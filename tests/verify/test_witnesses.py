@@ -271,7 +271,7 @@ def test_where_solvers_end(ratings):
     assert table.loc["long", "gradient"] < 1e-6 < 1e-3 < table.loc["short", "gradient"]
     assert table["epochs"].to_dict() == ways
     other = fits["short"]._replace(hyper=hyper._replace(l2=0.4))
-    with pytest.raises(ValueError, match=r"'other' and 'short' are fits of different objectives, their hyper differ"):
+    with pytest.raises(ValueError, match=r"'other' and 'short' are fits of different objectives, their hypers differ"):
         verify.stationarity({"short": fits["short"], "other": other}, ratings)
 
 
