@@ -107,8 +107,8 @@ def by_path(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def pack(value: Any, arrays: Arrays | None, name: str) -> Any:
-    """Return a value as JSON, with its arrays moved to `arrays`; `unpack` restores the same value and types.
+def encode(value: Any, arrays: Arrays | None, name: str) -> Any:
+    """Return a value as JSON, with its arrays moved to `arrays`; `decode` restores the same value and types.
 
     Args:
       value: None, bools, numbers, strings, bytes, dates, decimals, UUIDs, NumPy scalars, and lists, tuples and
@@ -125,18 +125,18 @@ def pack(value: Any, arrays: Arrays | None, name: str) -> Any:
     if kind is float:
         return value if math.isfinite(value) else {"float": repr(value)}
     if kind is list:
-        return [pack(x, arrays, name) for x in value]
+        return [encode(x, arrays, name) for x in value]
     if kind is tuple:
-        return {"tuple": [pack(x, arrays, name) for x in value]}
+        return {"tuple": [encode(x, arrays, name) for x in value]}
     if kind in _AS_TEXT:
         to_text, _ = _AS_TEXT[kind]
         return {kind.__name__: to_text(value)}
     if kind is dict and all(type(key) is str for key in value):
-        return {"dict": {key: pack(x, arrays, f"{name}.{key}") for key, x in value.items()}}
+        return {"dict": {key: encode(x, arrays, f"{name}.{key}") for key, x in value.items()}}
     if value is pd.NA:
         return {"missing": "NA"}
     if isinstance(value, np.generic) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
-        return {"scalar": pack(value.item(), None, name), "dtype": value.dtype.str}
+        return {"scalar": encode(value.item(), None, name), "dtype": value.dtype.str}
     if isinstance(value, jax.Array):
         return {"jax": put(arrays, name, value)}
     if kind is np.ndarray:
@@ -150,10 +150,10 @@ def pack(value: Any, arrays: Arrays | None, name: str) -> Any:
     )
 
 
-def unpack(packed: Any, arrays: Arrays) -> Any:
-    """Restore a value that `pack` packed."""
+def decode(packed: Any, arrays: Arrays) -> Any:
+    """Restore a value that `encode` packed."""
     if isinstance(packed, list):
-        return [unpack(x, arrays) for x in packed]
+        return [decode(x, arrays) for x in packed]
     if not isinstance(packed, dict):
         return packed
     kind, content = next(iter(packed.items()))
@@ -164,13 +164,13 @@ def unpack(packed: Any, arrays: Arrays) -> Any:
         case "float" if content in ("nan", "inf", "-inf"):
             return float(content)
         case "tuple":
-            return tuple(unpack(x, arrays) for x in content)
+            return tuple(decode(x, arrays) for x in content)
         case "dict":
-            return {key: unpack(x, arrays) for key, x in content.items()}
+            return {key: decode(x, arrays) for key, x in content.items()}
         case "missing":
             return pd.NA
         case "scalar":
-            return named_dtype(packed["dtype"]).type(unpack(content, arrays))
+            return named_dtype(packed["dtype"]).type(decode(content, arrays))
         case "jax":
             return to_jax(arrays, content)
         case "numpy":
@@ -206,7 +206,7 @@ def to_jax(arrays: Arrays, name: str) -> jax.Array:
     return on_device
 
 
-def pack_column(values: pd.Series | pd.Index, arrays: Arrays, name: str) -> dict[str, str]:
+def encode_column(values: pd.Series | pd.Index, arrays: Arrays, name: str) -> dict[str, str]:
     """Return a column as JSON, with numbers and dates in an array, all else as JSON text in an array of bytes.
 
     Raises:
@@ -230,7 +230,7 @@ def pack_column(values: pd.Series | pd.Index, arrays: Arrays, name: str) -> dict
     if isinstance(dtype, pd.StringDtype) and _find_dtype(str(dtype)) == dtype:
         return packed
     try:
-        restored = unpack_column(packed, arrays)
+        restored = decode_column(packed, arrays)
     except TypeError:
         restored = None
     if restored is None or restored.dtype != dtype or _text(restored, name) != text:
@@ -238,8 +238,8 @@ def pack_column(values: pd.Series | pd.Index, arrays: Arrays, name: str) -> dict
     return packed
 
 
-def unpack_column(packed: dict[str, str], arrays: Arrays) -> pd.Series:
-    """Restore a column that `pack_column` packed."""
+def decode_column(packed: dict[str, str], arrays: Arrays) -> pd.Series:
+    """Restore a column that `encode_column` packed."""
     dtype, values = pd.api.types.pandas_dtype(packed["dtype"]), np.asarray(arrays[packed["values"]])
     if isinstance(dtype, pd.DatetimeTZDtype):
         return pd.Series(pd.DatetimeIndex(values).tz_localize("UTC").tz_convert(dtype.tz))
@@ -247,7 +247,7 @@ def unpack_column(packed: dict[str, str], arrays: Arrays) -> pd.Series:
         if dtype.kind not in _PLAIN or dtype != values.dtype:
             raise ValueError(f"a column of {dtype} is stored as {values.dtype}: the file was changed")
         return pd.Series(values)
-    return pd.Series(unpack(json.loads(values.tobytes().decode()), {}), dtype=dtype)
+    return pd.Series(decode(json.loads(values.tobytes().decode()), {}), dtype=dtype)
 
 
 def _find_dtype(name: str) -> Any:
@@ -261,7 +261,7 @@ def _find_dtype(name: str) -> Any:
 def _text(values: pd.Series | pd.Index, name: str) -> bytes:
     """Return values as JSON text; raise ValueError, naming the column, if one cannot be packed."""
     try:
-        return json.dumps(pack(values.tolist(), None, name), ensure_ascii=False).encode()
+        return json.dumps(encode(values.tolist(), None, name), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{name} holds a string that is not valid Unicode: {error.object[:20]!r}") from error
 

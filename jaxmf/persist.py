@@ -66,7 +66,7 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
     state, best = fit.state, fit.state.best
     header = {
         "model": _pack_model(fit.model, arrays),
-        "hyper": {name: archive.pack(value, arrays, f"hyper.{name}") for name, value in fit.hyper._asdict().items()},
+        "hyper": {name: archive.encode(value, arrays, f"hyper.{name}") for name, value in fit.hyper._asdict().items()},
         "status": fit.status,
         "compile_seconds": fit.compile_seconds,
         "fingerprints": fit.fingerprints and fit.fingerprints._asdict(),
@@ -148,7 +148,7 @@ def _unpack(header: Packed, arrays: Arrays, model: Model | None) -> tuple[Fit, D
     packed, best = header["state"], header["state"]["best"]
     trees = [leaves(tree) for tree in (header["params"], packed["params"], *([best["params"]] if best else []))]
     data = _unpack_data(header["data"], arrays)
-    hyper = Hyper(**{name: archive.unpack(value, arrays) for name, value in header["hyper"].items()})
+    hyper = Hyper(**{name: archive.decode(value, arrays) for name, value in header["hyper"].items()})
     if model is None:
         model = _unpack_model(header["model"], arrays)
     like = _shapes(model, data, hyper, header["dtype"])
@@ -178,7 +178,7 @@ def _pack_model(model: Model, arrays: Arrays) -> Packed:
     name = getattr(constructor, "__name__", None)
     if constructor is None or getattr(models, str(name), None) is not constructor:
         name, arguments = None, {}
-    packed = {key: archive.pack(value, arrays, f"model.{key}") for key, value in arguments.items()}
+    packed = {key: archive.encode(value, arrays, f"model.{key}") for key, value in arguments.items()}
     return {"name": model.name, "constructor": name, "arguments": packed}
 
 
@@ -195,7 +195,7 @@ def _unpack_model(packed: Packed, arrays: Arrays) -> Model:
         raise ValueError(
             f"it holds a fit of models.{name!s:.40}, which this jaxmf does not have: update jaxmf, or pass model="
         )
-    arguments = {key: archive.unpack(value, arrays) for key, value in packed["arguments"].items()}
+    arguments = {key: archive.decode(value, arrays) for key, value in packed["arguments"].items()}
     for matrix in filter(issparse, arguments.values()):
         integrity.check_features(matrix, sum(array.nbytes for array in arrays.values()))
     model: Model = constructor(**arguments)
@@ -232,7 +232,7 @@ def _unpack_data(packed: Packed, arrays: Arrays) -> Dataset:
 
 def _pack_frame(frame: pd.DataFrame, arrays: Arrays, name: str) -> Packed:
     columns = [
-        archive.pack_column(frame.iloc[:, i], arrays, f"{name}.{label}") for i, label in enumerate(frame.columns)
+        archive.encode_column(frame.iloc[:, i], arrays, f"{name}.{label}") for i, label in enumerate(frame.columns)
     ]
     index, labels = (_pack_index(getattr(frame, part), arrays, f"{name}.{part}") for part in ("index", "columns"))
     return {"index": index, "labels": labels, "columns": columns}
@@ -240,7 +240,7 @@ def _pack_frame(frame: pd.DataFrame, arrays: Arrays, name: str) -> Packed:
 
 def _unpack_frame(packed: Packed, arrays: Arrays) -> pd.DataFrame:
     index = _unpack_index(packed["index"], arrays)
-    columns = dict(enumerate(archive.unpack_column(column, arrays) for column in packed["columns"]))
+    columns = dict(enumerate(archive.decode_column(column, arrays) for column in packed["columns"]))
     frame = pd.DataFrame(columns, range(len(index)))
     return frame.set_axis(index).set_axis(_unpack_index(packed["labels"], arrays), axis=1)
 
@@ -248,12 +248,12 @@ def _unpack_frame(packed: Packed, arrays: Arrays) -> pd.DataFrame:
 def _pack_index(index: pd.Index, arrays: Arrays, name: str) -> Packed:
     if index.nlevels > 1:
         raise ValueError(f"{name} has {index.nlevels} levels; expected one: use tuples, as in index.to_flat_index()")
-    return {"name": archive.pack(index.name, None, f"{name}.name"), **archive.pack_column(index, arrays, name)}
+    return {"name": archive.encode(index.name, None, f"{name}.name"), **archive.encode_column(index, arrays, name)}
 
 
 def _unpack_index(packed: Packed, arrays: Arrays) -> pd.Index:
-    values = archive.unpack_column(packed, arrays)
-    return pd.Index(values, dtype=values.dtype, name=archive.unpack(packed["name"], arrays))
+    values = archive.decode_column(packed, arrays)
+    return pd.Index(values, dtype=values.dtype, name=archive.decode(packed["name"], arrays))
 
 
 def _dtype(fit: Fit, data: Dataset) -> str:

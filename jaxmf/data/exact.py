@@ -79,7 +79,7 @@ def kinds_of(ids: pd.Index) -> set[Any]:
     return {kind_of(ids)} if kind_of(ids) != "object" else {_KINDS.get(kind, kind) for kind in set(map(type, ids))}
 
 
-def cast(ids: pd.Index, dtype: Any) -> tuple[pd.Index, np.ndarray]:
+def cast_ids(ids: pd.Index, dtype: Any) -> tuple[pd.Index, np.ndarray]:
     """Return plain ids in another dtype of their kind, and a mask of those that it represents exactly."""
     kind = kind_of(ids)
     if ids.dtype == dtype or kind == "text":

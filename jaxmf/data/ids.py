@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from jaxmf import archive
-from jaxmf.data.exact import as_ids, cast, kind_of, kinds_of
+from jaxmf.data.exact import as_ids, cast_ids, kind_of, kinds_of
 
 
 def factorize(ids: pd.Index) -> tuple[np.ndarray, pd.Index]:
@@ -78,7 +78,7 @@ def match(known: Any, wanted: Any) -> np.ndarray:
         return np.fromiter((positions.get(_key(value), -1) for value in wanted), np.int64, len(wanted))
     if kinds[0] != kinds[1]:
         return np.full(len(wanted), -1)
-    converted, fits = cast(wanted, known.dtype)
+    converted, fits = cast_ids(wanted, known.dtype)
     return np.where(fits, known.get_indexer(converted), -1)
 
 
@@ -102,7 +102,7 @@ def joined(known: pd.Index, new: pd.Index) -> pd.Index | None:
     if kind_of(known) != kind_of(new):
         return None
     for dtype in _candidates(known.dtype, new.dtype):
-        (known_cast, known_fits), (new_cast, new_fits) = cast(known, dtype), cast(new, dtype)
+        (known_cast, known_fits), (new_cast, new_fits) = cast_ids(known, dtype), cast_ids(new, dtype)
         if known_fits.all() and new_fits.all():
             return known_cast.append(new_cast).rename(known.name)
     return None
@@ -125,7 +125,7 @@ def check_storable(ids: pd.Index, name: str) -> None:
     """Raise ValueError, naming the type, if `jaxmf.save` could not write these plain ids: before a fit, not after."""
     arrow = getattr(ids.dtype, "storage", "") == "pyarrow"  # text in Arrow is always valid Unicode
     if not arrow and (ids.dtype == object or not isinstance(ids.dtype, np.dtype)):
-        archive.pack_column(ids, {}, name)
+        archive.encode_column(ids, {}, name)
 
 
 def _key(value: Any) -> Any:

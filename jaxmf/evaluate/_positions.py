@@ -65,7 +65,7 @@ class Positions(NamedTuple):
     coverage: float
 
 
-def positions(trial: Trial, model: Model, params: Params) -> Positions:
+def rank_positions(trial: Trial, model: Model, params: Params) -> Positions:
     """Return the positions by the model's scores; raise ValueError if a score is not finite."""
     if trial.seen is not None:
         return _among_all(trial, model, params)

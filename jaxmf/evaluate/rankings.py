@@ -15,7 +15,7 @@ from jaxmf.data.ratings import Ratings, counts, padded
 from jaxmf.evaluate._baselines import NAMES
 from jaxmf.evaluate._baselines import baselines as all_baselines
 from jaxmf.evaluate._measures import Empty, measures
-from jaxmf.evaluate._positions import Positions, Trial, oracle, positions
+from jaxmf.evaluate._positions import Positions, Trial, oracle, rank_positions
 from jaxmf.evaluate.intervals import check_confidence, summarize
 from jaxmf.models.checks import check_model, check_predicts
 from jaxmf.models.model import Model
@@ -194,9 +194,9 @@ def _results(
     name: str, model: Model, params: Params, trial: Trial, seen: Ratings, baselines: bool
 ) -> Iterator[tuple[str, Positions]]:
     """Yield the name and the positions of the model and, if asked for, of every baseline."""
-    yield name, positions(trial, model, params)
+    yield name, rank_positions(trial, model, params)
     if baselines:
-        yield from ((baseline, positions(trial, *fitted)) for baseline, fitted in all_baselines(seen))
+        yield from ((baseline, rank_positions(trial, *fitted)) for baseline, fitted in all_baselines(seen))
         yield "oracle", oracle(trial)
 
 

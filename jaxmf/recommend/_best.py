@@ -16,7 +16,7 @@ _CACHED = 4 * 2**20  # default bytes of scores held at once on a CPU
 _ON_DEVICE = 2**28  # default bytes of scores held at once elsewhere
 
 
-class Best(NamedTuple):
+class BestColumns(NamedTuple):
     """The best columns of each row, best first, with their scores, (rows, n); the dtype's lowest score is padding."""
 
     column: np.ndarray
@@ -52,7 +52,7 @@ class Scores(NamedTuple):
     cell_bytes: int
 
 
-def best(scores: Scores, n: int, max_memory: int | None = None) -> Best:
+def best(scores: Scores, n: int, max_memory: int | None = None) -> BestColumns:
     """Return the n columns of highest score in every row; among equal scores the lower column comes first.
 
     Blocks of rows are scored together, in one thread per core. Columns form groups of 16. The n groups with the highest
@@ -93,8 +93,8 @@ def best(scores: Scores, n: int, max_memory: int | None = None) -> Best:
 
     parts = list(blocks(block, len(starts), workers))
     if not parts:
-        return Best(np.zeros((0, n), np.int32), np.zeros((0, n)))
-    return Best(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+        return BestColumns(np.zeros((0, n), np.int32), np.zeros((0, n)))
+    return BestColumns(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
 def is_column(score: np.ndarray) -> np.ndarray:

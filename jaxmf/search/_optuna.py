@@ -20,7 +20,7 @@ from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps._run import run
 from jaxmf.sweeps.grid import members
 from jaxmf.sweeps.plan import Choices, Keywords, Rungs, Select
-from jaxmf.sweeps.result import Sweep, joined
+from jaxmf.sweeps.result import Sweep, concatenate
 from jaxmf.training.checks import check_key
 from jaxmf.training.program import progress_bar
 
@@ -133,7 +133,7 @@ def optuna(
             _tell(study, library.trial.TrialState, batch, runs, num_folds)
             sweeps.append(runs)
             bar.update(len(batch))
-    return Trials(joined(sweeps, choices.get("keep", "best")), study)
+    return Trials(concatenate(sweeps, choices.get("keep", "best")), study)
 
 
 def _check(trials: Any, ask: Any, choices: Keywords) -> None:

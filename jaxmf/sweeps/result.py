@@ -150,7 +150,7 @@ class Sweep:
             raise ValueError(f"no member {member}; members are numbered from 0 to {len(self.members) - 1}")
 
 
-def joined(sweeps: Sequence[Sweep], keep: str) -> Sweep:
+def concatenate(sweeps: Sequence[Sweep], keep: str) -> Sweep:
     """Join sweeps into one with consecutive members; keep="best" keeps only the parameters of the best of all."""
     offsets = np.cumsum([0, *(len(sweep.members) for sweep in sweeps)]).tolist()
 

@@ -1,6 +1,6 @@
 """Starting points of a fit other than the model's `init`: an earlier fit, or given parameters."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +11,8 @@ from jaxmf.models.checks import check_finite
 from jaxmf.models.leaves import width
 from jaxmf.models.params import Hyper, Params, leaf_shapes
 from jaxmf.solvers.solver import Solver
+from jaxmf.training.fitted import Fit
 from jaxmf.training.state import STATUS, FitState, Saved, result
-
-if TYPE_CHECKING:
-    from jaxmf.training._fit import Fit
 
 
 def given(params: Params, needed: Params) -> Params:
@@ -41,7 +39,7 @@ def given(params: Params, needed: Params) -> Params:
     return arrays
 
 
-def resumed(fit: "Fit", solver: Solver, hyper: Hyper, needed: FitState) -> FitState:
+def resumed(fit: Fit, solver: Solver, hyper: Hyper, needed: FitState) -> FitState:
     """Return the state to continue from, with a loaded solver state back in its structure.
 
     Raises ValueError unless the state has the structure, shapes and dtypes of `needed`, the active rank of `hyper`, and
@@ -71,7 +69,7 @@ def resumed(fit: "Fit", solver: Solver, hyper: Hyper, needed: FitState) -> FitSt
     return state
 
 
-def _check_unedited(fit: "Fit", held: Params) -> None:
+def _check_unedited(fit: Fit, held: Params) -> None:
     """Raise ValueError unless the fit has the status of its state, and the parameters `held` by it."""
     status = STATUS[int(fit.state.status)]
     pairs = zip(jax.tree.leaves(fit.params), jax.tree.leaves(held), strict=False)

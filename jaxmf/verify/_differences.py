@@ -16,7 +16,7 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.kernels.programs import of_model
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, Rows
-from jaxmf.verify.case import Case, bare, check_count, everywhere, float64, jit, moved, relative, terms, total
+from jaxmf.verify.case import Case, bare, check_count, everywhere, float64, jit, moved, objective_at, relative, terms
 
 # A scheme {m: a} estimates the derivative along v by Σ_m a·L(θ + m·h·v) / h.
 _SCHEMES = {
@@ -217,7 +217,7 @@ def _programs(model: Model) -> tuple[Any, Any]:
             derivatives.append(f(jnp.zeros(())) / math.factorial(k))
             f = partial(_derivative, f)
         c = jnp.stack(derivatives)
-        g = jax.grad(lambda trained: total(model, trained, case))(trained)
+        g = jax.grad(lambda trained: objective_at(model, trained, case))(trained)
         sensitivity = [
             sum(jnp.sum(abs(a * b)) for a, b in zip(*map(jax.tree.leaves, (g, x)), strict=True)) for x in (trained, v)
         ]
@@ -226,7 +226,7 @@ def _programs(model: Model) -> tuple[Any, Any]:
     @jit
     def evaluate(trained: Rows, v: Rows, case: Case, points: jax.Array) -> jax.Array:
         """Return L(θ+hv) for every h in `points`."""
-        values: jax.Array = jax.lax.map(lambda h: total(model, moved(trained, v, h), case), points.ravel())
+        values: jax.Array = jax.lax.map(lambda h: objective_at(model, moved(trained, v, h), case), points.ravel())
         return values.reshape(points.shape)
 
     return expand, evaluate

@@ -30,9 +30,9 @@ from jaxmf.verify.case import (
     by_hand,
     float64,
     names,
+    objective_at,
     relative,
     report,
-    total,
     without_padding,
 )
 
@@ -269,7 +269,7 @@ def _by_check_grads(mutant: Model, params: Params, ratings: Dataset | Ratings, h
 
     @jax.custom_vjp
     def loss(trained: Rows) -> jax.Array:
-        return total(mutant, trained, case)
+        return objective_at(mutant, trained, case)
 
     def backward(trained: Rows, cotangent: jax.Array) -> tuple[Rows]:
         return (jax.tree.map(lambda leaf: cotangent * leaf, by_hand(mutant, trained, case)),)

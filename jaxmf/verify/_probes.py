@@ -11,7 +11,7 @@ from jaxmf.data.ratings import Ratings, padded
 from jaxmf.models.leaves import map_factors, width
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Rows, bias_l2
-from jaxmf.verify.case import Case, autodiff, bare, check_functions, perturbed, powers, without_padding
+from jaxmf.verify.case import Case, autodiff, bare, check_shapes, perturbed, powers, without_padding
 
 _FEWEST = 16  # minimum number of ratings of a probe, padding included: one or two would leave nothing to draw
 _ZEROS = 0.25  # share of the weights that are 0
@@ -42,7 +42,7 @@ def probes(model: Model, trained: Rows, case: Case, random: np.random.Generator)
     given ratings and fixed parameters.
     """
     case = case._replace(hyper=_filled(trained, case.hyper), num_ratings=np.maximum(_FEWEST, case.num_ratings))
-    check_functions(model, trained, case)
+    check_shapes(model, trained, case)
     near, observed = perturbed(trained, random), without_padding(case)
     weighted = padded(of_columns(observed, weight=_weights(observed, random)))
     numbers = _numbers(case.hyper, observed, random)

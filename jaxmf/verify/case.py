@@ -104,7 +104,7 @@ def float64(
         yield trained, Case(fixed, observed, powers(observed, hyper), hyper, num_ratings)
 
 
-def check_functions(model: Model, trained: Rows, case: Case) -> None:
+def check_shapes(model: Model, trained: Rows, case: Case) -> None:
     """Raise ValueError if a function of the model, when traced, returns the wrong shape."""
     _check_functions(model, *shapes((trained, case.fixed, case.ratings, case.hyper)))
 
@@ -132,7 +132,7 @@ def bare(model: Model) -> Model:
     return model._replace(by_hand=None)
 
 
-def total(model: Model, trained: Rows, case: Case) -> jax.Array:
+def objective_at(model: Model, trained: Rows, case: Case) -> jax.Array:
     """Return the objective L, a scalar."""
     return objective(model, Params(trained, case.fixed), case.ratings, case.hyper, case.weight)
 
@@ -150,7 +150,7 @@ def autodiff(model: Model) -> Callable[[Rows, Case], tuple[jax.Array, Rows, Rows
 
     @jit
     def evaluate(trained: Rows, case: Case) -> tuple[jax.Array, Rows, Rows]:
-        value, gradient = jax.value_and_grad(lambda trained: total(model, trained, case))(trained)
+        value, gradient = jax.value_and_grad(lambda trained: objective_at(model, trained, case))(trained)
         penalty_gradient = jax.grad(lambda trained: model.penalty(trained, case.weight, case.hyper) + 0.0)(trained)
         return value, gradient, jax.tree.map(lambda g, p: abs(g - p) + abs(p), gradient, penalty_gradient)
 
@@ -163,7 +163,7 @@ def hvp(model: Model) -> Callable[[Rows, Rows, Case], Rows]:
 
     @jit
     def product(trained: Rows, direction: Rows, case: Case) -> Rows:
-        slope = jax.grad(lambda trained: total(model, trained, case))
+        slope = jax.grad(lambda trained: objective_at(model, trained, case))
         tangent: Rows = jax.jvp(slope, (trained,), (direction,))[1]
         return tangent
 
