@@ -112,10 +112,9 @@ def _block(problem: _Problem, rows: np.ndarray, size: int, width: int) -> Any:
 
     def gathered(tables: Rows) -> Rows:
         """Gather the rows that the block reads of both sides."""
-        picks = {side: padded_rows, other: partner}
-        return tables._replace(
-            **{name: jax.tree.map(lambda leaf: leaf[index], getattr(tables, name)) for name, index in picks.items()}  # noqa: B023
-        )
+        own = jax.tree.map(lambda leaf: leaf[padded_rows], getattr(tables, side))
+        partners = jax.tree.map(lambda leaf: leaf[partner], getattr(tables, other))
+        return tables._replace(**{side: own, other: partners})
 
     dtype = np.result_type(*jax.tree.leaves(params.trained))
     value, weight = (column[position].astype(dtype) for column in (observed.value, observed.weight))

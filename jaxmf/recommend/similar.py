@@ -113,7 +113,11 @@ def _similar(
     catalog = np.zeros((padded_size(len(unit), 1), unit.shape[1]), unit.dtype)
     catalog[: len(unit)] = unit
     diagonal = Cells(np.arange(len(queried)), queried)
-    queries = lambda block: unit[queried[np.minimum(block, len(queried) - 1)]]  # noqa: E731
+
+    def queries(block: np.ndarray) -> np.ndarray:
+        rows: np.ndarray = unit[queried[np.minimum(block, len(queried) - 1)]]
+        return rows
+
     similarity = Scores(_cosine, queries, jnp.asarray(catalog), len(queried), len(unit), diagonal, unit.dtype.itemsize)
     neighbors = best(similarity, n, max_memory)
     row, rank = np.nonzero(is_column(neighbors.score))

@@ -112,7 +112,7 @@ def predict(
     All columns of the file are kept unchanged, and a column prediction is added.
     """
     from jaxmf import output
-    from jaxmf import predict as job
+    from jaxmf.evaluate import predict as predict_ratings
 
     names.check_out(out, data=data, fit=fit)
     fitted, train = names.kept(fit, model, rank)
@@ -121,5 +121,7 @@ def predict(
     if "prediction" in pairs:
         raise ValueError(f"--data {data} has a column prediction already, which would be lost: rename it in the file")
     with spoken_in_options():
-        prediction = job(fitted.model, fitted.params, train, pairs.rename(columns=columns), clip, on_unknown)
+        prediction = predict_ratings(
+            fitted.model, fitted.params, train, pairs.rename(columns=columns), clip, on_unknown
+        )
     output.write_table(out, pairs.iloc[prediction.index].assign(prediction=prediction.to_numpy()))

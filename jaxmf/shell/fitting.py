@@ -57,12 +57,13 @@ def study(
     chosen on the validation ratings; the test ratings are used once per model and solver. An interrupted run continues
     where it stopped. Takes a minute or two on the embedded data.
     """
-    from jaxmf.shell import study as job
+    from jaxmf.shell.study import WrongGradientError
+    from jaxmf.shell.study import run as run_study
 
     try:
         with claimed(out, "--out"):
-            metrics = job.run(dataset(data, reading), out, rank, l2, epochs, patience, seed, progress=not quiet)
-    except job.WrongGradientError as error:
+            metrics = run_study(dataset(data, reading), out, rank, l2, epochs, patience, seed, progress=not quiet)
+    except WrongGradientError as error:
         typer.echo(f"jaxmf: {error}", err=True)
         raise typer.Exit(1) from error
     if not quiet:
@@ -112,7 +113,7 @@ def fit(
     random. The folder receives metrics.csv, leakage.csv, history.csv, a figure, config.json, and fit.npz for
     `evaluate`, `predict` and `recommend`.
     """
-    from jaxmf.shell import jobs as job
+    from jaxmf.shell import jobs
     from jaxmf.shell.report import audited
 
     recipe, hyper = names.recipe(solver, l2, devices)
@@ -122,7 +123,7 @@ def fit(
     chosen, loaded = names.model(model, rank, column, components, solver), dataset(data, reading, items)
     with claimed(out, "--out"):
         limits = {"epochs": epochs, "patience": patience or None, "progress": not quiet}
-        result, tables = job.fit_one(loaded, out, chosen, recipe.solver, hyper, seed, clip, **limits)
+        result, tables = jobs.fit_one(loaded, out, chosen, recipe.solver, hyper, seed, clip, **limits)
     if not quiet:
         typer.echo(tables["metrics"].to_string(index=False, float_format="{:.4f}".format))
         typer.echo("\n" + "\n".join(audited(tables["leakage"])))
@@ -181,7 +182,7 @@ def sweep(
     summary.csv (mean and standard error per setting), history.csv, figures and config.json. An interrupted sweep
     continues where it stopped. The test ratings are not used.
     """
-    from jaxmf.shell import jobs as job
+    from jaxmf.shell import jobs
 
     recipe, hyper = names.recipe(solver, l2[0])
     hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
@@ -191,7 +192,7 @@ def sweep(
     chosen, loaded = names.model(model, max(rank), column, components, solver), dataset(data, reading, items)
     with claimed(out, "--out") as folder:
         options = {"epochs": epochs, "patience": patience or None, "batch": batch, "progress": not quiet}
-        runs, summary = job.sweep_grid(
+        runs, summary = jobs.sweep_grid(
             loaded, folder or out, chosen, recipe.solver, grid, hyper, folds or None, seed, **options
         )
     if not quiet:

@@ -12,6 +12,7 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.kernels._memoize import how_built
 from jaxmf.models._objective import objective
 from jaxmf.models.checks import check_rank
+from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.models.trial import drawn_rows
@@ -106,8 +107,9 @@ def check_padding(key: jax.Array, train: Ratings, assignments: list[Assignment])
                 "table, so that a member would not equal its own fit: let init draw column j with the key "
                 "jax.random.fold_in(key, j), as the built-in models do, or use pad=False"
             )
-        random = wide._replace(trained=drawn_rows(np.random.default_rng(0), wide.trained))
-        wide = initialize(key, wide_model._replace(init=lambda *_: random), train, assignment.run_member.hyper)  # noqa: B023
+        assert assignment.member.rank is not None
+        drawn = drawn_rows(np.random.default_rng(0), wide.trained)
+        wide = wide._replace(trained=fill_beyond_rank(drawn, assignment.member.rank))
         value = jax.jit(partial(objective, wide_model))(wide, train, assignment.run_member.hyper)
         expected = jax.jit(partial(objective, model))(narrowed(wide, assignment), train, assignment.member.hyper)
         if not np.isclose(value, expected, rtol=float(jnp.finfo(value.dtype).eps) ** 0.5):

@@ -6,6 +6,7 @@ import sys
 import textwrap
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,8 +23,8 @@ from jaxmf.training.options import Options
 from jaxmf.training.program import LastConstants, set_up
 
 BIASED, ADAM, ALS = MODELS["biased"], SOLVERS["adam"], SOLVERS["als"]
-GRID = {"rank": [1, 3], "l2": [0.05, 0.2], "seed": [0, 7]}
-OPTIONS = {"hyper": HYPER, "epochs": 6, "patience": 2}
+GRID: dict[str, list[Any]] = {"rank": [1, 3], "l2": [0.05, 0.2], "seed": [0, 7]}
+OPTIONS: dict[str, Any] = {"hyper": HYPER, "epochs": 6, "patience": 2}
 
 
 def solo(point, solver, train, valid, model=models.biased_mf, **options):
@@ -51,7 +52,7 @@ def assert_equals_solo(runs, member, alone, exact=False):
 @pytest.mark.parametrize("solver", [slow(SOLVERS["sgd"]), ALS], ids=["sgd", "als"])
 def test_each_member_is_its_own_fit(ratings, valid, solver):
     """To the bit one by one, at its own width; to rounding padded and side by side, in any order. Seeds differ."""
-    options = {"keep": "all", "grid": GRID, **OPTIONS}
+    options: dict[str, Any] = {"keep": "all", "grid": GRID, **OPTIONS}
     runs = sweep(KEY, BIASED, solver, ratings, valid, pad=False, **options)
     assert (runs.num_programs, runs.batch) == (2, 1)
     points = runs.to_frame()[["rank", "l2", "seed"]].to_dict("records")
@@ -137,7 +138,7 @@ def test_a_divergence_changes_no_bit_of_the_others(ratings, valid, batch):
 
 def test_a_member_that_stops_stays_as_it_was(ratings, valid):
     """More epochs for the others change nothing in it."""
-    options = {"grid": {"learning_rate": [0.3, 0.001]}, "keep": "all", "batch": 2, "patience": 2}
+    options: dict[str, Any] = {"grid": {"learning_rate": [0.3, 0.001]}, "keep": "all", "batch": 2, "patience": 2}
     options["hyper"] = HYPER._replace(learning_rate_bias=None)
     short, long = (sweep(KEY, BIASED, SOLVERS["sgd"], ratings, valid, epochs=n, **options) for n in (8, 40))
     assert short.to_frame()["epochs"][0] == long.to_frame()["epochs"][0] < 8
@@ -225,7 +226,7 @@ def test_what_is_kept(ratings, valid):
 
 
 def test_a_summary_shows_divergence(ratings, valid):
-    grid = {"learning_rate": [0.02, 1e6], "seed": [0, 1]}
+    grid: dict[str, list[Any]] = {"learning_rate": [0.02, 1e6], "seed": [0, 1]}
     summary = sweep(KEY, BIASED, SOLVERS["sgd"], ratings, valid, grid=grid, hyper=HYPER, epochs=3).summary()
     assert summary["num_diverged"].tolist() == [0, 2]
     assert summary["valid_rmse"].isna().tolist() == [False, True]
@@ -235,7 +236,7 @@ def test_a_summary_shows_divergence(ratings, valid):
 def test_a_sweep_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_path, monkeypatch, batch, keep):
     """No member is lost, and none that is on disk is fitted again."""
     arguments = (KEY, BIASED, ADAM, ratings, valid)
-    options = {"grid": GRID, "batch": batch, "keep": keep, "workers": 1, "pad": True, **OPTIONS}
+    options: dict[str, Any] = {"grid": GRID, "batch": batch, "keep": keep, "workers": 1, "pad": True, **OPTIONS}
     whole = sweep(*arguments, **options)
     fitted, left = [], 3
 
@@ -294,7 +295,14 @@ def other_data(ratings):
     ids=["grid", "hyper", "epochs", "batch", "key", "data", "solver"],
 )
 def test_another_sweep_does_not_go_on_from_it(ratings, valid, finished, changed, message):
-    given = {"key": KEY, "model": BIASED, "solver": ADAM, "train": ratings, "valid": valid, "grid": {"l2": [0.1, 0.2]}}
+    given: dict[str, Any] = {
+        "key": KEY,
+        "model": BIASED,
+        "solver": ADAM,
+        "train": ratings,
+        "valid": valid,
+        "grid": {"l2": [0.1, 0.2]},
+    }
     if "train" in changed:
         changed = {"train": changed["train"](ratings)}
     with pytest.raises(ValueError, match=message):
@@ -303,7 +311,7 @@ def test_another_sweep_does_not_go_on_from_it(ratings, valid, finished, changed,
 
 @pytest.mark.slow
 def test_damaged_files_are_named(ratings, valid, tmp_path):
-    given = {"grid": {"l2": [0.1, 0.2]}, "out": tmp_path, **OPTIONS}
+    given: dict[str, Any] = {"grid": {"l2": [0.1, 0.2]}, "out": tmp_path, **OPTIONS}
     sweep(KEY, BIASED, ADAM, ratings, valid, **given)
     file = tmp_path / "members" / "batch-00001.npz"
     file.write_bytes(file.read_bytes()[:-40])
@@ -337,7 +345,8 @@ def test_damaged_files_are_named(ratings, valid, tmp_path):
 @pytest.mark.slow
 def test_memory_is_bounded(ratings, valid):
     """A bound that is too small for the batch cuts it, and says so; one that is too small for a member is an error."""
-    arguments, options = (KEY, BIASED, ADAM, ratings, valid), {"grid": {"l2": [0.1, 0.2, 0.3, 0.4]}, **OPTIONS}
+    arguments = (KEY, BIASED, ADAM, ratings, valid)
+    options: dict[str, Any] = {"grid": {"l2": [0.1, 0.2, 0.3, 0.4]}, **OPTIONS}
     free = sweep(*arguments, **options, batch=4, workers=1)
     message = r"to stay below 195\.3 KiB, [1-3] of 4 members run at once in 1 worker\(s\), not 4 in 2"
     with pytest.warns(UserWarning, match=message):
@@ -374,6 +383,20 @@ def spread():
     return sweep(KEY, BIASED, ALS, random_ratings(), grid=grid, hyper=HYPER, epochs=40, workers=2)
 
 
+def test_a_users_model_is_padded_if_asked(ratings, valid):
+    """Its columns start alike in a wider table, and its objective does not depend on columns of 0."""
+
+    def own(rank):
+        model = models.biased_mf(rank)
+        return model._replace(init=lambda *given: model.init(*given), with_rank=own)
+
+    runs = sweep(KEY, own(3), ALS, ratings, valid, grid={"rank": [1, 3]}, keep="all", pad=True, **OPTIONS)
+    assert runs.num_programs == 1
+    for member, rank in enumerate((1, 3)):
+        alone = solo({"rank": rank}, ALS, ratings, valid, own, epochs=6, patience=2)
+        assert_equals_solo(runs, member, alone, exact=False)
+
+
 @pytest.mark.slow
 def test_a_model_whose_init_knows_no_rank_is_not_padded_and_masked(ratings, valid):
     """A user's init draws a whole table at once, whatever the rank; each member is its own fit all the same."""
@@ -393,7 +416,7 @@ def test_a_model_whose_init_knows_no_rank_is_not_padded_and_masked(ratings, vali
         loss = lambda params, r: (r.value - predict(params, r)) ** 2  # noqa: E731
         return model._replace(predict=predict, loss=loss, with_rank=averaged)
 
-    options = {"grid": {"rank": [1, 3]}, "keep": "all", **OPTIONS}
+    options: dict[str, Any] = {"grid": {"rank": [1, 3]}, "keep": "all", **OPTIONS}
     runs = sweep(KEY, drawn(3), ALS, ratings, valid, **options)
     assert runs.num_programs == 2
     for member in range(2):
