@@ -111,7 +111,7 @@ def encode(value: Any, arrays: Arrays | None, name: str) -> Any:
     """Return a value as JSON, with its arrays moved to `arrays`; `decode` restores the same value and types.
 
     Args:
-      value: None, bools, numbers, strings, bytes, dates, decimals, UUIDs, NumPy scalars, and lists, tuples and
+      value: None, pd.NA, bools, numbers, strings, bytes, dates, decimals, UUIDs, NumPy scalars, and lists, tuples and
         string-keyed dicts of these; with `arrays` also NumPy and JAX arrays and SciPy's CSR and CSC matrices.
       arrays: receives the arrays; None refuses arrays.
       name: name of the value in messages and members.
@@ -151,7 +151,7 @@ def encode(value: Any, arrays: Arrays | None, name: str) -> Any:
 
 
 def decode(packed: Any, arrays: Arrays) -> Any:
-    """Restore a value that `encode` packed."""
+    """Restore the value that `encode` returned as JSON."""
     if isinstance(packed, list):
         return [decode(x, arrays) for x in packed]
     if not isinstance(packed, dict):
@@ -186,7 +186,7 @@ def _sparse(name: str, parts: list[np.ndarray], shape: tuple[int, ...]) -> Any:
     if name not in _SPARSE:
         raise ValueError(f"{name!r:.40} is none of {', '.join(_SPARSE)}: the file was changed")
     matrix = getattr(scipy.sparse, name)(tuple(parts), shape)
-    matrix.check_format(full_check=True)  # raises unless indices are in range and pointers ascend
+    matrix.check_format(full_check=True)  # raises unless indices are in range and pointers never decrease
     return matrix
 
 
@@ -239,7 +239,7 @@ def encode_column(values: pd.Series | pd.Index, arrays: Arrays, name: str) -> di
 
 
 def decode_column(packed: dict[str, str], arrays: Arrays) -> pd.Series:
-    """Restore a column that `encode_column` packed."""
+    """Restore the column that `encode_column` returned as JSON."""
     dtype, values = pd.api.types.pandas_dtype(packed["dtype"]), np.asarray(arrays[packed["values"]])
     if isinstance(dtype, pd.DatetimeTZDtype):
         return pd.Series(pd.DatetimeIndex(values).tz_localize("UTC").tz_convert(dtype.tz))
@@ -259,7 +259,7 @@ def _find_dtype(name: str) -> Any:
 
 
 def _text(values: pd.Series | pd.Index, name: str) -> bytes:
-    """Return values as JSON text; raise ValueError, naming the column, if one cannot be packed."""
+    """Return values as JSON text; raise ValueError, naming the column, if one cannot be encoded."""
     try:
         return json.dumps(encode(values.tolist(), None, name), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:

@@ -97,7 +97,10 @@ def check_features(matrix: Any, num_bytes: int) -> None:
 
 
 def check_params(params: Params, name: str, built_in: bool) -> None:
-    """Raise ValueError, naming the leaf, if a trained leaf, or a fixed leaf of a built-in model, is not finite."""
+    """Raise ValueError, naming the first invalid part, unless all trained leaves are finite.
+
+    The fixed leaves of a built-in model must be finite, too, and its feature indices in range.
+    """
     _check_finite(params.trained, f"{name}.trained")
     if not built_in:
         return

@@ -184,7 +184,7 @@ def _read_holder(path: Path) -> str:
 
 
 def _remove_unfinished(folder: Path) -> None:
-    """Remove dead writers' temporary files from a folder and its subfolders; a locked file is still being written."""
+    """Remove dead writers' temporary files from a folder and the folders in it; a locked file is still in use."""
     pattern = f".*{_MARK}{'[0-9a-f]' * 8}*"
     if sys.platform != "win32":
         for path in [*folder.glob(pattern), *folder.glob(f"*/{pattern}")]:

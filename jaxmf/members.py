@@ -34,9 +34,9 @@ def read(path: Path, form: str = FORMAT) -> tuple[dict[str, Any], Arrays]:
 
     Raises:
       FileNotFoundError, PermissionError, IsADirectoryError: from the file system.
-      ValueError: the path is not a file; it is not a zip, or one that is truncated, from another program or from a
-        later version; a member is missing, unlisted, duplicated, encrypted, corrupted, compressed by another method,
-        or differs from its header in dtype, shape or size.
+      ValueError: the path is a pipe or a device; it is not a zip, or one that is truncated, from another program or
+        from a later version; a member is missing, unlisted, duplicated, encrypted, corrupted, compressed by another
+        method, or differs from its header in dtype, shape or size.
 
     Cost: the memory of the arrays, plus one megabyte at a time.
     """
@@ -91,7 +91,7 @@ def _opened(file: BinaryIO) -> zipfile.ZipFile:
 
 
 def _infos(zipped: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return the zip's entries by name; raise ValueError if their sizes are impossible for a file of this size."""
+    """Return the zip's entries by name; raise ValueError for what `write` never writes, such as impossible sizes."""
     infos: dict[str, zipfile.ZipInfo] = {}
     for info in zipped.infolist():
         member = f"its member {info.filename:.80}"
@@ -189,7 +189,7 @@ def _content(zipped: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytearray:
     content = bytearray()
     try:
         with zipped.open(info) as stream:
-            # `read` inflates no more than the requested block; reading the last block verifies the checksum.
+            # `stream.read` inflates no more than the requested block; reading the last block verifies the checksum.
             while block := stream.read(min(_BLOCK, info.file_size - len(content))):
                 content += block
         if len(content) < info.file_size:

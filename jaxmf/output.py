@@ -109,7 +109,7 @@ def manifest(data: dict[str, Any], configuration: dict[str, Any], seed: int | No
 
 
 def _git_commit() -> str | None:
-    """Return the commit of this package's files, with "-dirty" if they have changed; files outside it do not count."""
+    """Return the commit of this package, with "-dirty" if its files have changed since; other files do not count."""
     package = Path(__file__).parent
 
     def git(*arguments: str) -> str:

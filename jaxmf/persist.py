@@ -34,7 +34,7 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
     The file is a zip of .npy arrays and a readable header.json, without pickle; `numpy.load(path)` opens it too. It
     holds the model (constructor and arguments), hyper, parameters, the whole state for `resume`, history, status, and
     the Dataset: ids, ratings, timestamps, item metadata and name. Functions are not stored: if no constructor of
-    `jaxmf.models` built the model, only its name is, and `load` asks for the model. The key is not stored either.
+    `jaxmf.models` built the model, only its name is stored, and `load` asks for the model. The key is never stored.
 
     Args:
       path: the file, with any suffix; its folder is created if it does not exist. An old file is replaced atomically.
@@ -46,7 +46,7 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
         of the model cannot be stored exactly; the message names them.
       OSError: from the file system.
 
-    Cost: O(size). Arrays that shrink to half, such as ratings and timestamps, are compressed; factors are not.
+    Cost: O(size). Arrays that shrink to under half, such as ratings and timestamps, are compressed; factors are not.
     Parameters shared with the state are stored once.
     """
     expect(fit, Fit, "save: fit", "pass the result of fit, as in save(path, fit, data)")
@@ -105,7 +105,7 @@ def load(path: str | Path, model: Model | None = None) -> tuple[Fit, Dataset]:
     Returns:
       (fit, data). The arrays are bit-for-bit the saved ones, on the default device, and `data.fingerprint()` is the
       same. `jaxmf.fit(key, fit.model, solver, ..., resume=fit)` continues as if it had never stopped, given the same
-      key, solver and ratings. Until then `fit.state.solver` is `training.Saved`: the solver is not in the file.
+      key, solver and ratings. Until then `fit.state.solver` is `training.Saved`: the file has only the solver's state.
 
     Raises:
       FileNotFoundError, PermissionError, IsADirectoryError: from the file system.
@@ -257,7 +257,7 @@ def _unpack_index(packed: Packed, arrays: Arrays) -> pd.Index:
 
 
 def _dtype(fit: Fit, data: Dataset) -> str:
-    """Return the dtype of ratings for which the model makes parameters like the fit's, whose ratings may be cast."""
+    """Return the dtype of ratings for which the model makes parameters like the fit's; its ratings may be cast."""
     dtypes = {np.asarray(leaf).dtype for leaf in jax.tree.leaves(fit.params)}
     default = jnp.zeros(0, float).dtype
     differences = []

@@ -95,9 +95,11 @@ def no_compile(monkeypatch):
     def refuse(*args, **kwargs):
         pytest.fail("compiled before the check")
 
-    rooms = ("training.program._compiled", "training.program.compiled_initialize")
-    rooms += ("evaluate.errors._compiled", "evaluate._positions._compiled")
-    rooms += ("recommend._best._program", "recommend.rows._program", "recommend.top._gather")
+    rooms = [
+        *("training.program._compiled", "training.program.compiled_initialize"),
+        *("evaluate.errors._compiled", "evaluate._positions._compiled"),
+        *("recommend._best._program", "recommend.rows._program", "recommend.top._gather"),
+    ]
     for name in rooms:
         monkeypatch.setattr(f"jaxmf.{name}", refuse)
     monkeypatch.setattr("jaxmf.verify.case._row_weights", refuse)

@@ -4,7 +4,7 @@ import io
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import lru_cache, partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import jax
@@ -166,15 +166,25 @@ def compiled(model, solver, epochs, patience=None, **options):
     return jax.jit(make_fit(model, solver, epochs, patience, **options))
 
 
+def on_host(ratings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Users, items and values, as a `Dataset` has them."""
+    return np.asarray(ratings.user), np.asarray(ratings.item), np.asarray(ratings.value)
+
+
+def structure(tree) -> Any:
+    """The tree's structure, as `Any`: the type that `jax.tree.structure` declares has no `==`."""
+    return jax.tree.structure(tree)
+
+
 def assert_close(actual, expected, rtol=1e-12, atol=0.0):
     """Same tree, same leaves to this tolerance."""
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    assert structure(actual) == structure(expected)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=rtol, atol=atol)
 
 
 def assert_same_bits(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    assert structure(actual) == structure(expected)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
@@ -189,13 +199,13 @@ TRANSFERS = ("jit(stage)", "jit(convert_element_type)")  # what `jnp.asarray` co
 
 
 @jax.monitoring.register_event_duration_secs_listener
-def _note_compilation(event, seconds, **about):
+def _note_compilation(event: str, duration_secs: float, **about: str | int) -> None:
     if event.endswith("backend_compile_duration") and about.get("fun_name") not in TRANSFERS:
         COMPILED.append(str(about.get("fun_name")))
 
 
 class Ended(NamedTuple):
-    code: int
+    code: int | str  # text where `sys.exit` got one, which no test expects
     out: str
     err: str
 

@@ -49,7 +49,7 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
 
 def arrays(folder: Path) -> dict[str, np.ndarray]:
     """Every number of every member, but the seconds it took."""
-    found = {}
+    found: dict[str, np.ndarray] = {}
     for path in folder.glob("members/batch-*.npz"):
         with np.load(path) as file:
             names = [name for name in file.files if not name.endswith((".json", ".seconds"))]

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 import jax
@@ -22,7 +23,8 @@ from typer.testing import CliRunner
 from jaxmf import load, predict, recommend
 from jaxmf.data import datasets
 from jaxmf.data._movielens import RELEASES
-from jaxmf.shell import cli, jobs, programs, study
+from jaxmf.shell import jobs, programs, study
+from jaxmf.shell.common import app
 from jaxmf.shell.recipes import MODELS, RECIPES
 
 SMALL_FIT = ("--rank", "2", "--epochs", "2", "--solver", "als")
@@ -82,7 +84,7 @@ def own_model(tmp_path, monkeypatch) -> str:
 )
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 def test_help(arguments, mentions, flag):
-    result = CliRunner().invoke(cli.app, [*arguments, flag], env={"COLUMNS": "200"})
+    result = CliRunner().invoke(app, [*arguments, flag], env={"COLUMNS": "200"})
     assert result.exit_code == 0
     for word in [*mentions, "Exit codes: 0 fine; ", "2 bad input"]:
         assert word in result.output
@@ -90,7 +92,7 @@ def test_help(arguments, mentions, flag):
 
 @pytest.mark.parametrize("command", [None, "study", "fit", "verify", "evaluate", "recommend", "predict"])
 def test_help_fits_the_screen_and_its_commands_are_one_line_each(command):
-    output = CliRunner().invoke(cli.app, [*filter(None, [command]), "--help"], env={"COLUMNS": "80"}).output
+    output = CliRunner().invoke(app, [*filter(None, [command]), "--help"], env={"COLUMNS": "80"}).output
     assert max(map(len, output.splitlines())) <= 80
     examples = {None: 4, "recommend": 3}.get(command, 2)
     assert len(re.findall(r"^ {4}jaxmf \w+.*", output, flags=re.M)) == examples
@@ -135,12 +137,12 @@ def test_where_programs_are_kept(jax_version, features, kept, monkeypatch):
     """JAX 0.9 prints errors when it reads a program back on a processor with AVX-512: they are not kept there."""
     monkeypatch.setattr(programs, "version", lambda package: jax_version)
     monkeypatch.setattr(programs, "processor", lambda: features)
-    environment = {}
+    environment: dict[str, str] = {}
     programs.keep(environment)
     assert environment.pop("JAX_ENABLE_COMPILATION_CACHE", "true") == str(kept).lower()
     assert environment["TF_CPP_MIN_LOG_LEVEL"] == "2"  # XLA's errors, which it prints at this level, are shown
     monkeypatch.setattr(programs, "processor", lambda: "another")
-    other = {}
+    other: dict[str, str] = {}
     programs.keep(other)
     assert other["JAX_COMPILATION_CACHE_DIR"] != environment["JAX_COMPILATION_CACHE_DIR"]
     given = {"JAX_COMPILATION_CACHE_DIR": "mine", "JAX_ENABLE_COMPILATION_CACHE": "true"}
@@ -219,7 +221,7 @@ def test_fit_on_a_table_with_other_names(jaxmf, frame, tmp_path, ends):
 
 @pytest.mark.parametrize("command", ["study", "fit", "sweep", "verify", "evaluate", "recommend", "predict"])
 def test_every_command_says_how_its_files_are_read(command):
-    output = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"}).output
+    output = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
     options = {"--rename", "--sep", "--no-header", "--ids", "--duplicates", "--missing"}
     by_the_fit = {"evaluate": {"--ids"}, "recommend": {"--ids"}, "predict": {"--ids", "--duplicates", "--missing"}}
     assert options & set(output.split()) == options - by_the_fit.get(command, set())
@@ -280,7 +282,7 @@ def test_data_takes_every_movielens_release(jaxmf, monkeypatch, name):
     monkeypatch.setattr(datasets, "movielens", asked)
     assert jaxmf("verify", "--data", name) == Ended(2, "", f"jaxmf: asked for {name}\n")
     for command in ("study", "fit", "verify"):
-        help_text = CliRunner().invoke(cli.app, [command, "--help"], env={"COLUMNS": "200"}).output
+        help_text = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
         assert f"'{name}'" in help_text
 
 
@@ -387,6 +389,7 @@ def test_predict_of_unknown_ids(jaxmf, kept, tmp_path):
     assert not (tmp_path / "answer.csv").exists()
     fit, train = load(kept)
     pairs = pd.DataFrame({"user_id": [1, 777, 2, 777], "item_id": [1, 1, 3, 999]})
+    choice: Any
     for choice, then, rows in (
         ("bias", "predicted from the known terms", [0, 1, 2, 3]),
         ("drop", "left out", [0, 2]),

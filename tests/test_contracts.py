@@ -57,7 +57,7 @@ QUICK = [("biased", "sgd"), ("biased", "adamw"), ("biased", "als"), ("mf-user-me
 CASES = [names if names in QUICK else slow(names) for names in PAIRS]
 
 
-@pytest.fixture(scope="module", params=CASES, ids=map("-".join, PAIRS))
+@pytest.fixture(scope="module", params=CASES, ids=list(map("-".join, PAIRS)))
 def pair(request) -> Pair:
     model, solver, traces = MODELS[request.param[0]], SOLVERS[request.param[1]], []
     wide = model.with_rank(RANK + 2)
@@ -185,7 +185,7 @@ def test_ids_are_names_rows_a_set_and_weight_0_is_absent(pair, members, data):
 @each_state
 def test_resuming_changes_no_bit(ratings, valid, solver):
     """5 + 5 epochs and 2 + 8 equal 10: parameters, optimizer, best epoch so far, status and history."""
-    options = {"hyper": HYPER, "patience": 8}
+    options: dict[str, Any] = {"hyper": HYPER, "patience": 8}
     whole = fit(KEY, BIASED, solver, ratings, valid, epochs=10, **options)
     for first in (5, 2):
         part = fit(KEY, BIASED, solver, ratings, valid, epochs=first, **options)

@@ -1,11 +1,13 @@
 """With JAX_DEBUG_NANS and JAX_DEBUG_INFS on, what is healthy runs: no NaN and no infinity is made on the way."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COMPILED, HYPER, KEY, MODELS, RANK, SOLVERS, assert_close, random_ratings
+from helpers import COMPILED, HYPER, KEY, MODELS, RANK, SOLVERS, assert_close, on_host, random_ratings
 
 import jaxmf
 from jaxmf import Dataset, make_fit, prepare, solvers, splits, verify
@@ -22,8 +24,7 @@ def flags():
 
 
 def dataset() -> Dataset:
-    columns = (np.asarray(column) for column in (TRAIN.user, TRAIN.item, TRAIN.value))
-    return Dataset(pd.RangeIndex(17), pd.RangeIndex(13), *columns)
+    return Dataset(pd.RangeIndex(17), pd.RangeIndex(13), *on_host(TRAIN))
 
 
 def test_the_flags_notice():
@@ -56,7 +57,7 @@ def test_doors():
     data, model, solver = dataset(), MODELS["biased"], solvers.als(tol=0.5, rule="difference")
     fit = jaxmf.fit(KEY, model, solver, data, VALID, HYPER, epochs=3, patience=1)
     assert np.isfinite(fit.to_frame()).all(axis=None)
-    options = {"grid": {"l2": [0.1, 1.0]}, "folds": splits.k_fold(data, 2), "epochs": 3, "patience": 1}
+    options: dict[str, Any] = {"grid": {"l2": [0.1, 1.0]}, "folds": splits.k_fold(data, 2), "epochs": 3, "patience": 1}
     runs = jaxmf.sweep(KEY, model, solver, data, **options, min_delta=1e3, batch=4)
     assert runs.history["epoch"].tolist() == [1, 2] * 4
     assert np.isfinite(runs.history["valid_rmse"]).all()
@@ -96,7 +97,8 @@ def test_predictions_need_no_compilation():
 
 def test_fits_need_no_compilation():
     """Nor do a fit and a sweep, which compile nothing ahead then: unrolled loops would take XLA minutes."""
-    model, solver, options = MODELS["biased"], SOLVERS["als"], {"hyper": HYPER, "epochs": 1}
+    model, solver = MODELS["biased"], SOLVERS["als"]
+    options: dict[str, Any] = {"hyper": HYPER, "epochs": 1}
 
     def doors():
         alone = jaxmf.fit(KEY, model, solver, TRAIN, valid=VALID, **options)

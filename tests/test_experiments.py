@@ -52,8 +52,10 @@ def test_every_experiment_tells_its_options(monkeypatch, capsys):
 @pytest.mark.slow
 def test_every_file_is_there(smoke):
     found = {str(path.relative_to(smoke)) for path in smoke.rglob("*") if path.is_file()}
-    tables = ("gradients", "hessian", "taylor", "complex_step", "random_problems", "step_sizes", "slopes")
-    tables += ("half_steps", "stationarity", "mutants")
+    tables = [
+        *("gradients", "hessian", "taylor", "complex_step", "random_problems", "step_sizes", "slopes"),
+        *("half_steps", "stationarity", "mutants"),
+    ]
     figures = ("agreement", "remainders", "step_sizes", "descents", "half_steps", "mutants")
     expected = {f"{name}.csv" for name in tables} | {f"figures/{name}.png" for name in figures}
     assert found == expected | {"config.json", "summary.md"}

@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -116,7 +117,7 @@ def replaced(tree, path, value):
     return tree
 
 
-VALUES = [
+VALUES: list[Any] = [
     *(None, True, -1, 0, 10**30, 0.5, 1e999, "", "x" * 5000, [], {}, [[]], {"tuple": [1]}, {"tuple": 1}),
     *("params.trained.user.factors", "data.user_ids", "<f8 -1", "<f8 99999999999", "|O8 3", "<U999999999 2"),
     *("|V1000000000", "category", "datetime64[ns, Europe]", "datetime64[ns, " + "a" * 5000 + "]", "Sparse[int]"),
@@ -193,7 +194,7 @@ def test_members_that_save_never_writes(folder, parts):
     encrypted = bytearray(zipped(parts))
     encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1
     with pytest.raises(ValueError, match="is encrypted"):
-        loaded(folder, encrypted)
+        loaded(folder, bytes(encrypted))
 
 
 def understated(content: bytes, size: int) -> bytes:
@@ -248,7 +249,7 @@ def long_row(parts) -> dict[str, bytes]:
     header["model"]["arguments"]["features"]["shape"] = [100_000, 100_000]
     header["data"]["items"] = None
     pointers = np.append(0, np.full(100_000, 100_000)).astype(np.int32)
-    arrays = {"data": np.ones(100_000), "indices": many, "indptr": pointers}
+    arrays: dict[str, np.ndarray] = {"data": np.ones(100_000), "indices": many, "indptr": pointers}
     arrays = {f"model.features.{part}": array for part, array in arrays.items()} | {"data.item_ids": many.astype(int)}
     header["arrays"] |= {name: f"{array.dtype.str} {len(array)}" for name, array in arrays.items()}
     header["arrays"] = {name: size for name, size in header["arrays"].items() if not name.startswith("data.items")}

@@ -102,7 +102,7 @@ def test_modules_functions_and_lists_of_parameters_are_short():
     """At most 300 lines of a module, 60 of a function without its docstring, 8 parameters of what is internal."""
     import ast
 
-    from jaxmf.shell.cli import app
+    from jaxmf.shell.common import app
 
     public = {name for module in [jaxmf, *MODULES] for name in getattr(module, "__all__", [])}
     public |= {name for name, kind in vars(jaxmf.Dataset).items() if isinstance(kind, classmethod)}

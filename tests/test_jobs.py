@@ -1,8 +1,10 @@
 """One fit, and one sweep, from the split to tables and figures."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from helpers import assert_same_bits, slow
 from matplotlib.image import imread
 
 import jaxmf
-from jaxmf import Dataset, Hyper, datasets, evaluate, models, recommend, solvers, splits, sweep
+from jaxmf import Dataset, Fit, Hyper, datasets, evaluate, models, recommend, solvers, splits, sweep
 from jaxmf.shell.answers import evaluate_fit, recommend_items, relevance
 from jaxmf.shell.jobs import fit_one, split_three, sweep_grid
 
@@ -32,8 +34,10 @@ def test_without_timestamps_the_split_is_random(data):
     assert parts[3] == "random (0.7, 0.15, 0.15), seed 3"
 
 
-NUMBERS = {"hyper": Hyper(l2=0.1), "epochs": 3, "patience": 2}
-FIT = partial(fit_one, model=models.biased_mf(2), solver=solvers.als(), **NUMBERS)
+NUMBERS: dict[str, Any] = {"hyper": Hyper(l2=0.1), "epochs": 3, "patience": 2}
+FIT: Callable[..., tuple[Fit, dict[str, pd.DataFrame]]] = partial(
+    fit_one, model=models.biased_mf(2), solver=solvers.als(), **NUMBERS
+)
 
 
 @pytest.mark.parametrize("clip", [None, (3.0, 3.5)], ids=str)
@@ -86,9 +90,10 @@ def test_a_fit_that_diverges_at_once_is_written(data, tmp_path, patience):
 @pytest.mark.parametrize("folds", [None, slow(3)])
 def test_sweep_grid(data, tmp_path, folds):
     """The members are those of `jaxmf.sweep` on the same parts; test ratings are not among them."""
-    grid, hyper = {"rank": [1, 2], "l2": [0.05, 0.5], "seed": [0, 1]}, Hyper(init_scale=0.2)
+    grid: dict[str, list[Any]] = {"rank": [1, 2], "l2": [0.05, 0.5], "seed": [0, 1]}
+    hyper = Hyper(init_scale=0.2)
     arguments = (models.biased_mf(2), solvers.als())
-    options = {"epochs": 3, "patience": 2}
+    options: dict[str, Any] = {"epochs": 3, "patience": 2}
     runs, summary = sweep_grid(data, tmp_path, *arguments, grid, hyper, folds, **options, seed=3)
     train, valid, _ = splits.temporal_per_user(data)
     weights = None
@@ -136,7 +141,7 @@ def fitted(data) -> tuple:
 def test_evaluate_fit(fitted, tmp_path):
     fit, train, test = fitted
     tables = evaluate_fit(fit, train, test, k=3, threshold=3.0, out=tmp_path)
-    options = {"k": 3, "threshold": 3.0}
+    options: dict[str, Any] = {"k": 3, "threshold": 3.0}
     expected = {
         "errors": evaluate.against_baselines(fit.model, fit.params, train, test),
         "ranking": pd.concat(

@@ -8,6 +8,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ with claimed(sys.argv[1]) as folder, temporary(folder.path / "members" / "batch-
     print("ready", flush=True)
     sys.stdin.read()
 """
-SWEEP = {"grid": {"l2": [0.1, 0.2, 0.3]}, "hyper": HYPER, "epochs": 2}
+SWEEP: dict[str, Any] = {"grid": {"l2": [0.1, 0.2, 0.3]}, "hyper": HYPER, "epochs": 2}
 
 
 def names(folder: Path) -> list[str]:
@@ -76,7 +77,8 @@ def test_of_those_that_start_at_once_one_has_the_folder(tmp_path):
 
 def test_a_lock_that_was_just_removed_is_no_lock(tmp_path, monkeypatch):
     """Whoever had it removes the file between the moments in which another opens it and locks it."""
-    flock, removed = fcntl.flock, []
+    flock = fcntl.flock
+    removed: list[Any] = []
 
     def late(handle, how):
         if not removed:
@@ -91,7 +93,8 @@ def test_a_lock_that_was_just_removed_is_no_lock(tmp_path, monkeypatch):
 
 def test_a_folder_that_was_just_removed_is_made_anew(tmp_path, monkeypatch):
     """Whoever had it removes it before another, to whom it was there, looks whether it is a folder."""
-    mkdir, late = os.mkdir, []
+    mkdir = os.mkdir
+    late: list[Any] = []
 
     def there(path, *args):
         if not late:
@@ -156,12 +159,12 @@ def test_every_tool_with_a_folder_claims_it(ratings, valid, tmp_path):
 
 @pytest.mark.parametrize("command", ["study", "fit", "sweep", "verify", "evaluate"])
 def test_every_command_with_a_folder_claims_it(tmp_path, command, monkeypatch):
-    monkeypatch.setattr("jaxmf.shell.names.kept", lambda *_: (None, train))
     table = tmp_path / "ratings.csv"
     table.write_text("user_id,item_id,rating\n" + "".join(f"{u},{i},{u + i}\n" for u in range(4) for i in range(5)))
     from jaxmf import Dataset
 
     train = Dataset.from_csv(table)
+    monkeypatch.setattr("jaxmf.shell.names.kept", lambda *_: (None, train))
     with claimed(tmp_path):
         ended = shell(command, "--data", table, "--out", tmp_path)
     assert ended.code == 2
@@ -187,7 +190,7 @@ def test_a_full_disk_ends_a_sweep_and_its_threads(ratings, valid, tmp_path, monk
     store_write = store.write
     monkeypatch.setattr("jaxmf.sweeps._run.fit_batch", fit_batch)
     monkeypatch.setattr(store, "write", write)
-    options = SWEEP | {"grid": {"l2": list(np.linspace(0.1, 1, 30))}, "workers": 1, "out": tmp_path}
+    options: dict[str, Any] = SWEEP | {"grid": {"l2": list(np.linspace(0.1, 1, 30))}, "workers": 1, "out": tmp_path}
     with pytest.raises(OSError, match="No space left on device") as caught:
         sweep(*given, **options)
     assert len(fitted) < 30

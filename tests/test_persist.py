@@ -4,13 +4,14 @@ import json
 import zipfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits, each_state
+from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits, each_state, structure
 from scipy.sparse import csc_matrix, csr_array
 
 from jaxmf import (
@@ -34,7 +35,7 @@ from jaxmf.training import Saved, start
 from jaxmf.training._fingerprints import fingerprints
 
 BIASED = MODELS["biased"]
-OPTIONS = {"hyper": HYPER, "patience": 8}
+OPTIONS: dict[str, Any] = {"hyper": HYPER, "patience": 8}
 BUILT = {**MODELS, "damped": models.damped_bias(2.0), "global": models.global_mean()}
 
 
@@ -186,7 +187,8 @@ def test_how_a_model_was_built():
     assert how_built(models.mf(center="user", rank=4)) == (models.mf, {"rank": 4, "center": "user"})
     assert how_built(models.mf(4)._replace(loss=lambda params, ratings: ratings.value)) is None
     assert how_built(OWN) is None
-    assert how_built(OWN._replace(init={})) is None
+    unhashable: Any = {}
+    assert how_built(OWN._replace(init=unhashable)) is None
 
 
 @pytest.mark.parametrize("form", [np.float32, csr_array, csc_matrix], ids=["dense", "sparse", "columns"])
@@ -210,11 +212,15 @@ def own_predict(params, pairs):
     return params.trained.item["look"]["deep"][1][pairs.item]
 
 
+def own_penalty(trained, weight, hyper):
+    return 0.0
+
+
 OWN = Model(
     init=own_init,
     predict=own_predict,
     loss=lambda params, ratings: (ratings.value - own_predict(params, ratings)) ** 2,
-    penalty=lambda trained, weight, hyper: 0.0,
+    penalty=own_penalty,
     name="mine",
 )
 
@@ -270,7 +276,7 @@ def test_hyper_comes_back_exactly(path, monkeypatch, hyper):
     monkeypatch.setattr(persist, "_shapes", lambda model, *_: unfitted(model).params)
     save(path, unfitted(BIASED)._replace(hyper=hyper), DATA)
     found = load(path)[0].hyper
-    assert jax.tree.structure(found) == jax.tree.structure(hyper)
+    assert structure(found) == structure(hyper)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(hyper), strict=True):
         assert type(a) is type(b)
         assert np.asarray(a).dtype == np.asarray(b).dtype
@@ -307,7 +313,7 @@ ITEMS = pd.DataFrame(
     {
         "title": [f"Ü {n}" for n in range(13)],
         "year": np.arange(13, dtype=np.int16),
-        "length": np.float32([np.nan, *np.arange(12) / 3]),
+        "length": np.array([np.nan, *np.arange(12) / 3], np.float32),
         "genres": [["a"] * (n % 3) for n in range(13)],
         "tag": pd.Series([None, np.nan, *"abcdefghijk"], DATA.item_ids, dtype=object),
         "nullable": pd.array([None, *range(12)], dtype="Int64"),
@@ -399,7 +405,7 @@ def test_names_that_members_cannot_have(path):
 
 def test_an_interrupted_save_leaves_the_old_file(file, monkeypatch):
     before, write_array = file.read_bytes(), np.lib.format.write_array
-    written = []
+    written: list[Any] = []
 
     def interrupted(stream, array, **options):
         if len(written) == 3:

@@ -40,13 +40,13 @@ def test_step_sizes():
     assert [axes.get_title() for axes in labelled(figure)] == titles
     assert words(figure.legends[0]) == ["forward", "central", "predicted", "predicted optimum"]
     for number, axes in enumerate(figure.axes):
-        drawn, shown = lines(axes), [line for line in axes.lines if len(line.get_xdata())]
+        drawn, shown = lines(axes), [line for line in axes.lines if len(np.asarray(line.get_xdata()))]
         forward = 2 * number * STEP
         np.testing.assert_allclose(drawn["forward"], np.stack([STEP, np.where(forward > 0, forward, np.nan)], axis=1))
         np.testing.assert_allclose(drawn["central"], np.stack([STEP, (2 * number + 1) * STEP], axis=1))
-        dashed = [line.get_ydata() for line in shown if line.get_linestyle() == "--"]
+        dashed = [np.asarray(line.get_ydata()) for line in shown if line.get_linestyle() == "--"]
         np.testing.assert_allclose(dashed, [STEP + 1e-9] * 2)
-        stars = [line.get_xydata()[0].tolist() for line in shown if line.get_marker() == "*"]
+        stars = [np.asarray(line.get_xydata())[0].tolist() for line in shown if line.get_marker() == "*"]
         np.testing.assert_allclose(stars, [[10.0**-n, 0.25] for n in (2 * number, 2 * number + 1)])
 
 
@@ -146,7 +146,7 @@ def test_agreement():
     assert axes.get_xlabel()
     assert words(figure.legends[0]) == ["median", "limit"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["hand", "other"]
-    drawn = [line.get_xdata().tolist() for line in axes.lines if len(line.get_xdata())]
+    drawn = [points for line in axes.lines if (points := np.asarray(line.get_xdata()).tolist())]
     assert drawn == [[1e-16, 1e-19, 4e-16], [1e-16] * 2, [1e-10] * 2, [1e-9], [1e-9] * 2, [1e-6] * 2]
 
 

@@ -1,4 +1,4 @@
-"""Bring another table's ratings into a Dataset's ids, to append them (`extend`) or to replace its own (`align`)."""
+"""Bring other ratings into a Dataset's ids, to append them (`extend`) or to replace its own (`align`)."""
 
 import warnings
 from collections.abc import Iterable, Mapping

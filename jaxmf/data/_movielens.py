@@ -114,7 +114,7 @@ def _from_cache(name: str) -> Path:
 
 
 def _unpack(archive: Path, name: str) -> list[Path]:
-    """Unpack the README, which has the terms of use, and the release's files beside the archive; return their paths."""
+    """Unpack beside the archive the README, which has the terms of use, then the release's files; return the paths."""
     target = archive.parent / "files"
     target.mkdir()
     with ZipFile(archive) as packed:

@@ -151,7 +151,7 @@ def _present(columns: Mapping[str, pd.Series]) -> dict[str, pd.Series]:
 
 
 def _without_gaps(values: pd.Series) -> pd.Series:
-    """Return the column in the dtype that it would have had without the dropped rows: nullable integers lose theirs."""
+    """Return the column in the dtype that it would have without the dropped rows: nullable integers become plain."""
     plain = getattr(values.dtype, "numpy_dtype", None)
     integers = plain is not None and plain.kind in "iu" and isinstance(values.dtype, pd.api.extensions.ExtensionDtype)
     return values.astype(plain) if integers else values
@@ -162,7 +162,7 @@ def _merged(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the row kept for each distinct pair, ascending, and the rating of each.
 
-    The kept row is the pair's latest, and the last of those with equal times.
+    The kept row is the pair's latest, and the last of those with equal or unknown times.
     """
     order = np.lexsort((pair,) if timestamp is None else (timestamp, pair))
     last = np.append(pair[order][1:] != pair[order][:-1], True)

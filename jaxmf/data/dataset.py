@@ -61,7 +61,7 @@ class Dataset:
 
         Args:
           frame: one row per observation, with any index; further columns are ignored.
-          columns: the caller's column names, as in `{"userId": "user_id"}`.
+          columns: our names by the caller's, as in `{"userId": "user_id"}`.
           items: item metadata, with a column item_id (or its name in `columns`) or indexed by item id; rows of items
             without a rating are dropped.
           name: name of the data in figures and manifests.
@@ -202,7 +202,7 @@ class Dataset:
         """Make a Dataset from a Parquet file that `pandas.read_parquet` can read, or from a folder of them.
 
         Args:
-          path, columns, items, duplicates, missing: as in `from_csv`; messages count rows in the file's table.
+          path, columns, items, duplicates, missing: as in `from_csv`; messages give a row's index in the table.
           ids: as in `from_csv`, for columns of text or integers; by default their types are unchanged.
 
         Raises:
@@ -222,17 +222,17 @@ class Dataset:
 
     @property
     def num_users(self) -> int:
-        """Number of users, rated or not."""
+        """Number of users, with or without ratings."""
         return len(self.user_ids)
 
     @property
     def num_items(self) -> int:
-        """Number of items, rated or not."""
+        """Number of items, with or without ratings."""
         return len(self.item_ids)
 
     @property
     def ratings(self) -> Ratings:
-        """The observations as a pytree on the device, in JAX's default float dtype, with weight 1; a new copy."""
+        """The observations as a pytree on the device, in JAX's default float dtype, with weight 1; a copy each time."""
         user, item, value, weight = map(jnp.asarray, (self.user, self.item, self.rating, np.ones(len(self))))
         return Ratings(user, item, value, weight, self.num_users, self.num_items)
 

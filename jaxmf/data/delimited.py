@@ -17,7 +17,7 @@ from jaxmf.data.texts import IdType, ids_of
 
 _SEPARATORS = (",", "\t", ";", "|", "::", " ")
 _MISSING = ("", "NA", "N/A", "NaN", "nan", "NULL", "null", "None", "none", "<NA>", "n/a")  # in numbers, never in ids
-_SNIFFED = 100  # lines from which the separator is detected
+_SNIFFED = 100  # lines that are read first, to detect the separator and whether ids are integers
 _BLOCK = 1 << 24  # bytes that are scanned at once
 _WHOLE, _JOINED = "\x1e", "\x1f"  # control characters that no table contains: to read whole lines, to replace "::"
 # By default, pandas before 3.1 reads some floats with an error in the last bit.
@@ -194,7 +194,7 @@ def _by_position(width: int, names: Sequence[str], columns: Mapping[Any, str] | 
 def _parsed(
     path: Path, layout: Layout, missing: Mapping[int, list[str]], text: set[int], only: Sequence[int] | None = None
 ) -> pd.DataFrame:
-    """Read the columns by position: those in `text` as text, the others as the parser infers, with missing values."""
+    """Read the columns by position: those in `text` as text, others as inferred; the texts in `missing` become NaN."""
     width = len(layout.names)
     options: dict[str, Any] = {"sep": r"\s+" if layout.sep == " " else layout.sep}
     if layout.text is not None:

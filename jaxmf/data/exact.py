@@ -30,10 +30,10 @@ def as_ids(values: Any) -> pd.Index:
 
     Returns:
       An Index (n,) of NumPy integers, floats or bools, of dates or durations, of pandas' text, or else of objects,
-      which are then Python scalars instead of NumPy's. An Index with such a dtype is returned unchanged.
+      in which Python scalars replace NumPy's. An Index with such a dtype is returned unchanged.
 
     Raises:
-      ValueError: more than one dimension.
+      ValueError: the ids are not one-dimensional.
 
     Cost: O(1) for an array of numbers, O(n) for objects.
     """

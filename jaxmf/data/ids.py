@@ -122,7 +122,7 @@ def alike(left: pd.Index, right: pd.Index) -> bool:
 
 
 def check_storable(ids: pd.Index, name: str) -> None:
-    """Raise ValueError, naming the type, if `jaxmf.save` could not write these plain ids: before a fit, not after."""
+    """Raise ValueError, naming the type, if `jaxmf.save` could not write these ids: better now than after a fit."""
     arrow = getattr(ids.dtype, "storage", "") == "pyarrow"  # text in Arrow is always valid Unicode
     if not arrow and (ids.dtype == object or not isinstance(ids.dtype, np.dtype)):
         archive.encode_column(ids, {}, name)

@@ -1,4 +1,4 @@
-"""Split a Dataset into parts that share its ids. These functions run on the host and are seeded by `seed: int`."""
+"""Split a Dataset into parts that share its ids. The functions run on the host; random ones take a `seed: int`."""
 
 from collections.abc import Sequence
 from itertools import accumulate

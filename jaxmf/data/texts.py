@@ -88,7 +88,7 @@ def _is_text(kind: IdType) -> bool:
 
 
 def _integers(texts: Sequence[str]) -> list[int | None]:
-    """Return the 64-bit integer that each text is, or None unless Python writes the integer in the same way."""
+    """Return each text as a 64-bit integer, or None for a text that is not an integer as Python writes it."""
     numbers = [int(text) if _INTEGER.fullmatch(text) else 0 for text in texts]
     end = 2**64 if min(numbers, default=0) >= 0 else 2**63  # all fit in uint64, or all in int64
     return [n if -(2**63) <= n < end and str(n) == text else None for n, text in zip(numbers, texts, strict=True)]

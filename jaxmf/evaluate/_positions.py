@@ -179,7 +179,10 @@ def _row_size(model: Model, params: Params, num_items: int) -> int:
 
 @of_model
 def _compiled(model: Model, num_items: int, k: int) -> Any:
-    """Return the program for one block: (m,) users, a mask (m, num_items) of hidden items, relevant items (p, m)."""
+    """Return the program for one block of users (m,).
+
+    It takes a mask (m, num_items) of hidden items, the relevant items (p, m), and how many of the p rows to read.
+    """
 
     @jit
     def rank(

@@ -27,7 +27,7 @@ def leakage(train: Dataset | Ratings, test: Dataset | Ratings) -> pd.DataFrame:
       test: held-out ratings over the same users and items. In both parts, ratings of weight 0 are ignored.
 
     Returns:
-      a tidy table: check, count, total (of all that were checked), share (count / total), verdict. count and share are
+      a tidy table: check, count, total (how many were checked), share (count / total), verdict. count and share are
       NaN where the verdict is "unknown".
 
     Raises:

@@ -105,7 +105,7 @@ def ranking(
 
     Returns:
       a tidy table: model, protocol, k, threshold, metric, value, low, high, num_users; first the model, then the
-      baselines random, popularity, item_mean, damped_bias (see `evaluate.baselines`) and oracle, which ranks by the
+      baselines random, popularity, item_mean, damped_bias (`evaluate/_baselines.py`) and oracle, which ranks by the
       test ratings themselves: the best possible values. Intervals are those of `summarize`; coverage is not a mean over
       users and has none. Among all items the oracle has no novelty and no coverage. Scores are in the parameters'
       dtype, values in float64 (novelty and coverage among all items: in JAX's default float).
@@ -223,7 +223,7 @@ def _trial(
     excluded = [] if exclude is None else [as_parts(train, exclude, ("train", "exclude"))[1]]
     check_predicts(model, params, held_out, "evaluate.ranking")
     _check(setting, exclude)
-    # Python floats, since a float64 threshold of 4.1 exceeds a float32 rating of 4.1.
+    # Python numbers, since NumPy compares its own float64 in float64, where 4.1 exceeds a float32 rating of 4.1.
     protocol, k, threshold = setting.protocol, int(setting.k), float(setting.threshold)
     num_items = held_out.num_items
 

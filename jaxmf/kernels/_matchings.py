@@ -1,4 +1,4 @@
-"""Split ratings into matchings, sets without a common user or item, whose updates commute. On the host."""
+"""Split ratings, on the host, into matchings: no two of their ratings share a user or an item, so updates commute."""
 
 import heapq
 from typing import Any, NamedTuple
@@ -85,12 +85,12 @@ def _members(group: np.ndarray, devices: int) -> np.ndarray:
 def matchings(user: np.ndarray, item: np.ndarray, batch_size: int) -> np.ndarray:
     """Split ratings into matchings, one per row of the result, in which no user and no item occurs twice.
 
-    Most ratings are split as by Gemulla et al.: users and items are put into `batch_size` groups each, with about
+    Many ratings are split as by Gemulla et al.: users and items are put into `batch_size` groups each, with about
     equally many ratings. The blocks (group of users, group of items) on one diagonal have no row in common, so that one
     rating of each block makes a matching. What is left over in the longer blocks of a diagonal is split again, into
     different groups, until few ratings are left. These are placed one by one, by falling degree of their more active
-    row: each into the first matching with an empty lane and without its user or item, which leaves the fewest lanes
-    empty; earlier matchings are tried as well.
+    row: each into the first matching that has an empty lane and neither its user nor its item, which leaves the fewest
+    lanes empty; earlier matchings are tried as well.
 
     Args:
       user, item: (n,) int.
@@ -117,7 +117,7 @@ def matchings(user: np.ndarray, item: np.ndarray, batch_size: int) -> np.ndarray
 def _diagonals(
     user: np.ndarray, item: np.ndarray, batch_size: int, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Make matchings by diagonals, as many as a block of each has ratings on average; return the ratings left over."""
+    """Return matchings, for each diagonal as many as its blocks have ratings on average, and the ratings left over."""
     user_group = _balanced(np.bincount(user), batch_size)[user]
     diagonal = (_balanced(np.bincount(item), batch_size)[item] - user_group) % batch_size
     block = diagonal * batch_size + user_group

@@ -81,7 +81,7 @@ def how_built(built: Any) -> tuple[Callable[..., Any], dict[str, Any]] | None:
 
 
 def described(built: Any) -> str:
-    """Describe a model or a solver in one line: its constructor with the arguments that differ from the defaults."""
+    """Describe a model or a solver in one line: its constructor with all arguments but defaults, or else its name."""
     kind, how = type(built).__name__, how_built(built)
     if how is None:
         return f"<{kind} {built.name}>"
@@ -101,7 +101,7 @@ def reduced(built: Any) -> tuple[Any, tuple[Any, ...]]:
     """Return what pickle writes of a model or a solver: its constructor, the arguments, and the replaced parts.
 
     So unpickling returns the object that exists already, with its compiled programs. An object without a constructor is
-    written part by part. Functions are written by name; raise a ValueError if a module has none of that name.
+    written part by part. Functions are written by name: one without a name in its module is a ValueError.
     """
     note = notes(built.init).get(_NOTE)
     if isinstance(note, Built):

@@ -1,4 +1,4 @@
-"""One solver's work on several local devices: each function here is a no-op for one device."""
+"""One solver's work on several local devices; with one device, arrays and functions are returned unchanged."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +13,7 @@ AXIS = "devices"
 
 
 def check_devices(name: str, devices: int) -> None:
-    """Raise a ValueError unless this process has that many local devices; `name` is the solver's."""
+    """Raise a ValueError unless this is a positive number of devices that the process has; `name` is the solver's."""
     if not is_positive_integer(devices):
         raise ValueError(f"{name}: devices must be a positive integer, not {devices!r}")
     if devices > 1 and devices > jax.local_device_count():

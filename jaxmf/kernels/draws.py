@@ -1,4 +1,4 @@
-"""Random numbers from hashes of their positions: far fewer operations to compile than `jax.random` needs."""
+"""Random numbers from hashes of their positions: a few operations; `jax.random` compiles for as long as an epoch."""
 
 import jax
 import jax.numpy as jnp

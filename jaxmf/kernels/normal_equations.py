@@ -56,7 +56,7 @@ def solve_normal(
     definite on paper only. There z minimizes the same function plus Σ (S − ridge)·(z − start)², with the smallest S
     that the sums can tell from 0: the objective still never rises, and the fixed points are the same. Scaling the
     diagonal would not help, because the rounding errors of Cholesky's method scale with the rows and columns. In
-    float64, S equals the ridge unless λ is near 1e-14 of the squares on the diagonal.
+    float64, S equals the ridge unless λ is as small as about 1e-14 of the squares on the diagonal.
     """
     more = floor(A, ridge) - ridge
     return solve_system(plus_diagonal(A, more), b + more * start)
@@ -77,7 +77,7 @@ def conjugate_gradients(
 
     Args:
       image: returns A z for z.
-      diagonal: of A.
+      diagonal: the diagonal of A.
       residual: Xᵀt − h − A z, to which the ridge's part is added here.
       ridge: positive.
       z: where to start.

@@ -74,8 +74,8 @@ def _trim() -> None:
 def of_model(build: Callable[..., T]) -> Callable[..., T]:
     """`functools.cache` for a function whose first argument is a model, or a function such as a solver's `prepare`.
 
-    Results are kept on the model's `init` (or `predict`, if it has no `init`), or on that function. So they may refer
-    to the model and are still collected together with it.
+    All other arguments are static choices. Results are kept on the model's `init` (or `predict`, if it has no `init`),
+    or on that function. So they may refer to the model and still go with it, at the next garbage collection.
     """
     shared_cache = _Cache()
 

@@ -87,7 +87,7 @@ def _step(
 
 
 def _slab(lanes: _Lanes, width: int, before: Any, function: Callable[..., Any], carry: Any) -> Any:
-    """Call `function` on the slab of this width that stands behind some slabs of the largest width."""
+    """Call `function` on the slab of this width that stands behind `before` slabs of the largest width."""
     half, tile, part, num_rows = lanes
     tiles = half.tiles
     start = tiles.start[tile] + before * rows_per_tile(tiles) * tiles.widths[-1] + part * num_rows * width

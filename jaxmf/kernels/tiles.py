@@ -24,7 +24,7 @@ from jaxmf.kernels.devices import AXIS, shard
 _WIDTHS = ((128, (64, 128)), (24, (32, 64)), (0, (16, 64)))
 _ROWS = 16  # of a tile on a CPU, whose caches hold what these rows need
 _ROWS_ELSEWHERE = 1 << 10  # an accelerator would wait for its loop with fewer
-_MAX_PADDING = 1.5  # on an accelerator, a tile's cells relative to those with the rows of a CPU's tiles
+_MAX_PADDING = 1.5  # most cells on an accelerator, relative to those in tiles of `_ROWS` rows
 
 
 @jax.tree_util.register_dataclass
@@ -146,9 +146,9 @@ def _room(n: int, num_rows: int, longest: int, widths: tuple[int, ...], tile_row
 
     It depends only on numbers that all splits of one size share, while the number of cells in use depends on chance.
     Padding is worst if every row has one rating more than a slab of some width holds. All rows of a tile have as many
-    slabs as the longest one, which is at most as long as the shortest row of the tile before; only the first tile of
-    each kind has no tile before it. If some row has `longest` ratings, that tile is long: room for it is added, up to
-    half of what the rows need.
+    slabs as the longest one, which is at most as long as the shortest row of the tile before, so that their padding
+    fits into the room of that tile; only the first tile of each kind has no tile before it. If some row has `longest`
+    ratings, that tile is long: room for it is added, up to half of what the rows need.
     """
     mean = n / num_rows
     worst = [0, 1, *(width + 1 for width in widths[:-1])]
@@ -189,8 +189,8 @@ def _tiles(count: np.ndarray, devices: int) -> Tiles:
 def _tile_rows(count: np.ndarray, widths: tuple[int, ...], devices: int) -> int:
     """Choose the rows of a tile: a power of 2, which `max_memory` may halve.
 
-    All rows of a tile have as many slabs as its longest one. So where few rows are long, an accelerator gets smaller
-    tiles too.
+    All rows of a tile have as many slabs as its longest one. So where few rows are long, tiles have fewer rows on an
+    accelerator, too.
     """
     enough = 1 << (len(count) - 1).bit_length()
     if jax.default_backend() == "cpu":

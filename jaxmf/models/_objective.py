@@ -69,7 +69,7 @@ def beside(model: Model, params: Params, weight: Rows, hyper: Hyper) -> jax.Arra
 
 
 def drawn(key: jax.Array, model: Model, ratings: Ratings, seen: Seen | None = None) -> Ratings:
-    """Return the ratings with the random numbers that the model's loss reads; unchanged if the model has no `draw`.
+    """Return the ratings with what the model's loss reads at random, by its `draw`; unchanged if the model has none.
 
     With these, `objective` is a fixed function, whose gradient `jaxmf.verify` can check.
 

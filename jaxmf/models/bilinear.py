@@ -83,8 +83,8 @@ def content_mf(rank: int, features: Any) -> Model:
     Cost: per rating, dense features add O(F), and sparse ones O(longest row) to the prediction and O(F) to the step,
     since the penalty moves all of a_u.
 
-    Reference: Rendle (2012), Factorization machines with libFM: this is their model without interactions among
-    features.
+    Reference: Rendle (2012), Factorization machines with libFM: this is the model of that paper without
+    interactions among features.
     """
     matrix = as_matrix(features)
     with_rank = partial(content_mf, features=matrix)
@@ -107,8 +107,8 @@ def predict(params: Params, pairs: Pairs | Ratings) -> jax.Array:
 def embed(params: Params) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     """Return tables of users and of items whose products add up to r̂: one pair for content, one for all other terms.
 
-    Means and biases are columns of these tables, multiplied by ones: adding them to the products would take another
-    pass over all scores.
+    Means and biases are columns of these tables, multiplied by ones: adding each of them to the products would take
+    another pass over all scores.
     """
     user, item = params.trained.user, params.trained.item
     user_term = _mean_term(params, jnp.arange(len(jax.tree.leaves(user)[0])))
@@ -245,7 +245,7 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
 
     def init(key: jax.Array, ratings: Ratings, hyper: Hyper) -> Params:
         n_u, n_i = counts(ratings)
-        # A column does not depend on the number of columns, so that rank 5 starts alike alone and in a wider table.
+        # A column does not depend on the number of columns, so that rank 5 starts the same in a wider table.
         drawn = normal(key, len(n_u) + len(n_i), rank, n_u.dtype)
 
         def rows_of(normals: jax.Array, n: jax.Array) -> dict[str, jax.Array]:

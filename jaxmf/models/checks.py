@@ -67,15 +67,13 @@ def check_hyper(hyper: Hyper) -> None:
 
 
 def check_rank(hyper: Hyper, shape: Params) -> None:
-    """Raise a ValueError if parameters of this shape have fewer columns than the active rank."""
+    """Raise a ValueError unless the rank, if given, is a positive integer and parameters of this shape are as wide."""
     if hyper.rank is None:
         return
     num_columns = width(shape.trained)
     if num_columns is None:
         raise ValueError("hyper: rank is given, but the model trains no leaf named 'factors'; leave it None")
-    if isinstance(
-        hyper.rank, jax.core.Tracer
-    ):  # not known yet: a fit with a rank out of range gets the status `diverged`
+    if isinstance(hyper.rank, jax.core.Tracer):  # not known yet: if it is out of range, the fit ends as `diverged`
         return
     rank = _number(hyper.rank)
     if isinstance(hyper.rank, bool) or rank is None or not rank.is_integer() or rank < 1:
@@ -87,7 +85,7 @@ def check_rank(hyper: Hyper, shape: Params) -> None:
 
 
 def check_counts(params: Params, ratings: Any, who: str) -> None:
-    """Raise a ValueError, starting with `who`, unless Params have the users and items of Ratings or a Dataset."""
+    """Raise a ValueError, starting with `who`, unless Params have as many users and items as Ratings or a Dataset."""
     expect(params, Params, f"{who}: params", "take the fit.params of a fit, or what model.init returns")
     for kind, rows in params._asdict().items():
         expect(rows, Rows, f"{who}: params.{kind}", "Params(Rows(user={...}, item={...})) as model.init returns")
@@ -116,7 +114,7 @@ def check_finite(params: Params, who: str) -> None:
 def check_predicts(model: Model, params: Params, ratings: Any, who: str, context: Any = None) -> None:
     """Raise a ValueError, starting with `who`, unless the Model predicts with these Params, which is found by tracing.
 
-    The Params are compared with Ratings or a Dataset as by `check_counts`. Pairs have this context, or none.
+    `check_counts` compares the Params with Ratings or a Dataset. Pairs have this context, or none.
     """
     check_model(model)
     check_counts(params, ratings, who)

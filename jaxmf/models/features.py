@@ -23,7 +23,10 @@ class SparseRows(NamedTuple):
 
 
 def as_matrix(features: Any) -> Any:
-    """Return features as a NumPy or CSR array (num_items, F); raise a ValueError if they are no such matrix."""
+    """Return features as a NumPy or CSR array (num_items, F).
+
+    Raise a ValueError unless they are a matrix of finite numbers, with at least one row and one column.
+    """
     matrix: Any = csr_array(features) if issparse(features) else np.asarray(features)
     if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "biuf":
         raise ValueError(
@@ -76,7 +79,7 @@ def pull_back(error: jax.Array, x: jax.Array | SparseRows, ratings: Ratings, sha
 
 
 def dense_rows(x: jax.Array | SparseRows, items: jax.Array, width: int) -> jax.Array:
-    """Return x_i (n, F) for normal equations; raise a ValueError if F is more than these can hold."""
+    """Return x_i (n, F) for normal equations; raise a ValueError if F is above `_MAX_SOLVED`."""
     if width > _MAX_SOLVED:
         raise ValueError(
             f"content_mf: normal equations solve all weights of a user jointly, at most {_MAX_SOLVED}, and there are "

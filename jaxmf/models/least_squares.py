@@ -51,7 +51,7 @@ def ridge_of(model: Model, trained: Rows, weight: Rows, hyper: Hyper, side: Side
 def background_of(model: Model, params: Params, hyper: Hyper, side: Side, num_rows: int) -> Quadratic | None:
     """Return the model's `background` as a quadratic in one side's rows, or None if the model has none.
 
-    It is half the Hessian in one row, and half the gradient at rows of 0.
+    Its `curvature` is half the Hessian in one row, and its `slope` half the gradient where all rows are 0.
     """
     background = model.background
     if background is None:
@@ -121,7 +121,7 @@ def check_least_squares(model: Model, params: Params, hyper: Hyper, context: Any
 
 @of_model
 def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
-    """Return the program that tells, for each leaf, whether the penalty's gradient at rows of 1 is positive."""
+    """Return the program that tells, for each leaf, whether the penalty's whole gradient at a row of 1 is positive."""
 
     def holds(trained: Rows, hyper: Hyper) -> Any:
         one = jnp.ones(1, jnp.result_type(*jax.tree.leaves(trained)))
@@ -132,7 +132,10 @@ def _holds(penalty: Callable[..., jax.Array]) -> jax.stages.Wrapped:
 
 
 def check_design(model: Model, params: Params, context: Any) -> None:
-    """Raise a ValueError if a side's design does not have the shape of its rows; the model's own, if it raises one."""
+    """Raise a ValueError if a side's design does not have the shape of its rows.
+
+    A ValueError that the model's own `design` raises is raised as it is.
+    """
     assert model.design is not None
     index: Any = jax.ShapeDtypeStruct((1,), jnp.int32)
     number: Any = jax.ShapeDtypeStruct((1,), jnp.float32)

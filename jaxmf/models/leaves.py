@@ -54,7 +54,7 @@ def fill_beyond_rank(trained: T, rank: jax.typing.ArrayLike, number: float = 0) 
 
 
 def update_scale(trained: Rows, hyper: Hyper) -> Rows:
-    """Return the factors of the updates: for each leaf one row, (1, …), broadcastable to `trained`.
+    """Return what each update is multiplied by: for each leaf one row, (1, …), broadcastable to `trained`.
 
     They are `learning_rate_bias / learning_rate` for biases, 0 for columns of factors beyond the active rank, and 1
     elsewhere.

@@ -49,8 +49,8 @@ class Model(NamedTuple):
       with_rank: `(rank) -> Model`, the same model with factors of another width, or None.
       name: shown in tables.
       embed: `(params) -> (left, right)`, tables (num_users, d) and (num_items, d) with r̂ = link(left·right), or tuples
-        of tables whose products add up; those of `right` may be SparseRows. It is also called on parameters with some
-        of the rows. None if predictions are not such products: rankings then call `predict` on all pairs.
+        of tables whose products add up; some of `right` may be SparseRows. It is also called on parameters with only
+        some of the rows. None if predictions are not such products: rankings then call `predict` on all pairs.
       link: an increasing elementwise function with r̂ = link(left·right); None for the identity. Rankings are by
         left·right, which does not saturate.
       reads: "rows" if the loss and the prediction of a pair read only the pair's own two trained rows, which `jaxmf`
@@ -58,9 +58,9 @@ class Model(NamedTuple):
         user has rated. `sgd`, `fold_in`, `update` and `top_n(candidates=)` refuse the latter.
       background: `(params, hyper) -> scalar`, a term that the objective adds, such as a loss over all cells, observed
         or not; or None.
-      draw: `(key, ratings, seen) -> ratings`, which adds random numbers that the loss reads to the ratings' `context`,
-        such as items that the users have not rated; or None. `jaxmf.models.is_seen` tells what a user has rated.
-        `minibatch` draws for every batch; losses in a history use one draw, the same for all fits.
+      draw: `(key, ratings, seen) -> ratings`, which adds to the ratings' `context` what the loss reads at random, such
+        as an item that the user has not rated; or None. `jaxmf.models.is_seen` tells what a user has rated. `minibatch`
+        draws for every batch; losses in a history use one draw, the same for all fits.
     """
 
     init: Init

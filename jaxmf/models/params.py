@@ -22,9 +22,9 @@ class Rows(NamedTuple):
 class Params(NamedTuple):
     """A model's parameters.
 
-    Only `trained` has gradients, optimizer state and a penalty; `fixed` holds means and features. Two leaf names mean
-    something to the library: columns (last axis) of `factors` beyond the active rank stay 0, and the updates of `bias`
-    are scaled to `learning_rate_bias`.
+    Only `trained` has gradients, optimizer state and a penalty, and is verified; `fixed` holds means and features. Two
+    leaf names mean something to the library: columns (last axis) of `factors` beyond the active rank stay 0, and the
+    updates of `bias` are scaled to `learning_rate_bias`.
     """
 
     trained: Rows
@@ -77,7 +77,7 @@ def leaf_shapes(tree: Any) -> dict[str, str]:
 
 
 def _number(value: Any) -> str:
-    """Format a number as Python does, and an array by its dtype and shape."""
+    """Format a number, be it a scalar array, as Python does; an array, or a traced number, by its dtype and shape."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{name!r}: {_number(entry)}" for name, entry in value.items()) + "}"
     if not hasattr(value, "dtype"):

@@ -124,8 +124,8 @@ def _own_design(model: Model, sample: Sample) -> tuple[Any, Any]:
 def _own_penalty(model: Model, sample: Sample, shared: bool) -> tuple[Any, Any]:
     """Compare the penalty's gradient at a rating's own two rows by themselves and among all rows, times the share.
 
-    The last number of either tree is the largest gradient; to the first one is added how much a row's gradient changes
-    if other rows change, so that they differ if it does.
+    The last number of each leaf is the largest gradient. In the first tree, how much a row's gradient changes if other
+    rows change is added to it, so that the trees differ if it does.
     """
     if not shared:
         sample = sample._replace(share=jax.tree.map(jnp.ones_like, sample.share))
@@ -208,67 +208,69 @@ def _own_pairs(model: Model, sample: Sample) -> tuple[Any, Any]:
     """Compare predictions with scores of gathered users and of gathered items, in reverse order with zeros behind."""
     pairs = pairs_of(sample.ratings)
     catalog = jnp.append(pairs.item[::-1], sample.ratings.num_items)
-    found, place = _gathered(sample.params, pairs.user, catalog), jnp.arange(NUM_RATINGS)
-    return _scores(model, found, replace(pairs, user=place, item=place[::-1])), model.predict(sample.params, pairs)
+    gathered, index = _gathered(sample.params, pairs.user, catalog), jnp.arange(NUM_RATINGS)
+    scores = _scores(model, gathered, replace(pairs, user=index, item=index[::-1]))
+    return scores, model.predict(sample.params, pairs)
 
 
 DIAGONAL_PENALTY = Promise(
     _diagonal,
-    "its penalty is not a sum of squares, one per number of a row, so that the slope by {where} is not ridge · z",
-    "Penalize each number by its own square, times what no trained number of that side enters",
+    "its penalty is not a weighted sum of the squares of a row's numbers, so that the slope by {where} is not "
+    "ridge · z",
+    "Penalize each number by its own square, times a factor that depends on no trained number of that side",
 )
 SQUARED_LOSS = Promise(
     _squared,
     "its loss is not the squared distance of ⟨design, row⟩ from the target, with the rows of the {where}s as unknowns",
-    "Let the loss be the squared error without a factor, and `design` not read the rows of the side that it is for",
+    "Let the loss be the squared error without a factor, and let `design` not read the rows that it is for",
 )
 MASKED_COLUMNS = Promise(
     _masked,
-    "its columns beyond the active rank do not stay 0: the loss depends on them where those of the {where}s are 0",
-    "Let a column of factors enter by its product with the other side's, leave `rank` out",
+    "its columns beyond the active rank do not stay 0: the loss depends on them even where those of the {where}s are 0",
+    "Let a column of factors enter only through its product with the other side's column, leave `rank` out",
 )
 ONE_CURVATURE = Promise(
     _one_curvature,
-    "its background is not a quadratic in the rows of one side that has the same Hessian in each, so that the slope by "
-    "{where} is another",
+    "its background is not a quadratic in the rows of one side with the same Hessian for each row, so that the slope "
+    "by {where} differs",
     "Let it be a sum of squared products over all cells, of the tables that `embed` returns",
 )
 # What the normal equations rely on.
 LEAST_SQUARES = (DIAGONAL_PENALTY, SQUARED_LOSS, MASKED_COLUMNS, ONE_CURVATURE)
 OWN_LOSS = Promise(
     _own_loss,
-    "its loss of a rating reads more than that rating and the rows of its user and item: of these alone it differs",
+    "its loss of a rating reads more than that rating and the rows of its user and item: it differs given only these",
     "Let it read nothing else",
 )
 SHARED_PENALTY = Promise(
     partial(_own_penalty, shared=True),
     "its penalty is not a sum over rows, each times its weight, so that the shares of single ratings do not add up to "
     "its slope by {where}",
-    "Multiply what each row pays by its number in `weight`, and add nothing that several rows enter",
+    "Multiply each row's penalty by its entry in `weight`, and add no term that depends on several rows",
 )
 OWN_DESIGN = Promise(
     _own_design,
-    "its design of a rating reads more than that rating and the rows of its user and item: of these alone it differs",
+    "its design of a rating reads more than that rating and the rows of its user and item: it differs given only these",
     "Let it read nothing else",
 )
 OWN_PENALTY = Promise(
     partial(_own_penalty, shared=False),
-    "its penalty of a row depends on other rows: of the row alone the slope by {where} differs",
+    "its penalty of a row depends on other rows: given only the row, the slope by {where} differs",
     "Let it be a sum over rows",
 )
 RIGHT_SCORES = Promise(
     _right_scores,
-    "its `embed` and `link` do not give what `predict` does",
+    "its `embed` and `link` do not give the predictions of `predict`",
     "Leave `embed` None",
 )
 OWN_USERS = Promise(
     _own_users,
-    "its predictions read other users' rows, a user's number or how many items there are, so that they are others for "
-    "some users alone",
-    "Let `fixed.user` hold what is known of each user",
+    "its predictions read other users' rows, a user's index or the number of items, so that they differ if only some "
+    "users are given",
+    "Keep what is known of each user in `fixed.user`",
 )
 OWN_PAIRS = Promise(
     _own_pairs,
-    "its predictions read more than the rows of a user and an item, so that they are others for some items alone",
+    "its predictions read more than the rows of a user and an item, so that they differ if only some items are given",
     "Let it read nothing else",
 )

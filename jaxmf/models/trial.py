@@ -85,12 +85,13 @@ def check_promises(
       promises: the promises.
       model: the model.
       params: its parameters; of trained leaves, shapes and dtypes are enough.
-      hyper: the hyperparameters; only `extra`, and whether there is a `rank`, matter.
+      hyper: the hyperparameters. λ, λ_b, ν and α0 are drawn unless they are None, `extra` is used as it is, and from
+        `rank` only whether columns are masked.
       ratings: Ratings or a Dataset, not empty, over the users and items of the parameters.
       instead: what to use if a promise is broken, for the message.
-      fixed: `() -> Rows`, called for the fixed leaves if they are needed and `params` has only their shapes.
+      fixed: `() -> Rows`, which returns the fixed leaves, for `params` that have only their shapes; called if needed.
 
-    Cost: once per user's own model, a small program and some passes over its tables; later calls look the result up.
+    Cost: for a user's own model once, a small program and some passes over its tables; then a look-up.
     """
     if how_built(model) is not None:
         return
@@ -160,7 +161,7 @@ def _bare(model: Model) -> Model:
 
 
 def _error(actual: Any, expected: Any) -> float:
-    """Return the largest difference relative to the largest number; NaN in both proves nothing and is skipped."""
+    """Return the largest difference relative to the largest number; numbers finite in neither are skipped."""
     actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
     compared = np.isfinite(actual) | np.isfinite(expected)
     if actual.shape != expected.shape or not compared.any():

@@ -31,7 +31,10 @@ def check_zeros(who: str, model: Model, params: Params, sides: Iterable[Side]) -
 
 
 def mean_of_unknown(params: Params, users: np.ndarray) -> float:
-    """Return the mean of all ratings, which replaces an unknown user's mean; 0 for a model without users' means."""
+    """Return the mean of all ratings, which replaces an unknown user's mean; 0 for a model without users' means.
+
+    It is the average of the users' means over `users`, the user of each rating; over all users if there are no ratings.
+    """
     if not isinstance(params.fixed.user, dict) or "mean" not in params.fixed.user:
         return 0.0
     means = np.asarray(params.fixed.user["mean"], np.float64)

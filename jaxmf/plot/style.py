@@ -38,7 +38,7 @@ WORDS = {
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, atomically."""
+    """Write a figure as PNG, whole or not at all."""
     write(path, lambda p: figure.savefig(p, dpi=130, metadata={"Software": None}))
 
 

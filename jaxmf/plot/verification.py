@@ -75,7 +75,7 @@ def remainders(table: pd.DataFrame) -> Figure:
 
 
 def half_steps(table: pd.DataFrame) -> Figure:
-    """Draw ALS by half-steps: the objective above its lowest value, and the norms of block and whole gradients.
+    """Draw ALS by half-steps: the objective above its lowest value, and the gradients of the solved block and of all.
 
     Args:
       table: the table of `jaxmf.verify.half_steps`; only its probe `given` is drawn.

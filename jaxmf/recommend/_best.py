@@ -17,7 +17,7 @@ _ON_DEVICE = 2**28  # default bytes of scores held at once elsewhere
 
 
 class BestColumns(NamedTuple):
-    """The best columns of each row, best first, with their scores, (rows, n); the dtype's lowest score is padding."""
+    """The best columns of each row, best first, and their scores, (rows, n); the dtype's lowest score marks padding."""
 
     column: np.ndarray
     score: np.ndarray
@@ -113,7 +113,7 @@ def _program(score: Callable[[Any, Any], jax.Array], n: int) -> Any:
         scores, shape = scores.astype(jnp.promote_types(scores.dtype, jnp.float32)), scores.shape
         lowest = jnp.finfo(scores.dtype).min
         scores = scores.reshape(-1).at[excluded].set(lowest, mode="drop").reshape(shape)
-        # Mask only columns that may be padding: a pass over all scores would take a third of the time.
+        # Mask only columns that may be padding: a pass over all scores would take a third of the whole time.
         tail = shape[1] - size_step(shape[1], 1)
         inside = jnp.arange(tail, shape[1])[None] < num_columns
         return top(scores.at[:, tail:].set(jnp.where(inside, scores[:, tail:], lowest)), n)

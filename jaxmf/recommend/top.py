@@ -122,7 +122,7 @@ def top_n(
 def _indices(
     model: Model, params: Params, train: Dataset, side: Side, ids: Iterable[Any] | None, on_unknown: OnUnknown
 ) -> tuple[np.ndarray, pd.Index, int]:
-    """Return the kept ids' indices, the number of rows for unknown ones, these ids, and the count of unknown ids."""
+    """Return the indices of the kept ids (of unknown ones the number of rows), these ids, and how many are unknown."""
     known = train.user_ids if side == "user" else train.item_ids
     if ids is None:
         return np.arange(len(known)), known, 0

@@ -79,7 +79,7 @@ def hypergradient(
       key, model, solver, train: as in `fit`.
       valid: validation ratings over the same users and items.
       hyper: the hyperparameters; `Hyper()` if None.
-      names: the hyperparameters to differentiate by: fields of `Hyper` or `extra.NAME`. `l2_bias` and
+      names: the hyperparameters to differentiate by: numbers of `Hyper` but `rank`, or `extra.NAME`. `l2_bias` and
         `learning_rate_bias` that are None follow λ and the learning rate unless they are named; then they are
         independent.
       method: "unrolled" or "implicit". Learning rates, momentum and the init scale matter only to "unrolled".
@@ -123,7 +123,7 @@ class Task(NamedTuple):
 
 
 def values_of(hyper: Hyper, names: Sequence[str]) -> dict[str, float]:
-    """Return the values of the named hyperparameters; those of the biases that are None with the value this means."""
+    """Return the values of the named hyperparameters; for one that is None, the value that None stands for."""
     values = hyper._asdict() | {f"{EXTRA}{name}": value for name, value in hyper.extra.items()}
     values["l2_bias"] = bias_l2(hyper)
     if hyper.learning_rate_bias is None:

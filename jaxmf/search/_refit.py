@@ -1,4 +1,4 @@
-"""Choose a setting on validation ratings or folds, fit it once more on all of these ratings, and test it once."""
+"""Choose a setting on validation ratings or folds, fit it once more on all ratings but the test's, and test it once."""
 
 from os import PathLike
 from pathlib import Path

@@ -21,7 +21,7 @@ from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps.grid import with_numbers
 from jaxmf.training.program import progress_bar
 
-_RANGES = {"reg_exponent": (0.0, 1.0), "momentum": (0.0, 0.999)}  # these descend themselves, all others as logarithms
+_RANGES = {"reg_exponent": (0.0, 1.0), "momentum": (0.0, 0.999)}  # these descend as they are, all others as logarithms
 # A line search may not step farther than this at once: beyond some λ all factors are 0, and then so is the slope.
 _MAX_STEP = np.log(3)
 
@@ -80,8 +80,8 @@ def descend(
       a Descent, with the best evaluation, and a table of all evaluations.
 
     Raises:
-      ValueError: as `hypergradient`; a start of 0, which has no logarithm; a number out of range; or every fit
-        diverged.
+      ValueError: as `hypergradient`; a start without a logarithm, since it is not positive; a number out of range; or
+        every fit diverged.
 
     Reference: Byrd, Lu, Nocedal and Zhu (1995), A limited memory algorithm for bound constrained optimization.
     """
@@ -92,7 +92,7 @@ def descend(
     initial = values_of(hyper, names)
     for name, value in initial.items():
         if name not in _RANGES and not value > 0:
-            raise ValueError(f"descend: {name} must be positive to start from, not {value!r}: its logarithm descends")
+            raise ValueError(f"descend: {name} must be positive to start from, not {value!r}: its logarithm is tuned")
     x = np.array([value if name in _RANGES else np.log(value) for name, value in initial.items()])
     # Smaller relative decreases are rounding errors of the loss.
     options = {"ftol": 10 * float(jnp.finfo(task.batch.train.value.dtype).eps)}

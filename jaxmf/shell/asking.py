@@ -55,7 +55,7 @@ def recommend(
         Path | None, typer.Option(help="Write the table to this CSV file instead of printing it.", dir_okay=False)
     ] = None,
 ) -> None:
-    """Recommend the items with the highest predicted ratings.
+    """Recommend to each user the items with the highest predicted ratings.
 
     Items that the user has rated, in the training ratings or in --new, are left out unless --seen is given.
     """

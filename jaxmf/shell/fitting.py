@@ -51,7 +51,7 @@ def study(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fit every solver and two baselines; write tables and figures.
+    """Fit models by every solver, and two baselines; write tables and figures.
 
     Gradients are verified first, then every solver fits plain and biased factorization. λ and the number of epochs are
     chosen on the validation ratings; the test ratings are used once per model and solver. An interrupted run continues
@@ -139,7 +139,7 @@ def fit(
         "Examples:",
         "jaxmf sweep --rank 1 5 20 50 --l2 1 2 4 6 --reg-exponent 0 --solver als",
         "jaxmf sweep --data my.csv --rank 4 16 --l2 0.03 0.1 --seeds 4 --folds 5",
-        codes="0 fine; 1 every fit diverged; 2 bad input",
+        codes="0 fine; 1 every setting has a fit that diverged; 2 bad input",
     ),
 )
 @reads()

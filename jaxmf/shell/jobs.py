@@ -165,8 +165,8 @@ def verify_models(
       progress: show a progress bar on standard error.
 
     Returns:
-      the tables of `gradients`, `hessian`, `taylor` and `complex_step`, each with a column `model`; and a sentence for
-      every check that does not apply to a model.
+      the tables of `gradients`, `hessian`, `taylor`, `complex_step` and, with `out`, `differences`, each with a column
+      `model`; and a sentence for every check that does not apply to a model.
 
     Raises:
       ValueError: as `jaxmf.verify.gradients`.

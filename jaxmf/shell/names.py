@@ -15,7 +15,7 @@ MODELS = ("mf", "biased_mf", "content_mf")
 SOLVERS = ("sgd", "minibatch", "momentum", "adam", "als")
 DATA = ("synthetic", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
 ALS_COMPONENTS = 64
-_TABLE_SUFFIXES = {".csv", ".tsv", ".txt", ".dat", ".parquet"}  # a name with one of them means a file
+_TABLE_SUFFIXES = {".csv", ".tsv", ".txt", ".dat", ".parquet"}  # they mean a file, even a missing one
 
 _ARGUMENT = re.compile(
     r"""\b(?P<name>on_unknown|ids|duplicates|missing)=(?P<values>['"]?\w+['"]?(\|"\w+")*)"""
@@ -57,7 +57,7 @@ def advice(remedy: str) -> str:
 
 
 def check_out(out: Path, **read: Path | None) -> None:
-    """Raise ValueError if writing a CSV table to --out would replace a file that the command reads, or is not CSV."""
+    """Raise ValueError if writing a CSV table to --out would replace an input file, or if its suffix is .parquet."""
     for option, path in read.items():
         if path is not None and out.exists() and path.exists() and out.samefile(path):
             raise ValueError(f"--out {out} is the file of --{option}, which would be lost: name another")

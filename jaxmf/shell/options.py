@@ -20,8 +20,8 @@ Data = Annotated[
     str,
     typer.Option(
         help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), "
-        "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, or downloaded once), or the path of a CSV or Parquet file "
-        "with columns user_id, item_id, rating and optionally timestamp.",
+        "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, or else downloaded once), or the path of a CSV or Parquet "
+        "file with columns user_id, item_id, rating and optionally timestamp.",
         autocompletion=lambda: names.DATA,
     ),
 ]

@@ -151,7 +151,7 @@ def _edges(fitted: pd.DataFrame, grid: list[float]) -> str:
 
 
 def ranked(ranking: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return a table of `evaluate.ranking` for reading: by protocol, metrics by model, and the first one's interval."""
+    """Return `evaluate.ranking`'s table for reading: by protocol, metrics by model, and the first model's interval."""
     first_model = ranking["model"].iloc[0]
     tables = {}
     for (protocol, k, threshold), rows in ranking.groupby(["protocol", "k", "threshold"], sort=False):
@@ -165,7 +165,7 @@ def ranked(ranking: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def audited(leakage: pd.DataFrame) -> list[str]:
-    """Return the findings in a table of `evaluate.leakage`, one line each."""
+    """Return the findings in a table of `evaluate.leakage`, one line each, after a heading."""
     findings = leakage[leakage["verdict"] != "ok"]
     lines = [
         f"{row.verdict}: {row.check}"

@@ -20,7 +20,7 @@ def done(tables: dict[str, pd.DataFrame]) -> set[tuple[str, str]]:
 
 
 def unfinished(out: Path, manifest: dict[str, Any]) -> dict[str, pd.DataFrame]:
-    """Return the tables that an interrupted run of the same configuration left in `out`, or empty ones."""
+    """Return the tables that an interrupted run left in `out`; empty ones if data, options or versions differ."""
     names = ("metrics", "search", "history", "ranking")
     empty = {name: pd.DataFrame() for name in names}
     try:

@@ -83,13 +83,13 @@ def als(
     Returns:
       a Solver for models whose loss is the squared distance that `design` describes, whose penalty is a diagonal
       quadratic in the rows, and whose `background`, if any, is a quadratic with the same Hessian for all rows of a
-      side. `fit` and `sweep` check this with a user's model, and refuse a model that breaks it, by name.
+      side. `fit` and `sweep` check this with a user's model, and name the model if they refuse it.
 
     Raises:
       ValueError: `tol`, `steps`, `max_memory` or `devices` is not positive, there are too few devices, or `rule` or
         `method` is unknown; at `check`, the model has no `design` or one whose shape differs from its rows, trains
         `shared` leaves, draws, leaves a leaf without a penalty, or λ or λ_b is not positive in the dtype of the
-        parameters. Where λ is traced, a fit without a penalty gets the status `diverged`.
+        parameters. Where λ and λ_b are traced, a fit without a penalty gets the status `diverged`.
 
     Cost: per sweep and row of c ratings and D unknowns O(c · D² + D³), or O(c² · D + c³) if c is at most about D / 2;
     by CG O(c · D · steps). Memory: besides the ratings, two copies of them in tiles, and `max_memory`. Rows of similar

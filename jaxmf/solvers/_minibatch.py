@@ -50,7 +50,7 @@ def minibatch(optimizer: Callable[..., optax.GradientTransformation], batch_size
     Raises:
       ValueError: `batch_size` is not a positive integer, or `optimizer` is not a function of one argument; at `check`,
         it does not return an optax optimizer, or returns one that needs more than the gradient and the value of a
-        batch, as lbfgs does, whose line search evaluates the objective again.
+        batch, as lbfgs does, whose line search evaluates the objective again, here on a batch alone.
 
     Cost: per step O(batch_size · D) for the loss plus O((num_users + num_items) · D) for penalty and optimizer, so that
     larger batches are cheaper per epoch.
@@ -144,7 +144,7 @@ def _update_by_value(optimizer: optax.GradientTransformation) -> Callable[..., A
 
 
 def _check_optimizer(who: str, factory: Callable[[Hyper], Any], hyper: Hyper, trained: Rows) -> None:
-    """Raise a ValueError unless the optax optimizer needs only a gradient and the objective's value."""
+    """Raise a ValueError unless `factory` returns an optax optimizer that steps by gradient and value alone."""
     remedy = "pass a function of Hyper that returns one, such as `lambda h: optax.adam(h.learning_rate)`"
     expect(factory(hyper), optax.GradientTransformation, "minibatch: what optimizer returns", remedy)
 

@@ -72,7 +72,7 @@ def sgd(
     Returns:
       a Solver for models without trained `shared` leaves, whose loss of a rating reads only the rating's own two rows,
       and whose penalty is a sum over rows, each times its weight. `fit` and `sweep` check this with a user's model, and
-      refuse a model that breaks it, by name.
+      name the model if they refuse it.
 
     Raises:
       ValueError: `batch_size` or `devices` is not a positive integer, there are too few devices, `schedule` is not a

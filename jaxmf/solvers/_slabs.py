@@ -38,7 +38,7 @@ class View(NamedTuple):
 
 
 def gather_rows(table: Float[Array, "num_rows D"], rows: Int[Array, " m"], fill: int) -> Float[Array, "m D"]:
-    """Gather rows of a table in the dtype of sums, and `fill` where a tile has no row."""
+    """Gather rows of a table in the dtype of sums, at least float32, and `fill` where a tile has no row."""
     dtype = jnp.promote_types(table.dtype, jnp.float32)
     return table.at[rows].get(mode="fill", fill_value=fill).astype(dtype)
 

@@ -38,7 +38,7 @@ class Arranged(NamedTuple):
       matchings: the ratings.
       members: the rows of each group, as in `Layout`.
       slot: the position of each row among the members of all groups.
-      num_matchings: number of matchings that are not empty.
+      num_matchings: number of matchings that a device visits per stratum, as in `Layout`.
     """
 
     matchings: Matchings

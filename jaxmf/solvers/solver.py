@@ -69,7 +69,8 @@ class Solver(NamedTuple):
       prepare: `(ratings) -> layout`, arrays. They hold positions in `ratings`, never weights or values, so that one
         layout serves every set of weights (folds). `prepare` gets the ratings without padding; steps find padding of
         weight 0 behind them. If arrays have lengths from `jaxmf.data.ratings.padded_size`, data of about the same size
-        share programs. Solvers with the same `prepare` share their layouts and so must have the same `setup`, too.
+        share programs. Solvers with the same `prepare` share their layouts, and a layout is set up by the solver that
+        prepared it: so they must have the same `setup`, too.
       init: `(model, params, hyper) -> state`.
       step: `(key, model, params, state, problem, hyper) -> (params, state, StepInfo)`, one epoch.
       check: `(model, params, hyper, context) -> None`, with the ratings' `context`; of arrays, it sees only shapes and

@@ -74,7 +74,7 @@ class _Record:
       results: member -> result, without its parameters.
       kept: member -> the parameters that are kept.
       compiled: program -> the seconds that it took to compile.
-      programs: the models that ran, each with the width of its batches.
+      programs: the models that were needed, each with the width of its batches.
       compared: one row per rung and member that was compared there.
       num_batches: number of batches so far.
     """

@@ -49,7 +49,7 @@ def sweep(
       train: training ratings.
       valid: validation ratings over the same users and items; not together with `folds`.
       grid: name -> values, all combinations of which are fitted, or a list of points, name -> value. The names are
-        `rank`, `seed`, `fold`, the fields of `Hyper`, and `extra.NAME`.
+        `rank`, `seed`, `fold`, the other numbers of `Hyper`, and `extra.NAME`.
       folds: (k, n) training weights of k folds of `train`, as `splits.k_fold` makes them. Each member is fitted on the
         weights of its fold and validated on 1 - weight; all folds are used if the grid does not name `fold`.
       hyper: the hyperparameters that the grid does not name; `Hyper()` if None.
@@ -68,8 +68,8 @@ def sweep(
       workers: number of batches that run at once on each device. Default: one per core on a CPU, 1 elsewhere. All local
         accelerators are used; they do not communicate.
       max_memory: maximum number of bytes for the programs that run at once on a device, and for the parameters that are
-        kept. A batch that needs more is made smaller, with a warning. Default: no limit on a CPU, 80 % of the memory
-        elsewhere.
+        kept. If the programs need more, fewer workers or smaller batches run, with a warning. Default: no limit on a
+        CPU, 80 % of the memory elsewhere.
       progress: show a progress bar on standard error.
 
     Returns:
@@ -79,7 +79,8 @@ def sweep(
       ValueError: before anything compiles: an unknown name, an empty list or a value out of range in the grid, `folds`
         together with `valid`, a hyperparameter that the solver refuses, or an `out` that holds another sweep or is in
         use by another run (the message names it). Also one member, or the parameters to keep, that need more than
-        `max_memory`, and a model to be padded whose `init` starts differently in a wider table.
+        `max_memory`, and a model to be padded whose `init` starts differently, or whose objective differs, in a wider
+        table.
 
     Cost: that of the fits, divided among the cores or devices; one compilation per width and device.
     """

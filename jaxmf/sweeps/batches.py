@@ -175,7 +175,7 @@ def _of_fold(data: Prepared, weight: jax.Array | None) -> Prepared:
 def _vmapped(
     model: Model, solver: Solver, options: Options, form: Any
 ) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """Return the function that makes the first states and the program, under `vmap` over key, fold, hyper and state."""
+    """Return the function for the first states, and the program: `vmap` over key, fold weights, hyper and state."""
     run = make_fit(model, solver, CHUNK, *options)
 
     def make_state(key: jax.Array, weighted: tuple[Prepared, Any], hyper: Hyper) -> Any:

@@ -72,7 +72,7 @@ def checked_folds(folds: Any, train: Ratings) -> jax.Array:
 def checked_shapes(
     key: jax.Array, solver: Solver, train: Ratings, assignments: list[Assignment]
 ) -> dict[Model, Params]:
-    """Make all checks that `fit` makes on shapes, and return the parameters' shapes of every model that runs."""
+    """Check models, ranks and numbers as `fit` does, and return the parameters' shapes of every model that runs."""
     shapes: dict[Model, Params] = {}
     checked = set()
     for member, _, run_member, model in assignments:
@@ -116,7 +116,7 @@ def check_padding(key: jax.Array, train: Ratings, assignments: list[Assignment])
             raise ValueError(
                 f"sweep: the model {model.name!r} of rank {assignment.member.rank} has another objective in a wider "
                 "table whose further columns are 0, so that a member would not equal its own fit: do not let `loss` "
-                "and `penalty` depend on the number of columns, or use pad=False"
+                "or `penalty` depend on the number of columns, or use pad=False"
             )
 
 

@@ -45,13 +45,13 @@ def members(grid: Grid, hyper: Hyper, num_folds: int | None = None) -> list[Memb
 
     Args:
       grid: name -> values, all combinations of which are taken, or a list of points, name -> value. Names are `rank`,
-        `seed`, `fold`, the fields of `Hyper`, and `extra.NAME` for a user's own hyperparameters.
+        `seed`, `fold`, the other numbers of `Hyper`, and `extra.NAME` for a user's own.
       hyper: the hyperparameters that the grid does not name.
       num_folds: number of folds, all of which are used if the grid does not name `fold`; None if there are none.
 
     Raises:
-      ValueError: an unknown name, values that are not a list or an empty one, points with different names, or a value
-        out of range; the message shows the point.
+      ValueError: an unknown name, values that are not a list, an empty list, points with different names, or a value
+        out of range, whose message shows the point.
     """
     points = _product(grid) if isinstance(grid, Mapping) else _points(grid)
     known = ("rank", "seed", "fold", *NUMBERS)

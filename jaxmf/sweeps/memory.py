@@ -29,9 +29,10 @@ def check_kept(limit: int, shapes: dict[Model, Params], groups: dict[Model, list
 
 
 def within(limit: int, shared: Shared, batch: Batch, data: Prepared, workers: int) -> tuple[Shared, int]:
-    """Reduce the workers, and then the members at once, until a batch of the widest model stays within `limit` bytes.
+    """Reduce the workers, and then the members at once, until batches of the widest model fit.
 
-    Returns `shared` with the number of members at once, and the number of workers.
+    One batch per worker must stay within `limit` bytes. Returns `shared` with the number of members at once, and the
+    number of workers.
     """
     requested = shared.max_width, workers
     while (needed := _memory(shared, batch, data)) * workers > limit:

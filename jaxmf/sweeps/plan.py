@@ -51,7 +51,7 @@ class Keywords(TypedDict, total=False):
 
 
 class Choices(NamedTuple):
-    """These arguments as one value. `pad` may also be a model, wide enough for all ranks, whose program all run in."""
+    """The arguments of `Keywords` as one value; `pad` may also be a model, wide enough for all ranks, that all use."""
 
     folds: jax.Array | np.ndarray | None = None
     hyper: Hyper | None = None
@@ -132,7 +132,10 @@ def planned(
     rungs: Rungs,
     choices: Choices,
 ) -> Plan:
-    """Check all arguments of a sweep and return its plan; only the programs that try a user's model are compiled."""
+    """Check all arguments of a sweep and return its plan.
+
+    Only the programs that try a user's model are compiled, and those that measure a batch if memory is limited.
+    """
     hyper, options = Hyper() if choices.hyper is None else choices.hyper, choices.options
     check_key(key)
     check_static(model, solver, rungs.epochs[-1], options)
@@ -187,7 +190,7 @@ def _shared(
     data: Prepared,
     shapes: dict[Model, Params],
 ) -> tuple[Shared, int]:
-    """Return what all batches share, and how many of them run at once on each device, both as far as memory allows."""
+    """Return what all batches share, and how many run at once on each device; memory limits their width and number."""
     groups, device = _groups(assignments), jax.local_devices()[0]
     largest = max(map(len, groups.values()))
     on_cpu = device.platform == "cpu"

@@ -28,7 +28,7 @@ class Sweep:
         `Fit.history`.
       rungs: which members were compared and selected, one row per rung and member: `rung`, `epochs`, `member`, `score`
         and `selected`. A sweep has one rung, a search by halving several.
-      num_programs: number of programs that ran, one per width of the factors and of the `vmap` (and per device).
+      num_programs: number of programs needed, one per width of the factors and of the `vmap` (and per device).
       batch: number of members that ran at once under `vmap`.
       seconds: time from the first program to the last fit of this call, without the fits that were read from disk.
       compile_seconds: time spent on tracing and compiling, partly while other members ran; about 0 if all programs were
@@ -182,7 +182,7 @@ def concatenate(sweeps: Sequence[Sweep], keep: str) -> Sweep:
 def tables(
     assignments: list[Assignment], solver: Solver, shapes: dict[Model, Params], results: dict[int, Result], epochs: int
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the history, one row per member and epoch, and the table of members; `epochs` is the maximum for each."""
+    """Return the history, one row per member and epoch, and the table of members, of at most `epochs` epochs each."""
     histories, rows = [], []
     for index, (member, model, _, run_model) in enumerate(assignments):
         code, epoch, columns, *_ = results[index]

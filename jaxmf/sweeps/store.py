@@ -134,7 +134,7 @@ def _put(arrays: archive.Arrays, name: str, tree: Any) -> dict[str, str] | None:
 
 
 def _get(arrays: archive.Arrays, entries: dict[str, str] | None, like: Any) -> Any:
-    """Return the pytree whose leaves `_put` named so, in the structure of `like`."""
+    """Undo `_put`: return the pytree of these leaves, in the structure, dtypes and shapes of `like`."""
     if entries is None:
         return None
     leaves = {path: arrays[entries[path]] for path in archive.by_path(like)}

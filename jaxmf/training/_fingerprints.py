@@ -35,7 +35,7 @@ def fingerprints(train: Ratings, valid: Ratings | None) -> Fingerprints:
 
 
 def _without_padding(ratings: Ratings) -> str:
-    """Return the fingerprint of the ratings up to the last one that has a weight."""
+    """Return the fingerprint of the ratings up to the last one whose weight is not 0."""
     end = 1 + int(np.flatnonzero(ratings.weight)[-1])
     return fingerprint([np.asarray(leaf)[:end] for leaf in jax.tree.leaves(ratings)])
 

@@ -110,7 +110,7 @@ def fit(
     if resume is not None:
         expect(resume, Fit, "resume", "pass what fit returned; load returns (fit, data)")
     if resume is not None and params is not None:
-        raise ValueError("fit: params start a new fit, and resume goes on with an earlier one: pass one of the two")
+        raise ValueError("fit: params start a new fit, and resume continues an earlier one: pass one of the two")
     if hyper is None:
         hyper = Hyper() if resume is None else resume.hyper
     check_key(key)

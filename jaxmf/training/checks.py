@@ -113,7 +113,7 @@ def check_promised(
     ratings: Ratings,
     initialize: Callable[[Ratings], Params] | None,
 ) -> None:
-    """Raise ValueError if a user's model breaks a promise that the solver relies on, or if its `init` reads weight 0.
+    """Raise ValueError if a user's model breaks a promise to the solver, or if its `init` reads ratings of weight 0.
 
     This is the last check, since it runs a small program and `initialize`, which returns the initial parameters; both
     run once per model. Only the shapes of `params` are needed, unless `initialize` is None because the fit starts from
@@ -128,7 +128,7 @@ def check_promised(
 
 
 def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:
-    """Raise ValueError unless `monitor` maps validation ratings to one number, and ignores those of weight 0."""
+    """Raise ValueError unless there are validation ratings, and `monitor` returns one number of those with weight."""
     if valid is None:
         raise ValueError("monitor is a function of validation ratings: pass valid= (jaxmf.splits makes them)")
     try:

@@ -16,10 +16,10 @@ class Fit(NamedTuple):
 
     Attributes:
       model: the model.
-      params: the parameters: with `patience` those of the epoch with the best validation score, otherwise those of the
+      params: the parameters: with `patience` those of the best epoch on the validation ratings, otherwise those of the
         last epoch.
       hyper: the hyperparameters that it was fitted with.
-      state: the state after the last epoch, from which `resume` continues.
+      state: the state after the last epoch (before it, if it diverged), from which `resume` continues.
       history: name -> (epochs,) array: `epoch` (from 1), `seconds` since the start (without `compile_seconds`),
         `train_loss` (weighted mean of the model's loss), `objective` (the regularized sum), and with validation ratings
         `valid_loss`, `valid_rmse`, `valid_mae` (and `monitor`, if that is a function). After a divergence the last row

@@ -30,7 +30,7 @@ from jaxmf.training.state import (
     start,
 )
 
-_HISTORY_SEED = 0  # of the one draw on which the losses of a history are measured, for a model that draws
+_HISTORY_SEED = 0  # for a model that draws: seed of the one draw on which the losses of a history are measured
 
 
 def make_fit(
@@ -47,8 +47,8 @@ def make_fit(
     Args:
       model: the model.
       solver: the solver.
-      epochs: number of epochs per run. Each epoch has the key `fold_in(key, epoch)`, so a fit may be split into several
-        runs without any change.
+      epochs: number of epochs per run. Each epoch has the key `fold_in(key, epoch)`, so a fit split into several runs
+        gives the same bits.
       patience: stop after this many epochs without an improvement on validation, and keep the best parameters; None
         runs all epochs and keeps the last parameters.
       min_delta: the monitored score must fall by more than this to count as an improvement.
@@ -71,7 +71,7 @@ def make_fit(
         functions fail or return wrong shapes.
 
     The promises that the solver relies on (`Solver.promises`) are not tried here, since no values are known inside
-    `jit`: call `fit` once with a model of your own, which tries them.
+    `jit`. `fit` tries them: call it once with a model of your own.
     """
     options = Options(patience, min_delta, monitor, track)
     check_static(model, solver, epochs, options)

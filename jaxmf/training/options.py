@@ -12,7 +12,7 @@ Monitor = str | Callable[[Params, Ratings], jax.Array]
 
 
 class Options(NamedTuple):
-    """Static arguments of `make_fit` besides the model, the solver and the number of epochs; it documents them."""
+    """The static arguments of `make_fit`, which documents them, besides the model, the solver and the epochs."""
 
     patience: int | None = None
     min_delta: float = 0.0

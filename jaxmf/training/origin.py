@@ -43,7 +43,7 @@ def resumed(fit: Fit, solver: Solver, hyper: Hyper, needed: FitState) -> FitStat
     """Return the state to continue from, with a loaded solver state back in its structure.
 
     Raises ValueError unless the state has the structure, shapes and dtypes of `needed`, the active rank of `hyper`, and
-    was not edited.
+    the fit was not edited.
     """
     state = fit.state
     if (state.best is None) != (needed.best is None):

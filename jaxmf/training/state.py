@@ -41,7 +41,7 @@ class Prepared(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The epoch with the best (lowest) monitored validation score so far."""
+    """The best epoch so far: the last one that improved the monitored validation score, of which lower is better."""
 
     params: Params
     score: jax.Array

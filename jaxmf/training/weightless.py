@@ -38,7 +38,7 @@ def check_init(model: Model, initialize: Callable[[Ratings], Params], ratings: R
 
 
 def check_score(monitor: Callable[[Params, Ratings], jax.Array], shape: Params, valid: Ratings) -> None:
-    """Raise ValueError if a monitor of parameters of this shape changes when ratings of weight 0 change."""
+    """Raise ValueError if a monitor gives parameters of this shape another score when ratings of weight 0 change."""
     passed = _passed(monitor)
     structure = jax.tree.structure(shape)
     if structure in passed or np.asarray(valid.weight).all():

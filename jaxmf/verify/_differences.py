@@ -32,7 +32,7 @@ _POINTS = 6  # minimum number of points for a slope
 _SLACK = 0.1  # tolerance of the truncation slope
 _ROUNDING_SLACK = 0.3  # rounding errors scatter more
 _MARGIN = 10.0  # an error may be at most this many times its prediction
-_NEAR = 1e-4  # truncation up to which the polynomial predicts a loss that is not one of degree 4
+_NEAR = 1e-4  # relative truncation up to which the polynomial predicts a loss that is not one of degree 4
 
 
 class Differences(NamedTuple):
@@ -73,8 +73,8 @@ def differences(
 
         truncation  |Σ_{k≥2} c_k h^{k−1} Σ_m a_m m^k|        rounding  ε Σ_m |a_m| (L + Σ |θ ∂L/∂θ|)(θ + mhv) / h
 
-    Five-point differences are exact up to degree 4, so they have no truncation error at any step; neither have central
-    ones within one side.
+    Five-point differences are exact up to degree 4, so they have no truncation error at any step, nor have central ones
+    within one side.
 
     Args:
       model, params, ratings, hyper: as in `gradients`, rounded to float32, so that both dtypes solve the same problem.

@@ -38,7 +38,7 @@ def probes(model: Model, trained: Rows, case: Case, random: np.random.Generator)
     - `rank`: like `ratings`, with ν = 0 and the columns of `factors` beyond half of the width at 0, as an active rank
       leaves them; not for a model of width 1.
 
-    If the objective is not finite at the ratings drawn, such as the logarithm of a rating of 0, the last two keep the
+    If the objective is not finite at the ratings drawn, as with the logarithm of a rating of 0, the last two keep the
     given ratings and fixed parameters.
     """
     case = case._replace(hyper=_filled(trained, case.hyper), num_ratings=np.maximum(_FEWEST, case.num_ratings))
@@ -113,7 +113,7 @@ def _weights(ratings: Ratings, random: np.random.Generator) -> np.ndarray:
 
 
 def _numbers(hyper: Hyper, ratings: Ratings, random: np.random.Generator) -> Hyper:
-    """Draw λ, λ_b and ν; both λ are proportional to the ratings, so that the penalty is not negligible."""
+    """Draw λ, λ_b and ν, and scale the rest; λ and λ_b grow with the ratings' range, so that the penalty matters."""
     value = np.asarray(ratings.value)
     size = np.ptp(value) or np.abs(value).max() or 1.0
     l2, l2_bias = size * 10 ** random.uniform(-1, 1, 2)

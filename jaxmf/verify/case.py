@@ -81,7 +81,7 @@ def float64(
     hyper: Hyper,
     check: Callable[[Params, Case], None] | None = None,
 ) -> Iterator[tuple[Rows, Case]]:
-    """Check all arguments, then let JAX compute in float64: the context is (trained parameters, the rest of the case).
+    """Check all arguments, then let JAX compute in float64: it yields the trained parameters and the Case.
 
     Raises ValueError before anything is compiled, or what `check` raises, for which n^ν has only a shape and dtype.
     """

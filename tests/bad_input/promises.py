@@ -1,6 +1,8 @@
 """Models of one's own that break what a solver or a tool relies on; what is found of each is there before."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -46,7 +48,7 @@ ITEMS = OWN._replace(
 SCORES = OWN._replace(link=lambda score: 2 * score)
 PROMISE = "the model 'mine' breaks a promise: its "
 
-CASES = {
+CASES: dict[str, tuple[Callable[[], Any], str]] = {
     "promise-als": (
         lambda: fit(model=NEIGHBORS, solver=ALS),
         rf"^als: {PROMISE}penalty .* so that the slope by item\.factors is not ridge · z\. Penalize each number by "
@@ -75,11 +77,11 @@ CASES = {
     ),
     "promise-update": (
         partial(fold, model=NEIGHBORS, how=update),
-        rf"^update: {PROMISE}penalty is not a sum of squares",
+        rf"^update: {PROMISE}penalty is not a weighted sum of the squares",
     ),
     "promise-users": (
         lambda: top(model=USERS),
-        rf"^top_n: {PROMISE}predictions read other users' rows, a user's number .*, or rank what jaxmf\.predict",
+        rf"^top_n: {PROMISE}predictions read other users' rows, a user's index .*, or rank what jaxmf\.predict",
     ),
     "promise-candidates": (
         lambda: top(model=ITEMS, candidates=[3, 4]),
@@ -91,6 +93,7 @@ CASES = {
     ),
     "promise-embed": (
         lambda: rank(model=SCORES),
-        rf"^evaluate\.ranking: {PROMISE}`embed` and `link` do not give what `predict` does\. Leave `embed` None, or ",
+        rf"^evaluate\.ranking: {PROMISE}`embed` and `link` do not give the predictions of `predict`\. "
+        "Leave `embed` None, or ",
     ),
 }

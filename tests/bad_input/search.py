@@ -60,7 +60,7 @@ CASES = {
     ),
     "descend-zero": (
         partial(descended, names=("l2_bias",), solver=SGD, hyper=HYPER._replace(l2_bias=0.0)),
-        r"^descend: l2_bias must be positive to start from, not 0\.0: its logarithm descends",
+        r"^descend: l2_bias must be positive to start from, not 0\.0: its logarithm is tuned",
     ),
     "descend-evaluations": (partial(descended, max_evaluations=0), r"^descend: max_evaluations must be a positive"),
 }

@@ -364,7 +364,7 @@ CASES = {
     # Starting from given parameters.
     "params-and-resume": (
         lambda: resumed(params=PARAMS),
-        "^fit: params start a new fit, and resume goes on with an earlier one: pass one of the two",
+        "^fit: params start a new fit, and resume continues an earlier one: pass one of the two",
     ),
     "params-fit": (
         lambda: fit(params=FIT),

@@ -95,6 +95,11 @@ RANDOM = ("gradients", "hessian", "taylor", "remainders", "complex_step", "diffe
 DIRECTIONS = "^verify: num_directions must be a positive integer, not "
 SEED = "(?s)^seed must be an integer of at least 0, not "
 
+
+def by_width():
+    return {x: numbers(extra={"widths": np.array([x, 2.0])}) for x in (1.0, 3.0)}
+
+
 CASES = {
     "model-verify": (lambda: check(model=models.biased_mf), MODEL.format("function")),
     "verify-frame": (
@@ -239,7 +244,7 @@ CASES = {
         r"^verify: 'other' and 'one' are fits .* hypers differ: .*widths.*\[1\.0, 2\.0\]",
     ),
     "verify-fits-arrays": (
-        lambda: verify.stationarity({x: numbers(extra={"widths": np.array([x, 2.0])}) for x in (1.0, 3.0)}, RATINGS),
+        lambda: verify.stationarity(by_width(), RATINGS),
         r"^verify: 3\.0 and 1\.0 are fits of different objectives, their hypers differ: .*\[3\.0, 2\.0\]",
     ),
     "verify-fits-frame": (

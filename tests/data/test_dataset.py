@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -233,7 +234,7 @@ def test_fingerprint_is_the_same_in_another_process():
 
 
 def test_a_dataset_is_frozen_and_prints_its_size():
-    data = Dataset.from_frame(frame())
+    data: Any = Dataset.from_frame(frame())
     with pytest.raises(AttributeError):
         data.name = "other"
     assert repr(data) == "<Dataset frame: 3 users, 3 items, 4 ratings>"

@@ -63,7 +63,7 @@ def check_invariants(data, num_users, num_items, num_ratings):
 @pytest.mark.parametrize(
     "sizes", [(5, 4, 20), (5, 4, 19), (1, 1, 1), (100, 1, 100), (7, 300, 30), (50, 30, 1499), (9, 9, 4)]
 )
-def test_synthetic_of_any_size(sizes):
+def test_synthetic_of_any_size(sizes: tuple[int, int, int]):
     check_invariants(datasets.synthetic(*sizes, rank=2), *sizes)
 
 

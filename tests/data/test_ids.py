@@ -2,6 +2,7 @@
 
 from collections import namedtuple
 from decimal import Decimal
+from typing import Any
 from uuid import UUID
 
 import numpy as np
@@ -112,7 +113,7 @@ def test_every_type_through_every_door(column, values):
 
 
 def _packed(data):
-    arrays = {}
+    arrays: dict[str, Any] = {}
     return persist._pack_data(data, arrays), arrays
 
 

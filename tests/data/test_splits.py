@@ -17,7 +17,7 @@ def rows_of(data):
 
 def temporal_oracle(data, fractions):
     """The documents' algorithm: one user after another, a sorted list, slices."""
-    parts = [[] for _ in fractions]
+    parts: list[list[tuple]] = [[] for _ in fractions]
     for user in sorted(set(data.user.tolist())):
         own = sorted((row for row in rows_of(data) if row[0] == user), key=lambda row: row[3])
         if len(own) < len(fractions):
@@ -59,7 +59,8 @@ def test_temporal_cuts_in_floating_point():
 
 def test_temporal_never_tests_a_user_on_their_past():
     train, test = splits.temporal_per_user(ties_and_small_users(), (0.8, 0.2))
-    last, first = {}, {}
+    last: dict[int, int] = {}
+    first: dict[int, int] = {}
     for user, _, _, at in rows_of(train):
         last[user] = max(at, last.get(user, at))
     for user, _, _, at in rows_of(test):

@@ -1,13 +1,25 @@
 """Predictions in the caller's ids, errors against loops, baselines, and the error that biased factorization reaches."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COMPILED, HYPER, MODELS, assert_close, init, numpy_predict, observations, random_ratings, to_numpy
+from helpers import (
+    COMPILED,
+    HYPER,
+    MODELS,
+    assert_close,
+    init,
+    numpy_predict,
+    observations,
+    on_host,
+    random_ratings,
+    to_numpy,
+)
 
 import jaxmf
 from jaxmf import Dataset, Hyper, evaluate, models, solvers, splits
@@ -108,9 +120,8 @@ def test_predict_clips(named):
 def test_predict_of_unknown_ids(name):
     """A row of zeros, and all ratings' mean in place of a user's own: the loop over the terms that are known."""
     ratings, model = random_ratings(), MODELS[name]
-    arrays = (np.asarray(column) for column in (ratings.user, ratings.item, ratings.value))
     ids = (pd.Index([f"u{n}" for n in range(17)], name="user_id"), pd.RangeIndex(100, 113, name="item_id"))
-    data = Dataset(*ids, *arrays)
+    data = Dataset(*ids, *on_host(ratings))
     params = init(model, ratings, HYPER)
     rng = np.random.default_rng(0)
     trained = jax.tree.map(lambda leaf: jnp.asarray(rng.normal(size=leaf.shape)), params.trained)
@@ -168,7 +179,8 @@ def test_any_number_of_pairs_has_the_predictions_of_its_own_program(name):
     ratings, model = random_ratings(), MODELS[name]
     params = init(model, ratings, HYPER._replace(init_scale=2.0))
     for n in (1, 50, 1100):
-        pairs = Pairs(*(np.resize(index, n) for index in (ratings.user, ratings.item)))
+        index: Any = [np.resize(index, n) for index in (ratings.user, ratings.item)]
+        pairs = Pairs(*index)
         found = errors.predictions(model, params, pairs)
         assert_close(found, errors._compiled(model)(params, pairs), atol=1e-12)
 

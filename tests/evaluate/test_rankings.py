@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -103,8 +104,9 @@ def test_a_number_of_numpy_is_a_threshold_like_pythons(number):
     """Ratings of 4.5 and 4.1 in float32 reach such a threshold, and as many positions count."""
     value = jnp.where(jnp.arange(len(TEST.value)) % 2, 4.1, 4.5).astype(jnp.float32)
     test = replace(TEST, value=value, weight=TEST.weight.astype(jnp.float32))
-    low = number(4.1) if number is not np.float16 else number(4.0)
-    found = evaluate.ranking_by_user(TABLE, table(), TRAIN, test, np.int8(127), "rated", low, baselines=False)
+    low: Any = number(4.1) if number is not np.float16 else number(4.0)
+    k: Any = np.int8(127)
+    found = evaluate.ranking_by_user(TABLE, table(), TRAIN, test, k, "rated", low, baselines=False)
     assert found["num_relevant"].tolist() == found["num_candidates"].tolist()
 
 
@@ -168,8 +170,7 @@ def test_as_scikit_learn_has_them(levels):
 
 
 HAND = Dataset.from_arrays(list("aaabbc"), [1, 2, 3, 1, 2, 1], [5.0, 3.0, 2.0, 4.0, 5.0, 1.0])
-HAND_TEST = [("b", 3, 5.0), ("c", 2, 2.0), ("c", 3, 4.0)]
-HAND_TEST = HAND.align(Dataset.from_arrays(*zip(*HAND_TEST, strict=True)))
+HAND_TEST = HAND.align(Dataset.from_arrays(["b", "c", "c"], [3, 2, 3], [5.0, 2.0, 4.0]))
 
 
 def test_baselines_by_hand():

@@ -1,6 +1,7 @@
 """What else a model reads of each rating, the bin of its time: through every solver and tool, gathered and padded."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, assert_close, init, objective, pick, random_ratings, slow
+from helpers import HYPER, KEY, MODELS, assert_close, init, objective, on_host, pick, random_ratings, slow
 
 import jaxmf
 from jaxmf import evaluate, recommend, solvers, verify
@@ -69,7 +70,7 @@ def ratings():
 @pytest.mark.parametrize("name", [name if name in ("sgd", "als") else slow(name) for name in SOLVERS])
 def test_every_solver_reads_it(name, ratings):
     """The bins are found, which the model without them cannot; padding and the order of ratings change nothing."""
-    run = {"hyper": HYPER._replace(l2=0.02, learning_rate=0.05), "epochs": 15}
+    run: dict[str, Any] = {"hyper": HYPER._replace(l2=0.02, learning_rate=0.05), "epochs": 15}
     fit = jaxmf.fit(KEY, BINNED, SOLVERS[name], ratings, **run)
     plain = jaxmf.fit(KEY, BIASED, SOLVERS[name], replace(ratings, context={}), **run)
     assert (
@@ -174,8 +175,7 @@ def test_a_promise_is_tried_with_it(ratings):
 
 def test_where_there_is_none_it_is_refused_by_name(ratings):
     fit = jaxmf.fit(KEY, BINNED, SOLVERS["als"], ratings, hyper=HYPER, epochs=1)
-    columns = (np.asarray(column) for column in (ratings.user, ratings.item, ratings.value))
-    data = jaxmf.Dataset(pd.Index(range(40)), pd.Index(range(25)), *columns)
+    data = jaxmf.Dataset(pd.Index(range(40)), pd.Index(range(25)), *on_host(ratings))
     message = (
         r"predict of the model 'binned' fails on these params \(KeyError: 'bin'\).* of a model that reads no context"
     )

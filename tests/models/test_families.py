@@ -1,7 +1,9 @@
 """Parts that families to come need: a loss over all cells, items drawn at random, rows of whole tables, links."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,13 +22,14 @@ from helpers import (
     gradient,
     init,
     objective,
+    on_host,
     random_ratings,
     slow,
 )
 
 import jaxmf
 from jaxmf import Params, models, recommend, search, solvers, verify
-from jaxmf.data.ratings import padded, take
+from jaxmf.data.ratings import Pairs, padded, take
 from jaxmf.models import row_weights
 from jaxmf.models.params import bias_l2
 from jaxmf.solvers._als import Resources, half_step
@@ -36,6 +39,12 @@ segment_sum = jax.ops.segment_sum
 SGD, ADAM, ALS = solvers.sgd(), solvers.minibatch(optax.adam, 64), solvers.als()
 PLAIN = MODELS["biased"]
 IMPLICIT = HYPER._replace(unobserved=0.3, learning_rate=0.05)
+
+
+def all_pairs() -> Pairs:
+    """Every user with every item, user by user."""
+    user, item = jnp.indices((17, 13)).reshape(2, -1)
+    return Pairs(user, item)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +59,7 @@ def params(ratings):
 
 def test_the_objective_is_that_over_all_cells(ratings, params):
     """Every cell's square, and n_u + α0 |I| cells of a user in the penalty, n_i + α0 |U| of an item."""
-    every = jaxmf.data.ratings.Pairs(*map(jnp.ravel, jnp.indices((17, 13))))
+    every = all_pairs()
     squares = 0.3 * float(jnp.sum(PLAIN.predict(params, every) ** 2))
     errors = float(jnp.sum(ratings.weight * PLAIN.loss(params, ratings)))
     weight = [(np.asarray(n) + 0.3 * others) ** 0.5 for n, others in zip(degrees(ratings), (13, 17), strict=True)]
@@ -148,7 +157,7 @@ def test_implicit_hypergradients_keep_rows_without_ratings(ratings):
     valid = replace(wide, user=(wide.user + 2) % 19, item=(wide.item + 1) % 14)  # some of which have none
     found = {}
     for method in ("implicit", "unrolled"):
-        run = {"hyper": hyper, "names": ["l2", "unobserved"], "method": method, "epochs": 200}
+        run: dict[str, Any] = {"hyper": hyper, "names": ["l2", "unobserved"], "method": method, "epochs": 200}
         found[method] = search.hypergradient(KEY, IALS, ALS, wide, valid, **run).gradient
     for name, slope in found["unrolled"].items():
         assert found["implicit"][name] == pytest.approx(slope, rel=1e-5)
@@ -184,10 +193,9 @@ def test_a_model_that_reads_tables_is_refused_where_there_are_rows_alone(ratings
     """By what it says, before anything is tried; `minibatch` and rankings of all items take it."""
     model = MODELS["biased"]._replace(reads="tables", name="whole")
     fit = jaxmf.fit(KEY, model, ADAM, ratings, hyper=HYPER, epochs=1)
-    columns = (np.asarray(column) for column in (ratings.user, ratings.item, ratings.value))
-    data = jaxmf.Dataset(pd.Index(range(17)), pd.Index(range(13)), *columns)
+    data = jaxmf.Dataset(pd.Index(range(17)), pd.Index(range(13)), *on_host(ratings))
     new = pd.DataFrame({"user_id": [99, 99], "item_id": [0, 3], "rating": [4.0, 2.0], "timestamp": [0, 0]})
-    doors = {
+    doors: dict[str, Callable[[], Any]] = {
         "sgd": partial(jaxmf.fit, KEY, model, SGD, ratings),
         "fold_in": partial(recommend.fold_in, model, fit.params, HYPER, data.extend(None), new),
         "update": partial(recommend.update, model, fit.params, HYPER, data.extend(None), new),
@@ -199,8 +207,9 @@ def test_a_model_that_reads_tables_is_refused_where_there_are_rows_alone(ratings
         ):
             door()
     assert len(recommend.top_n(model, fit.params, data, users=[3], n=2)) == 2
+    wrong: Any = "table"
     with pytest.raises(ValueError, match=r"^the model 'whole' has reads='table'; expected 'rows' or 'tables'"):
-        jaxmf.fit(KEY, model._replace(reads="table"), ADAM, ratings)
+        jaxmf.fit(KEY, model._replace(reads=wrong), ADAM, ratings)
 
 
 # Drawn: of two items, the one that a user has rated and one that they have not.
@@ -378,10 +387,9 @@ def test_a_model_of_whole_tables_is_fitted_verified_and_ranked(ratings):
         rated = np.asarray(ratings.item)[kept & (np.asarray(ratings.user) == u)]
         own = user["factors"][u] + item["implicit"][rated].sum(axis=0) / max(len(rated), 1) ** 0.5
         expected[u] = mean + user["bias"][u] + item["bias"] + item["factors"] @ own
-    every = jaxmf.data.ratings.Pairs(*map(jnp.ravel, jnp.indices((17, 13))))
+    every = all_pairs()
     np.testing.assert_allclose(SVDPP.predict(fit.params, every).reshape(17, 13), expected, rtol=1e-11)
-    columns = (np.asarray(column) for column in (ratings.user, ratings.item, ratings.value))
-    data = jaxmf.Dataset(pd.Index(range(17)), pd.Index(range(13)), *columns)
+    data = jaxmf.Dataset(pd.Index(range(17)), pd.Index(range(13)), *on_host(ratings))
     best = recommend.top_n(SVDPP, fit.params, data, users=[3, 9], n=5, filter_seen=False)
     order = np.argsort(-expected[[3, 9]], axis=1)[:, :5]
     assert best["item_id"].tolist() == order.ravel().tolist()

@@ -1,5 +1,7 @@
 """Features of the items: dense and sparse are the same model."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,11 +42,11 @@ def test_sparse_rows_are_as_wide_as_the_longest():
     """No array of items × features on the device."""
     wide = np.zeros((13, 1000))
     wide[3, [7, 500, 999]], wide[5, 7] = [1.0, 2.0, 3.0], 4.0
-    x = to_device(as_matrix(csr_array(wide)), jnp.float32)
+    x: Any = to_device(as_matrix(csr_array(wide)), jnp.float32)
     assert x.column.shape == x.value.shape == (13, 3)
     assert (x.column.dtype, x.value.dtype) == (jnp.int32, jnp.float32)
     np.testing.assert_array_equal(x.column[3], [7, 500, 999])
-    nothing = to_device(as_matrix(csr_array((13, 4))), float)
+    nothing: Any = to_device(as_matrix(csr_array((13, 4))), float)
     np.testing.assert_array_equal(nothing.value, np.zeros((13, 1)))
 
 

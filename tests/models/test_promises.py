@@ -1,6 +1,8 @@
 """What solvers and tools rely on: each promise is tried with a user's model, and what breaks one is refused by name."""
 
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import COMPILED, HYPER, KEY, MODELS, init, random_ratings
+from helpers import COMPILED, HYPER, KEY, MODELS, init, on_host, random_ratings
 
 import jaxmf
 from jaxmf import Dataset, Params, Rows, recommend, solvers, verify
@@ -23,7 +25,7 @@ EVERY = tuple(value for value in vars(promises).values() if isinstance(value, tr
 DATA = Dataset(
     pd.RangeIndex(17, name="user_id"),
     pd.RangeIndex(13, name="item_id"),
-    *map(np.asarray, (RATINGS.user, RATINGS.item, RATINGS.value)),
+    *on_host(RATINGS),
 )
 
 
@@ -213,7 +215,7 @@ def test_the_numbers_of_a_user_count_as_given():
 def test_every_door_refuses_svdpp():
     """Its loss is not of two rows. `minibatch` takes it, as do rankings of all items, where each user has a row."""
     params = jaxmf.fit(KEY, SVDPP, ADAM, RATINGS, hyper=HYPER, epochs=2).params
-    doors = {
+    doors: dict[str, Callable[[], Any]] = {
         "^sgd: ": partial(jaxmf.fit, KEY, SVDPP, SGD, RATINGS),
         "^sweep: sgd: ": partial(jaxmf.sweep, KEY, SVDPP, SGD, RATINGS, grid={"l2": [0.1]}),
         "^sgd: the": partial(jaxmf.search.hypergradient, KEY, SVDPP, SGD, RATINGS, RATINGS, method="unrolled"),
@@ -224,7 +226,7 @@ def test_every_door_refuses_svdpp():
             door()
     best = recommend.top_n(SVDPP, params, DATA, users=[11, 3], n=2, filter_seen=False)
     for user, items in best.groupby("user_id")["item_id"]:
-        score = SVDPP.predict(params, Pairs(np.full(13, user), np.arange(13)))
+        score = SVDPP.predict(params, Pairs(jnp.full(13, user), jnp.arange(13)))
         assert items.tolist() == np.argsort(-np.asarray(score))[:2].tolist()
 
 

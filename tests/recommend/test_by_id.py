@@ -56,8 +56,8 @@ def test_every_tool_finds_the_same_user_and_no_other(users, alias, strangers, ne
             answer = top_n(MODEL, params, data, [stranger], n=2, on_unknown="bias")["user_id"].tolist()
         assert answer == [stranger] * 2
     frame = pd.DataFrame({"user_id": pd.Series([*alias, new]), "item_id": [1.0, 1.0], "rating": 4.0})
-    for tool, rows in ((fold_in, frame[1:]), (update, frame)):
-        _, more = tool(MODEL, params, HYPER, data, rows)
+    for add, rows in ((fold_in, frame[1:]), (update, frame)):
+        _, more = add(MODEL, params, HYPER, data, rows)
         assert more.user_ids.tolist() == [*data.user_ids, new]
         assert more.user_ids.dtype == data.user_ids.dtype
         assert more.user[5:].tolist() == [data.user[3], 3][-len(rows) :]

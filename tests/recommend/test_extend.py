@@ -23,7 +23,8 @@ def test_new_ids_follow_the_known_ones():
     assert more.item_ids.tolist() == ["a", "b", "c", "z", "y", "x"]
     expected = pd.concat([data.to_frame(), NEW], ignore_index=True)
     pd.testing.assert_frame_equal(more.to_frame(), expected, check_dtype=False)
-    assert (more.name, more.user.dtype, more.rating.dtype, more.timestamp.dtype) == ("old", "int32", "f8", "i8")
+    assert more.name == "old"
+    assert [str(column.dtype) for column in (more.user, more.rating, more.timestamp)] == ["int32", "float64", "int64"]
     assert (more.user_ids.name, more.item_ids.name) == ("user_id", "item_id")
     assert more.user_index([20]).tolist() == [3]
 
@@ -52,7 +53,8 @@ def test_metadata_of_new_items_are_missing():
 def test_ids_of_any_type():
     ids = pd.Index([("a", 1), ("a", 2)], tupleize_cols=False, name="item_id")
     items = pd.DataFrame({"year": [1, 2]}, index=ids)
-    data = Dataset(pd.RangeIndex(2, name="user_id"), ids, *np.array([[0, 1], [1, 0], [3, 4]]), items=items)
+    user, item, rating = np.array([[0, 1], [1, 0], [3, 4]])
+    data = Dataset(pd.RangeIndex(2, name="user_id"), ids, user, item, rating, items=items)
     frame = pd.DataFrame({"user_id": [0, 7], "item_id": [("b", 1), ("a", 1)], "rating": [1.0, 2.0]})
     more = data.extend(frame)
     assert more.item_ids.tolist() == [("a", 1), ("a", 2), ("b", 1)]

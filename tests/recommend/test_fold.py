@@ -17,6 +17,7 @@ from helpers import (
     assert_same_bits,
     init,
     numpy_als,
+    on_host,
     random_ratings,
     to_numpy,
 )
@@ -39,7 +40,7 @@ def dataset(num_ratings=90, seed=0) -> Dataset:
     r = random_ratings(seed=seed, num_ratings=num_ratings)
     users = pd.Index([f"u{number:02d}" for number in range(17)], name="user_id")
     items = pd.Index([f"i{number:02d}" for number in range(13)], name="item_id")
-    return Dataset(users, items, *(np.asarray(column) for column in (r.user, r.item, r.value)))
+    return Dataset(users, items, *on_host(r))
 
 
 def first(params, data, num_users, num_items) -> tuple[Params, Dataset, pd.DataFrame]:

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import HYPER, MODELS, init, random_ratings
+from helpers import HYPER, MODELS, init, on_host, random_ratings
 
 from jaxmf import Dataset
 from jaxmf.recommend import similar_items, similar_users
@@ -15,7 +15,7 @@ def dataset(num_items=13, num_ratings=90):
     r = random_ratings(num_items=num_items, num_ratings=num_ratings)
     items = pd.Index([(i % 2, i) for i in range(num_items)], name="item_id", tupleize_cols=False)
     users = pd.Index([f"u{number:02d}" for number in range(17)], name="user_id")
-    return Dataset(users, items, *(np.asarray(column) for column in (r.user, r.item, r.value)))
+    return Dataset(users, items, *on_host(r))
 
 
 def loop(rows, asked, n):

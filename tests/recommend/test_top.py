@@ -1,13 +1,14 @@
 """The best items against loops over every pair: ties, seen items, candidate sets, unknown ids, bounded memory."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import COMPILED, FEATURES, HYPER, MODELS, init, numpy_predict, random_ratings, to_numpy
+from helpers import COMPILED, FEATURES, HYPER, MODELS, init, numpy_predict, on_host, random_ratings, to_numpy
 
 import jaxmf
 from jaxmf import Dataset, Hyper, Params, Rows, models
@@ -23,7 +24,7 @@ def dataset(num_items=13, num_ratings=90, **changes) -> Dataset:
     r = random_ratings(num_items=num_items, num_ratings=num_ratings)
     items = pd.Index([(i % 2, i) for i in range(num_items)], name="item_id", tupleize_cols=False)
     users = pd.Index(NAMES, name="user_id")
-    made = Dataset(users, items, *(np.asarray(column) for column in (r.user, r.item, r.value)))
+    made = Dataset(users, items, *on_host(r))
     return replace(made, **changes)
 
 
@@ -95,7 +96,7 @@ def test_top_of_a_matrix_with_excluded_columns(seed):
     scores[3, 40:] = scores[4] = least
     column, score = top(jnp.asarray(scores), 7)
     for row, own in enumerate(scores):
-        expected = sorted(range(300), key=lambda i, own=own: (-own[i], i))[:7]
+        expected = [i for _, i in sorted((-value, i) for i, value in enumerate(own))][:7]
         known = [i for i in expected if own[i] > least]
         assert column[row].tolist()[: len(known)] == known
         assert score[row].tolist() == own[expected].tolist()
@@ -182,7 +183,12 @@ def test_unknown_ids(name):
     data, model = dataset(), MODELS[name]
     params = params_of(model, data)
     known = [data.item_ids[3], data.item_ids[1]]
-    asked = {"users": ["u05", "new", "newer", "new"], "candidates": [*known, "x"], "n": 3, "filter_seen": False}
+    asked: dict[str, Any] = {
+        "users": ["u05", "new", "newer", "new"],
+        "candidates": [*known, "x"],
+        "n": 3,
+        "filter_seen": False,
+    }
     with pytest.warns(UserWarning, match="unknown to train") as warned:
         dropped = top_n(model, params, data, **asked, on_unknown="drop")
     assert [str(w.message).split(":")[1] for w in warned] == [
@@ -209,7 +215,7 @@ def test_unknown_ids(name):
     rows = []
     for user in asked["users"]:
         own = [item for who, item in scores if who == user]
-        best = sorted(own, key=lambda item, user=user, own=own: (-scores[user, item], own.index(item)))
+        best = [own[k] for _, k in sorted((-scores[user, item], k) for k, item in enumerate(own))]
         rows += [(user, item, rank + 1) for rank, item in enumerate(best)]
     assert list(zip(found["user_id"], found["item_id"], found["rank"], strict=True)) == rows
     np.testing.assert_allclose(found["score"], [scores[row[:2]] for row in rows], rtol=1e-12)

@@ -1,5 +1,7 @@
 """Halving and Hyperband: who goes on is what a plain loop over full histories says, and it goes on to the same bits."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pandas as pd
@@ -12,8 +14,13 @@ from jaxmf.search.space import draw
 from jaxmf.sweeps import batches
 
 BIASED, ADAM, SGD = MODELS["biased"], SOLVERS["adam"], SOLVERS["sgd"]
-GRID = {"rank": [1, 3], "l2": [0.05, 0.2, 1.0], "learning_rate": [0.003, 0.03]}
-SPACE = {"rank": (1, 3), "l2": (0.02, 1.0, "log"), "learning_rate": (0.002, 0.05, "log"), "seed": [0, 7]}
+GRID: dict[str, list[Any]] = {"rank": [1, 3], "l2": [0.05, 0.2, 1.0], "learning_rate": [0.003, 0.03]}
+SPACE: dict[str, Any] = {
+    "rank": (1, 3),
+    "l2": (0.02, 1.0, "log"),
+    "learning_rate": (0.002, 0.05, "log"),
+    "seed": [0, 7],
+}
 
 
 def climbed(full, steps, factor, brackets=None, settings=None):
@@ -46,7 +53,7 @@ def full(ratings, valid):
 
 @pytest.mark.parametrize("batch", [1, slow(5)])
 def test_survivors_are_those_of_a_plain_loop_and_equal_the_full_sweep(ratings, valid, full, batch):
-    options = {"grid": GRID, "hyper": HYPER, "epochs": 8, "factor": 2, "pad": True, "batch": batch}
+    options: dict[str, Any] = {"grid": GRID, "hyper": HYPER, "epochs": 8, "factor": 2, "pad": True, "batch": batch}
     runs = search.halving(KEY, BIASED, ADAM, ratings, valid, **options)
     assert found(runs) == climbed(full, [1, 2, 4, 8], 2)
     assert runs.rungs.groupby("rung").size().tolist() == [12, 6, 3, 1]
@@ -68,7 +75,7 @@ def test_survivors_are_those_of_a_plain_loop_and_equal_the_full_sweep(ratings, v
 def test_members_of_a_setting_go_on_together(ratings):
     folds = 1.0 * np.array([np.arange(len(ratings.value)) % 3 != fold for fold in range(3)])
     grid = {"l2": [0.05, 0.2, 0.5, 2.0], "seed": [0, 1]}
-    options = {"grid": grid, "hyper": HYPER, "folds": folds}
+    options: dict[str, Any] = {"grid": grid, "hyper": HYPER, "folds": folds}
     whole = sweep(KEY, BIASED, SGD, ratings, **options, epochs=4, patience=4)
     runs = search.halving(KEY, BIASED, SGD, ratings, **options, epochs=4, factor=2)
     assert found(runs) == climbed(whole, [1, 2, 4], 2, settings=[n // 6 for n in range(24)])
@@ -88,7 +95,15 @@ def test_what_diverges_is_dropped_and_what_stops_by_itself_is_not(ratings, valid
 @pytest.mark.slow
 def test_a_search_that_was_cut_off_goes_on_to_the_same_bits(ratings, valid, tmp_path, monkeypatch):
     arguments = (KEY, BIASED, ADAM, ratings, valid)
-    options = {"grid": GRID, "hyper": HYPER, "epochs": 4, "factor": 2, "batch": 4, "pad": True, "workers": 1}
+    options: dict[str, Any] = {
+        "grid": GRID,
+        "hyper": HYPER,
+        "epochs": 4,
+        "factor": 2,
+        "batch": 4,
+        "pad": True,
+        "workers": 1,
+    }
     whole = search.halving(*arguments, **options)
     fitted, left = [], 2
 
@@ -142,7 +157,7 @@ def test_rungs(given, expected):
 
 
 def test_points_are_uniform_on_their_scale():
-    space = {"a": (2, 4), "b": (1, 9, "log"), "c": (0.5, 1.5), "d": (1e-4, 1.0, "log"), "e": ["x", "y"]}
+    space: dict[str, Any] = {"a": (2, 4), "b": (1, 9, "log"), "c": (0.5, 1.5), "d": (1e-4, 1.0, "log"), "e": ["x", "y"]}
     points = pd.DataFrame(draw(jax.random.key(3), space, 4000))
     assert points["a"].value_counts(normalize=True).sub(1 / 3).abs().max() < 0.03
     whole = np.log((np.arange(1, 10) + 0.5) / (np.arange(1, 10) - 0.5)) / np.log(9.5 / 0.5)

@@ -6,7 +6,7 @@ import optax
 import pytest
 from helpers import KEY, MODELS, SOLVERS, pick, random_ratings, slow
 
-from jaxmf import Hyper, evaluate, models, search, solvers, sweep
+from jaxmf import Hyper, Ratings, evaluate, models, search, solvers, sweep
 from jaxmf.sweeps.grid import with_numbers
 
 HYPER = Hyper(
@@ -24,10 +24,11 @@ ROOTED = solvers.minibatch(lambda h: optax.adam(h.learning_rate, eps_root=1e-12)
 RATES = ("learning_rate", "learning_rate_bias", "init_scale")
 OF_SGD = ("l2", "l2_bias", "reg_exponent", *RATES)
 EXACT = solvers.als(tol=1e-13)
+Parts = tuple[Ratings, Ratings]
 
 
 @pytest.fixture(scope="module")
-def parts():
+def parts() -> Parts:
     """Training and validation ratings, some of whose users and items have no training ratings."""
     train = random_ratings(num_ratings=110)
     return train, random_ratings(seed=5, num_ratings=40)
@@ -43,7 +44,7 @@ def parts():
     ],
     ids=["implicit", "sgd", "momentum", "adam"],
 )
-def test_it_equals_differences_of_whole_fits(parts, model, solver, method, epochs, names):
+def test_it_equals_differences_of_whole_fits(parts: Parts, model, solver, method, epochs, names):
     options = {"method": method, "epochs": epochs}
 
     def loss(hyper):
@@ -63,7 +64,7 @@ def test_it_equals_differences_of_whole_fits(parts, model, solver, method, epoch
 
 
 @pytest.mark.slow
-def test_a_number_that_is_none_is_what_it_stands_for(parts):
+def test_a_number_that_is_none_is_what_it_stands_for(parts: Parts):
     """λ_b of None moves with λ, unless it is named."""
     given = (KEY, MODELS["biased"], SOLVERS["sgd"], *parts)
     tied = search.hypergradient(*given, HYPER._replace(l2_bias=None), ("l2",), epochs=2).gradient
@@ -72,14 +73,14 @@ def test_a_number_that_is_none_is_what_it_stands_for(parts):
 
 
 @pytest.mark.slow
-def test_a_derivative_that_is_no_number_is_an_error(parts):
+def test_a_derivative_that_is_no_number_is_an_error(parts: Parts):
     with pytest.raises(ValueError, match=r"derivative by learning_rate is not finite.*eps_root=1e-12"):
         search.hypergradient(
             KEY, models.mf(2), solvers.minibatch(optax.adam, 64), *parts, HYPER, ("learning_rate",), epochs=2
         )
 
 
-def test_divergence_is_a_status(parts):
+def test_divergence_is_a_status(parts: Parts):
     wild = HYPER._replace(learning_rate=1e6)
     found = search.hypergradient(KEY, models.mf(2), SOLVERS["momentum"], *parts, wild, ("l2",), epochs=9)
     assert found.status == "diverged"

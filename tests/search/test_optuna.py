@@ -1,6 +1,7 @@
 """Optuna in batches: every trial is its own fit, in one program, and the study knows what happened."""
 
 import sys
+from typing import Any
 
 import jax
 import numpy as np
@@ -11,8 +12,8 @@ from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close
 from jaxmf import fit, models, search, sweep
 
 BIASED, ADAM, SGD = MODELS["biased"], SOLVERS["adam"], SOLVERS["sgd"]
-SPACE = {"rank": (1, 4), "l2": (0.02, 1.0, "log"), "learning_rate": [0.003, 0.03]}
-OPTIONS = {"space": SPACE, "hyper": HYPER, "epochs": 9}
+SPACE: dict[str, Any] = {"rank": (1, 4), "l2": (0.02, 1.0, "log"), "learning_rate": [0.003, 0.03]}
+OPTIONS: dict[str, Any] = {"space": SPACE, "hyper": HYPER, "epochs": 9}
 STATES = {"COMPLETE": "completed", "PRUNED": "pruned", "FAIL": "diverged"}
 
 
@@ -70,8 +71,8 @@ def test_the_key_seeds_the_sampler(ratings, valid, done):
 
 def test_folds_are_averaged_and_divergence_is_a_failed_trial(ratings):
     folds = 1.0 * np.array([np.arange(len(ratings.value)) % 2 != fold for fold in range(2)])
-    space = {"learning_rate": [0.01, 1e6]}
-    options = {"folds": folds, "hyper": HYPER}
+    space: dict[str, Any] = {"learning_rate": [0.01, 1e6]}
+    options: dict[str, Any] = {"folds": folds, "hyper": HYPER}
     runs, study = search.optuna(KEY, BIASED, SGD, ratings, space=space, trials=6, epochs=3, **options)
     whole = sweep(KEY, BIASED, SGD, ratings, grid={"learning_rate": [0.01]}, epochs=3, patience=3, **options)
     states = {trial.params["learning_rate"]: trial.state.name for trial in study.trials}

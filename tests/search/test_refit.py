@@ -1,6 +1,7 @@
 """Coupled validation: the setting that is best on average, fitted on all ratings, tested once."""
 
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,7 +18,7 @@ BIASED, SGD = MODELS["biased"], SOLVERS["sgd"]
 def test_the_best_setting_is_fitted_on_all_and_tested_once(ratings, valid, tmp_path):
     grid = {"rank": [1, 3], "l2": [0.05, 0.5, 2.0], "seed": [0, 1]}
     folds = 1.0 * np.array([np.arange(len(ratings.value)) % 3 != fold for fold in range(3)])
-    options = {"grid": grid, "folds": folds, "hyper": HYPER}
+    options: dict[str, Any] = {"grid": grid, "folds": folds, "hyper": HYPER}
     runs = sweep(KEY, BIASED, SGD, ratings, **options, epochs=8, patience=2)
     chosen = search.refit(runs, SGD, ratings, valid, out=tmp_path)
     frame = runs.to_frame()

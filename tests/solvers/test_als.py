@@ -1,6 +1,7 @@
 """Alternating least squares: each half-step is the exact minimum of the objective in its block."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -73,7 +74,7 @@ def test_a_sweep_by_weights_equals_the_row_loop(name):
     assert_close(state.params.trained, to_rows(expected), rtol=1e-9, atol=1e-12)
 
 
-@pytest.fixture(scope="module", params=DISTINCT.values(), ids=DISTINCT)
+@pytest.fixture(scope="module", params=DISTINCT.values(), ids=list(DISTINCT))
 def halves(request):
     """A model with its jitted half-steps and value-and-gradient, all functions of the hyper."""
     model, ratings, solver = request.param, random_ratings(folds=True), solvers.als()
@@ -161,7 +162,7 @@ def test_converges_at_the_sweep_of_the_loop(rule, tol):
         change = sum(np.linalg.norm(theta[name] - before[name]) for name in "PQ")
         size = sum(np.linalg.norm(theta[name]) for name in "PQ")
         done = change < tol * size if rule == "relative" else abs(previous - change) < tol
-        previous, sweeps = change, sweeps + 1
+        previous, sweeps = float(change), sweeps + 1
     assert 3 < sweeps < 40
     assert int(state.epoch) == sweeps
     assert int(state.status) == 1
@@ -216,7 +217,8 @@ def test_tiles_hold_every_rating_once(devices):
     layout = prepare(ratings, devices)
     for index, (found, cells) in ((np.asarray(ratings.user), layout.user), (np.asarray(ratings.item), layout.item)):
         cells, first, rows, kinds = map(np.asarray, (cells, found.start, found.rows, (0, *found.ends)))
-        order, seen, at_once = rows.ravel(), {}, rows.shape[2]
+        order, at_once = rows.ravel(), rows.shape[2]
+        seen: dict[int, Any] = {}
         assert first[0] == kinds[0] == 0
         assert len(first) == rows.shape[1] + 1
         assert (rows[:, kinds[-1] :] == len(found.slot)).all()
@@ -292,4 +294,4 @@ def test_derivatives_equal_differences(method):
         parts = zip(jax.tree.leaves(slopes[number]), jax.tree.leaves(way), strict=True)
         slope = sum(jnp.vdot(*pair) for pair in parts)
         assert float(slope) == pytest.approx(float(up - down) / 2e-6, rel=1e-5, abs=1e-7)
-        assert number == 0 or abs(slope) > 1e-3
+        assert number == 0 or abs(float(slope)) > 1e-3

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from helpers import (
     assert_close,
     assert_same_bits,
     init,
+    on_host,
     pick,
     planted_ratings,
     random_ratings,
@@ -126,8 +128,7 @@ def test_ratings_in_other_units_are_the_same_fit(name, method):
 def test_the_start_scales_with_the_root_and_new_users_too():
     """By `init_scale`, as a user says it; and fold_in solves in the same units."""
     s, ratings = 1e9, random_ratings()
-    columns = (np.asarray(column) for column in (ratings.user, ratings.item, ratings.value))
-    data = Dataset(pd.RangeIndex(17), pd.RangeIndex(13), *columns)
+    data = Dataset(pd.RangeIndex(17), pd.RangeIndex(13), *on_host(ratings))
     new = pd.DataFrame({"user_id": 99, "item_id": [0, 1, 2], "rating": [5.0, 3.0, 1.0]})
     model = MODELS["content"]
     params = init(model, ratings, HYPER)
@@ -177,8 +178,8 @@ def test_rows_without_weight_become_0_wherever_they_start(method):
 @pytest.mark.parametrize(("length", "cells"), [(3, 16), (17, 64), (24, 32), (50, 64), (100, 128), (300, 320)])
 def test_slabs_are_as_narrow_as_the_rows_are_short(length, cells):
     """Most items of most data have few ratings, of which slabs for long rows would be padding."""
-    user, item = np.divmod(np.arange(64 * length), length)
-    one = np.ones(len(user))
+    user, item = jnp.divmod(jnp.arange(64 * length), length)
+    one = jnp.ones(len(user))
     assert tiles.prepare(Ratings(user, item, one, one, 64, length)).user.tiles.start[-1] == 64 * cells
 
 
@@ -210,7 +211,8 @@ def test_a_penalty_below_rounding_holds_on_to_the_start(short, monkeypatch):
     solved, back = jax.vjp(users, leaves(start), l2, l2_bias)
     by_start, by_l2, by_l2_bias = back(leaves(pull))
 
-    theta, expected = to_numpy(params), {name: np.zeros((6, RANK + 1)) for name in ("z", "by_start", "by_ridge")}
+    theta = to_numpy(params)
+    expected: dict[str, Any] = {name: np.zeros((6, RANK + 1)) for name in ("z", "by_start", "by_ridge")}
     eps, lost = 8 * np.finfo(float).eps, np.array([True] * RANK + [short])
     for u in range(6):
         own = np.flatnonzero(ratings.user == u)
@@ -236,7 +238,7 @@ def test_a_penalty_below_rounding_holds_on_to_the_start(short, monkeypatch):
 
 def test_few_long_rows_do_not_pad_all_others_on_an_accelerator(monkeypatch):
     """A tile of an accelerator holds many rows, all of which have cells for its longest."""
-    monkeypatch.setattr(tiles.jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     alike, skewed = np.full(6000, 100), np.where(np.arange(6000) == 7, 6000, 3)
     assert tiles._tiles(alike, 1).rows.shape[2] == 1024
     found = tiles._tiles(skewed, 1)

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -42,6 +43,7 @@ def als_equals_that_of_one_device():
 def sgd_equals_the_serial_loop():
     """Strata in turn, in each the devices in any order: here one after the other."""
     ratings = random_ratings(folds=True)
+    bounds: Any
     for name, bounds in (("biased", {}), ("content", {"clip_update": 0.03, "clip_value": 0.5}), ("mf-user-mean", {})):
         model, solver = MODELS[name], solvers.sgd(4, devices=2, **bounds)
         params, layout = init(model, ratings, HYPER), solver.prepare(ratings)
@@ -50,9 +52,8 @@ def sgd_equals_the_serial_loop():
         theta = to_numpy(params)
         state, _ = run(model, solver, ratings, HYPER, 3, params=params)
         for epoch in (1, 2, 3):
-            order = visiting_order(jax.random.fold_in(KEY, epoch), layout.num_matchings, position.shape[2])
-            order = np.asarray(order)
-            order = position[:, :, order].ravel()
+            visited = visiting_order(jax.random.fold_in(KEY, epoch), layout.num_matchings, position.shape[2])
+            order = position[:, :, np.asarray(visited)].ravel()
             order = order[order < len(ratings.value)]
             assert sorted(order) == list(range(len(ratings.value)))
             theta = numpy_sgd(theta, ratings, HYPER, order, **bounds)
@@ -75,7 +76,7 @@ def fits_resume_and_leave_one_device():
         assert_close(again.state.params, state.params, rtol=1e-9)
         form = shapes(prepare(solver, ratings, ratings))
         # All four fits ran one program: where their arrays lie did not make it compile again.
-        assert _compiled(model, solver, Options(patience=6), form)._cache_size() == 1
+        assert _compiled(model, solver, Options(patience=6), form)._cache_size() == 1  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=r"sweep: it spreads its members .* must have devices=1"):
         sweep(KEY, model, solvers.als(devices=2), ratings, grid={"l2": [1.0]}, epochs=1)
 

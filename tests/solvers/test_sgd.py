@@ -1,6 +1,7 @@
 """Per-sample SGD: equal to the serial loop, by matchings that are valid, complete and few."""
 
 from itertools import product
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from scipy.sparse import csr_array
 from jaxmf import Hyper, Params, Ratings, Rows, models, solvers
 from jaxmf.data.ratings import Pairs
 from jaxmf.kernels import _matchings
-from jaxmf.kernels._matchings import Layout, fill, matchings
+from jaxmf.kernels._matchings import Layout, Members, fill, matchings
 from jaxmf.models.features import to_device
 from jaxmf.solvers._sgd import visiting_order
 
@@ -23,8 +24,8 @@ visiting_order = jax.jit(visiting_order, static_argnums=2)
 def serial_order(key, ratings, layout, epoch=1) -> np.ndarray:
     """Positions in the order of one epoch, padding left out."""
     position = np.asarray(layout.position)
-    order = visiting_order(jax.random.fold_in(key, epoch), layout.num_matchings, position.shape[2])
-    order = position[:, :, np.asarray(order)].ravel()
+    visited = visiting_order(jax.random.fold_in(key, epoch), layout.num_matchings, position.shape[2])
+    order = position[:, :, np.asarray(visited)].ravel()
     return order[order < len(ratings.value)]
 
 
@@ -118,7 +119,7 @@ def test_a_schedule_scales_the_rates_of_an_epoch():
     state, _ = run(model, solver, ratings, hyper, 3, params=params)
     theta, layout = to_numpy(params), solver.prepare(ratings)
     for epoch, factor in enumerate((1.0, 0.5, 0.25)):
-        rates = {"learning_rate": 0.02 * factor, "learning_rate_bias": 0.05 * factor}
+        rates: dict[str, Any] = {"learning_rate": 0.02 * factor, "learning_rate_bias": 0.05 * factor}
         theta = numpy_sgd(theta, ratings, hyper._replace(**rates), serial_order(KEY, ratings, layout, epoch + 1))
     assert_close(state.params.trained, to_rows(theta), rtol=1e-12, atol=1e-12)
     assert int(state.solver[0]) == 3
@@ -168,7 +169,7 @@ def test_matchings_of_many_ratings(monkeypatch, shape, batch_size):
     check_matchings(*skewed_pairs(0, shape), batch_size, most=1.08)
 
 
-def skewed_pairs(seed, shape):
+def skewed_pairs(seed, shape) -> tuple[np.ndarray, np.ndarray]:
     num_users, num_items, num_ratings = shape
     popularity = np.outer(1 / np.arange(1, num_users + 1), 1 / np.arange(1, num_items + 1)).ravel()
     rng = np.random.default_rng(seed)
@@ -194,7 +195,7 @@ def check_matchings(user, item, batch_size, most):
 def test_fill():
     """Two strata of two devices, each with three matchings of four lanes, three of them empty in all, and room."""
     position = np.arange(64).reshape(2, 2, 4, 4)
-    assert fill(Layout(position, Rows(), 57, 3)) == (6, 45 / 48)
+    assert fill(Layout(position, Members(None, None), 57, 3)) == (6, 45 / 48)
 
 
 @pytest.mark.parametrize(("ratings_of_each", "batch_size"), [(1, 32), (40, 48), (200, 256)])

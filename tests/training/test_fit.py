@@ -1,5 +1,7 @@
 """The loop: early stopping, divergence, resuming, tracing, dtypes."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -149,7 +151,7 @@ def test_a_traced_rank_out_of_range_diverges(ratings, valid, name):
         assert int(state.status) == status
         assert history["epoch"].tolist() == ([0, 0] if status else [1, 2])
         assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves((state, history)))
-    assert program._cache_size() == 1
+    assert program._cache_size() == 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", [slow("adam"), "als"])
@@ -158,8 +160,8 @@ def test_given_parameters_are_where_a_fit_starts(ratings, valid, name):
     solver, hyper = SOLVERS[name], HYPER._replace(rank=2)
     given = init(BIASED, ratings, HYPER, jax.random.key(5))
     given = given._replace(fixed=given.fixed._replace(shared={"mean": given.fixed.shared["mean"] + 1}))
-    masked = [side | {"factors": side["factors"].at[:, 2:].set(0)} for side in given.trained[:2]]
-    masked = given._replace(trained=given.trained._replace(user=masked[0], item=masked[1]))
+    user, item = (side | {"factors": side["factors"].at[:, 2:].set(0)} for side in given.trained[:2])
+    masked = given._replace(trained=given.trained._replace(user=user, item=item))
     expected, _ = run(BIASED, solver, ratings, hyper, 2, params=masked, valid=valid, patience=2)
     for params in (given, jax.tree.map(np.asarray, given)):
         result = fit(KEY, BIASED, solver, ratings, valid, hyper, epochs=2, patience=2, params=params)
@@ -173,7 +175,11 @@ def test_resuming_takes_the_numbers_of_the_fit(ratings):
     """Also those that were edited, unless others are given."""
     part = fit(KEY, BIASED, SOLVERS["adam"], ratings, hyper=HYPER, epochs=1)
     edited = part._replace(hyper=HYPER._replace(learning_rate_bias=0.5))
-    ways = {"as it was": {"resume": part}, "edited": {"resume": edited}, "given": {"resume": edited, "hyper": HYPER}}
+    ways: dict[str, dict[str, Any]] = {
+        "as it was": {"resume": part},
+        "edited": {"resume": edited},
+        "given": {"resume": edited, "hyper": HYPER},
+    }
     bias = {
         name: fit(KEY, BIASED, SOLVERS["adam"], ratings, epochs=1, **way).params.trained.user["bias"]
         for name, way in ways.items()

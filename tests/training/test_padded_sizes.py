@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from helpers import COMPILED, HYPER, KEY, MODELS, SOLVERS, assert_same_bits, random_ratings, slow
+from helpers import COMPILED, HYPER, KEY, MODELS, SOLVERS, assert_same_bits, random_ratings, slow, structure
 
 from jaxmf import Hyper, datasets, fit, make_fit, models, prepare, solvers, splits, sweep
 from jaxmf.data import ratings as door
@@ -90,7 +90,7 @@ def test_the_padded_size_changes_nothing(name, dtype, larger):
         larger()
     (low, one), (high, other) = found
     assert (low, high) == (2048, 7168)
-    assert jax.tree.structure(one) == jax.tree.structure(other)
+    assert structure(one) == structure(other)
     for a, b in zip(map(np.asarray, jax.tree.leaves(one)), map(np.asarray, jax.tree.leaves(other)), strict=True):
         assert a.dtype == b.dtype
         rounding = 100 * np.finfo(a.dtype).eps if a.dtype.kind == "f" else 0

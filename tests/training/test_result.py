@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pandas as pd
 import pytest
-from helpers import HYPER, KEY, MODELS, assert_close, random_ratings, slow
+from helpers import HYPER, KEY, MODELS, assert_close, on_host, random_ratings, slow
 
 import jaxmf
 from jaxmf import evaluate, solvers
@@ -55,8 +55,7 @@ def test_a_fit_returns_and_measures_the_result(ratings, solver):
 
 
 def test_it_resumes_from_a_file(ratings, solver, tmp_path):
-    columns = (np.asarray(column) for column in (ratings.user, ratings.item, ratings.value))
-    data = jaxmf.Dataset(pd.Index(range(17)), pd.Index(range(13)), *columns)
+    data = jaxmf.Dataset(pd.Index(range(17)), pd.Index(range(13)), *on_host(ratings))
     whole = jaxmf.fit(KEY, MODEL, solver, data, hyper=HYPER, epochs=4)
     half = jaxmf.fit(KEY, MODEL, solver, data, hyper=HYPER, epochs=2)
     jaxmf.save(tmp_path / "half.npz", half, data)
