@@ -13,7 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from jaxmf import output, plot
+from jaxmf import plot
+from jaxmf.files import output
 
 RESULTS = Path("results/benchmarks")
 Result = TypeVar("Result")

@@ -15,7 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.setting import RESULTS, shown
-from jaxmf import output
+from jaxmf.files import output
 
 NAMES = ("gradient_study", "sgd_movielens", "content_blending", "als_sweep", "latent_factors", "solver_race", "scaling")
 

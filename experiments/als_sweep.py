@@ -20,9 +20,10 @@ from scipy import stats
 
 import jaxmf
 from experiments.setting import Setting, compared, default_data, setting, shown
-from jaxmf import Hyper, Model, Params, Rows, evaluate, output, plot, splits
+from jaxmf import Hyper, Model, Params, Rows, evaluate, plot, splits
 from jaxmf.data import Dataset, Ratings
-from jaxmf.output import markdown
+from jaxmf.files import output
+from jaxmf.files.output import markdown
 
 D, L2 = (1, 5, 20, 50), (1.0, 2.0, 4.0, 6.0)
 PER_RATING = (0.1, 0.2)  # with ν = 1, the document's λ shrink the factors to 0

@@ -36,7 +36,7 @@ from experiments.setting import (
 )
 from jaxmf import Hyper, Model, Params, Ratings, Rows, content, evaluate, models, plot, search, solvers
 from jaxmf.data import Dataset
-from jaxmf.output import markdown
+from jaxmf.files.output import markdown
 from jaxmf.sweeps import Sweep
 
 SEED, K, THRESHOLD, PATIENCE, COMPONENTS = 0, 10, 3.5, 5, 64

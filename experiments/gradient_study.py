@@ -29,7 +29,7 @@ from experiments.setting import Setting, setting
 from jaxmf import Hyper, Model, Params, models, plot, solvers, verify
 from jaxmf.data import Dataset, content, splits
 from jaxmf.data.ratings import to_float64
-from jaxmf.output import markdown
+from jaxmf.files.output import markdown
 from jaxmf.shell import jobs
 
 HYPER = Hyper(l2=0.05, l2_bias=0.02, reg_exponent=0.5, init_scale=0.5)

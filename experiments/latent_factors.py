@@ -31,7 +31,7 @@ from experiments.setting import Setting, compared, setting, shown, spread
 from jaxmf import Hyper, Model, Params, Rows, evaluate, models, plot, solvers, splits
 from jaxmf.data import Dataset, Ratings, datasets
 from jaxmf.data.ratings import to_float64
-from jaxmf.output import markdown
+from jaxmf.files.output import markdown
 from jaxmf.solvers import Solver
 from jaxmf.sweeps import Sweep
 

@@ -28,8 +28,8 @@ import jaxmf
 from experiments.setting import setting
 from jaxmf import Hyper, models, plot
 from jaxmf.data import Dataset, datasets
+from jaxmf.files.output import markdown
 from jaxmf.kernels.tiles import Layout
-from jaxmf.output import markdown
 from jaxmf.shell.recipes import RECIPES
 from jaxmf.training import start
 

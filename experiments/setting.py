@@ -14,8 +14,9 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 import jaxmf
-from jaxmf import Hyper, Model, evaluate, output, plot, splits
+from jaxmf import Hyper, Model, evaluate, plot, splits
 from jaxmf.data import Dataset
+from jaxmf.files import output
 from jaxmf.shell import names
 from jaxmf.solvers import Solver
 from jaxmf.sweeps import Sweep

@@ -23,7 +23,7 @@ import jaxmf
 from experiments.setting import Parts, Setting, by_time, compared, default_data, over_seeds, setting, shown
 from jaxmf import Hyper, models, plot, recommend, search, solvers
 from jaxmf.data import Dataset
-from jaxmf.output import markdown
+from jaxmf.files.output import markdown
 
 RANK, RATE, L2, EPOCHS, PATIENCE = 27, 0.004099151484173524, 0.00010453688227089353, 50, 5
 GRID: dict[str, Any] = {"learning_rate": (0.001, 0.01, 0.1), "l2": (0.01, 0.1, 1.0), "rank": (10, 20, 50)}

@@ -23,7 +23,7 @@ import jaxmf
 from experiments.setting import Setting, default_data, setting, spread
 from jaxmf import Hyper, Model, Params, evaluate, metrics, models, plot
 from jaxmf.data import Dataset, Ratings
-from jaxmf.output import markdown
+from jaxmf.files.output import markdown
 from jaxmf.shell.jobs import split_three
 from jaxmf.shell.recipes import BATCH_SIZE, RECIPES, Recipe
 from jaxmf.solvers import Solver, minibatch, sgd

@@ -18,8 +18,10 @@ import pytest
 from helpers import HYPER, KEY, SOLVERS, assert_same_bits
 from scipy.sparse import csr_array
 
-from jaxmf import Dataset, Fit, integrity, load, members, models, prepare, save
+from jaxmf import Dataset, Fit, load, models, prepare, save
+from jaxmf.files import members
 from jaxmf.kernels._memoize import how_built
+from jaxmf.persist import integrity
 from jaxmf.training import start
 from jaxmf.training._fingerprints import fingerprints
 

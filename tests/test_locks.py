@@ -14,14 +14,15 @@ import numpy as np
 import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, shell
 
-from jaxmf import output, search, sweep
-from jaxmf.locks import Claimed, claimed, temporary
+from jaxmf import search, sweep
+from jaxmf.files import output
+from jaxmf.files.locks import Claimed, claimed, temporary
 from jaxmf.sweeps import batches, store
 
 WRITER = """
 import sys
 from pathlib import Path
-from jaxmf.locks import claimed, temporary
+from jaxmf.files.locks import claimed, temporary
 with claimed(sys.argv[1]) as folder, temporary(folder.path / "members" / "batch-00000.npz") as unfinished:
     unfinished.write_text("half of")
     print("ready", flush=True)

@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxmf import Dataset, output
+from jaxmf import Dataset
 from jaxmf.data import datasets
+from jaxmf.files import output
 
 
 def failing(path: Path) -> None:
@@ -137,14 +138,15 @@ def test_manifest(monkeypatch, small):
 def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch, small):
     """Dirty if the package's own files changed, not if results beside them did; none in another project's checkout."""
     package = tmp_path / "package"
-    package.mkdir()
-    (package / "output.py").write_text("1\n")
+    here = package / "files" / "output.py"
+    here.parent.mkdir(parents=True)
+    here.write_text("1\n")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b.c"]
 
     def commit() -> str | None:
         return output.manifest(small.describe(), {}, seed=0)["git_commit"]
 
-    monkeypatch.setattr(output, "__file__", str(package / "output.py"))
+    monkeypatch.setattr(output, "__file__", str(here))
     subprocess.run([*git, "init", "-q"], check=True)
     assert commit() is None
     subprocess.run([*git, "add", "."], check=True)
@@ -153,7 +155,7 @@ def test_the_commit_is_that_of_the_package(tmp_path, monkeypatch, small):
     assert re.fullmatch("[0-9a-f]{12}", head)
     (tmp_path / "results.csv").write_text("2\n")
     assert commit() == head
-    (package / "output.py").write_text("3\n")
+    (package / "other.py").write_text("3\n")
     assert commit() == f"{head}-dirty"
 
 

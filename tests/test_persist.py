@@ -14,23 +14,10 @@ import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_same_bits, each_state, structure
 from scipy.sparse import csc_matrix, csr_array
 
-from jaxmf import (
-    Dataset,
-    Fit,
-    Hyper,
-    Model,
-    Params,
-    Rows,
-    archive,
-    fit,
-    load,
-    models,
-    persist,
-    predict,
-    prepare,
-    save,
-)
+from jaxmf import Dataset, Fit, Hyper, Model, Params, Rows, fit, load, models, predict, prepare, save
+from jaxmf.files import archive
 from jaxmf.kernels._memoize import how_built, memoize
+from jaxmf.persist import fits
 from jaxmf.training import Saved, start
 from jaxmf.training._fingerprints import fingerprints
 
@@ -273,7 +260,7 @@ HYPERS = {
 @pytest.mark.parametrize("hyper", HYPERS.values(), ids=HYPERS)
 def test_hyper_comes_back_exactly(path, monkeypatch, hyper):
     # Such numbers need not be ones that a fit can run with.
-    monkeypatch.setattr(persist, "_shapes", lambda model, *_: unfitted(model).params)
+    monkeypatch.setattr(fits, "_shapes", lambda model, *_: unfitted(model).params)
     save(path, unfitted(BIASED)._replace(hyper=hyper), DATA)
     found = load(path)[0].hyper
     assert structure(found) == structure(hyper)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxmf import archive
 from jaxmf.data.exact import as_ids, cast_ids, kind_of, kinds_of
+from jaxmf.files import archive
 
 
 def factorize(ids: pd.Index) -> tuple[np.ndarray, pd.Index]:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jaxmf.output import write
+from jaxmf.files.output import write
 
 # Okabe and Ito (2008): distinguishable with all common types of color vision, and by marker in print.
 COLORS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")

@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from jaxmf import evaluate, output
+from jaxmf import evaluate
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.locks import claimed
+from jaxmf.files import output
+from jaxmf.files.locks import claimed
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps import Sweep
 from jaxmf.sweeps.grid import setting

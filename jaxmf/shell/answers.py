@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxmf import evaluate, models, output, recommend
+from jaxmf import evaluate, models, recommend
 from jaxmf.data import Dataset
 from jaxmf.data.checks import listed
 from jaxmf.data.exact import as_ids
 from jaxmf.data.ids import distinct, match
 from jaxmf.evaluate.rankings import Protocol
+from jaxmf.files import output
 from jaxmf.models import Model
 from jaxmf.training import Fit
 

@@ -59,7 +59,7 @@ def recommend(
 
     Items that the user has rated, in the training ratings or in --new, are left out unless --seen is given.
     """
-    from jaxmf import output
+    from jaxmf.files import output
     from jaxmf.shell.answers import recommend_items
 
     if out is not None:
@@ -111,8 +111,8 @@ def predict(
 
     All columns of the file are kept unchanged, and a column prediction is added.
     """
-    from jaxmf import output
     from jaxmf.evaluate import predict as predict_ratings
+    from jaxmf.files import output
 
     names.check_out(out, data=data, fit=fit)
     fitted, train = names.kept(fit, model, rank)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from jaxmf.locks import claimed
+from jaxmf.files.locks import claimed
 from jaxmf.shell import names
 from jaxmf.shell.common import app, dataset, spoken_in_options, taught
 from jaxmf.shell.names import PLAIN, Reading

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jaxmf.locks import claimed
+from jaxmf.files.locks import claimed
 from jaxmf.shell import names
 from jaxmf.shell.common import app, dataset, taught
 from jaxmf.shell.names import PLAIN, Reading

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxmf import evaluate, models, output, verify
+from jaxmf import evaluate, models, verify
 from jaxmf.data import Dataset, splits
 from jaxmf.data.checks import check_clip
-from jaxmf.locks import Claimed
+from jaxmf.files import output
+from jaxmf.files.locks import Claimed
 from jaxmf.models import Hyper, Model
 from jaxmf.models.checks import check_hyper
 from jaxmf.persist import save

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from jaxmf import output
+from jaxmf.files import output
 from jaxmf.sweeps import Sweep
 
 

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxmf import evaluate, models, output, verify
+from jaxmf import evaluate, models, verify
 from jaxmf.data import Dataset
+from jaxmf.files import output
 from jaxmf.kernels._matchings import fill
 from jaxmf.models import Hyper, Model, Params
 from jaxmf.models.checks import check_hyper

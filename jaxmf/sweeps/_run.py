@@ -15,10 +15,10 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxmf import output
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
-from jaxmf.locks import claimed
+from jaxmf.files import output
+from jaxmf.files.locks import claimed
 from jaxmf.models.model import Model
 from jaxmf.models.params import Params
 from jaxmf.solvers.solver import Solver

@@ -13,7 +13,7 @@ import numpy as np
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.observed import as_parts, as_ratings
 from jaxmf.data.ratings import Ratings, padded
-from jaxmf.locks import Claimed
+from jaxmf.files.locks import Claimed
 from jaxmf.models.checks import check_hyper
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params

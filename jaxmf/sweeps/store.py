@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmf import archive, members, output
 from jaxmf.data.ratings import Ratings
-from jaxmf.locks import Claimed
+from jaxmf.files import archive, members, output
+from jaxmf.files.locks import Claimed
 from jaxmf.sweeps.batches import Batch, Result
 from jaxmf.training._fingerprints import fingerprint
 from jaxmf.training.state import STATUS, FitState

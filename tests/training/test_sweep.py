@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, assert_close, assert_same_bits, random_ratings, slow
 
-from jaxmf import Dataset, Params, Rows, archive, evaluate, fit, members, models, prepare, solvers, splits, sweep
+from jaxmf import Dataset, Params, Rows, evaluate, fit, models, prepare, solvers, splits, sweep
+from jaxmf.files import archive, members
 from jaxmf.models.params import cast_hyper
 from jaxmf.sweeps import batches
 from jaxmf.training.options import Options

@@ -15,7 +15,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxmf import locks
+from jaxmf.files import locks
 
 _PACKAGES = ("jaxmf", "jax", "jaxlib", "optax", "numpy", "pandas", "scipy", "scikit-learn")
 
@@ -110,14 +110,15 @@ def manifest(data: dict[str, Any], configuration: dict[str, Any], seed: int | No
 
 def _git_commit() -> str | None:
     """Return the commit of this package, with "-dirty" if its files have changed since; other files do not count."""
-    package = Path(__file__).parent
+    here = Path(__file__)
+    package = here.parents[1]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(package), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # fails inside another project's checkout
+        git("ls-files", "--error-unmatch", str(here))  # fails inside another project's checkout
         return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if git("status", "--porcelain", ".") else "")
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jaxmf.archive import FORMAT, HEADER, VERSION, Arrays, named_dtype, stored
+from jaxmf.files.archive import FORMAT, HEADER, VERSION, Arrays, named_dtype, stored
 
 _BLOCK = 1 << 20  # bytes that are read at once
 _MAX_RATIO = 1032  # the largest ratio of inflated to compressed bytes that deflate reaches

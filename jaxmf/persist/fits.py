@@ -7,25 +7,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 from scipy.sparse import issparse
 
-from jaxmf import archive, integrity, members, models
-from jaxmf.archive import Arrays
+from jaxmf import models
 from jaxmf.data.checks import expect
 from jaxmf.data.dataset import Dataset
 from jaxmf.data.ratings import Ratings
+from jaxmf.files import archive, members
+from jaxmf.files.archive import Arrays
 from jaxmf.kernels._memoize import how_built
 from jaxmf.models.checks import check_model
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, cast_hyper
+from jaxmf.persist import integrity
+from jaxmf.persist.data import pack_data, unpack_data
 from jaxmf.training import Best, Fit, FitState, Saved
 from jaxmf.training._fingerprints import Fingerprints
 
 Packed = dict[str, Any]
 
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
-_OBSERVATIONS = ("user", "item", "rating", "timestamp")
 
 
 def save(path: str | Path, fit: Fit, data: Dataset) -> None:
@@ -85,7 +86,7 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
             "status": leaf(state.status, "state.status"),
         },
         "history": {name: leaf(column, f"history.{name}") for name, column in fit.history.items()},
-        "data": _pack_data(data, arrays),
+        "data": pack_data(data, arrays),
     }
     try:
         integrity.check_data(data)
@@ -147,7 +148,7 @@ def _unpack(header: Packed, arrays: Arrays, model: Model | None) -> tuple[Fit, D
 
     packed, best = header["state"], header["state"]["best"]
     trees = [leaves(tree) for tree in (header["params"], packed["params"], *([best["params"]] if best else []))]
-    data = _unpack_data(header["data"], arrays)
+    data = unpack_data(header["data"], arrays)
     hyper = Hyper(**{name: archive.decode(value, arrays) for name, value in header["hyper"].items()})
     if model is None:
         model = _unpack_model(header["model"], arrays)
@@ -200,60 +201,6 @@ def _unpack_model(packed: Packed, arrays: Arrays) -> Model:
         integrity.check_features(matrix, sum(array.nbytes for array in arrays.values()))
     model: Model = constructor(**arguments)
     return model
-
-
-def _pack_data(data: Dataset, arrays: Arrays) -> Packed:
-    packed: Packed = {"name": data.name, "user_ids": None, "item_ids": None, "items": None}
-    for name in _OBSERVATIONS:
-        array = getattr(data, name)
-        packed[name] = None if array is None else archive.put(arrays, f"data.{name}", array)
-    for name in ("user_ids", "item_ids"):
-        packed[name] = _pack_index(getattr(data, name), arrays, f"data.{name}")
-    if data.items is not None:
-        packed["items"] = _pack_frame(data.items, arrays, "data.items")
-    return packed
-
-
-def _unpack_data(packed: Packed, arrays: Arrays) -> Dataset:
-    def ids(name: str) -> pd.Index:
-        return _unpack_index(packed[name], arrays)
-
-    def observed(name: str) -> Any:
-        return None if packed[name] is None else np.asarray(arrays[packed[name]])
-
-    return Dataset(
-        ids("user_ids"),
-        ids("item_ids"),
-        **{name: observed(name) for name in _OBSERVATIONS},
-        items=None if packed["items"] is None else _unpack_frame(packed["items"], arrays),
-        name=packed["name"],
-    )
-
-
-def _pack_frame(frame: pd.DataFrame, arrays: Arrays, name: str) -> Packed:
-    columns = [
-        archive.encode_column(frame.iloc[:, i], arrays, f"{name}.{label}") for i, label in enumerate(frame.columns)
-    ]
-    index, labels = (_pack_index(getattr(frame, part), arrays, f"{name}.{part}") for part in ("index", "columns"))
-    return {"index": index, "labels": labels, "columns": columns}
-
-
-def _unpack_frame(packed: Packed, arrays: Arrays) -> pd.DataFrame:
-    index = _unpack_index(packed["index"], arrays)
-    columns = dict(enumerate(archive.decode_column(column, arrays) for column in packed["columns"]))
-    frame = pd.DataFrame(columns, range(len(index)))
-    return frame.set_axis(index).set_axis(_unpack_index(packed["labels"], arrays), axis=1)
-
-
-def _pack_index(index: pd.Index, arrays: Arrays, name: str) -> Packed:
-    if index.nlevels > 1:
-        raise ValueError(f"{name} has {index.nlevels} levels; expected one: use tuples, as in index.to_flat_index()")
-    return {"name": archive.encode(index.name, None, f"{name}.name"), **archive.encode_column(index, arrays, name)}
-
-
-def _unpack_index(packed: Packed, arrays: Arrays) -> pd.Index:
-    values = archive.decode_column(packed, arrays)
-    return pd.Index(values, dtype=values.dtype, name=archive.decode(packed["name"], arrays))
 
 
 def _dtype(fit: Fit, data: Dataset) -> str:

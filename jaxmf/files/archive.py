@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import pandas as pd
 
-from jaxmf import output
+from jaxmf.files import output
 
 Arrays = dict[str, Any]  # NumPy arrays by name; `to_jax` replaces them by JAX arrays
 
