@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 
-from jaxmf import Dataset, persist
+from jaxmf import Dataset
 from jaxmf.data.ids import match
 from jaxmf.data.observed import as_parts
+from jaxmf.persist.data import pack_data, unpack_data
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
 
@@ -97,7 +98,7 @@ def test_every_type_through_every_door(column, values):
     others = [
         Dataset.from_arrays(column, [5, 6, 7], frame["rating"]),
         data.align(Dataset.from_frame(frame[::-1])).take(np.arange(3)[::-1]),
-        persist._unpack_data(*_packed(data)),
+        unpack_data(*_packed(data)),
     ]
     for other in others:
         assert other.fingerprint() == data.fingerprint()
@@ -114,7 +115,7 @@ def test_every_type_through_every_door(column, values):
 
 def _packed(data):
     arrays: dict[str, Any] = {}
-    return persist._pack_data(data, arrays), arrays
+    return pack_data(data, arrays), arrays
 
 
 def _table(data):
@@ -220,4 +221,4 @@ def test_new_ids_leave_the_known_ones_as_they_are(known, new, expected):
     assert more.user[: len(known)].tolist() == data.user.tolist()
     assert match(more.user_ids, data.user_ids).tolist() == list(range(data.num_users))
     assert match(pd.Series(new), more.user_ids[more.user[len(known) :]]).tolist() == list(range(len(frame)))
-    persist._unpack_data(*_packed(more))
+    unpack_data(*_packed(more))
