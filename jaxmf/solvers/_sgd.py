@@ -60,7 +60,7 @@ def sgd(
 
     Args:
       batch_size: maximum number of ratings per matching. There are at least as many matchings as the most active user
-        or item has ratings, so a batch_size above num_ratings / that number leaves lanes empty: see `fill`. None takes
+        or item has ratings, so a batch_size above num_ratings / that number leaves lanes empty. None takes
         this quotient, per device, rounded down to a multiple of 16, or of 32 from 128 on, between 32 and 256.
       schedule: function of the number of epochs done that returns a factor for the learning rates, such as
         `optax.exponential_decay(1.0, transition_steps=1, decay_rate=0.95)`; None keeps the rates constant.
