@@ -114,12 +114,11 @@ def test_modules_functions_and_lists_of_parameters_are_short():
             too_long.append(f"{path.name}: {length} lines")
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef):
-                docstring = node.body[0] if ast.get_docstring(node) is not None else None
-                lines = range(node.lineno, node.end_lineno + 1)
-                if docstring is not None:
-                    lines = range(len(lines) - len(range(docstring.lineno, docstring.end_lineno + 1)))
-                if len(lines) > 60:
-                    too_long.append(f"{path.name}, {node.name}: {len(lines)} lines")
+                length = node.end_lineno - node.lineno + 1
+                if ast.get_docstring(node) is not None:
+                    length -= node.body[0].end_lineno - node.body[0].lineno + 1
+                if length > 60:
+                    too_long.append(f"{path.name}, {node.name}: {length} lines")
                 parameters = len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
                 if parameters > 8 and node.name not in public:
                     too_long.append(f"{path.name}, {node.name}: {parameters} parameters")

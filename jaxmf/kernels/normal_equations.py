@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-if TYPE_CHECKING or "jaxtyping" in sys.modules:  # the tests check these shapes at every call
-    from jaxtyping import Array, Bool, Float
+from jaxmf.kernels.array_types import Array, Bool, Float
 
 _ROUNDING = 8  # times eps and the size of a system: a ridge below that part of the diagonal is lost to rounding
 

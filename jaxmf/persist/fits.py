@@ -20,11 +20,9 @@ from jaxmf.models.checks import check_model
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.persist import integrity
-from jaxmf.persist.data import pack_data, unpack_data
+from jaxmf.persist.data import Packed, pack_data, unpack_data
 from jaxmf.training import Best, Fit, FitState, Saved
 from jaxmf.training._fingerprints import Fingerprints
-
-Packed = dict[str, Any]
 
 _DTYPES = ("bfloat16", "float16", "float32", "float64")
 

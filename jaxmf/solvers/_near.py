@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxmf.data.ratings import Ratings
+from jaxmf.kernels.array_types import Array, Float, Int
 from jaxmf.kernels.floats import join_floats, no_slopes, split_floats
 from jaxmf.kernels.normal_equations import conjugate_gradients, dot
 from jaxmf.kernels.slabs import Part, over_parts, row_of_cells
@@ -18,9 +18,6 @@ from jaxmf.kernels.tiles import Half
 from jaxmf.models.least_squares import Quadratic
 from jaxmf.models.params import Params
 from jaxmf.solvers._slabs import View, cotangent_of, gather_rows, slab_of, weighted_slab, write_rows
-
-if TYPE_CHECKING or "jaxtyping" in sys.modules:  # the tests check these shapes at every call
-    from jaxtyping import Array, Float, Int
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

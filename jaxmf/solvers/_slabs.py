@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.ratings import Ratings, Side
+from jaxmf.kernels.array_types import Array, Float, Int
 from jaxmf.kernels.slabs import Part
 from jaxmf.kernels.tiles import Half
 from jaxmf.models.least_squares import design_rows
 from jaxmf.models.params import Params
 from jaxmf.models.protocols import Design
-
-if TYPE_CHECKING or "jaxtyping" in sys.modules:  # the tests check these shapes at every call
-    from jaxtyping import Array, Float, Int
 
 
 class View(NamedTuple):

@@ -159,8 +159,9 @@ def planned(
     data = Prepared(whole, held_out, solver.prepare(observed), solver)
 
     devices = jax.local_devices()
-    on_cpu = devices[0].platform == "cpu"
-    shared, workers = _shared(key, assignments, folds, choices, data, shapes)
+    if devices[0].platform == "cpu":  # threads use all cores of a CPU, without a compilation for each device
+        devices = devices[:1]
+    shared, workers = _shared(key, assignments, folds, choices, data, shapes, devices[0])
     entry = [0] * len(assignments)
     if rungs.entry is not None:  # all folds of a point enter together
         entry = np.repeat(rungs.entry, len(assignments) // len(rungs.entry)).tolist()
@@ -172,7 +173,7 @@ def planned(
         shapes,
         observed,
         data,
-        devices[:1] if on_cpu else devices,  # threads use all cores of a CPU, without a compilation for each device
+        devices,
         workers,
         "train_loss" if held_out is None else monitored,
         rungs,
@@ -189,9 +190,10 @@ def _shared(
     choices: Choices,
     data: Prepared,
     shapes: dict[Model, Params],
+    device: jax.Device,
 ) -> tuple[Shared, int]:
     """Return what all batches share, and how many run at once on each device; memory limits their width and number."""
-    groups, device = _groups(assignments), jax.local_devices()[0]
+    groups = _groups(assignments)
     largest = max(map(len, groups.values()))
     on_cpu = device.platform == "cpu"
     workers = choices.workers or ((os.cpu_count() or 1) if on_cpu else 1)
