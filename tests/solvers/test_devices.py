@@ -77,7 +77,7 @@ def fits_resume_and_leave_one_device():
         form = shapes(prepare(solver, ratings, ratings))
         # All four fits ran one program: where their arrays lie did not make it compile again.
         assert _compiled(model, solver, Options(patience=6), form)._cache_size() == 1  # type: ignore[attr-defined]
-    with pytest.raises(ValueError, match=r"sweep: it spreads its members .* must have devices=1"):
+    with pytest.raises(ValueError, match=r"sweep: members are spread .* must have devices=1"):
         sweep(KEY, model, solvers.als(devices=2), ratings, grid={"l2": [1.0]}, epochs=1)
 
 
