@@ -40,6 +40,8 @@ LEAVES, DRAWS = "models/leaves.py", "kernels/draws.py"
 SGD, MINIBATCH, ALS, LOOP = "solvers/_sgd.py", "solvers/_minibatch.py", "solvers/_als.py", "training/loop.py"
 SQUARES, TILES, EXACT = "kernels/normal_equations.py", "kernels/tiles.py", "solvers/_exact.py"
 SLABS, MATCHED = "kernels/slabs.py", "solvers/matched.py"
+SEEN, WHOLE, COMPARISONS = "models/seen.py", "models/whole_matrix.py", "models/_comparisons.py"
+WATCHED, IMPLICIT = "training/_watched.py", "models/test_implicit.py"
 LADDER, FAMILIES = "training/test_padded_sizes.py", "models/test_families.py"
 MATCHINGS, DEVICES = "kernels/_matchings.py", "kernels/devices.py"
 BEST, TOP, FOLD = "recommend/_best.py", "recommend/test_top.py", "recommend/test_fold.py"
@@ -64,7 +66,7 @@ OWN = {
 MUTANTS = {
     "loss: not squared": Mutant(BILINEAR, "predict(params, ratings)) ** 2", "predict(params, ratings))"),
     "predict: item bias twice": Mutant(
-        BILINEAR, 'user["bias"][users] + item["bias"][items]', '2 * item["bias"][items]'
+        BILINEAR, 'rating = rating + rows["bias"][index]', 'rating = rating + item["bias"][items]'
     ),
     "predict: items for users": Mutant(
         BILINEAR, 'user["factors"][users] * item["factors"][items]', 'user["factors"][items] * item["factors"][items]'
@@ -82,11 +84,11 @@ MUTANTS = {
     ),
     "hvp: users moved twice": Mutant(
         BILINEAR,
-        'change += moved_user["bias"][ratings.user]',
-        'change += 2 * moved_user["bias"][ratings.user]',
+        'change += rows["bias"][index]',
+        'change += 2 * rows["bias"][index]',
         WITNESSES,
     ),
-    "embed: no biases of users": Mutant(BILINEAR, 'user_term = user_term + user["bias"]\n', "user_term = user_term\n"),
+    "embed: no biases of users": Mutant(BILINEAR, 'of_user = of_user + user["bias"]\n', "of_user = of_user\n"),
     "scores: of the first users": Mutant(
         "models/_scores.py",
         "jax.tree.map(lambda leaf: leaf[users], rows.user)",
@@ -234,7 +236,58 @@ MUTANTS = {
         MODEL, "n_u + unobserved * ratings.num_items", "n_u + unobserved * ratings.num_users", FAMILIES
     ),
     "seen: held-out ratings too": Mutant("models/seen.py", "ratings.weight > 0", "ratings.weight >= 0", FAMILIES),
-    "seen: all but a user's last": Mutant("models/seen.py", "(low < end) &", "(low < end - 1) &", FAMILIES),
+    "seen: all but a user's last": Mutant(
+        SEEN, "(position < seen.first[user + 1]) &", "(position < seen.first[user + 1] - 1) &", FAMILIES
+    ),
+    "seen: repeated items twice": Mutant(SEEN, "& ~jnp.pad(repeated, (1, 0))", "", IMPLICIT),
+    "unseen: drawn among all items": Mutant(
+        SEEN,
+        "uniform = _nth_unseen(seen, user[:, None], integers(key, free, num_draws))",
+        "uniform = integers(key, free, num_draws)",
+        IMPLICIT,
+    ),
+    "unseen: popular items as they come": Mutant(
+        SEEN, "jnp.where(is_seen(seen, user[:, None], drawn), items, drawn)", "drawn", IMPLICIT
+    ),
+    "unseen: the expected number of one draw": Mutant(
+        SEEN, "jnp.log(num_draws / jnp.maximum(free, 1)", "jnp.log(1 / jnp.maximum(free, 1)", IMPLICIT
+    ),
+    "ials: the sum over all cells by one side's Gram": Mutant(
+        WHOLE, "_gram(left) * _gram(right)", "_gram(right) * _gram(right)", IMPLICIT
+    ),
+    "ials by hand: the other side's Gram": Mutant(
+        WHOLE,
+        "_times(left, _gram(right)), _times(right, _gram(left))",
+        "_times(left, _gram(left)), _times(right, _gram(left))",
+        IMPLICIT,
+    ),
+    "ials by hand: half the slope of all cells": Mutant(WHOLE, "leaf + 2 * hyper", "leaf + hyper", IMPLICIT),
+    "ials by hand: biases of the wrong column": Mutant(WHOLE, "by_left, -1)", "by_left, -2)", IMPLICIT),
+    "ials by hand: the Hessian's change of a Gram halved": Mutant(WHOLE, "change + change.T", "change", IMPLICIT),
+    "bpr by hand: a sum for the mean over draws": Mutant(
+        COMPARISONS,
+        "jax.nn.sigmoid(s[:, 1:] - s[:, :1]) / (s.shape[1] - 1))",
+        "jax.nn.sigmoid(s[:, 1:] - s[:, :1]))",
+        IMPLICIT,
+    ),
+    "bpr by hand: the observed item's slope forgotten": Mutant(
+        COMPARISONS, "[-of_drawn.sum(axis=1, keepdims=True), of_drawn]", "[0 * of_drawn[:, :1], of_drawn]", IMPLICIT
+    ),
+    "softmax by hand: the observed item's 1 forgotten": Mutant(
+        COMPARISONS, "axis=1).at[:, 0].add(-1)", "axis=1)", IMPLICIT
+    ),
+    "softmax: the correction added": Mutant(COMPARISONS, "s - jnp.pad(", "s + jnp.pad(", IMPLICIT),
+    "logistic by hand: every rating a 1": Mutant(COMPARISONS, ".add(-ratings.value)", ".add(-1)", IMPLICIT),
+    "monitor: training items are candidates": Mutant(
+        WATCHED, "jnp.where(row.hidden, jnp.finfo(score.dtype).min, score)", "score", IMPLICIT
+    ),
+    "monitor: held-out weights are trained on": Mutant(WATCHED, "train.weight > 0)", "train.weight >= 0)", IMPLICIT),
+    "monitor: the lowest ranking is the best": Mutant(
+        LOOP, "score = cost_sign(column) * row[column]", "score = row[column]", IMPLICIT
+    ),
+    "sweep: the lowest ranking is the best": Mutant(
+        "sweeps/result.py", "cost_sign(column) * values", "values", IMPLICIT
+    ),
     "minibatch: one draw for all batches": Mutant(
         MINIBATCH, "jax.random.fold_in(key, first)", "jax.random.fold_in(key, 0)", FAMILIES
     ),
@@ -291,8 +344,8 @@ MUTANTS = {
     ),
     "init: one draw for both sides": Mutant(
         BILINEAR,
-        "rows_of(drawn[len(n_u) :], n_i)",
-        "rows_of(drawn[: len(n_i)], n_i)",
+        'rows_of("item", drawn[len(n_u) :], n_i)',
+        'rows_of("item", drawn[: len(n_i)], n_i)',
         "models/test_objective.py",
     ),
     "shell: the seed of the fit ignored": Mutant(
@@ -321,7 +374,7 @@ MUTANTS = {
     ),
     "leakage: pairs taken as sorted": Mutant("evaluate/audit.py", "np.sort(pair)", "pair", "evaluate/test_audit.py"),
     "rankings: seen pairs stay": Mutant(
-        "evaluate/rankings.py", "unseen = ~among(pair, hidden)", "unseen = pair >= 0", RANKINGS
+        "evaluate/_setting.py", "unseen = ~among(pair, hidden)", "unseen = pair >= 0", RANKINGS
     ),
     "rankings: ties in full": Mutant(
         "evaluate/_measures.py", "hits = total((high - low) / tied)", "hits = total(above < k)", RANKINGS

@@ -149,6 +149,7 @@ def rating(model: Model, params: Params, test: Dataset | Ratings, clip: Clip = N
     """
     ratings = as_ratings(test, "evaluate.rating: test")
     check_predicts(model, params, ratings, "evaluate.rating", ratings.context)
+    _check_rating(model, "evaluate.rating")
     weight = np.asarray(ratings.weight, np.float64)
     error = np.asarray(ratings.value, np.float64) - predictions(model, params, ratings, clip)
     mse = float(weight @ error**2 / weight.sum())
@@ -175,11 +176,21 @@ def against_baselines(
     """
     seen, held_out = as_parts(train, test, ("train", "test"))
     check_predicts(model, params, held_out, "evaluate.against_baselines", held_out.context)
+    _check_rating(model, "evaluate.against_baselines")
     check_clip(clip)
     fitted, seen = [(model, params)], padded(seen)
     fitted += [(baseline, baseline.init(None, seen, Hyper())) for baseline in (global_mean(), damped_bias())]
     rows = [{"model": m.name, "num_ratings": len(held_out.value)} | rating(m, p, held_out, clip) for m, p in fitted]
     return pd.DataFrame(rows)
+
+
+def _check_rating(model: Model, who: str) -> None:
+    """Raise ValueError, starting with `who`, for a model whose predictions are not ratings."""
+    if model.predicts != "rating":
+        raise ValueError(
+            f"{who}: the model {model.name!r} predicts preferences, which only order items, so that they have no error "
+            "in rating units: use evaluate.ranking"
+        )
 
 
 def predictions(model: Model, params: Params, pairs: Pairs | Ratings, clip: Clip = None) -> np.ndarray:

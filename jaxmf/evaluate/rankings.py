@@ -1,39 +1,22 @@
 """Rank items against held-out ratings: the measures of each user, and their means beside baselines."""
 
 from collections.abc import Iterator
-from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from jaxmf.data.checks import expect, is_positive_integer
-from jaxmf.data.dataset import Dataset
-from jaxmf.data.observed import as_parts
-from jaxmf.data.pairs import among, numbered
-from jaxmf.data.ratings import Ratings, counts, padded
+from jaxmf.data.checks import expect
+from jaxmf.data.ratings import Ratings
 from jaxmf.evaluate._baselines import NAMES
 from jaxmf.evaluate._baselines import baselines as all_baselines
 from jaxmf.evaluate._measures import Empty, measures
 from jaxmf.evaluate._positions import Positions, Trial, oracle, rank_positions
+from jaxmf.evaluate._setting import Part, Protocol, Setting, trial_of
 from jaxmf.evaluate.intervals import check_confidence, summarize
-from jaxmf.models.checks import check_model, check_predicts
+from jaxmf.models.checks import check_model
 from jaxmf.models.model import Model
-from jaxmf.models.params import Hyper, Params
-from jaxmf.models.promises import RIGHT_SCORES
-from jaxmf.models.trial import check_promises
-
-Protocol = Literal["catalog", "rated"]
-Part = Dataset | Ratings
-
-
-class Setting(NamedTuple):
-    """What to measure; the fields are arguments of `ranking`."""
-
-    protocol: Protocol
-    k: int
-    threshold: float
-    empty: Empty
+from jaxmf.models.params import Params
 
 
 def ranking(
@@ -43,7 +26,7 @@ def ranking(
     test: Part,
     k: int = 10,
     protocol: Protocol = "catalog",
-    threshold: float = 3.5,
+    threshold: float | None = None,
     empty: Empty = "skip",
     exclude: Part | None = None,
     baselines: bool = True,
@@ -96,7 +79,8 @@ def ranking(
       test: held-out ratings over the same users and items; those of weight 0 are ignored.
       k: number of positions that count.
       protocol: "catalog" or "rated".
-      threshold: minimum rating counted as relevant, in rating units.
+      threshold: minimum rating counted as relevant, in rating units; None is 3.5, or any rating if all ratings in
+        `train` and `test` are equal, as those of clicks and likes are.
       empty: "skip" or "zero", as above.
       exclude: further ratings whose pairs are not candidates, such as the validation part; only with "catalog".
       baselines: whether to rank by the baselines too; pass False for further models in one table.
@@ -130,7 +114,7 @@ def ranking(
     check_confidence(confidence)
     name = _name(model, name, baselines)
     setting = Setting(protocol, k, threshold, empty)
-    trial, seen = _trial(model, params, train, test, exclude, setting)
+    trial, seen, setting = trial_of(model, params, train, test, exclude, setting)
     ranked = dict(_results(name, model, params, trial, seen, baselines))
     by_user = pd.concat([_table(name, positions, trial, setting) for name, positions in ranked.items()])
     covered = [
@@ -150,7 +134,7 @@ def ranking_by_user(
     test: Part,
     k: int = 10,
     protocol: Protocol = "catalog",
-    threshold: float = 3.5,
+    threshold: float | None = None,
     empty: Empty = "skip",
     exclude: Part | None = None,
     baselines: bool = True,
@@ -175,7 +159,7 @@ def ranking_by_user(
     """
     name = _name(model, name, baselines)
     setting = Setting(protocol, k, threshold, empty)
-    trial, seen = _trial(model, params, train, test, exclude, setting)
+    trial, seen, setting = trial_of(model, params, train, test, exclude, setting)
     ranked = _results(name, model, params, trial, seen, baselines)
     return pd.concat([_table(*result, trial, setting) for result in ranked], ignore_index=True)
 
@@ -201,7 +185,6 @@ def _results(
 
 
 def _columns(setting: Setting) -> dict[str, Any]:
-    """Return the columns of a table that describe the setting."""
     return {"protocol": setting.protocol, "k": setting.k, "threshold": setting.threshold}
 
 
@@ -213,83 +196,3 @@ def _table(name: str, ranked: Positions, trial: Trial, setting: Setting) -> pd.D
     for index, (column, value) in enumerate({"model": name, **_columns(setting)}.items()):
         table.insert(index, column, value)
     return table
-
-
-def _trial(
-    model: Model, params: Params, train: Part, test: Part, exclude: Part | None, setting: Setting
-) -> tuple[Trial, Ratings]:
-    """Return what to rank, and the padded training ratings, after all checks."""
-    seen, held_out = as_parts(train, test, ("train", "test"))
-    excluded = [] if exclude is None else [as_parts(train, exclude, ("train", "exclude"))[1]]
-    check_predicts(model, params, held_out, "evaluate.ranking")
-    _check(setting, exclude)
-    # Python numbers, since NumPy compares its own float64 in float64, where 4.1 exceeds a float32 rating of 4.1.
-    protocol, k, threshold = setting.protocol, int(setting.k), float(setting.threshold)
-    num_items = held_out.num_items
-
-    pair = _pairs(held_out)
-    order = np.argsort(pair, kind="stable")
-    pair, value = pair[order], np.asarray(held_out.value)[np.asarray(held_out.weight) > 0][order]
-    repeats = pair[1:][pair[1:] == pair[:-1]]
-    if len(repeats):
-        raise ValueError(
-            f"test has {len(repeats)} pair(s) of user and item more than once, the first "
-            f"{tuple(map(int, divmod(repeats[0], num_items)))} by row index; expected each once: merge them"
-        )
-    if not (value >= threshold).any():
-        raise ValueError(
-            f"threshold: no test rating is {threshold} or more, they range from {value.min():g} to {value.max():g}, so "
-            "nothing is relevant: lower it"
-        )
-    seen_pairs = None
-    if protocol == "catalog":
-        hidden = np.sort(np.concatenate([_pairs(part) for part in (seen, *excluded)]))
-        hidden = hidden[np.diff(hidden, prepend=-1) > 0]  # without repeats; np.unique would hash them
-        unseen = ~among(pair, hidden)
-        pair, value = pair[unseen], value[unseen]
-        if not len(pair):
-            raise ValueError(
-                "test has no pair of user and item that is not in train or exclude; expected held-out ratings: "
-                "jaxmf.splits makes parts that do not overlap"
-            )
-    if protocol == "catalog" and model.embed is not None:
-        promise, instead = RIGHT_SCORES, "rank with protocol='rated', which calls `predict`"
-        check_promises("evaluate.ranking", (promise,), model, params, Hyper(), held_out, instead)
-    user, item = np.divmod(pair, num_items)
-    slot = np.zeros(held_out.num_users, np.int64)
-    slot[user] = 1
-    users, slot = np.flatnonzero(slot), np.where(slot > 0, np.cumsum(slot) - 1, -1)
-    if protocol == "catalog":
-        row, column = slot[hidden // num_items], hidden % num_items
-        seen_pairs = row[row >= 0], column[row >= 0]
-    seen = padded(seen)  # so that the computations on the device see few shapes
-    n_u, n_i = (np.asarray(n, np.float64) for n in counts(seen))
-    novelty = np.log2((np.sum(n_u > 0) + 1) / (n_i + 1))
-    user_id = test.user_ids[users] if isinstance(test, Dataset) else users
-    item = item.astype(np.int32)
-    return Trial(users, user_id, slot[user], item, value, value >= threshold, novelty, k, seen_pairs), seen
-
-
-def _pairs(ratings: Ratings) -> np.ndarray:
-    """Return the observed pairs of user and item, each as one number."""
-    observed = np.asarray(ratings.weight) > 0
-    return numbered(np.asarray(ratings.user)[observed], np.asarray(ratings.item)[observed], ratings.num_items)
-
-
-def _check(setting: Setting, exclude: Part | None) -> None:
-    """Raise ValueError unless the setting is valid."""
-    protocol, k, threshold, empty = setting
-    if not is_positive_integer(k):
-        raise ValueError(f"k must be a positive integer, not {k!r}: it is the number of positions that count")
-    if protocol not in ("catalog", "rated"):
-        raise ValueError(
-            f"protocol must be 'catalog' (all unseen items) or 'rated' (the user's test items), not {protocol!r}"
-        )
-    if not isinstance(threshold, Real) or not np.isfinite(float(threshold)):
-        raise ValueError(f"threshold must be a finite number, not {threshold!r}: the minimum relevant rating")
-    if empty not in ("skip", "zero"):
-        raise ValueError(f"empty must be 'skip' or 'zero', not {empty!r}: how to treat users without relevant items")
-    if exclude is not None and protocol != "catalog":
-        raise ValueError(
-            "exclude goes with protocol='catalog' only: 'rated' ranks each user's test items and no others"
-        )

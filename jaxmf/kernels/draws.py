@@ -33,6 +33,24 @@ def normal(key: jax.Array, num_rows: int, num_columns: int, dtype: jax.typing.DT
     return whole_vectors[:, :num_columns]
 
 
+def integers(key: jax.Array, bound: jax.Array, num_columns: int) -> jax.Array:
+    """Draw integers (n, num_columns), int32, uniformly from 0, …, bound − 1 of each row, for bounds (n,) up to 2³¹.
+
+    Each is ⌊bound · h / 2³²⌋ for a hash h of its row, its column and the key, so that no number is more likely than
+    another by more than bound / 2³². With bound 0 it is 0.
+    """
+    column = salted(key, jnp.arange(1, num_columns + 1, dtype=jnp.uint32) * jnp.uint32(GOLDEN))
+    row = jnp.arange(len(bound), dtype=jnp.uint32)[:, None]
+    bits = hash32(hash32(row, column[None]), ~column[None])
+    bound = bound.astype(jnp.uint32)[:, None]
+    # The upper half of the product of 32 and 32 bits, from products of 16 and 16.
+    low, high = bits & 0xFFFF, bits >> 16
+    bound_low, bound_high = bound & 0xFFFF, bound >> 16
+    middle = high * bound_low + (low * bound_low >> 16)
+    carry = low * bound_high + (middle & 0xFFFF)
+    return (high * bound_high + (middle >> 16) + (carry >> 16)).astype(jnp.int32)
+
+
 def salted(key: jax.Array, numbers: jax.Array) -> jax.Array:
     """Hash the numbers, uint32, with each word of the key."""
     for word in jax.random.key_data(key):

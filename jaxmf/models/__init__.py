@@ -7,7 +7,9 @@ from jaxmf.models.bilinear import biased_mf, content_mf, mf
 from jaxmf.models.features import SparseRows
 from jaxmf.models.model import ByHand, Model
 from jaxmf.models.params import Hyper, Params, Rows
-from jaxmf.models.seen import is_seen, seen_of
+from jaxmf.models.sampled import bpr, logistic_mf, sampled_softmax
+from jaxmf.models.seen import draw_unseen, is_seen, seen_of
+from jaxmf.models.whole_matrix import ials
 
 __all__ = [
     "ByHand",
@@ -17,15 +19,20 @@ __all__ = [
     "Rows",
     "SparseRows",
     "biased_mf",
+    "bpr",
     "content_mf",
     "damped_bias",
+    "draw_unseen",
     "drawn",
     "global_mean",
+    "ials",
     "is_seen",
+    "logistic_mf",
     "mean_loss",
     "mf",
     "objective",
     "row_weights",
+    "sampled_softmax",
     "scores",
     "seen_of",
 ]

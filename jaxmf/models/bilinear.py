@@ -18,6 +18,7 @@ from jaxmf.models.params import Hyper, Params, Rows, bias_l2
 
 Center = Literal["global", "user"] | None
 
+BOTH: tuple[Side, ...] = ("user", "item")
 _OTHER: dict[Side, Side] = {"user": "item", "item": "user"}
 
 
@@ -40,7 +41,7 @@ def mf(rank: int, center: Center = "global") -> Model:
     """
     if center not in (None, "global", "user"):
         raise ValueError(f"mf: center must be None, 'global' or 'user', not {center!r}")
-    return _bilinear(rank, partial(mf, center=center), "mf", center=center, bias=False)
+    return of_terms(rank, partial(mf, center=center), "mf", center)
 
 
 @memoize
@@ -59,7 +60,7 @@ def biased_mf(rank: int) -> Model:
 
     Reference: Koren, Bell and Volinsky (2009), Matrix factorization techniques for recommender systems.
     """
-    return _bilinear(rank, biased_mf, "biased_mf", center="global", bias=True)
+    return of_terms(rank, biased_mf, "biased_mf", "global", BOTH)
 
 
 @memoize
@@ -88,15 +89,16 @@ def content_mf(rank: int, features: Any) -> Model:
     """
     matrix = as_matrix(features)
     with_rank = partial(content_mf, features=matrix)
-    return _bilinear(rank, with_rank, "content_mf", center="global", bias=True, features=matrix)
+    return of_terms(rank, with_rank, "content_mf", "global", BOTH, matrix)
 
 
 def predict(params: Params, pairs: Pairs | Ratings) -> jax.Array:
     """Return r̂ (n,), the sum of the terms that the parameters have."""
     user, item, users, items = params.trained.user, params.trained.item, pairs.user, pairs.item
     rating: jax.Array = _mean_term(params, users)
-    if "bias" in user:
-        rating = rating + user["bias"][users] + item["bias"][items]
+    for rows, index in ((user, users), (item, items)):
+        if "bias" in rows:
+            rating = rating + rows["bias"][index]
     if "factors" in user:
         rating = rating + jnp.sum(user["factors"][users] * item["factors"][items], axis=-1)
     if "content" in user:
@@ -111,14 +113,16 @@ def embed(params: Params) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
     another pass over all scores.
     """
     user, item = params.trained.user, params.trained.item
-    user_term = _mean_term(params, jnp.arange(len(jax.tree.leaves(user)[0])))
+    of_user = _mean_term(params, jnp.arange(len(jax.tree.leaves(user)[0])))
     left, right = [], []
     if "factors" in user:
         left, right = [user["factors"]], [item["factors"]]
+    if "bias" in item:
+        left, right = [*left, jnp.ones_like(of_user)[:, None]], [*right, item["bias"][:, None]]
     if "bias" in user:
-        user_term = user_term + user["bias"]
-        left, right = [*left, jnp.ones_like(user_term)[:, None]], [*right, item["bias"][:, None]]
-    left, right = [*left, user_term[:, None]], [*right, jnp.ones_like(right[0][:, :1])]
+        of_user = of_user + user["bias"]
+    if "bias" in user or jax.tree.leaves(params.fixed.user) or params.fixed.shared:
+        left, right = [*left, of_user[:, None]], [*right, jnp.ones_like(right[0][:, :1])]
     terms = jnp.concatenate(left, axis=1), jnp.concatenate(right, axis=1)
     if "content" not in user:
         return terms[:1], terms[1:]
@@ -155,7 +159,7 @@ def gradient(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper) -> Ro
     def of_side(side: Side, num_rows: int) -> dict[str, jax.Array]:
         rows, others = getattr(params.trained, side), getattr(params.trained, _OTHER[side])
         index, other_index = getattr(ratings, side), getattr(ratings, _OTHER[side])
-        out = _penalty_slope(rows, getattr(weight, side), hyper)
+        out = penalty_slope(rows, getattr(weight, side), hyper)
         if "factors" in rows:
             out["factors"] -= 2 * jax.ops.segment_sum(error[:, None] * others["factors"][other_index], index, num_rows)
         if "bias" in rows:
@@ -179,8 +183,9 @@ def hvp(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper, direction:
     error = ratings.weight * (ratings.value - predict(params, ratings))
     user, item, moved_user, moved_item = params.trained.user, params.trained.item, direction.user, direction.item
     change = jnp.zeros_like(error)
-    if "bias" in user:
-        change += moved_user["bias"][ratings.user] + moved_item["bias"][ratings.item]
+    for rows, index in ((moved_user, ratings.user), (moved_item, ratings.item)):
+        if "bias" in rows:
+            change += rows["bias"][index]
     if "factors" in user:
         change += jnp.sum(moved_user["factors"][ratings.user] * item["factors"][ratings.item], axis=-1)
         change += jnp.sum(user["factors"][ratings.user] * moved_item["factors"][ratings.item], axis=-1)
@@ -191,7 +196,7 @@ def hvp(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper, direction:
     def of_side(side: Side, num_rows: int) -> dict[str, jax.Array]:
         others, moved_others = getattr(params.trained, _OTHER[side]), getattr(direction, _OTHER[side])
         rows, index, other_index = getattr(direction, side), getattr(ratings, side), getattr(ratings, _OTHER[side])
-        out = _penalty_slope(rows, getattr(weight, side), hyper)
+        out = penalty_slope(rows, getattr(weight, side), hyper)
         if "factors" in rows:
             pull = change[:, None] * others["factors"][other_index]
             pull -= error[:, None] * moved_others["factors"][other_index]
@@ -205,7 +210,7 @@ def hvp(params: Params, ratings: Ratings, weight: Rows, hyper: Hyper, direction:
     return Rows(of_side("user", ratings.num_users), of_side("item", ratings.num_items))
 
 
-def _penalty_slope(rows: dict[str, jax.Array], row_weight: jax.Array, hyper: Hyper) -> dict[str, jax.Array]:
+def penalty_slope(rows: dict[str, jax.Array], row_weight: jax.Array, hyper: Hyper) -> dict[str, jax.Array]:
     """Return 2 λ n^ν times each row, with λ_b for biases: the penalty's gradient, or its Hessian times these rows."""
     l2 = {"factors": hyper.l2, "bias": bias_l2(hyper), "content": hyper.l2}
     return {name: 2 * l2[name] * row_weight.reshape(-1, *[1] * (leaf.ndim - 1)) * leaf for name, leaf in rows.items()}
@@ -221,14 +226,15 @@ def design(params: Params, ratings: Ratings, side: Side) -> tuple[dict[str, jax.
     target r − mean − b_u − a_u·x_i. The design has the keys of that side's rows and a leading axis n; the target has
     the shape (n,).
     """
-    trained = params.trained
-    others, index = (trained.item, ratings.item) if side == "user" else (trained.user, ratings.user)
+    trained, rows = params.trained, getattr(params.trained, side)
+    others, index = getattr(trained, _OTHER[side]), getattr(ratings, _OTHER[side])
     target = ratings.value - _mean_term(params, ratings.user)
     out = {}
     if "factors" in others:
         out["factors"] = others["factors"][index]
-    if "bias" in others:
+    if "bias" in rows:
         out["bias"] = jnp.ones_like(target)
+    if "bias" in others:
         target = target - others["bias"][index]
     if "content" in trained.user:
         x, a = params.fixed.item["content"], trained.user["content"]
@@ -239,7 +245,10 @@ def design(params: Params, ratings: Ratings, side: Side) -> tuple[dict[str, jax.
     return out, target
 
 
-def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, features: Any = None) -> Model:
+def of_terms(
+    rank: int, with_rank: Any, name: str, center: Center = None, bias: tuple[Side, ...] = (), features: Any = None
+) -> Model:
+    """Return the bilinear model of factors, this mean, biases of these sides, and weights for features if given."""
     if not is_positive_integer(rank):
         raise ValueError(f"{name}: rank must be a positive integer, not {rank!r}")
 
@@ -248,12 +257,12 @@ def _bilinear(rank: int, with_rank: Any, name: str, center: Center, bias: bool, 
         # A column does not depend on the number of columns, so that rank 5 starts the same in a wider table.
         drawn = normal(key, len(n_u) + len(n_i), rank, n_u.dtype)
 
-        def rows_of(normals: jax.Array, n: jax.Array) -> dict[str, jax.Array]:
+        def rows_of(side: Side, normals: jax.Array, n: jax.Array) -> dict[str, jax.Array]:
             factors = jnp.where((n > 0)[:, None], hyper.init_scale * normals, 0)
-            rows = {"factors": factors.astype(n.dtype)} | ({"bias": jnp.zeros_like(n)} if bias else {})
+            rows = {"factors": factors.astype(n.dtype)} | ({"bias": jnp.zeros_like(n)} if side in bias else {})
             return rows if hyper.rank is None else fill_beyond_rank(rows, hyper.rank)
 
-        trained = Rows(rows_of(drawn[: len(n_u)], n_u), rows_of(drawn[len(n_u) :], n_i))
+        trained = Rows(rows_of("user", drawn[: len(n_u)], n_u), rows_of("item", drawn[len(n_u) :], n_i))
         fixed = mean_of(ratings, center)
         if features is None:
             return Params(trained, fixed)

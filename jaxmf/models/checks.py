@@ -9,8 +9,9 @@ import numpy as np
 
 from jaxmf.data.checks import expect
 from jaxmf.data.ratings import Pairs
+from jaxmf.kernels._memoize import how_built
 from jaxmf.models.leaves import width
-from jaxmf.models.model import Model, Reads
+from jaxmf.models.model import Model, Predicts, Reads
 from jaxmf.models.params import Hyper, Params, Rows
 
 
@@ -19,10 +20,20 @@ def check_model(model: Model) -> None:
     expect(model, Model, "model", "call the constructor, as in models.biased_mf(16), or take the fit.model of a fit")
     if model.reads not in get_args(Reads):
         raise ValueError(f"the model {model.name!r} has reads={model.reads!r}; expected 'rows' or 'tables'")
+    if model.predicts not in get_args(Predicts):
+        raise ValueError(f"the model {model.name!r} has predicts={model.predicts!r}; expected 'rating' or 'preference'")
 
 
 def check_unobserved(model: Model, hyper: Hyper) -> None:
-    """Raise a ValueError if a weight of unobserved cells is given but the model has no loss over them."""
+    """Raise a ValueError if the weight of unobserved cells is given to a model without a loss over them, or missing.
+
+    A user's own `background` may have its weight elsewhere.
+    """
+    if hyper.unobserved is None and model.background is not None and how_built(model) is not None:
+        raise ValueError(
+            f"hyper: the model {model.name!r} needs unobserved, the weight of all cells, as in "
+            "Hyper(l2=0.003, unobserved=0.1); choose it by a ranking, such as monitor='ndcg'"
+        )
     if hyper.unobserved is not None and model.background is None:
         raise ValueError(
             f"hyper: unobserved is given, but the model {model.name!r} has no `background`, a loss over cells that are "

@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 from jaxmf.kernels._memoize import described, reduced
 from jaxmf.models.protocols import (
     Background,
+    Check,
     Design,
     Draw,
     Embed,
@@ -19,6 +20,7 @@ from jaxmf.models.protocols import (
 )
 
 Reads = Literal["rows", "tables"]
+Predicts = Literal["rating", "preference"]
 
 
 class ByHand(NamedTuple):
@@ -61,6 +63,10 @@ class Model(NamedTuple):
       draw: `(key, ratings, seen) -> ratings`, which adds to the ratings' `context` what the loss reads at random, such
         as an item that the user has not rated; or None. `jaxmf.models.is_seen` tells what a user has rated. `minibatch`
         draws for every batch; losses in a history use one draw, the same for all fits.
+      predicts: "rating" if `predict` returns ratings in the units of the data, whose errors are then measured;
+        "preference" if it returns numbers that only order items, whose rankings are watched instead.
+      check: `(ratings) -> None`, which raises a ValueError for training ratings that the model is not for; or None. It
+        is called on the host, before anything compiles.
     """
 
     init: Init
@@ -76,6 +82,8 @@ class Model(NamedTuple):
     reads: Reads = "rows"
     background: Background | None = None
     draw: Draw | None = None
+    predicts: Predicts = "rating"
+    check: Check | None = None
 
     def __repr__(self) -> str:
         return described(self)

@@ -77,6 +77,12 @@ class Background(Protocol):
     def __call__(self, params: Params, hyper: Hyper, /) -> jax.Array: ...
 
 
+class Check(Protocol):
+    """Nothing, or a ValueError."""
+
+    def __call__(self, ratings: Ratings, /) -> None: ...
+
+
 class Draw(Protocol):
     """The ratings with what is drawn in their context."""
 

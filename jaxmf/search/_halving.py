@@ -128,18 +128,18 @@ def hyperband(
 
 
 def _best_of(settings: Sequence[Hashable], brackets: Sequence[int], factor: int) -> Select:
-    """Return the function that selects the best 1/factor of each bracket's settings by their mean score.
+    """Return the function that selects the best 1/factor of each bracket's settings by their mean cost.
 
-    Of settings with equal scores it selects the first ones.
+    Of settings with equal costs it selects the first ones.
     """
 
-    def select(rung: int, scores: Mapping[int, float]) -> Collection[int]:
+    def select(rung: int, costs: Mapping[int, float]) -> Collection[int]:
         groups: dict[int, dict[Hashable, list[int]]] = defaultdict(lambda: defaultdict(list))
-        for member in scores:
+        for member in costs:
             groups[brackets[member]][settings[member]].append(member)
         selected: list[int] = []
         for bracket in groups.values():
-            ranked = sorted(bracket.values(), key=lambda group: np.mean([scores[member] for member in group]))
+            ranked = sorted(bracket.values(), key=lambda group: np.mean([costs[member] for member in group]))
             selected += [member for group in ranked[: max(1, len(bracket) // factor)] for member in group]
         return selected
 

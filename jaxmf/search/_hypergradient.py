@@ -92,7 +92,7 @@ def hypergradient(
       a Hypergradient.
 
     Raises:
-      ValueError: as `fit`; an unknown name; a `hyper.rank` with "implicit"; a derivative that is not finite, as with
+      ValueError: as `fit`; an unknown name; a derivative that is not finite, as with
         `optax.adam` without `eps_root`.
 
     Cost: "unrolled" costs two more fits, and memory for the intermediate results of one epoch and for one state per
@@ -147,10 +147,6 @@ def checked(task: Task, train: Dataset | Ratings, valid: Dataset | Ratings) -> T
     known = [*swept, *(f"{EXTRA}{name}" for name in hyper.extra)]
     if isinstance(names, str) or not names or len(set(names)) < len(names) or not set(names) <= set(known):
         raise ValueError(f"hypergradient: names must be a list of different names of {', '.join(known)}, not {names!r}")
-    if method == "implicit" and hyper.rank is not None:
-        raise ValueError(
-            "hypergradient: method 'implicit' takes no hyper.rank: give the model that width by model.with_rank(...)"
-        )
     if model.draw is not None:
         raise ValueError(
             f"hypergradient: the model {model.name!r} draws random numbers (it has a `draw`), which is not "

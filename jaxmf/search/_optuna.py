@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Unpack
 
 import jax
 import numpy as np
@@ -22,6 +22,7 @@ from jaxmf.sweeps.grid import members
 from jaxmf.sweeps.plan import Choices, Keywords, Rungs, Select
 from jaxmf.sweeps.result import Sweep, concatenate
 from jaxmf.training.checks import check_key
+from jaxmf.training.options import Options, column_of, cost_sign, for_model
 from jaxmf.training.program import progress_bar
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def optuna(
         take into account where they are.
       sampler: "tpe" or "random", seeded by `key`, or a sampler of Optuna. Ignored if there is a `study`, which has its
         own.
-      study: a study to continue, of direction "minimize"; default: a new one, which at each rung prunes a trial that is
-        in the worst quarter of the trials before it. A study with persistent storage survives a run that is killed:
-        pass it again, with the number of trials that are missing.
+      study: a study to continue, of direction "minimize", or "maximize" if a ranking is monitored; default: a new one,
+        which at each rung prunes a trial that is in the worst quarter of the trials before it. A study with persistent
+        storage survives a run that is killed: pass it again, with the number of trials that are missing.
       epochs: number of epochs of a trial that is not pruned.
       min_epochs: minimum number of epochs before the first report; default: epochs / factor², which makes two reports
         before the last rung.
@@ -110,10 +111,12 @@ def optuna(
     program = None
     if "rank" in space and model.with_rank is not None:
         program = model.with_rank(largest[1]["rank"])
+    sign = cost_sign(column_of(for_model(Options(monitor=choices.get("monitor")), model).monitor))
+    direction: Literal["minimize", "maximize"] = "minimize" if sign > 0 else "maximize"
     if study is None:
-        study = library.create_study(
-            sampler=_sampler(key, library, sampler), pruner=library.pruners.PercentilePruner(75.0)
-        )
+        pruner = library.pruners.PercentilePruner(75.0)
+        study = library.create_study(sampler=_sampler(key, library, sampler), pruner=pruner, direction=direction)
+    _check_direction(study, direction)
     distributions = {name: _distribution(library, values) for name, values in space.items()}
 
     num_folds = 1 if folds is None else len(folds)
@@ -123,7 +126,7 @@ def optuna(
         for begin in range(0, trials, ask):
             batch = [study.ask(distributions) for _ in range(min(ask, trials - begin))]
             grid = [dict(trial.params) for trial in batch]
-            compared = Rungs(steps, select=_unpruned(batch, steps, num_folds))
+            compared = Rungs(steps, select=_unpruned(batch, steps, num_folds, sign))
             try:
                 runs = run(key, model, solver, train, valid, grid, compared, kept)
             except BaseException:
@@ -145,6 +148,15 @@ def _check(trials: Any, ask: Any, choices: Keywords) -> None:
             raise ValueError(f"optuna: takes no {name}: {reason}")
 
 
+def _check_direction(study: Study, direction: str) -> None:
+    actual = study.direction.name.lower()
+    if actual != direction:
+        raise ValueError(
+            f"optuna: the study has the direction {actual!r}, which does not fit the monitored score: create it with "
+            f"direction={direction!r}"
+        )
+
+
 def _tell(study: Study, states: Any, batch: list[Any], runs: Sweep, num_folds: int) -> None:
     """Tell the study how each trial ended; the value of a trial is its mean score over the folds."""
     values = runs.table[runs.score].to_numpy(float).reshape(-1, num_folds).mean(axis=1)
@@ -158,15 +170,18 @@ def _tell(study: Study, states: Any, batch: list[Any], runs: Sweep, num_folds: i
             study.tell(trial, state=states.FAIL)
 
 
-def _unpruned(batch: list[Any], steps: list[int], num_folds: int) -> Select:
-    """Return the function that reports each trial's mean score at a rung, and selects those that are not pruned."""
+def _unpruned(batch: list[Any], steps: list[int], num_folds: int, sign: int) -> Select:
+    """Return the function that reports each trial's mean score at a rung, and selects those that are not pruned.
 
-    def select(rung: int, scores: Mapping[int, float]) -> Collection[int]:
-        groups: dict[int, list[int]] = {member // num_folds: [] for member in scores}
-        for member in scores:
+    The score is `sign` times the cost.
+    """
+
+    def select(rung: int, costs: Mapping[int, float]) -> Collection[int]:
+        groups: dict[int, list[int]] = {member // num_folds: [] for member in costs}
+        for member in costs:
             groups[member // num_folds].append(member)
         for trial, group in groups.items():
-            batch[trial].report(float(np.mean([scores[member] for member in group])), steps[rung])
+            batch[trial].report(float(np.mean([sign * costs[member] for member in group])), steps[rung])
         return [member for trial, group in groups.items() if not batch[trial].should_prune() for member in group]
 
     return select

@@ -16,6 +16,7 @@ from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps import Sweep
 from jaxmf.sweeps.grid import setting
 from jaxmf.training import Fit, fit
+from jaxmf.training.options import cost_sign
 
 
 class Chosen(NamedTuple):
@@ -25,7 +26,8 @@ class Chosen(NamedTuple):
       fit: the fit on all ratings, with the chosen setting.
       setting: that setting, by name.
       score: its mean validation score in the search, by which it was chosen.
-      test: errors on the test ratings, as `evaluate.rating` returns them.
+      test: errors on the test ratings, as `evaluate.rating` returns them, or for a model of preferences the measures of
+        `evaluate.ranking` by name.
       table: the settings of the search, best first: one row each, with mean and standard error over seeds and folds.
     """
 
@@ -48,7 +50,7 @@ def refit(
 ) -> Chosen:
     """Fit the best setting of a search on all ratings, and evaluate that one fit on the test ratings.
 
-    The best setting has the lowest mean, over seeds and folds, of the score that the search monitored, among the
+    The best setting has the best mean, over seeds and folds, of the score that the search monitored, among the
     settings that were not pruned. It is fitted without validation, with the key of its first member, for the mean of
     the numbers of epochs after which its members were best.
 
@@ -103,7 +105,8 @@ def _fit_best(
     finite = {point: score for point, score in scores.items() if np.isfinite(score)}
     if not finite:
         raise ValueError("refit: no setting has a finite score; see the column status of runs.to_frame()")
-    best, score = min(finite.items(), key=lambda pair: pair[1])
+    sign = cost_sign(runs.score)
+    best, score = min(finite.items(), key=lambda pair: sign * pair[1])
     group = groups[best]
     if epochs is None:
         epochs = max(1, round(frame["epoch"].iloc[group].mean()))
@@ -111,6 +114,14 @@ def _fit_best(
     fitted = fit(
         runs.key(leader), runs.model(leader), solver, train, hyper=runs.hyper(leader), epochs=epochs, progress=progress
     )
-    errors = evaluate.rating(fitted.model, fitted.params, test)
-    table = runs.summary().sort_values(runs.score, ignore_index=True, kind="stable")
+    errors = _tested(fitted, train, test)
+    table = runs.summary().sort_values(runs.score, ascending=sign > 0, ignore_index=True, kind="stable")
     return Chosen(fitted, dict(best), float(score), errors, table), epochs
+
+
+def _tested(fitted: Fit, train: Dataset | Ratings, test: Dataset | Ratings) -> dict[str, float]:
+    """Return the errors of a fit on the test ratings, or its ranking of them."""
+    if fitted.model.predicts == "rating":
+        return evaluate.rating(fitted.model, fitted.params, test)
+    measured = evaluate.ranking(fitted.model, fitted.params, train, test, baselines=False)
+    return dict(zip(measured["metric"], measured["value"].astype(float), strict=True))

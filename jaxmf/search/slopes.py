@@ -12,6 +12,7 @@ from jaxmf.data.ratings import Ratings
 from jaxmf.kernels.programs import jit, of_model
 from jaxmf.kernels.xla import here
 from jaxmf.models._objective import mean_loss, objective, row_weights
+from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, Rows
 from jaxmf.solvers.solver import Solver
@@ -63,18 +64,21 @@ def implicit(model: Model) -> Callable[..., Any]:
         hyper: Hyper,
         tol: float,
     ) -> tuple[jax.Array, Any, jax.Array, jax.Array]:
+        def within_rank(trained: Rows) -> Rows:  # columns beyond the rank are 0, whatever the hyperparameters
+            return trained if hyper.rank is None else fill_beyond_rank(trained, hyper.rank)
+
         def slope(trained: Rows, values: Mapping[str, jax.Array]) -> Rows:
             def of_trained(trained: Rows) -> jax.Array:
                 return objective(model, params._replace(trained=trained), train, with_numbers(hyper, values))
 
-            gradient: Rows = jax.grad(of_trained)(trained)
-            return gradient
+            return within_rank(jax.grad(of_trained)(trained))
 
         def curvature(v: Rows) -> Rows:
             product: Rows = jax.jvp(lambda trained: slope(trained, values), (params.trained,), (v,))[1]
             return product
 
         loss, g = jax.value_and_grad(lambda t: mean_loss(model, params._replace(trained=t), valid))(params.trained)
+        g = within_rank(g)
         n_u, n_i, _ = row_weights(train, 1.0, hyper.unobserved)
         g = jax.tree.map(
             lambda x, seen: jnp.where(seen > 0, x, 0), g, _per_count(n_u, n_i, jax.tree.map(jnp.ones_like, g))

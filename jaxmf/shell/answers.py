@@ -13,7 +13,7 @@ from jaxmf.data import Dataset
 from jaxmf.data.checks import listed
 from jaxmf.data.exact import as_ids
 from jaxmf.data.ids import distinct, match
-from jaxmf.evaluate.rankings import Protocol
+from jaxmf.evaluate._setting import Protocol
 from jaxmf.files import output
 from jaxmf.models import Model
 from jaxmf.training import Fit

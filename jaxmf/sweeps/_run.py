@@ -28,6 +28,7 @@ from jaxmf.sweeps.grid import Grid, narrowed
 from jaxmf.sweeps.memory import num_bytes
 from jaxmf.sweeps.plan import Choices, Plan, Rungs, claim, cut, first_candidates, planned
 from jaxmf.sweeps.result import Sweep, tables
+from jaxmf.training.options import cost_sign
 from jaxmf.training.program import progress_bar
 from jaxmf.training.state import RUNNING, FitState, Prepared, first_state
 
@@ -135,11 +136,12 @@ def _add(plan: Plan, record: _Record, results: dict[int, Result], stop: int, bar
 def _compare(plan: Plan, record: _Record, candidates: list[int], rung: int, bar: Any) -> list[int]:
     """Compare the candidates at a rung, record the comparison, and return the members that run to the next rung."""
     stop, select = plan.rungs.epochs[rung], plan.rungs.select
+    sign = cost_sign(plan.score)
     scores = {member: record.results[member].at_epoch(plan.score) for member in candidates}
-    scores = {member: score if np.isfinite(score) else np.inf for member, score in scores.items()}
+    costs = {member: sign * score if np.isfinite(score) else np.inf for member, score in scores.items()}
     final = stop == plan.rungs.epochs[-1]
-    selected = set(candidates if select is None or final else select(rung, scores))
-    record.compared += [(rung, stop, member, scores[member], member in selected) for member in candidates]
+    selected = set(candidates if select is None or final else select(rung, costs))
+    record.compared += [(rung, stop, member, sign * costs[member], member in selected) for member in candidates]
     dropped = [member for member in candidates if member not in selected]
     bar.update(sum(record.results[member].status == RUNNING for member in dropped))
     record.results.update({member: record.results[member]._replace(state=None) for member in dropped})
@@ -239,6 +241,6 @@ def _keep(plan: Plan, record: _Record, new: dict[int, Result]) -> None:
     record.results.update({member: result._replace(params=None) for member, result in new.items()})
     params = record.kept | {member: result.params for member, result in new.items() if result.params is not None}
     if plan.choices.keep == "best":
-        scores = [(record.results[member].at_epoch(plan.score), member) for member in params]
-        params = {member: params[member] for _, member in sorted(s for s in scores if np.isfinite(s[0]))[:1]}
+        costs = [(cost_sign(plan.score) * record.results[member].at_epoch(plan.score), member) for member in params]
+        params = {member: params[member] for _, member in sorted(c for c in costs if np.isfinite(c[0]))[:1]}
     record.kept = {} if plan.choices.keep == "none" else params

@@ -30,7 +30,7 @@ def sweep(
     epochs: int = 50,
     patience: int | None = None,
     min_delta: float = 0.0,
-    monitor: Monitor = "loss",
+    monitor: Monitor | None = None,
     track: bool = True,
     keep: Keep = "best",
     out: str | PathLike[str] | None = None,

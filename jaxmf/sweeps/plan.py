@@ -23,8 +23,8 @@ from jaxmf.sweeps.batches import Batch, Result, Shared, program_text
 from jaxmf.sweeps.checks import check_all_promised, check_choices, check_padding, checked_folds, checked_shapes
 from jaxmf.sweeps.grid import Assignment, Grid, Member, assign, members
 from jaxmf.sweeps.memory import check_kept, memory_limit, num_bytes, within
-from jaxmf.training.checks import check_key, check_monitor, check_static
-from jaxmf.training.options import Monitor, Options
+from jaxmf.training.checks import check_key, check_monitor, check_ratings, check_static
+from jaxmf.training.options import Monitor, Options, column_of, for_model
 from jaxmf.training.program import LastConstants
 from jaxmf.training.state import Prepared
 
@@ -39,7 +39,7 @@ class Keywords(TypedDict, total=False):
     hyper: Hyper | None
     patience: int | None
     min_delta: float
-    monitor: Monitor
+    monitor: Monitor | None
     track: bool
     keep: Keep
     out: str | PathLike[str] | None
@@ -57,7 +57,7 @@ class Choices(NamedTuple):
     hyper: Hyper | None = None
     patience: int | None = None
     min_delta: float = 0.0
-    monitor: Monitor = "loss"
+    monitor: Monitor | None = None
     track: bool = True
     keep: Keep = "best"
     out: str | PathLike[str] | None = None
@@ -79,9 +79,10 @@ class Rungs(NamedTuple):
     Attributes:
       epochs: the epochs at which members are compared, increasing; the last is the maximum number of epochs.
       entry: for each point of the grid, the rung at which it is first compared, up to which it runs; default: all 0.
-      select: `select(rung, scores)` returns those of the members at this rung that continue. `scores` maps each of them
-        to the monitored column at the epoch of its parameters, infinite where that is not finite. Members that enter at
-        the next rung need not be returned; a member that has stopped by itself stays in the race only if it is.
+      select: `select(rung, costs)` returns those of the members at this rung that continue. `costs` maps each of them
+        to the monitored column at the epoch of its parameters, with the sign by which lower is better, and infinite
+        where that is not finite. Members that enter at the next rung need not be returned; a member that has stopped by
+        itself stays in the race only if it is.
     """
 
     epochs: Sequence[int]
@@ -136,13 +137,15 @@ def planned(
 
     Only the programs that try a user's model are compiled, and those that measure a batch if memory is limited.
     """
-    hyper, options = Hyper() if choices.hyper is None else choices.hyper, choices.options
+    hyper = Hyper() if choices.hyper is None else choices.hyper
     check_key(key)
-    check_static(model, solver, rungs.epochs[-1], options)
+    check_static(model, solver, rungs.epochs[-1], choices.options)
+    options = for_model(choices.options, model)
     check_hyper(hyper)
     check_choices(solver, choices, valid is not None)
     observed, held_out = (as_ratings(train, "train"), None) if valid is None else as_parts(train, valid)
     folds = None if choices.folds is None else checked_folds(choices.folds, observed)
+    check_ratings(model, observed)
     listed = members(grid, hyper, None if folds is None else len(folds))
     column_seconds = solver.machine.column_seconds * len(observed.value) * rungs.epochs[-1]
     assignments = assign(model, listed, column_seconds, choices.pad)
@@ -153,19 +156,18 @@ def planned(
         folds, held_out = jnp.pad(folds, ((0, 0), (0, len(whole.value) - len(observed.value)))), whole
     elif held_out is not None:
         held_out = padded(held_out)
-    if callable(options.monitor):
-        check_monitor(options.monitor, next(iter(shapes.values())), held_out)
+    check_monitor(choices.monitor, model, next(iter(shapes.values())), held_out)
     check_all_promised(key, solver, whole, assignments, shapes)
     data = Prepared(whole, held_out, solver.prepare(observed), solver)
 
     devices = jax.local_devices()
     if devices[0].platform == "cpu":  # threads use all cores of a CPU, without a compilation for each device
         devices = devices[:1]
+    choices = choices._replace(hyper=hyper, monitor=options.monitor)
     shared, workers = _shared(key, assignments, folds, choices, data, shapes, devices[0])
     entry = [0] * len(assignments)
     if rungs.entry is not None:  # all folds of a point enter together
         entry = np.repeat(rungs.entry, len(assignments) // len(rungs.entry)).tolist()
-    monitored = "monitor" if callable(options.monitor) else f"valid_{options.monitor}"
     return Plan(
         shared,
         assignments,
@@ -175,9 +177,9 @@ def planned(
         data,
         devices,
         workers,
-        "train_loss" if held_out is None else monitored,
+        "train_loss" if held_out is None else column_of(options.monitor),
         rungs,
-        choices._replace(hyper=hyper),
+        choices,
         key,
         model,
     )

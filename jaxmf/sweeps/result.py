@@ -15,6 +15,7 @@ from jaxmf.models.params import Hyper, Params, bias_l2
 from jaxmf.solvers.solver import Solver
 from jaxmf.sweeps.batches import Result
 from jaxmf.sweeps.grid import NUMBERS, Assignment, Member
+from jaxmf.training.options import cost_sign
 from jaxmf.training.state import RUNNING, STATUS
 
 
@@ -67,11 +68,13 @@ class Sweep:
         return self.table.copy()
 
     def best(self, metric: str | None = None) -> int:
-        """Return the member with the lowest value of a metric, the first one among equals.
+        """Return the member with the best value of a metric, the first one among equals: the lowest, or of a ranking
+        ("ndcg", "recall", "map", "auc") the highest.
 
         Args:
-          metric: a column of `to_frame`, or "rmse", "mae" or "loss" for that of the validation ratings. Default: the
-            score that the sweep monitored, or the training loss if there were no validation ratings.
+          metric: a column of `to_frame`, or for that of the validation ratings "rmse", "mae", "loss", or a ranking that
+            was monitored. Default: the score that the sweep monitored, or the training loss if there were no validation
+            ratings.
 
         Raises:
           ValueError: there is no such column, or no member has a finite value in it.
@@ -84,7 +87,7 @@ class Sweep:
         values = self.table[column].to_numpy(float)
         if not np.isfinite(values).any():
             raise ValueError(f"best: no member has a finite {column}; see the column status of to_frame()")
-        return int(np.where(np.isfinite(values), values, np.inf).argmin())
+        return int(np.where(np.isfinite(values), cost_sign(column) * values, np.inf).argmin())
 
     def params(self, member: int) -> Params:
         """Return the parameters of a member, at its own rank; raise ValueError if they were not kept."""

@@ -24,10 +24,11 @@ from jaxmf.training.checks import (
     check_key,
     check_monitor,
     check_promised,
+    check_ratings,
     check_solver,
     check_static,
 )
-from jaxmf.training.fitted import Fit
+from jaxmf.training.fitted import Fit, watched_columns
 from jaxmf.training.options import Monitor, Options
 from jaxmf.training.origin import given, resumed
 from jaxmf.training.program import CHUNK, compiled_initialize, progress_bar, run_chunks, set_up
@@ -67,7 +68,7 @@ def fit(
     epochs: int = 50,
     patience: int | None = None,
     min_delta: float = 0.0,
-    monitor: Monitor = "loss",
+    monitor: Monitor | None = None,
     track: bool = True,
     resume: Fit | None = None,
     progress: bool = False,
@@ -118,12 +119,12 @@ def fit(
     check_hyper(hyper)
     batch, observed = _without_layout(solver, train, valid, patience)
     ratings = batch.train
+    check_ratings(model, ratings)
     # Cast before anything is traced, so that an int, a float and a NumPy number find the same compiled program.
     numbers = cast_hyper(hyper, ratings.value.dtype)
     shape = check_functions(key, model, ratings, numbers)
     check_rank(hyper, shape)
-    if callable(monitor):
-        check_monitor(monitor, shape, batch.valid)
+    check_monitor(monitor, model, shape, batch.valid)
     solver.check(model, shape, hyper, ratings.context)
     origin: FitState | Params | None = None if params is None else given(params, shape)
     hashed = _in_background(fingerprints, ratings, batch.valid)
@@ -159,7 +160,7 @@ def compile_fit(
     hyper: Hyper,
     patience: int | None = None,
     min_delta: float = 0.0,
-    monitor: Monitor = "loss",
+    monitor: Monitor | None = None,
     track: bool = True,
 ) -> float:
     """Compile ahead of time the programs that `fit` runs for these arguments; several threads may do so at once.
@@ -225,7 +226,7 @@ def _run_to_end(
         tables.append(table)
         state, elapsed = after, elapsed + seconds
         bar.update(len(table))
-        if "valid_rmse" in table:
-            bar.set_postfix(valid_rmse=f"{table['valid_rmse'].iloc[-1]:.4f}", refresh=False)
+        if shown := watched_columns(table):
+            bar.set_postfix({name: f"{table[name].iloc[-1]:.4f}" for name in shown}, refresh=False)
     joined = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame({"epoch": [], "seconds": []})
     return state, {str(name): joined[name].to_numpy() for name in joined}

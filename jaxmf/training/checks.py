@@ -19,7 +19,7 @@ from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.models.seen import seen_of
 from jaxmf.models.trial import check_promises
 from jaxmf.solvers.solver import Solver
-from jaxmf.training.options import Options
+from jaxmf.training.options import ERRORS, Monitor, Options, for_model, ranking_of
 from jaxmf.training.state import Prepared
 from jaxmf.training.weightless import check_init, check_score
 
@@ -127,10 +127,23 @@ def check_promised(
         check_init(model, initialize, ratings)
 
 
-def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:
-    """Raise ValueError unless there are validation ratings, and `monitor` returns one number of those with weight."""
+def check_monitor(monitor: Monitor | None, model: Model, shape: Params, valid: Ratings | None) -> None:
+    """Raise ValueError unless the validation ratings are what `monitor`, or the model's default, needs.
+
+    A function must return one number, of the ratings with weight. A ranking needs a rating above 0.
+    """
+    ranks = ranking_of(for_model(Options(monitor=monitor), model).monitor)
     if valid is None:
-        raise ValueError("monitor is a function of validation ratings: pass valid= (jaxmf.splits makes them)")
+        if callable(monitor) or ranking_of(monitor):
+            what = "is a function of" if callable(monitor) else f"{monitor!r} ranks"
+            raise ValueError(f"monitor {what} validation ratings: pass valid= (jaxmf.splits makes them)")
+        return
+    if ranks and not ((np.asarray(valid.weight) > 0) & (np.asarray(valid.value) > 0)).any():
+        raise ValueError(
+            f"monitor {ranks[0]!r} counts validation ratings above 0 as relevant, but all are 0: pass monitor='loss'"
+        )
+    if not callable(monitor):
+        return
     try:
         score = jax.eval_shape(monitor, shape, valid)
     except Exception as error:
@@ -138,6 +151,12 @@ def check_monitor(monitor: Any, shape: Params, valid: Ratings | None) -> None:
     if getattr(score, "shape", None) != ():
         raise ValueError(f"monitor must return one number, not {score}: take a mean or a sum")
     check_score(monitor, shape, valid)
+
+
+def check_ratings(model: Model, ratings: Ratings) -> None:
+    """Raise the ValueError of the model's own `check` for training ratings that it is not for."""
+    if model.check is not None:
+        model.check(ratings)
 
 
 def check_solver(solver: Solver) -> None:
@@ -156,8 +175,16 @@ def check_static(model: Model, solver: Solver, epochs: int, options: Options) ->
         raise ValueError(f"patience must be a positive integer or None, not {patience!r}")
     if not isinstance(min_delta, Real) or not 0 <= min_delta < float("inf"):
         raise ValueError(f"min_delta must be a finite number of at least 0, not {min_delta!r}")
-    if not callable(monitor) and monitor not in ("loss", "rmse", "mae"):
-        raise ValueError(f"monitor must be 'loss', 'rmse', 'mae' or a function (params, ratings), not {monitor!r}")
+    if not (monitor in (None, "loss", *ERRORS) or callable(monitor) or ranking_of(monitor)):
+        raise ValueError(
+            f"monitor must be 'loss', 'rmse', 'mae', 'ndcg', 'recall' or 'map' (or as 'ndcg@20'), 'auc', or a function "
+            f"(params, ratings), not {monitor!r}"
+        )
+    if monitor in ERRORS and model.predicts == "preference":
+        raise ValueError(
+            f"monitor: the model {model.name!r} predicts preferences, which have no error in rating units: monitor "
+            "'ndcg', 'recall', 'map', 'auc' or 'loss'"
+        )
 
 
 def check_batch(batch: Prepared, solver: Solver, patience: int | None) -> None:

@@ -1,5 +1,6 @@
 """What a fit returns."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +9,13 @@ import pandas as pd
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params
 from jaxmf.training._fingerprints import Fingerprints
+from jaxmf.training.options import cost_sign
 from jaxmf.training.state import FitState
+
+
+def watched_columns(history: Iterable[str]) -> list[str]:
+    """Return the columns to show of a history: the validation RMSE, and a ranking."""
+    return [name for name in history if name == "valid_rmse" or cost_sign(name) < 0]
 
 
 class Fit(NamedTuple):
@@ -22,8 +29,8 @@ class Fit(NamedTuple):
       state: the state after the last epoch (before it, if it diverged), from which `resume` continues.
       history: name -> (epochs,) array: `epoch` (from 1), `seconds` since the start (without `compile_seconds`),
         `train_loss` (weighted mean of the model's loss), `objective` (the regularized sum), and with validation ratings
-        `valid_loss`, `valid_rmse`, `valid_mae` (and `monitor`, if that is a function). After a divergence the last row
-        is the epoch that diverged.
+        `valid_loss`, `valid_rmse`, `valid_mae` (not for a model of preferences), and the ranking or function that was
+        monitored, as `valid_ndcg` or `monitor`. After a divergence the last row is the epoch that diverged.
       status: "completed" (all epochs ran), "converged" (the solver's own rule), "stopped_early" (no improvement for
         `patience` epochs) or "diverged" (a number was no longer finite; no exception is raised).
       compile_seconds: time spent before the first epoch on tracing, compiling, `init` and laying the ratings out on the
@@ -45,8 +52,7 @@ class Fit(NamedTuple):
         return pd.DataFrame(self.history)
 
     def __repr__(self) -> str:
-        scores = [
-            f"{name} {self.history[name][-1]:.4g}" for name in ("train_loss", "valid_rmse") if name in self.history
-        ]
+        names = [*(["train_loss"] if "train_loss" in self.history else []), *watched_columns(self.history)]
+        scores = [f"{name} {self.history[name][-1]:.4g}" for name in names]
         outcome = ", ".join([self.status, *scores]) if len(self.history["epoch"]) else self.status
         return f"<Fit of {self.model!r}, {len(self.history['epoch'])} epochs: {outcome}>"

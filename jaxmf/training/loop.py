@@ -14,8 +14,9 @@ from jaxmf.models.checks import check_rank
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, cast_hyper
 from jaxmf.solvers.solver import Problem, Solver
+from jaxmf.training._watched import Watched, ranking
 from jaxmf.training.checks import check_batch, check_static, explained
-from jaxmf.training.options import Monitor, Options
+from jaxmf.training.options import Monitor, Options, column_of, cost_sign, for_model, ranking_of
 from jaxmf.training.state import (
     CONVERGED,
     DIVERGED,
@@ -39,7 +40,7 @@ def make_fit(
     epochs: int,
     patience: int | None = None,
     min_delta: float = 0.0,
-    monitor: Monitor = "loss",
+    monitor: Monitor | None = None,
     track: bool = True,
 ) -> Callable[..., tuple[FitState, dict[str, jax.Array]]]:
     """Return a whole fit as one pure function; all arguments of `make_fit` are static.
@@ -51,9 +52,13 @@ def make_fit(
         gives the same bits.
       patience: stop after this many epochs without an improvement on validation, and keep the best parameters; None
         runs all epochs and keeps the last parameters.
-      min_delta: the monitored score must fall by more than this to count as an improvement.
-      monitor: "loss" (weighted mean validation loss), "rmse", "mae", or a function `(params, ratings) -> scalar` of the
-        validation ratings; lower is better.
+      min_delta: the monitored score must improve by more than this to count as an improvement.
+      monitor: the score on the validation ratings that tells which epoch is best, recorded every epoch. "loss", the
+        weighted mean loss, "rmse" and "mae", or a function `(params, ratings) -> scalar`: lower is better. "ndcg",
+        "recall", "map" at 10 positions (or k, as in "ndcg@20") and "auc": higher is better; these rank all items
+        without training weight for a fixed sample of up to 200 users, and count each validation rating above 0 as
+        relevant. The default is "loss", or "ndcg" for a model of preferences, whose loss is no guide to what to
+        recommend.
       track: also record the training loss and the objective every epoch, which costs one pass over the ratings.
 
     Returns:
@@ -75,7 +80,8 @@ def make_fit(
     """
     options = Options(patience, min_delta, monitor, track)
     check_static(model, solver, epochs, options)
-    options = options._replace(min_delta=float(min_delta))  # a NumPy number would promote the dtype of the score
+    # A NumPy number would promote the dtype of the score.
+    options = for_model(options, model)._replace(min_delta=float(min_delta))
 
     def run(
         key: jax.Array,
@@ -104,6 +110,7 @@ class _Run(NamedTuple):
     problem: Problem
     train: Ratings
     valid: Ratings | None
+    watched: Watched | None
 
 
 def _set_up(
@@ -122,13 +129,13 @@ def _set_up(
         check_rank(uncast, shape)
     if state is None:
         state = start(key, model, solver, batch, hyper, options.patience)
-    of_run = constants(batch, hyper, model.draw is not None)
+    of_run = constants(batch, hyper, model.draw is not None, ranking_of(options.monitor) is not None)
     problem = Problem(batch.train, of_run.weight, of_run.solver, of_run.seen)
     train, valid = batch.train, batch.valid
     if model.draw is not None:
         draw = partial(drawn, jax.random.key(_HISTORY_SEED), model, seen=problem.seen)
         train, valid = draw(train), None if valid is None else draw(valid)
-    return _Run(key, model, solver, options, hyper, problem, train, valid), state
+    return _Run(key, model, solver, options, hyper, problem, train, valid, of_run.watched), state
 
 
 def _scan(
@@ -167,7 +174,8 @@ def _epoch(fit: _Run, state: FitState) -> tuple[FitState, dict[str, jax.Array]]:
     finite = jnp.isfinite(sum(jnp.sum(leaf) for leaf in jax.tree.leaves((params.trained, row))))
     best, status = state.best, jnp.where(info.converged, CONVERGED, RUNNING)
     if best is not None:
-        score = row["monitor" if callable(options.monitor) else f"valid_{options.monitor}"]
+        column = column_of(options.monitor)
+        score = cost_sign(column) * row[column]
         improved = finite & ((best.epoch == 0) | (score < best.score - options.min_delta))
         best = _either(improved, Best(reported, score, epoch), best)
         status = jnp.where(epoch - best.epoch >= options.patience, STOPPED_EARLY, status)
@@ -184,11 +192,18 @@ def _measure(fit: _Run, params: Params) -> dict[str, jax.Array]:
         row["train_loss"] = means[0]
         row["objective"] = sums[0] + beside(model, params, fit.problem.weight, fit.hyper)
     if valid is not None:
-        error = valid.value - model.predict(params, valid)
-        _, means = metrics.weighted_sums(valid.weight, model.loss(params, valid), error**2, jnp.abs(error))
-        row["valid_loss"], row["valid_rmse"], row["valid_mae"] = means[0], jnp.sqrt(means[1]), means[2]
+        measured = [model.loss(params, valid)]
+        if model.predicts == "rating":
+            error = valid.value - model.predict(params, valid)
+            measured += [error**2, jnp.abs(error)]
+        _, means = metrics.weighted_sums(valid.weight, *measured)
+        row["valid_loss"] = means[0]
+        if model.predicts == "rating":
+            row["valid_rmse"], row["valid_mae"] = jnp.sqrt(means[1]), means[2]
         if callable(fit.options.monitor):
             row["monitor"] = fit.options.monitor(params, valid)
+        if fit.watched is not None and (measure := ranking_of(fit.options.monitor)) is not None:
+            row[column_of(fit.options.monitor)] = ranking(model, params, fit.watched, *measure)
     return {name: jnp.asarray(number, train.value.dtype) for name, number in row.items()}
 
 
@@ -198,9 +213,9 @@ def _blank(fit: _Run, state: FitState) -> dict[str, jax.Array]:
     if fit.options.track:
         names += ["train_loss", "objective"]
     if fit.valid is not None:
-        names += ["valid_loss", "valid_rmse", "valid_mae"]
-    if callable(fit.options.monitor):
-        names += ["monitor"]
+        names += ["valid_loss", *(["valid_rmse", "valid_mae"] if fit.model.predicts == "rating" else [])]
+    if callable(fit.options.monitor) or fit.watched is not None:
+        names += [column_of(fit.options.monitor)]
     return {"epoch": jnp.zeros_like(state.epoch)} | dict.fromkeys(names, jnp.full((), missing(dtype), dtype))
 
 

@@ -17,7 +17,7 @@ from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params
 from jaxmf.solvers.solver import Solver
 from jaxmf.training.loop import make_fit
-from jaxmf.training.options import Options
+from jaxmf.training.options import Options, for_model, ranking_of
 from jaxmf.training.state import RUNNING, FitState, Prepared, constants, first_state, initialize
 
 Program = Callable[..., tuple[FitState, dict[str, jax.Array]]]
@@ -45,10 +45,10 @@ def set_up(
       origin: the state of an earlier fit, or parameters to start from; None calls the model's `init`.
       last: a cache that fits share, so that `setup` runs once for those for which it gives the same result.
     """
-    clock = time.perf_counter()
+    clock, options = time.perf_counter(), for_model(options, model)
     ratings, form = batch.train, shapes(batch)
     program = _compiled(model, solver, options, form)
-    setup = _compiled_constants(solver.prepare, model.draw is not None, form)
+    setup = _compiled_constants(solver.prepare, model.draw is not None, ranking_of(options.monitor) is not None, form)
     initialize = compiled_initialize(model, ratings)
     make_state = _compiled_first_state(model, solver, options.patience, form)
     batch, origin = replicate((batch, origin), solver.machine.devices)
@@ -83,7 +83,8 @@ def run_chunks(
         clock = time.perf_counter()
         state, history = jax.block_until_ready(program(key, batch, hyper, state, chunk))
         seconds = time.perf_counter() - clock
-        yield state, {name: np.asarray(history[name])[..., :chunk] for name in _COLUMNS if name in history}, seconds
+        names = sorted(history, key=lambda name: _COLUMNS.index(name) if name in _COLUMNS else len(_COLUMNS))
+        yield state, {name: np.asarray(history[name])[..., :chunk] for name in names}, seconds
         epochs -= chunk
         chunk = max(1, min(epochs, CHUNK, int(_TICK * chunk / max(seconds, 1e-9))))
 
@@ -146,8 +147,8 @@ def _compile_ahead(
 
 
 @of_model
-def _compiled_constants(prepare: Callable[[Ratings], Any], draws: bool, form: Form) -> jax.stages.Wrapped:
-    return once(lambda batch, hyper: constants(batch, hyper, draws), form)
+def _compiled_constants(prepare: Callable[[Ratings], Any], draws: bool, ranks: bool, form: Form) -> jax.stages.Wrapped:
+    return once(lambda batch, hyper: constants(batch, hyper, draws, ranks), form)
 
 
 def compiled_initialize(model: Model, ratings: Ratings) -> jax.stages.Wrapped:

@@ -12,19 +12,21 @@ from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, Rows, cast_hyper
 from jaxmf.models.seen import Seen, seen_of
 from jaxmf.solvers.solver import Solver
+from jaxmf.training._watched import Watched, watched
 
 RUNNING, CONVERGED, STOPPED_EARLY, DIVERGED = range(4)
 STATUS = ("completed", "converged", "stopped_early", "diverged")
 
 
 class Constants(NamedTuple):
-    """What no epoch of a run changes: n^ν per row, the result of the solver's `setup`, and, for a model that draws, the
-    items that each user has rated.
+    """What no epoch of a run changes: n^ν per row, the result of the solver's `setup`, for a model that draws the items
+    that each user has rated, and for a fit that monitors a ranking the sample of users that it watches.
     """
 
     weight: Rows
     solver: Any
     seen: Seen | None
+    watched: Watched | None
 
 
 class Prepared(NamedTuple):
@@ -41,7 +43,9 @@ class Prepared(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best epoch so far: the last one that improved the monitored validation score, of which lower is better."""
+    """The best epoch so far: the last one that improved the monitored validation score. Of `score`, lower is better: of
+    a ranking it is the negative.
+    """
 
     params: Params
     score: jax.Array
@@ -105,13 +109,17 @@ def first_state(model: Model, solver: Solver, params: Params, hyper: Hyper, pati
     return FitState(zero, params, solver.init(model, params, cast_hyper(hyper, dtype)), best, status)
 
 
-def constants(batch: Prepared, hyper: Hyper, draws: bool) -> Constants:
-    """Compute what no epoch changes; return the batch's own constants if it is set up. `draws`: the model draws."""
+def constants(batch: Prepared, hyper: Hyper, draws: bool, ranks: bool) -> Constants:
+    """Compute what no epoch changes; return the batch's own constants if it is set up.
+
+    `draws`: the model draws. `ranks`: a ranking is monitored.
+    """
     if batch.constants is not None:
         return batch.constants
     train = batch.train
     weight = row_weights(train, hyper.reg_exponent, hyper.unobserved)
-    return Constants(weight, batch.solver.setup(train, batch.layout, hyper), seen_of(train) if draws else None)
+    sample = watched(train, batch.valid) if ranks and batch.valid is not None else None
+    return Constants(weight, batch.solver.setup(train, batch.layout, hyper), seen_of(train) if draws else None, sample)
 
 
 def result(solver: Solver, state: FitState) -> Params:

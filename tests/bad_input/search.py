@@ -54,10 +54,6 @@ CASES = {
         r"^hypergradient: method must be 'implicit' or 'unrolled', not 'exact'",
     ),
     "hypergradient-tol": (partial(differentiated, tol=0), r"^hypergradient: tol must be a positive number, not 0"),
-    "hypergradient-rank": (
-        partial(differentiated, method="implicit", hyper=HYPER._replace(rank=1)),
-        r"^hypergradient: method 'implicit' takes no hyper\.rank: give the model that width",
-    ),
     "descend-zero": (
         partial(descended, names=("l2_bias",), solver=SGD, hyper=HYPER._replace(l2_bias=0.0)),
         r"^descend: l2_bias must be positive to start from, not 0\.0: its logarithm is tuned",

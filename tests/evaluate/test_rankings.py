@@ -309,7 +309,7 @@ def test_sizes_change_nothing(monkeypatch):
     given = MODELS["biased"], init(MODELS["biased"], TRAIN, HYPER), TRAIN, TEST, 3
     found = evaluate.ranking(*given)
     monkeypatch.setattr(_positions, "power_of_4", lambda count: max(count, 1))
-    monkeypatch.setattr("jaxmf.evaluate.rankings.padded", lambda ratings: ratings)
+    monkeypatch.setattr("jaxmf.evaluate._setting.padded", lambda ratings: ratings)
     pd.testing.assert_frame_equal(found, evaluate.ranking(*given), rtol=1e-13)
 
 
