@@ -59,9 +59,9 @@ CASES = {
         r"columns must be a Mapping, not list: expected the table's names and ours, as in \{\"userId\": \"user_id\"\}",
     ),
     "column-missing": (
-        lambda: Dataset.from_frame(FRAME.rename(columns={"user_id": "who", "rating": "stars"})),
-        r"missing column user_id, rating; found \['who', 'item_id', 'stars'\]\. Rename with "
-        r'columns=\{"your name": "user_id", "your name": "rating"\}',
+        lambda: Dataset.from_frame(FRAME.rename(columns={"user_id": "who", "item_id": "what"})),
+        r"missing column user_id, item_id; found \['who', 'what', 'rating'\]\. Rename with "
+        r'columns=\{"your name": "user_id", "your name": "item_id"\}',
     ),
     "column-twice": (
         lambda: Dataset.from_frame(FRAME.assign(stars=1.0), {"stars": "rating"}),
@@ -279,14 +279,18 @@ CASES = {
     "matrix-item-lists": (lambda: matrix(item_ids=[[1], [2]]), "item_ids: ids must be hashable"),
     "csv-nothing": (lambda: csv(""), r"^mine\.csv: No columns to parse"),
     "csv-header": (lambda: csv("user_id,item_id,rating\n"), r"^mine\.csv: the table has no rows; expected one row per"),
-    "csv-column": (lambda: csv("user_id,item_id\n1,2\n"), r"^mine\.csv: missing column rating; .*Rename with columns="),
+    "csv-column": (lambda: csv("user_id,rating\n1,2\n"), r"^mine\.csv: missing column item_id; .*Rename with columns="),
+    "csv-column-misspelled": (
+        lambda: csv("user_id,item_id,star\n1,2,3\n", columns={"stars": "rating"}),
+        r"^mine\.csv: missing column 'stars' \(rating\); found \['user_id', 'item_id', 'star'\]\. Rename with columns=",
+    ),
     "csv-ragged": (
         lambda: csv("user_id,item_id,rating\n1,2,3,4\n"),
         r"^mine\.csv: line 2 has 4 fields, .* the first line has 3\.",
     ),
     "csv-sep": (
         lambda: csv("user_id;item_id;rating\n1;2;3\n", sep=","),
-        r"^mine\.csv: missing column user_id, item_id, rating; found \['user_id;item_id;rating'\]\. With sep=\";\" the",
+        r"^mine\.csv: missing column user_id, item_id; found \['user_id;item_id;rating'\]\. With sep=\";\" the",
     ),
     "csv-sep-list": (lambda: csv("", sep=[",", ";"]), r'^sep must be a string such as ";", or None to detect it, not '),
     "csv-more-than-the-header": (
@@ -295,8 +299,8 @@ CASES = {
         r'needs quotes; if the separator is another one, name it, as in sep=";"$',
     ),
     "csv-no-header": (
-        lambda: csv("1;2\n", header=False),
-        r"^mine\.csv: missing column rating: the first line has 2 column\(s\), '1', '2', and the file is read wit",
+        lambda: csv("1;2\n", header=False, columns={0: "user_id", 1: "item_id", 2: "rating"}),
+        r"^mine\.csv: missing column 2 \(rating\): the first line has \d column\(s\), .*, and the file is read wit",
     ),
     "csv-positions": (
         lambda: csv("1,2,3\n", header=False, columns={"userId": "user_id"}),
