@@ -136,7 +136,7 @@ def of_matrix(
         if transform is not None:
             raise ValueError('transform needs weights, and the entries are ratings: pass entries="weight"')
         return fields | {"rating": finite_ratings(values)}
-    weight = positive_weights(values, zeros="leave them out, for example with matrix.eliminate_zeros()")
+    weight = positive_weights(values, zeros="leave them out with matrix = matrix.tocsr(); matrix.eliminate_zeros()")
     return fields | {"rating": np.ones(len(values)), "weight": transformed(weight, transform)}
 
 

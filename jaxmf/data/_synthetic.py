@@ -35,7 +35,7 @@ TAGS = (
 _MIN_PER_USER = 20
 _CHUNK_CELLS = 4_000_000  # users x items per chunk while drawing pairs: bounds the memory, not the size of the data
 _MEAN, _USER_SD, _ITEM_SD, _POPULARITY_SLOPE, _FACTOR_SD, _NOISE_SD = 3.53, 0.40, 0.30, 0.16, 0.55, 0.77
-_TASTE_SD, _PLAYS_SLOPE, _PLAYS_SD = 1.5, 0.5, 0.8  # of implicit feedback
+_TASTE_SD, _PLAYS_SLOPE, _PLAYS_SD = 1.5, 0.35, 0.6  # of implicit feedback
 _FIRST_SECOND, _SPAN_SECONDS = 828_000_000, 20 * 365 * 86_400
 
 
@@ -70,7 +70,7 @@ def synthetic(
     """Draw MovieLens-like ratings with planted factors, biases, content and times: the library's embedded data.
 
         explicit:  r_ui = round_half(mu + b_u + c_i + p_u . q_i + noise), clipped to 0.5 .. 5
-        implicit:  r_ui = 1, with weight w_ui = ceil(exp(p_u . q_i / 2 + noise)), a number of plays
+        implicit:  r_ui = 1, with weight w_ui = ceil(exp(0.35 p_u . q_i + noise)), a number of plays
 
     Every user rates at least min(20, num_ratings // num_users) items (or all items, if there are fewer), with
     lognormal counts; an item's probability of being picked falls with its popularity rank s as s^-b (s + q)^-a, and
