@@ -2,7 +2,7 @@
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -94,7 +94,11 @@ def observations(
 
 
 def of_table(
-    frame: pd.DataFrame, columns: Mapping[str, str] | None, items: pd.DataFrame | None, weight: Any, rules: Rules
+    frame: pd.DataFrame,
+    columns: Mapping[str, str] | None,
+    items: pd.DataFrame | None,
+    weight: Hashable | None,
+    rules: Rules,
 ) -> dict[str, Any]:
     """Return the fields of a Dataset that come from a table, with the metadata of its items."""
     columns = with_weight(columns, weight)

@@ -1,6 +1,6 @@
 """`Dataset`: ratings on the host, with the caller's ids and item metadata."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +58,7 @@ class Dataset:
         duplicates: Duplicates = "error",
         missing: Missing = "error",
         *,
-        weight: Any = None,
+        weight: Hashable | None = None,
         transform: Transform | None = None,
     ) -> "Dataset":
         """Make a Dataset from a DataFrame with columns user_id, item_id and optionally rating, timestamp and weight.
@@ -176,7 +176,7 @@ class Dataset:
         ids: Ids = None,
         duplicates: Duplicates = "error",
         missing: Missing = "error",
-        weight: Any = None,
+        weight: Hashable | None = None,
         transform: Transform | None = None,
     ) -> "Dataset":
         """Make a Dataset from a file of delimited text, otherwise as `from_frame`.
@@ -223,7 +223,7 @@ class Dataset:
         ids: Ids = None,
         duplicates: Duplicates = "error",
         missing: Missing = "error",
-        weight: Any = None,
+        weight: Hashable | None = None,
         transform: Transform | None = None,
     ) -> "Dataset":
         """Make a Dataset from a Parquet file that `pandas.read_parquet` can read, or from a folder of them.

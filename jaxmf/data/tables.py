@@ -1,6 +1,6 @@
 """Read tables from files: one reader for every caller, with errors that name the file, the column and the line."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -27,7 +27,7 @@ def read_table(
     header: bool = True,
     ids: Ids = None,
     parquet: bool | None = None,
-    weight: Any = None,
+    weight: Hashable | None = None,
 ) -> pd.DataFrame:
     """Read the table in a file of delimited text, in a Parquet file, or in a folder of Parquet files.
 

@@ -247,3 +247,13 @@ def test_confidence_1_is_left_out_and_counted():
     assert (data.num_users, data.timestamp.tolist()) == (3, [4, 2, 1])
     plain = replace(DATA, weight=None).with_confidence(lambda ones: 41 * ones)
     assert (plain.weight.tolist(), plain.rating.tolist()) == ([40] * 4, [41 / 40] * 4)
+
+
+def test_a_function_that_changes_its_argument_changes_no_dataset():
+    def doubled(weight):
+        weight *= 2
+        return weight
+
+    before = DATA.weight.tolist()
+    assert DATA.with_confidence(doubled).weight.tolist() == [5, 1, 15, 3]
+    assert DATA.weight.tolist() == before
