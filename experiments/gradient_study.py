@@ -169,7 +169,7 @@ def where_solvers_end(smoke: bool) -> Results:
 def planted() -> Results:
     """Plant mistakes in biased factorization, on ratings of which some have weight 0."""
     data = small_data()
-    ratings = replace(data.ratings, weight=splits.k_fold(data, 3)[0])
+    ratings = replace(data.ratings, weight=data.ratings.weight * splits.k_fold(data, 3)[0])
     model = models.biased_mf(RANK)
     table = verify.mutants(model, model.init(jax.random.key(SEED), ratings, HYPER), ratings, HYPER).to_frame()
     return Results({"mutants": table}, {"mutants": partial(plot.mutants, table)})

@@ -366,6 +366,24 @@ MUTANTS = {
     "similar: products for cosines": Mutant(
         "recommend/similar.py", "rows[nonzero] / norm[nonzero]", "rows[nonzero]", "recommend/test_similar.py"
     ),
+    "folds: the data's weights forgotten": Mutant(
+        "sweeps/batches.py",
+        "train=replace(train, weight=whole * weight)",
+        "train=replace(train, weight=weight)",
+        "training/test_sweep.py",
+    ),
+    "align: weights stay those of the other pairs": Mutant(
+        "data/_extension.py", '("rating", "timestamp", "weight")', '("rating", "timestamp")', "data/test_weights.py"
+    ),
+    "confidence: a value of 1 / (c - 1)": Mutant(
+        "data/_weights.py", "rating=(1 + excess) / excess", "rating=1 / excess", "data/test_weights.py"
+    ),
+    "leave_last: one too few": Mutant(
+        "data/splits.py", "position >= n - held_out", "position > n - held_out", "data/test_splits.py"
+    ),
+    "implicit: users avoid what they like": Mutant(
+        "data/_synthetic.py", "np.exp(-taste)", "np.exp(taste)", "data/test_datasets.py"
+    ),
     "extend: ratings taken as sorted": Mutant(
         "data/_extension.py", "earlier = np.sort(numbered(", "earlier = (numbered(", "recommend/test_extend.py"
     ),

@@ -69,7 +69,7 @@ def assert_same_data(found: Dataset, expected: Dataset) -> None:
     for name in ("user_ids", "item_ids"):
         pd.testing.assert_index_equal(getattr(found, name), getattr(expected, name), exact="equiv")
         assert [type(x) for x in getattr(found, name)] == [type(x) for x in getattr(expected, name)]
-    for name in ("user", "item", "rating", "timestamp"):
+    for name in ("user", "item", "rating", "timestamp", "weight"):
         a, b = getattr(found, name), getattr(expected, name)
         assert (a is None) == (b is None)
         assert a is None or (a.dtype == b.dtype and np.array_equal(a, b))
@@ -97,6 +97,13 @@ def test_times_with_fractions_are_saved(path):
     data = replace(DATA, timestamp=DATA.timestamp + 0.25)
     save(path, unfitted(BIASED), data)
     assert_same_data(load(path)[1], data)
+
+
+def test_weights_are_saved(path):
+    data = replace(DATA, weight=1 + np.arange(len(DATA)) / 7)
+    save(path, unfitted(BIASED), data)
+    assert_same_data(load(path)[1], data)
+    assert load(path)[1].weight is not None
 
 
 @each_state

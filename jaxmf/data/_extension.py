@@ -2,21 +2,65 @@
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from jaxmf.data._observations import observations
-from jaxmf.data.checks import listed, lookup, refuse_rows, short
-from jaxmf.data.columns import source_columns
+from jaxmf.data.checks import expect, listed, lookup, refuse_rows, short
+from jaxmf.data.columns import NEEDED, source_columns
 from jaxmf.data.exact import as_ids
 from jaxmf.data.ids import check_storable, distinct, joined, match, type_of
 from jaxmf.data.pairs import among, numbered
 from jaxmf.data.times import joined_seconds
 from jaxmf.data.unknown import check_on_unknown, refusal, unknown_ids
 
+if TYPE_CHECKING:
+    from jaxmf.data.dataset import Dataset
+
 Fields = Mapping[str, Any]  # the fields of a Dataset by name, as `vars` gives them
+
+
+def align(self: "Dataset", other: "Dataset", on_unknown: Literal["error", "drop"] = "error") -> "Dataset":
+    """Return the observations of another Dataset, with the users and items of this one.
+
+    Args:
+      other: ratings of any users and items.
+      on_unknown: "error" refuses ids that this Dataset does not contain; "drop" leaves their ratings out, and a
+        UserWarning says how many.
+
+    Raises:
+      ValueError: an argument has the wrong type, an id is unknown, or no rating is left.
+    """
+    expect(other, type(self), "align: other", "Dataset.from_frame makes one of a table")
+    return replace(self, **alignment(vars(self), vars(other), on_unknown))
+
+
+def extend(self: "Dataset", frame: pd.DataFrame | None, item_ids: Iterable[Any] = ()) -> "Dataset":
+    """Return this Dataset with a table's ratings appended; known ids keep their indices, new ids follow them.
+
+    Metadata of new items are missing (NaN).
+
+    Args:
+      frame: columns user_id, item_id, rating (unless all ratings here are 1), if this Dataset has them timestamp, and
+        optionally weight, by default 1; None for no ratings. Weights are taken as they are: apply the `transform` of
+        the earlier ones first.
+      item_ids: ids of items to add without a rating, after those of the table; known ids keep their indices.
+
+    Raises:
+      ValueError: as `from_frame`, except that the table may be empty; timestamps are missing though this Dataset has
+        them; a pair is already rated; the type of the known ids does not represent a new one exactly, such as text or
+        7.5 among integers (7.0 is 7). Integers are widened where necessary.
+
+    >>> from jaxmf.data import Dataset
+    >>> data = Dataset.from_arrays(["b", "d"], [10, 20], [3, 4])
+    >>> more = data.extend(pd.DataFrame({"user_id": ["a", "b"], "item_id": [10, 30], "rating": [1, 2]}))
+    >>> more.user_ids.tolist(), more.user.tolist(), more.item_ids.tolist()
+    (['b', 'd', 'a'], [0, 1, 2, 0], [10, 20, 30])
+    """
+    return replace(self, **extension(vars(self), frame, item_ids))
 
 
 def extension(known: Fields, frame: pd.DataFrame | None, item_ids: Iterable[Any]) -> dict[str, Any]:
@@ -26,7 +70,8 @@ def extension(known: Fields, frame: pd.DataFrame | None, item_ids: Iterable[Any]
         items, _ = _joined(known["item_ids"], unrated)
         return {"item_ids": items, "items": _metadata(known, items)}
     name, time, num_users, num_items = known["name"], known["timestamp"], *_sizes(known)
-    source = source_columns(frame, None)
+    rated = not (known["rating"] == 1).all()  # else each row may count 1, without a column of ratings
+    source = source_columns(frame, None, (*NEEDED, "rating") if rated else NEEDED)
     if time is not None and "timestamp" not in source:
         raise ValueError(
             f"the new ratings have no column timestamp, but those of {name} do: add it, or drop theirs with "
@@ -43,12 +88,14 @@ def extension(known: Fields, frame: pd.DataFrame | None, item_ids: Iterable[Any]
     user, item = user_index[new["user"]], item_index[new["item"]]
     repeated = (user < num_users) & (item < num_items)
     repeated[repeated] = _rated(known, user[repeated], item[repeated])
-    problem = f"a pair that {name} already has a rating for"
-    refuse_rows(repeated, columns["rating"], "rating", problem, "drop these rows, or the earlier ratings")
+    problem, column = f"a pair that {name} already has a rating for", "rating" if "rating" in columns else "item_id"
+    refuse_rows(repeated, columns[column], column, problem, "drop these rows, or the earlier ratings")
     arrays = {"user": user, "item": item, "rating": new["rating"]}
     fields = {field: np.concatenate([known[field], array]) for field, array in arrays.items()}
     if time is not None:
         fields["timestamp"] = joined_seconds(time, new["timestamp"])
+    if known["weight"] is not None or new["weight"] is not None:
+        fields["weight"] = np.concatenate([_weights(known), _weights(new)])
     return fields | {"user_ids": user_ids, "item_ids": all_items, "items": _metadata(known, all_items)}
 
 
@@ -73,9 +120,15 @@ def alignment(known: Fields, other: Fields, on_unknown: Literal["error", "drop"]
         item = lookup(known["item_ids"], item_id[kept], "item")
     except ValueError as error:
         raise refusal("align", error, choices) from None
-    time = other["timestamp"]
-    fields = {"user": user, "item": item, "rating": other["rating"][kept], "name": name}
-    return fields | {"timestamp": None if time is None else time[kept]}
+    columns = {name: other[name] for name in ("rating", "timestamp", "weight")}
+    fields = {name: None if column is None else column[kept] for name, column in columns.items()}
+    return fields | {"user": user, "item": item, "name": other["name"]}
+
+
+def _weights(fields: Fields) -> np.ndarray:
+    """Return the weight of each observation, 1 where there are no weights."""
+    weight: np.ndarray | None = fields["weight"]
+    return np.ones(len(fields["rating"])) if weight is None else weight
 
 
 def _sizes(known: Fields) -> tuple[int, int]:

@@ -31,6 +31,11 @@ def is_positive(value: Any) -> bool:
     return isinstance(value, Real) and float(value) > 0
 
 
+def is_finite_number(value: Any) -> bool:
+    """Return whether `value` is a single finite number, from Python or NumPy; True does not count."""
+    return isinstance(value, Real) and not isinstance(value, bool) and bool(np.isfinite(float(value)))
+
+
 def check_clip(clip: Any) -> None:
     """Raise ValueError unless `clip` is None or a pair of numbers (low, high) with low < high."""
     is_pair = isinstance(clip, list | tuple) and len(clip) == 2 and all(isinstance(bound, Real) for bound in clip)
@@ -97,8 +102,11 @@ def equal_lengths(columns: Iterable[pd.Series]) -> None:
         raise ValueError("the arrays are empty; expected one entry per rating")
 
 
-def matrix_entries(matrix: Any) -> tuple[np.ndarray, np.ndarray, pd.Series]:
-    """Return the row, column and value of each stored entry of a scipy.sparse matrix, values indexed (row, column)."""
+def matrix_entries(matrix: Any, name: str = "rating") -> tuple[np.ndarray, np.ndarray, pd.Series]:
+    """Return the row, column and value of each stored entry of a scipy.sparse matrix, values indexed (row, column).
+
+    `name` is what the entries are, "rating" or "weight".
+    """
     if not sparse.issparse(matrix):
         raise ValueError(
             f"expected a scipy.sparse matrix or array, got {type(matrix).__name__}. If 0 means unrated, pass "
@@ -116,13 +124,13 @@ def matrix_entries(matrix: Any) -> tuple[np.ndarray, np.ndarray, pd.Series]:
         row, column, value = entries.row, entries.col, entries.data
     if len(value) == 0:
         raise ValueError(
-            f"the matrix of shape {matrix.shape} has no stored entries; expected one per rating (a stored 0 is a "
-            "rating)"
+            f"the matrix of shape {matrix.shape} has no stored entries; expected one per {name}"
+            f"{' (a stored 0 is a rating)' if name == 'rating' else ''}"
         )
     levels: Any = [pd.RangeIndex(size) for size in matrix.shape]
     codes: Any = [row, column]
     cells = pd.MultiIndex(levels, codes, verify_integrity=False)
-    values = pd.Series(value, index=cells, name="rating", copy=True)  # the matrix may change later
+    values = pd.Series(value, index=cells, name=name, copy=True)  # the matrix may change later
     return row.astype(np.int32), column.astype(np.int32), values
 
 
@@ -170,18 +178,24 @@ def number_ids(ids: pd.Series, column: str, remedy: str) -> tuple[np.ndarray, pd
 
 def finite_ratings(values: pd.Series, remedy: str = "drop these rows or correct them") -> np.ndarray:
     """Return the ratings as float64; `remedy` is for rows without one."""
-    inferred = values.infer_objects()
-    if not pd.api.types.is_any_real_numeric_dtype(inferred.dtype):
-        raise ValueError(
-            f"column {short(values.name)} (rating) has dtype {values.dtype}, starting with {listed(values.head(2))}; "
-            "expected numbers: convert it, for example with pandas.to_numeric or astype(float)"
-        )
-    rating: np.ndarray = inferred.to_numpy(dtype=np.float64, na_value=np.nan)
+    rating = as_numbers(values, "rating")
     if not np.isnan(rating).any():
         remedy = "correct these rows"  # an infinite rating is not missing
     remedy = f"expected finite numbers (0 is a rating): {remedy}"
     refuse_rows(~np.isfinite(rating), values, "rating", "NaN or infinite rating", remedy)
     return rating
+
+
+def as_numbers(values: pd.Series, column: str) -> np.ndarray:
+    """Return a column, which we call `column`, as float64, with NaN for missing values."""
+    inferred = values.infer_objects()
+    if not pd.api.types.is_any_real_numeric_dtype(inferred.dtype):
+        raise ValueError(
+            f"column {short(values.name)} ({column}) has dtype {values.dtype}, starting with {listed(values.head(2))}; "
+            "expected numbers: convert it, for example with pandas.to_numeric or astype(float)"
+        )
+    numbers: np.ndarray = inferred.to_numpy(dtype=np.float64, na_value=np.nan)
+    return numbers
 
 
 def align_items(items: pd.DataFrame, item_ids: pd.Index, columns: Mapping[str, str]) -> pd.DataFrame:

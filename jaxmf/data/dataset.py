@@ -1,6 +1,6 @@
 """`Dataset`: ratings on the host, with the caller's ids and item metadata."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
-from jaxmf.data._extension import alignment, extension
-from jaxmf.data._observations import Duplicates, Missing, fingerprint, of_arrays, of_matrix, of_table
-from jaxmf.data.checks import expect, lookup
+from jaxmf.data import _extension, _weights
+from jaxmf.data._observations import Duplicates, Missing, Rules, fingerprint, of_arrays, of_matrix, of_table
+from jaxmf.data._weights import Transform
+from jaxmf.data.checks import lookup
 from jaxmf.data.ratings import Ratings
 from jaxmf.data.tables import Ids, of_file, read_table
 
@@ -29,9 +30,10 @@ class Dataset:
     Attributes:
       user_ids, item_ids: (num_users,) and (num_items,) ids, ordered by index.
       user, item: (n,) int32, index of each observation's user and item.
-      rating: (n,) float64. A rating of 0 is data.
+      rating: (n,) float64. A rating of 0 is data. In implicit feedback, each rating is 1.
       timestamp: (n,) seconds since 1970, or None: int64 if all are whole, float64 if any has a fraction; today, float64
         resolves 0.24 microseconds.
+      weight: (n,) float64, finite and above 0, such as a count of plays, or None: each observation weighs 1.
       items: item metadata such as title, genres and tags, one row per entry of item_ids in that order, or None.
       name: name of the data in figures and manifests.
     """
@@ -42,6 +44,7 @@ class Dataset:
     item: np.ndarray
     rating: np.ndarray
     timestamp: np.ndarray | None = None
+    weight: np.ndarray | None = None
     items: pd.DataFrame | None = None
     name: str = "data"
 
@@ -54,9 +57,13 @@ class Dataset:
         name: str = "frame",
         duplicates: Duplicates = "error",
         missing: Missing = "error",
+        *,
+        weight: Hashable | None = None,
+        transform: Transform | None = None,
     ) -> "Dataset":
-        """Make a Dataset from a DataFrame with columns user_id, item_id, rating and optionally timestamp.
+        """Make a Dataset from a DataFrame with columns user_id, item_id and optionally rating, timestamp and weight.
 
+        Without a column rating, the data are implicit feedback: each row counts 1, so that every rating is 1.
         Ids are sorted, or in order of appearance if they cannot be compared.
 
         Args:
@@ -66,46 +73,53 @@ class Dataset:
             without a rating are dropped.
           name: name of the data in figures and manifests.
           duplicates: what to do with several rows of one user and item. "error" refuses them; "last" keeps the latest
-            rating, and among equal or unknown times the last row's; "mean" and "sum" replace the rating in that row
-            by the mean or sum of all. A UserWarning says how many rows were removed.
-          missing: what to do with rows that lack an id, a rating or a time. "error" refuses them; "drop" leaves them
-            out, and a UserWarning says how many.
+            rating and weight, and among equal or unknown times the last row's; "mean" and "sum" put the means or sums
+            of all into that row. Without ratings only weights are merged: "sum" turns a log of events into counts, as
+            a row without weight counts 1. A UserWarning says how many rows were removed.
+          missing: what to do with rows that lack an entry in any of our columns. "error" refuses them; "drop" leaves
+            them out, and a UserWarning says how many.
+          weight: the caller's name of the column weight, such as "plays", of counts or durations above 0; the same as
+            `{"plays": "weight"}` in `columns`.
+          transform: function of the array of weights, applied after repeated pairs are merged, such as `numpy.log1p`
+            or `lambda plays: 1 + 40 * plays`; it returns as many finite numbers above 0.
 
         Raises:
           ValueError: a column is missing; the table is empty; an id is missing, or `jaxmf.save` could not write it (a
             pandas Period or a custom object: convert it, for example with astype(str)); a rating is not a finite
-            number; a timestamp is neither a number of seconds nor a date (ISO 8601 text included); a user rated an
-            item twice; an item has no metadata.
+            number, or a weight not one above 0; a timestamp is neither a number of seconds nor a date (ISO 8601 text
+            included); a user rated an item twice; an item has no metadata; transform fails.
 
         Cost: time O(n log n), memory O(n).
 
-        >>> frame = pd.DataFrame({"who": ["b", "a"], "item_id": [10, 20], "rating": [3.0, 0.0]})
-        >>> data = Dataset.from_frame(frame, columns={"who": "user_id"})
-        >>> data.user_ids.tolist(), data.user.tolist(), data.item_ids[data.item].tolist()
-        (['a', 'b'], [1, 0], [10, 20])
+        >>> frame = pd.DataFrame({"who": ["b", "a", "b"], "item_id": [10, 20, 20], "plays": [3, 1, 7]})
+        >>> data = Dataset.from_frame(frame, columns={"who": "user_id"}, weight="plays", transform=np.sqrt)
+        >>> data.user_ids.tolist(), data.user.tolist(), data.rating.tolist(), data.weight.round(1).tolist()
+        (['a', 'b'], [1, 0, 1], [1.0, 1.0, 1.0], [1.7, 1.0, 2.6])
         """
-        return cls(**of_table(frame, columns, items, duplicates, missing), name=name)
+        return cls(**of_table(frame, columns, items, weight, Rules(duplicates, missing, transform)), name=name)
 
     @classmethod
     def from_arrays(
         cls,
         user: Iterable[Any],
         item: Iterable[Any],
-        rating: Iterable[float],
+        rating: Iterable[float] | None = None,
         timestamp: Iterable[Any] | None = None,
+        weight: Iterable[float] | None = None,
         name: str = "arrays",
         duplicates: Duplicates = "error",
         missing: Missing = "error",
+        *,
+        transform: Transform | None = None,
     ) -> "Dataset":
         """Make a Dataset from one array, list or Series per column; a Series is read by position, not by its labels.
 
-        Ids are ordered as in `from_frame`; messages count rows from 0.
-
         Args:
-          user, item: (n,) ids, of any type.
-          rating: (n,) finite numbers.
+          user, item: (n,) ids, of any type, ordered as in `from_frame`; messages count rows from 0.
+          rating: (n,) finite numbers, or None: each row counts 1.
           timestamp: (n,) seconds or dates, or None.
-          name, duplicates, missing: as in `from_frame`.
+          weight: (n,) finite numbers above 0, or None.
+          name, duplicates, missing, transform: as in `from_frame`.
 
         Raises:
           ValueError: arrays have different lengths, are empty or not one-dimensional; otherwise as `from_frame`.
@@ -113,8 +127,8 @@ class Dataset:
         >>> Dataset.from_arrays(["b", "a", "b"], [10, 10, 20], [3, 0, 4.5])
         <Dataset arrays: 2 users, 2 items, 3 ratings>
         """
-        named = {"user": user, "item": item, "rating": rating, "timestamp": timestamp}
-        return cls(**of_arrays(named, duplicates, missing), name=name)
+        named = {"user": user, "item": item, "rating": rating, "timestamp": timestamp, "weight": weight}
+        return cls(**of_arrays(named, Rules(duplicates, missing, transform)), name=name)
 
     @classmethod
     def from_scipy(
@@ -123,6 +137,9 @@ class Dataset:
         user_ids: Iterable[Any] | None = None,
         item_ids: Iterable[Any] | None = None,
         name: str = "scipy",
+        *,
+        entries: Literal["rating", "weight"] = "rating",
+        transform: Transform | None = None,
     ) -> "Dataset":
         """Make a Dataset from a scipy.sparse matrix, users x items, whose *stored* entries are the ratings.
 
@@ -132,18 +149,20 @@ class Dataset:
         Args:
           matrix: (num_users, num_items), in any scipy.sparse format.
           user_ids, item_ids: distinct ids of the rows and of the columns; None numbers them from 0.
-          name: as in `from_frame`.
+          name, transform: as in `from_frame`.
+          entries: what is stored: "rating", or "weight", such as counts, for implicit feedback whose ratings are all 1.
 
         Raises:
           ValueError: the array is dense; the matrix has no entries; a cell is stored twice; an entry is not a finite
-            number; ids are too few, too many, missing or repeated. Messages name entries as (row, column).
+            number, or a weight not one above 0; ids are too few, too many, missing or repeated; transform fails.
+            Messages name entries as (row, column).
 
         >>> from scipy.sparse import coo_array
         >>> data = Dataset.from_scipy(coo_array(([4.0, 0.0], ([0, 2], [1, 0])), shape=(3, 2)), item_ids=["x", "y"])
         >>> data.to_frame().values.tolist(), data.num_users
         ([[0, 'y', 4.0], [2, 'x', 0.0]], 3)
         """
-        return cls(**of_matrix(matrix, user_ids, item_ids), name=name)
+        return cls(**of_matrix(matrix, user_ids, item_ids, entries, transform), name=name)
 
     @classmethod
     def from_csv(
@@ -157,6 +176,8 @@ class Dataset:
         ids: Ids = None,
         duplicates: Duplicates = "error",
         missing: Missing = "error",
+        weight: Hashable | None = None,
+        transform: Transform | None = None,
     ) -> "Dataset":
         """Make a Dataset from a file of delimited text, otherwise as `from_frame`.
 
@@ -164,8 +185,10 @@ class Dataset:
           path: the file in UTF-8, with or without a byte order mark, optionally compressed in a way that pandas reads;
             its stem becomes the name. Messages give a row's line in the file, not counting blank lines.
           columns: our names by the file's, as in `{"userId": "user_id"}`. Without a header, our names by position from
-            0; by default user_id, item_id, rating and, if there is a fourth column, timestamp.
-          items, duplicates, missing: as in `from_frame`; empty fields are missing, as are NA, null and None in numbers.
+            0; by default user_id, item_id and, as far as there are more columns, rating and timestamp.
+          items, duplicates, missing, transform: as in `from_frame`; empty fields and NA, null and None in numbers are
+            missing.
+          weight: as in `from_frame`; without a header, the position of the column.
           sep: separator of the columns, such as ";" or "::"; " " is any run of blanks. None detects it.
           header: whether the first line names the columns.
           ids: `str` keeps ids as text; `int` accepts integers only; a mapping such as `{"user_id": str}` chooses per
@@ -184,9 +207,11 @@ class Dataset:
         ...     Dataset.from_csv(file.name, header=False).item_ids.tolist()
         ['007']
         """
-        frame = read_table(path, "ratings", columns, sep=sep, header=header, ids=ids)
+        frame = read_table(path, "ratings", columns, sep=sep, header=header, ids=ids, weight=weight)
+        columns, weight = (columns, weight) if header else (None, None)  # without a header, the table has our names
         with of_file(path):
-            return cls.from_frame(frame, columns if header else None, items, Path(path).stem, duplicates, missing)
+            fields = of_table(frame, columns, items, weight, Rules(duplicates, missing, transform))
+        return cls(**fields, name=Path(path).stem)
 
     @classmethod
     def from_parquet(
@@ -198,20 +223,23 @@ class Dataset:
         ids: Ids = None,
         duplicates: Duplicates = "error",
         missing: Missing = "error",
+        weight: Hashable | None = None,
+        transform: Transform | None = None,
     ) -> "Dataset":
         """Make a Dataset from a Parquet file that `pandas.read_parquet` can read, or from a folder of them.
 
         Args:
-          path, columns, items, duplicates, missing: as in `from_csv`; messages give a row's index in the table.
+          path, columns, items, duplicates, missing, weight, transform: as in `from_csv`; messages give a row's index.
           ids: as in `from_csv`, for columns of text or integers; by default their types are unchanged.
 
         Raises:
           ImportError: no Parquet reader is installed; the message says what to install.
           FileNotFoundError, ValueError: as `from_csv`.
         """
-        frame = read_table(path, "ratings", columns, ids=ids, parquet=True)
+        frame = read_table(path, "ratings", columns, ids=ids, parquet=True, weight=weight)
         with of_file(path):
-            return cls.from_frame(frame, columns, items, Path(path).stem, duplicates, missing)
+            fields = of_table(frame, columns, items, weight, Rules(duplicates, missing, transform))
+        return cls(**fields, name=Path(path).stem)
 
     def __len__(self) -> int:
         """Return the number of observations, n."""
@@ -232,14 +260,16 @@ class Dataset:
 
     @property
     def ratings(self) -> Ratings:
-        """The observations as a pytree on the device, in JAX's default float dtype, with weight 1; a copy each time."""
-        user, item, value, weight = map(jnp.asarray, (self.user, self.item, self.rating, np.ones(len(self))))
+        """The observations as a pytree on the device, in JAX's default float dtype; a copy each time."""
+        weights = np.ones(len(self)) if self.weight is None else self.weight
+        user, item, value, weight = map(jnp.asarray, (self.user, self.item, self.rating, weights))
         return Ratings(user, item, value, weight, self.num_users, self.num_items)
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the observations with the caller's ids: columns user_id, item_id, rating and, if known, timestamp."""
-        columns = {"user_id": self.user_ids[self.user], "item_id": self.item_ids[self.item], "rating": self.rating}
-        return pd.DataFrame(columns if self.timestamp is None else columns | {"timestamp": self.timestamp})
+        """Return the observations with the caller's ids, in the columns that `from_frame` reads, as far as known."""
+        ids = {"user_id": self.user_ids[self.user], "item_id": self.item_ids[self.item]}
+        columns = {"rating": self.rating, "timestamp": self.timestamp, "weight": self.weight}
+        return pd.DataFrame(ids | {name: column for name, column in columns.items() if column is not None})
 
     def user_index(self, ids: Iterable[Any]) -> np.ndarray:
         """Return the indices (int32) of the users with these ids; a ValueError names unknown ids."""
@@ -251,48 +281,18 @@ class Dataset:
 
     def take(self, rows: np.ndarray) -> "Dataset":
         """Return the observations at `rows` (positions or a mask), with all users and items of this Dataset."""
-        timestamp = None if self.timestamp is None else self.timestamp[rows]
-        return replace(self, user=self.user[rows], item=self.item[rows], rating=self.rating[rows], timestamp=timestamp)
+        timestamp, weight = (None if column is None else column[rows] for column in (self.timestamp, self.weight))
+        taken = replace(self, user=self.user[rows], item=self.item[rows], rating=self.rating[rows])
+        return replace(taken, timestamp=timestamp, weight=weight)
 
-    def align(self, other: "Dataset", on_unknown: Literal["error", "drop"] = "error") -> "Dataset":
-        """Return the observations of another Dataset, with the users and items of this one.
-
-        Args:
-          other: ratings of any users and items.
-          on_unknown: "error" refuses ids that this Dataset does not contain; "drop" leaves their ratings out, and a
-            UserWarning says how many.
-
-        Raises:
-          ValueError: an argument has the wrong type, an id is unknown, or no rating is left.
-        """
-        expect(other, Dataset, "align: other", "Dataset.from_frame makes one of a table")
-        return replace(self, **alignment(vars(self), vars(other), on_unknown))
-
-    def extend(self, frame: pd.DataFrame | None, item_ids: Iterable[Any] = ()) -> "Dataset":
-        """Return this Dataset with a table's ratings appended; known ids keep their indices, new ids follow them.
-
-        Metadata of new items are missing (NaN).
-
-        Args:
-          frame: columns user_id, item_id, rating and, if this Dataset has them, timestamp; None for no ratings.
-          item_ids: ids of items to add without a rating, after those of the table; known ids keep their indices.
-
-        Raises:
-          ValueError: as `from_frame`, except that the table may be empty; timestamps are missing though this Dataset
-            has them; a pair is already rated; the type of the known ids does not represent a new one exactly, such as
-            text or 7.5 among integers (7.0 is 7). Integers are widened where necessary.
-
-        >>> data = Dataset.from_arrays(["b", "d"], [10, 20], [3, 4])
-        >>> more = data.extend(pd.DataFrame({"user_id": ["a", "b"], "item_id": [10, 30], "rating": [1, 2]}))
-        >>> more.user_ids.tolist(), more.user.tolist(), more.item_ids.tolist()
-        (['b', 'd', 'a'], [0, 1, 2, 0], [10, 20, 30])
-        """
-        return replace(self, **extension(vars(self), frame, item_ids))
+    align, extend = _extension.align, _extension.extend  # methods, written in modules of their own
+    binarize, with_confidence = _weights.binarize, _weights.with_confidence
 
     def describe(self) -> dict[str, Any]:
-        """Return name, sizes and fingerprint, for manifests."""
+        """Return name, sizes, the sum of the weights if there are any, and fingerprint, for manifests."""
         sizes = {"num_users": self.num_users, "num_items": self.num_items, "num_ratings": len(self)}
-        return {"name": self.name, **sizes, "fingerprint": self.fingerprint()}
+        weight = {} if self.weight is None else {"total_weight": float(self.weight.sum())}
+        return {"name": self.name, **sizes, **weight, "fingerprint": self.fingerprint()}
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of the SHA-256 over ids and observations in order; the same in every process."""

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from jaxmf.data.checks import listed, refuse_rows
-from jaxmf.data.columns import sources
+from jaxmf.data.columns import POSITIONS, called, required, sources
 from jaxmf.data.texts import IdType, ids_of
 
 _SEPARATORS = (",", "\t", ";", "|", "::", " ")
@@ -56,7 +56,7 @@ def read_delimited(
 
     Args:
       path: the file.
-      needed, optional: our names of its columns; among these, `rating` and `timestamp` hold numbers.
+      needed, optional: our names of its columns; among these, `rating`, `timestamp` and `weight` hold numbers.
       columns, sep, header: as in `jaxmf.data.tables.read_table`.
       types: types of the ids, by our names.
 
@@ -71,7 +71,7 @@ def read_delimited(
         layout = layout._replace(text="\n".join(_lines(path)).replace(layout.sep, _JOINED))
     source = sources(layout.names, columns if header else None, needed, optional)
     position = {name: layout.names.index(label) for name, label in source.items()}
-    numbers = [position[name] for name in ("rating", "timestamp") if name in position]
+    numbers = [position[name] for name in ("rating", "timestamp", "weight") if name in position]
     ids = [position[name] for name in ("user_id", "item_id") if name in position]
     missing = {column: list(_MISSING) for column in numbers} | {column: [""] for column in ids}
     likely = _integers_likely(rows, ids) and not any(kind is str for kind in types.values())
@@ -87,8 +87,8 @@ def read_delimited(
     start = 2 if header else 1
     frame.index = pd.RangeIndex(start, start + len(frame), name="line")
     frame.columns = pd.Index(layout.names, tupleize_cols=False)
-    if "rating" in source:
-        frame[source["rating"]] = _numbers(frame[source["rating"]], "rating")
+    for name in {"rating", "weight"} & source.keys():
+        frame[source[name]] = _numbers(frame[source[name]], name)
     return frame
 
 
@@ -119,13 +119,13 @@ def find_layout(
         sources(names, columns, needed, optional, hint)
     else:
         names = _by_position(len(rows[0]), [*needed, *optional], columns)
-        if missing := [name for name in needed if name not in names]:
+        if missing := [name for name in required(needed, optional, columns) if name not in names]:
             hint = (
                 hint
                 or 'Name the separator, as in sep=";", or the positions of the columns, as in columns={0: "item_id"}'
             )
             raise ValueError(
-                f"missing column {', '.join(missing)}: the first line has {len(names)} column(s), "
+                f"missing column {called(missing, columns)}: the first line has {len(names)} column(s), "
                 f"{listed(rows[0], 12)}, and the file is read without a header. {hint.strip()}"
             )
     if rows and len(rows[0]) > len(names):
@@ -173,16 +173,17 @@ def _records(lines: Sequence[str], sep: str) -> list[list[str]]:
 def _fits(rows: list[list[str]], needed: Sequence[str], columns: Mapping[Any, str] | None, header: bool) -> float:
     """Score how well a separator splits these lines: above 0 if it may be the right one."""
     widths = [len(row) for row in rows]
+    columns = columns if isinstance(columns, Mapping) else {}
     if header:
-        names = [(columns or {}).get(name, name) for name in rows[0]] if isinstance(columns or {}, Mapping) else []
-        return widths[0] if set(needed) <= set(names) else -1 / widths[0]
-    min_width = max([len(needed), *(k + 1 for k in columns or {} if isinstance(k, int))])
+        return widths[0] if set(needed) <= {columns.get(name, name) for name in rows[0]} else -1 / widths[0]
+    positions = [k for k, name in columns.items() if isinstance(k, int) and name != "timestamp"]
+    min_width = max([len(needed), *(k + 1 for k in positions)])  # a column of times may be absent
     return widths[0] if widths[0] >= min_width and len(set(widths)) == 1 else -1 / widths[0]
 
 
 def _by_position(width: int, names: Sequence[str], columns: Mapping[Any, str] | None) -> list[Any]:
     """Return the names of the columns of a file without a header: our names, or positions."""
-    columns = dict(enumerate(names)) if columns is None else columns
+    columns = dict(enumerate(name for name in POSITIONS if name in names)) if columns is None else columns
     if not isinstance(columns, Mapping) or not all(isinstance(k, int) and k >= 0 for k in columns):
         raise ValueError(
             "columns must map positions from 0 to our names if there is no header, as in "

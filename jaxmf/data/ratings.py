@@ -35,7 +35,7 @@ class Ratings:
       user: (n,) int32, index of each observation's user.
       item: (n,) int32, index of each observation's item.
       value: (n,) float, the rating r. A rating of 0 is data.
-      weight: (n,) float, w: 1 for an observation, 0 for padding or a held-out observation.
+      weight: (n,) float, w: 1 for an observation unless the data say otherwise, 0 for padding or a held-out one.
       num_users: number of users (static), at least max(user) + 1.
       num_items: number of items (static), at least max(item) + 1.
       context: further data that a model reads about each observation, such as its time bin: arrays (n, …) by name,

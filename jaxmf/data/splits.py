@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.data.checks import expect, generator, is_positive
+from jaxmf.data.checks import expect, generator, is_positive, is_positive_integer
 from jaxmf.data.dataset import Dataset
 
 
@@ -64,16 +64,102 @@ def temporal_per_user(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.
     [[2, 3], [0, 1]]
     """
     cuts = _running_sums(data, fractions)
-    order = np.lexsort((_times(data), data.user))
-    counts = np.bincount(data.user, minlength=data.num_users)
-    n = counts[data.user[order]]
-    position = np.arange(len(data)) - (np.cumsum(counts) - counts)[data.user[order]]
-    part_in_order = np.zeros(len(data), np.int64)
+    position, n = _in_time(data)
+    part = np.zeros(len(data), np.int64)
     for cut in cuts:
-        part_in_order += (position >= (n * cut).astype(np.int64)) & (n >= len(fractions))
-    part = np.empty_like(part_in_order)
-    part[order] = part_in_order
+        part += (position >= (n * cut).astype(np.int64)) & (n >= len(fractions))
     return _parts(data, part, fractions)
+
+
+def leave_last(data: Dataset, counts: Sequence[int] = (1, 1)) -> tuple[Dataset, ...]:
+    """Hold out each user's last observations: by default the last for testing and the one before for validation.
+
+    Of a user's observations, sorted by time (ties in the order of `data`), the last counts[-1] go to the last part, the
+    counts[-2] before them to the part before, and so on; the rest goes to the first part. All observations of a user
+    who has not more than sum(counts) go to the first part.
+
+    Args:
+      data: the observations, with timestamps.
+      counts: number of observations per user in each part but the first, at least 1.
+
+    Returns:
+      1 + len(counts) Datasets, each in the order of `data` and with all its users and items.
+
+    Raises:
+      ValueError: there are no timestamps, a count is not a positive integer, or no user has enough observations.
+
+    Cost: O(n log n), the sort.
+
+    >>> data = Dataset.from_arrays([1, 1, 1, 2], list("abca"), timestamp=[30, 10, 20, 5])
+    >>> [part.to_frame()["item_id"].tolist() for part in leave_last(data)]
+    [['b', 'a'], ['c'], ['a']]
+    """
+    _check(data)
+    if not np.iterable(counts) or len(counts) == 0 or not all(map(is_positive_integer, counts)):
+        raise ValueError(
+            "leave_last: counts must be positive integers, one per part to hold out, such as (1, 1), not "
+            f"{counts!r:.50}"
+        )
+    position, n = _in_time(data)
+    if not (n > sum(counts)).any():
+        raise ValueError(
+            f"leave_last: no user of {data.name} has more than {sum(counts)} observations, the sum of counts "
+            f"{tuple(counts)}, so that all but the first part would be empty: use smaller counts or more data"
+        )
+    part = np.zeros(len(data), np.int64)
+    for held_out in accumulate(reversed(counts)):
+        part += (position >= n - held_out) & (n > sum(counts))
+    return tuple(data.take(np.flatnonzero(part == k)) for k in range(1 + len(counts)))
+
+
+def by_user(
+    data: Dataset, fraction: float = 0.2, given: float = 0.8, seed: int = 0
+) -> tuple[Dataset, Dataset, Dataset]:
+    """Hold out whole users, to measure how well a model serves users that are new to it (strong generalization).
+
+    Of the u users with at least two observations, int(u * fraction) are drawn at random and held out. Of the n
+    observations of such a user, int(n * given), but at least 1 and at most n - 1, are known when the model is tested:
+    those that `recommend.fold_in` or `recommend.update` may use.
+
+    Args:
+      data: the observations.
+      fraction: fraction of the users to hold out, between 0 and 1.
+      given: fraction of a held-out user's observations that are known, between 0 and 1.
+      seed: the same seed gives the same parts.
+
+    Returns:
+      (train, given, test): the observations of the other users, and the known and the unknown ones of those held out;
+      each in the order of `data` and with all its users and items.
+
+    Raises:
+      ValueError: a fraction is not between 0 and 1, or no user would be held out.
+
+    Cost: O(n log n), the sort.
+
+    Reference: Liang et al. (2018), Variational autoencoders for collaborative filtering, section 4.1.
+
+    >>> data = Dataset.from_arrays(np.arange(20) // 4, np.arange(20) % 4)
+    >>> [len(part) for part in by_user(data)]
+    [16, 3, 1]
+    """
+    _check(data)
+    for name, value in (("fraction", fraction), ("given", given)):
+        if not (is_positive(value) and value < 1):
+            raise ValueError(f"by_user: {name} must be a number between 0 and 1, such as 0.2, not {value!r:.50}")
+    rng, n = generator(seed), np.bincount(data.user, minlength=data.num_users)
+    eligible = np.flatnonzero(n >= 2)
+    held_out = np.zeros(data.num_users, bool)
+    held_out[rng.permutation(eligible)[: int(len(eligible) * fraction)]] = True
+    if not held_out.any():
+        raise ValueError(
+            f"by_user: fraction {fraction} of the {len(eligible)} users of {data.name} with at least two observations "
+            "is less than one user: use a larger fraction or more data"
+        )
+    position = _position(rng.permutation(len(data)), data.user, n)
+    known = np.clip((n * given).astype(np.int64), 1, n - 1)
+    part = np.where(held_out[data.user], 1 + (position >= known[data.user]), 0)
+    train, known_part, test = (data.take(np.flatnonzero(part == k)) for k in range(3))
+    return train, known_part, test
 
 
 def temporal(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> tuple[Dataset, ...]:
@@ -108,7 +194,8 @@ def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
     """Return the training weights of k folds: in fold f, 0 for the held-out ratings and 1 for the others.
 
     Every rating is held out in exactly one fold, and the folds' sizes differ by at most one. The folds are weights on
-    one layout, not k Datasets: all have the same shapes, so one program serves them all, also under `vmap`.
+    one layout, not k Datasets: all have the same shapes, so one program serves them all, also under `vmap`. They
+    multiply the weights w of the data: `sweep(folds=)` trains on w · fold and validates on w · (1 - fold).
 
     Args:
       data: the observations.
@@ -116,7 +203,7 @@ def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
       seed: the same seed gives the same folds.
 
     Returns:
-      (k, n) array in JAX's default float dtype, as in `data.ratings`; 1 - weight gives the weights for validation.
+      (k, n) array of 0 and 1 in JAX's default float dtype, as in `data.ratings`.
 
     Raises:
       ValueError: fewer than two folds, or more folds than ratings.
@@ -126,8 +213,8 @@ def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
     >>> from dataclasses import replace
     >>> from jaxmf.data import datasets
     >>> ratings = datasets.synthetic(5, 4, 20).ratings
-    >>> for weight in k_fold(datasets.synthetic(5, 4, 20), k=3):
-    ...     train, valid = replace(ratings, weight=weight), replace(ratings, weight=1 - weight)
+    >>> for fold in k_fold(datasets.synthetic(5, 4, 20), k=3):
+    ...     train, valid = (replace(ratings, weight=ratings.weight * part) for part in (fold, 1 - fold))
     ...     print(int(train.weight.sum()), int(valid.weight.sum()))
     13 7
     13 7
@@ -150,6 +237,20 @@ def _times(data: Dataset) -> np.ndarray:
             "give the table a timestamp column or use splits.random"
         )
     return data.timestamp
+
+
+def _in_time(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return, for each observation, its position from 0 among its user's in order of time, and how many these are."""
+    times, n = _times(data), np.bincount(data.user, minlength=data.num_users)
+    return _position(times, data.user, n), n[data.user]
+
+
+def _position(keys: np.ndarray, user: np.ndarray, n: np.ndarray) -> np.ndarray:
+    """Return each observation's position among its user's in the order of `keys`; n (num_users,) counts them."""
+    order = np.lexsort((keys, user))
+    position = np.empty(len(user), np.int64)
+    position[order] = np.arange(len(user)) - (np.cumsum(n) - n)[user[order]]
+    return position
 
 
 def _cut(position: np.ndarray, cuts: Sequence[float]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Read tables from files: one reader for every caller, with errors that name the file, the column and the line."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -8,14 +8,14 @@ from typing import Any, Literal, TypeAlias
 import pandas as pd
 
 from jaxmf.data.checks import listed
-from jaxmf.data.columns import RATING_COLUMNS, sources
+from jaxmf.data.columns import NEEDED, OPTIONAL, sources, with_weight
 from jaxmf.data.delimited import read_delimited
 from jaxmf.data.texts import IdType, retyped
 
 Kind = Literal["ratings", "pairs", "items"]
 Ids: TypeAlias = IdType | Mapping[str, IdType] | None
 
-_NEEDED = {"ratings": ("user_id", "item_id", "rating"), "pairs": ("user_id", "item_id"), "items": ("item_id",)}
+_NEEDED = {"ratings": NEEDED, "pairs": NEEDED, "items": ("item_id",)}
 
 
 def read_table(
@@ -27,12 +27,15 @@ def read_table(
     header: bool = True,
     ids: Ids = None,
     parquet: bool | None = None,
+    weight: Hashable | None = None,
 ) -> pd.DataFrame:
     """Read the table in a file of delimited text, in a Parquet file, or in a folder of Parquet files.
 
     Args:
       path: the file. Text may be compressed in a way that pandas reads, and may start with a byte order mark.
-      kind: the needed columns: "ratings" user_id, item_id and rating; "pairs" user_id and item_id; "items" item_id.
+      kind: the columns that are read: "ratings" user_id, item_id and, if present, rating, timestamp and weight; "pairs"
+        user_id and item_id; "items" item_id. All but the optional ones are needed, as are those that `columns` calls
+        rating or weight.
       columns: our names by the file's, as in `{"userId": "user_id"}`; without a header, our names by position from 0.
       sep: separator of the columns; None tries comma, tab, semicolon, "|", "::" and blanks.
       header: whether the first line names the columns. Without a header, `columns` defaults to user_id, item_id,
@@ -43,11 +46,12 @@ def read_table(
         (default), a column of delimited text becomes integers if *every* entry is written as Python writes an integer,
         and otherwise stays text, character by character (007, 1e3, +1 and NA are text); Parquet ids keep their type.
       parquet: whether the file is Parquet; None infers it from a folder, a suffix .parquet or Parquet's first bytes.
+      weight: the column of weights, as `{weight: "weight"}` in `columns` would name it; None if `columns` names all.
 
     Returns:
       The table, with columns named as in the file (without a header: our names, and positions for further columns).
-      For "ratings" only our columns, with rating and time as numbers if they are numeric; for the other kinds all
-      columns, with those that are not ids as text, character by character. For text files, the index is the line of
+      For "ratings" only our columns, with rating, weight and time as numbers if they are numeric; for the other kinds
+      all columns, with those that are not ids as text, character by character. For text files, the index is the line of
       each row, not counting blank lines.
 
     Raises:
@@ -61,7 +65,8 @@ def read_table(
     path = Path(path)
     needed = _NEEDED[kind]
     _check(ids, sep)
-    optional = tuple(name for name in RATING_COLUMNS if name not in needed) if kind == "ratings" else ()
+    columns = with_weight(columns, weight, header)
+    optional = OPTIONAL if kind == "ratings" else ()
     types = {name: ids.get(name) if isinstance(ids, Mapping) else ids for name in ("user_id", "item_id")}
     try:
         typed = is_parquet(path) if parquet is None else parquet

@@ -11,7 +11,7 @@ from jaxmf.files.archive import Arrays
 
 Packed = dict[str, Any]
 
-_OBSERVATIONS = ("user", "item", "rating", "timestamp")
+_OBSERVATIONS = ("user", "item", "rating", "timestamp", "weight")
 
 
 def pack_data(data: Dataset, arrays: Arrays) -> Packed:

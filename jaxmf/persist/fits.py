@@ -32,8 +32,8 @@ def save(path: str | Path, fit: Fit, data: Dataset) -> None:
 
     The file is a zip of .npy arrays and a readable header.json, without pickle; `numpy.load(path)` opens it too. It
     holds the model (constructor and arguments), hyper, parameters, the whole state for `resume`, history, status, and
-    the Dataset: ids, ratings, timestamps, item metadata and name. Functions are not stored: if no constructor of
-    `jaxmf.models` built the model, only its name is stored, and `load` asks for the model. The key is never stored.
+    the Dataset: ids, ratings, timestamps, weights, item metadata and name. Functions are not stored: if no constructor
+    of `jaxmf.models` built the model, only its name is stored, and `load` asks for the model. The key is never stored.
 
     Args:
       path: the file, with any suffix; its folder is created if it does not exist. An old file is replaced atomically.

@@ -23,17 +23,19 @@ def check_data(data: Dataset) -> None:
         raise ValueError(f"data.name is {data.name!r:.50}, expected a string")
     has_fractions = getattr(data.timestamp, "dtype", None) == np.float64
     time_dtype = np.float64 if has_fractions else np.int64
-    columns = {"user": np.int32, "item": np.int32, "rating": np.float64, "timestamp": time_dtype}
+    columns = {"user": np.int32, "item": np.int32, "rating": np.float64, "timestamp": time_dtype, "weight": np.float64}
     for name, dtype in columns.items():
         array = getattr(data, name)
-        if name == "timestamp" and array is None:
+        if name in ("timestamp", "weight") and array is None:
             continue
         if getattr(array, "dtype", None) != dtype or array.shape != (len(data.rating),):
             actual = f"{getattr(array, 'dtype', None)}{list(np.shape(array))}"
             raise ValueError(f"data.{name} is {actual}, expected {np.dtype(dtype)}[{len(data.rating)}]")
-    for name in ("rating", "timestamp"):
+    for name in ("rating", "timestamp", "weight"):
         if getattr(data, name) is not None and not np.isfinite(getattr(data, name)).all():
             raise ValueError(f"data.{name} has NaN or infinite values")
+    if data.weight is not None and not (data.weight > 0).all():
+        raise ValueError("data.weight has values of 0 or below, expected numbers above 0")
     for name, ids in (("user", data.user_ids), ("item", data.item_ids)):
         index = getattr(data, name)
         if len(index) and not 0 <= index.min() <= index.max() < len(ids):

@@ -50,8 +50,9 @@ def sweep(
       valid: validation ratings over the same users and items; not together with `folds`.
       grid: name -> values, all combinations of which are fitted, or a list of points, name -> value. The names are
         `rank`, `seed`, `fold`, the other numbers of `Hyper`, and `extra.NAME`.
-      folds: (k, n) training weights of k folds of `train`, as `splits.k_fold` makes them. Each member is fitted on the
-        weights of its fold and validated on 1 - weight; all folds are used if the grid does not name `fold`.
+      folds: (k, n) numbers from 0 to 1, k folds of `train`, as `splits.k_fold` makes them. With w the weights of
+        `train`, each member is fitted on w · fold and validated on w · (1 - fold); all folds are used if the grid does
+        not name `fold`.
       hyper: the hyperparameters that the grid does not name; `Hyper()` if None.
       epochs, patience, min_delta, monitor, track: as in `fit`.
       keep: whose parameters to keep: those of the "best" member by the monitored score (without validation ratings, by

@@ -63,8 +63,8 @@ CASES = {
         r"looked in nowhere: neither root= nor JAXMF_DATA is set\)\. Download .*synthetic\(\) needs no download",
     ),
     "command-column": (
-        lambda: on("short.csv"),
-        r"short\.csv: missing column rating; found .* Rename with --rename NAME=rating",
+        lambda: on("short.csv", "--rename", "stars=rating"),
+        r"short\.csv: missing column 'stars' \(rating\); found .* Rename with --rename NAME=rating",
     ),
     "command-nan": (
         lambda: on("nan.csv"),
@@ -171,8 +171,8 @@ CASES = {
         r"1 unknown user id\(s\): 99; known ids are like 0, 1, 2 \(user_ids\)\. Drop them, or check their type",
     ),
     "command-evaluate-column": (
-        lambda: with_fit("evaluate", "user_id,item_id\n1,102\n"),
-        r"own\.csv: missing column rating; .*--rename NAME=rating",
+        lambda: with_fit("evaluate", "user_id,item_id\n1,102\n", "--rename", "stars=rating"),
+        r"own\.csv: missing column 'stars' \(rating\); .*--rename NAME=rating",
     ),
     "command-predict-no-file": (
         lambda: command("predict", "--data", "absent.csv", "--fit", "fit.npz", "--out", "new"),

@@ -1,5 +1,6 @@
 """Tables, arrays, matrices and files on their way in; ids, parts and features of a Dataset."""
 
+import math
 from dataclasses import replace
 from datetime import timedelta, timezone
 from decimal import Decimal
@@ -46,6 +47,17 @@ def synthetic(**changes):
     return datasets.synthetic(**({"num_users": 5, "num_items": 4, "num_ratings": 10, "rank": 2} | changes))
 
 
+def counts(plays=(3, 1, 8, 2), **options):
+    """A Dataset of the table with these plays and without ratings."""
+    return Dataset.from_frame(FRAME.drop(columns="rating").assign(plays=list(plays)), **({"weight": "plays"} | options))
+
+
+def timed(*counts_of_users):
+    """A Dataset of users with so many observations each, in the order of time."""
+    user = np.repeat(np.arange(len(counts_of_users)), counts_of_users)
+    return Dataset.from_arrays(user, np.arange(len(user)), timestamp=np.arange(len(user)), name="timed")
+
+
 CASES = {
     # Tables.
     "frame-dict": (
@@ -59,9 +71,9 @@ CASES = {
         r"columns must be a Mapping, not list: expected the table's names and ours, as in \{\"userId\": \"user_id\"\}",
     ),
     "column-missing": (
-        lambda: Dataset.from_frame(FRAME.rename(columns={"user_id": "who", "rating": "stars"})),
-        r"missing column user_id, rating; found \['who', 'item_id', 'stars'\]\. Rename with "
-        r'columns=\{"your name": "user_id", "your name": "rating"\}',
+        lambda: Dataset.from_frame(FRAME.rename(columns={"user_id": "who", "item_id": "what"})),
+        r"missing column user_id, item_id; found \['who', 'what', 'rating'\]\. Rename with "
+        r'columns=\{"your name": "user_id", "your name": "item_id"\}',
     ),
     "column-twice": (
         lambda: Dataset.from_frame(FRAME.assign(stars=1.0), {"stars": "rating"}),
@@ -279,14 +291,18 @@ CASES = {
     "matrix-item-lists": (lambda: matrix(item_ids=[[1], [2]]), "item_ids: ids must be hashable"),
     "csv-nothing": (lambda: csv(""), r"^mine\.csv: No columns to parse"),
     "csv-header": (lambda: csv("user_id,item_id,rating\n"), r"^mine\.csv: the table has no rows; expected one row per"),
-    "csv-column": (lambda: csv("user_id,item_id\n1,2\n"), r"^mine\.csv: missing column rating; .*Rename with columns="),
+    "csv-column": (lambda: csv("user_id,rating\n1,2\n"), r"^mine\.csv: missing column item_id; .*Rename with columns="),
+    "csv-column-misspelled": (
+        lambda: csv("user_id,item_id,star\n1,2,3\n", columns={"stars": "rating"}),
+        r"^mine\.csv: missing column 'stars' \(rating\); found \['user_id', 'item_id', 'star'\]\. Rename with columns=",
+    ),
     "csv-ragged": (
         lambda: csv("user_id,item_id,rating\n1,2,3,4\n"),
         r"^mine\.csv: line 2 has 4 fields, .* the first line has 3\.",
     ),
     "csv-sep": (
         lambda: csv("user_id;item_id;rating\n1;2;3\n", sep=","),
-        r"^mine\.csv: missing column user_id, item_id, rating; found \['user_id;item_id;rating'\]\. With sep=\";\" the",
+        r"^mine\.csv: missing column user_id, item_id; found \['user_id;item_id;rating'\]\. With sep=\";\" the",
     ),
     "csv-sep-list": (lambda: csv("", sep=[",", ";"]), r'^sep must be a string such as ";", or None to detect it, not '),
     "csv-more-than-the-header": (
@@ -295,8 +311,8 @@ CASES = {
         r'needs quotes; if the separator is another one, name it, as in sep=";"$',
     ),
     "csv-no-header": (
-        lambda: csv("1;2\n", header=False),
-        r"^mine\.csv: missing column rating: the first line has 2 column\(s\), '1', '2', and the file is read wit",
+        lambda: csv("1;2\n", header=False, columns={0: "user_id", 1: "item_id", 2: "rating"}),
+        r"^mine\.csv: missing column 2 \(rating\): the first line has \d column\(s\), .*, and the file is read wit",
     ),
     "csv-positions": (
         lambda: csv("1,2,3\n", header=False, columns={"userId": "user_id"}),
@@ -454,4 +470,248 @@ CASES = {
         "content.tfidf: components must be a positive integer, not 0",
     ),
     "words-half-components": (lambda: tfidf(columns=["genres"], components=2.0), "must be a positive integer, not 2.0"),
+    # Weights, counts, and what is made of them.
+    "weight-nan": (
+        lambda: counts([3, np.nan, 8, np.inf]),
+        r"^column 'plays' \(weight\): NaN or infinite weight in 2 row\(s\), at index 'r1', 'r3'; expected "
+        r"finite numbers "
+        r'above 0: correct these rows, or leave them out with missing="drop"$',
+    ),
+    "weight-infinite": (
+        lambda: counts([3, 1, np.inf, 2], missing="drop"),
+        r"^column 'plays' \(weight\): NaN or infinite weight in 1 row\(s\), at index 'r2'; .*above 0: correct "
+        r"these rows$",
+    ),
+    "weight-negative": (
+        lambda: counts([3, -1, 8, -2]),
+        r"^column 'plays' \(weight\): negative weight in 2 row\(s\), at index 'r1', 'r3'; .*: correct these "
+        r"rows, or dr",
+    ),
+    "weight-zero": (
+        lambda: Dataset.from_frame(FRAME.assign(weight=[1, 0, 2, 3])),
+        r"^column 'weight': weight of 0 in 1 row\(s\), at index 'r1'; expected finite numbers above 0: leave "
+        r"these rows ",
+    ),
+    "weight-words": (
+        lambda: counts(["3", "1", "8", "2"]),
+        r"^column 'plays' \(weight\) has dtype .*, starting with '3', '1'; expected numbers: .*pandas\.to_numeric",
+    ),
+    "weight-bool": (lambda: counts([True] * 4), r"^column 'plays' \(weight\) has dtype bool, .*astype\(float\)"),
+    "weight-absent": (
+        lambda: counts(weight="clicks"),
+        r"^missing column 'clicks' \(weight\); found \['user_id', 'item_id', 'plays'\]\. Rename with "
+        r"columns=\{\"your na",
+    ),
+    "weight-twice": (
+        lambda: counts(columns={"plays": "weight"}),
+        r"^weight='plays' and columns=\{'plays': 'weight'\} both say which column holds the weights, .* in one "
+        r"of them$",
+    ),
+    "weight-named-twice": (
+        lambda: counts(columns={"seconds": "weight"}),
+        r"^weight='plays' and columns=\{'seconds': 'weight'\} both say which column holds the weights",
+    ),
+    "weight-and-rating": (
+        lambda: counts(columns={"plays": "rating"}),
+        r"^weight='plays' and columns=\{'plays': 'rating'\} both say .*, or what it holds: name it in one of them$",
+    ),
+    "weight-two-columns": (
+        lambda: Dataset.from_frame(FRAME.assign(plays=1, weight=1), weight="plays"),
+        r"^column weight is present 2 times, as \['plays', 'weight'\]; expected it once: drop one$",
+    ),
+    "weight-array": (
+        lambda: counts(weight=np.ones(4)),
+        r"^weight must be the name of a column, as in weight=\"plays\", not ndarray: make the weights a column "
+        r"of the tab",
+    ),
+    "weight-is-the-user": (lambda: counts(weight="user_id"), r"^missing column user_id; found \['user_id', 'item_id'"),
+    "weight-columns-list": (
+        lambda: counts(columns=["user_id"]),
+        "^columns must be a Mapping, not list: expected the t",
+    ),
+    "rating-misspelled": (
+        lambda: counts(weight=None, columns={"stars": "rating"}),
+        r"^missing column 'stars' \(rating\); found \['user_id', 'item_id', 'plays'\]",
+    ),
+    "weight-arrays-length": (
+        lambda: Dataset.from_arrays([1, 2], [1, 2], weight=[1.0]),
+        "^arrays of different lengths: user 2, item 2, weight 1; expected one entry per rating in each",
+    ),
+    "weight-arrays-zero": (
+        lambda: Dataset.from_arrays([1, 2], [1, 2], weight=[1, 0]),
+        r"^column 'weight': weight of 0 in 1 row\(s\), at index 1; ",
+    ),
+    "weight-csv-zero": (
+        lambda: csv("user_id,item_id,plays\n1,2,3\n2,2,0\n", weight="plays"),
+        r"^mine\.csv: column 'plays' \(weight\): weight of 0 in 1 row\(s\), at line 3; expected finite numbers above 0",
+    ),
+    "weight-csv-missing": (
+        lambda: csv("user_id,item_id,plays\n1,2,3\n2,2,NA\n", weight="plays"),
+        r"^mine\.csv: column 'plays' \(weight\): NaN or infinite weight in 1 row\(s\), at line 3; .*missing=\"drop\"$",
+    ),
+    "weight-csv-words": (
+        lambda: csv("user_id,item_id,plays\n1,2,0:03:20\n", weight="plays"),
+        r"^mine\.csv: column 'plays' \(weight\): not a number \('0:03:20'\) in 1 "
+        r"row\(s\), at",
+    ),
+    "weight-csv-position": (
+        lambda: csv("1,2,3\n", header=False, weight="plays"),
+        "^weight must be a position from 0 if there is no header, such as 2, not 'plays'",
+    ),
+    "weight-csv-beyond": (
+        lambda: csv("1,2,3\n", header=False, weight=7),
+        r"^mine\.csv: missing column 7 \(weight\): the first line has 3 column\(s\), '1', '2', '3', and the "
+        r"file is read w",
+    ),
+    "weight-matrix-zero": (
+        lambda: matrix([1, 0, 3], entries="weight"),
+        r"^column 'weight': weight of 0 in 1 row\(s\), at index \(1, 0\); .*: leave them out with "
+        r".*eliminate_zeros\(\)$",
+    ),
+    "weight-matrix-entries": (
+        lambda: matrix(entries="plays"),
+        "^entries must be 'rating' or 'weight', what the matrix holds, not 'plays'",
+    ),
+    "weight-matrix-empty": (
+        lambda: Dataset.from_scipy(sparse.csr_array((3, 2)), entries="weight"),
+        r"^the matrix of shape \(3, 2\) has no stored entries; expected one per weight$",
+    ),
+    "transform-ratings": (
+        lambda: matrix(transform=np.log1p),
+        '^transform needs weights, and the entries are ratings: pass entries="weight"',
+    ),
+    "transform-nothing": (
+        lambda: counts(weight=None, transform=np.log1p),
+        r"^transform needs weights, and there is no column of weights: name one, as in weight=\"plays\", or "
+        r".*=\"sum\"$",
+    ),
+    "transform-number": (
+        lambda: counts(transform=40),
+        r"^transform must be a function of the array of weights, such as numpy\.log1p, not 40$",
+    ),
+    "transform-log": (
+        lambda: counts(transform=np.log),
+        r"^transform made weights that cannot be used in 1 of 4 places: 0 of 1; expected finite numbers above "
+        r"0: use a f"
+        r".* from 1 to 8, such as lambda plays: 1 \+ 40 \* plays$",
+    ),
+    "transform-nan": (
+        lambda: counts(transform=lambda plays: np.where(plays > 2, plays, np.nan)),
+        r"^transform made weights that cannot be used in 2 of 4 places: nan of 1, nan of 2; expected finite "
+        r"numbers abo",
+    ),
+    "transform-sum": (
+        lambda: counts(transform=np.sum),
+        r"^transform returned float64\[\] for weights of shape \[4\]; expected one number per weight, as "
+        r"numpy\.log1p ret",
+    ),
+    "transform-mask": (lambda: counts(transform=lambda plays: plays > 2), r"^transform returned bool\[4\] for weights"),
+    "transform-scalar-function": (
+        lambda: counts(transform=math.log1p),
+        r"^transform failed on the array of weights, float64\[4\]: TypeError: .*Expected a function of whole arrays",
+    ),
+    "events-twice": (
+        lambda: Dataset.from_arrays([1, 2, 1], [5, 5, 5]),
+        r"the first is user 1 with item 5, at index 0, 2\. Expected each pair once: count the rows of each with "
+        r"duplicat"
+        r'es="sum", or keep one of each with duplicates="last"$',
+    ),
+    "counts-twice": (
+        lambda: Dataset.from_arrays([1, 2, 1], [5, 5, 5], weight=[1, 2, 3]),
+        r"at index 0, 2\. Expected each pair once: add up their weights with duplicates=\"sum\", or keep one of "
+        r"each with",
+    ),
+    "counts-missing-everywhere": (
+        lambda: counts([np.nan] * 4, missing="drop"),
+        '^missing="drop" leaves no row: all 4 lack an id, a weight or a time$',
+    ),
+    "extend-without-ratings": (
+        lambda: SMALL.extend(FRAME.drop(columns="rating")),
+        r"^missing column rating; found \['user_id', 'item_id'\]",
+    ),
+    "extend-weight-zero": (
+        lambda: counts().extend(pd.DataFrame({"user_id": [7], "item_id": ["a"], "weight": [0]})),
+        r"^column 'weight': weight of 0 in 1 row\(s\), at index 0; ",
+    ),
+    "extend-pair-known": (
+        lambda: counts().extend(pd.DataFrame({"user_id": [30], "item_id": ["a"]})),
+        r"^column 'item_id': a pair that frame already has a rating for in 1 row\(s\), at index 0; drop these rows",
+    ),
+    "binarize-high": (
+        lambda: SMALL.binarize(6),
+        r"^binarize: no rating is at least 6; the ratings of small are from 0 to 5: lower the threshold$",
+    ),
+    "binarize-nan": (
+        lambda: SMALL.binarize(np.nan),
+        r"^binarize: threshold must be a finite number, not nan: the ratings of small are from 0 to 5$",
+    ),
+    "binarize-word": (lambda: SMALL.binarize("4"), "^binarize: threshold must be a finite number, not '4'"),
+    "binarize-bool": (lambda: SMALL.binarize(True), "^binarize: threshold must be a finite number, not True"),
+    "confidence-ratings": (
+        lambda: SMALL.with_confidence(np.log1p),
+        r"^with_confidence: small has ratings other than 1, such as 0\.0, 2\.5, 4\.0, \.\.\.; "
+        r".*data\.binarize\(threshold\)",
+    ),
+    "confidence-low": (
+        lambda: counts().with_confidence(np.log1p),
+        r"^with_confidence: function made weights that cannot be used in 1 of 4 places: 0\.693147 of 1; "
+        r"expected finite n"
+        r"umbers of at least 1: use a function",
+    ),
+    "confidence-one": (
+        lambda: counts().with_confidence(np.ones_like),
+        "^with_confidence: function returned 1 for all 4 weights, which leaves no observation; expected more "
+        "than 1 for",
+    ),
+    "confidence-number": (
+        lambda: counts().with_confidence(40),
+        "^with_confidence: function must be a function of the array of weights, such as .*, not 40",
+    ),
+    "leave-last-times": (
+        lambda: splits.leave_last(SMALL),
+        r"^small has no timestamps, which a temporal split sorts by; .*a timestamp column or use splits\.random",
+    ),
+    "leave-last-zero": (
+        lambda: splits.leave_last(timed(4, 4), (1, 0)),
+        r"^leave_last: counts must be positive integers, one per part to hold out, such as \(1, 1\), not \(1, 0\)",
+    ),
+    "leave-last-fractions": (
+        lambda: splits.leave_last(timed(4), (0.8, 0.2)),
+        r"^leave_last: counts must be positive int",
+    ),
+    "leave-last-number": (lambda: splits.leave_last(timed(4), 1), "^leave_last: counts must be positive .*, not 1$"),
+    "leave-last-none": (lambda: splits.leave_last(timed(4), ()), r"^leave_last: counts must be positive .*, not \(\)$"),
+    "leave-last-few": (
+        lambda: splits.leave_last(timed(2, 2, 1)),
+        r"^leave_last: no user of timed has more than 2 observations, the sum of counts \(1, 1\), so .*smaller "
+        r"counts or",
+    ),
+    "leave-last-frame": (lambda: splits.leave_last(FRAME), "^splits: data must be a Dataset, not DataFrame"),
+    "by-user-fraction": (
+        lambda: splits.by_user(timed(4, 4), 1.0),
+        r"^by_user: fraction must be a number between 0 and 1, such as 0\.2, not 1\.0",
+    ),
+    "by-user-given": (
+        lambda: splits.by_user(timed(4, 4), 0.5, 80),
+        "^by_user: given must be a number between 0 and 1,",
+    ),
+    "by-user-nan": (lambda: splits.by_user(timed(4, 4), np.nan), "^by_user: fraction must be a number between 0 and 1"),
+    "by-user-few": (
+        lambda: splits.by_user(timed(4, 4, 1), 0.4),
+        r"^by_user: fraction 0\.4 of the 2 users of timed with at least two observations is less than one user: "
+        r"use a la",
+    ),
+    "by-user-seed": (
+        lambda: splits.by_user(timed(4, 4), 0.5, seed=-1),
+        "^seed must be an integer of at least 0, not -1",
+    ),
+    "by-user-frame": (lambda: splits.by_user(FRAME), "^splits: data must be a Dataset, not DataFrame"),
+    "synthetic-feedback": (
+        lambda: synthetic(feedback="plays"),
+        "^synthetic: feedback must be 'explicit' or 'implicit', not 'plays'",
+    ),
+    "synthetic-implicit-pairs": (
+        lambda: synthetic(feedback="implicit", num_ratings=21),
+        r"^synthetic: num_ratings = 21 is more than num_users \* num_items = 20 distinct pairs",
+    ),
 }

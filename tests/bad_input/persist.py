@@ -68,6 +68,18 @@ CASES = {
         lambda: saved(data=RATINGS),
         "^save: data must be a Dataset, not Ratings: pass one that has the fit's ids, such as its training data",
     ),
+    "save-weight-zero": (
+        lambda: saved(data=replace(DATA, weight=np.zeros(len(DATA)))),
+        r"^save: data\.weight has values of 0 or below, expected numbers above 0$",
+    ),
+    "save-weight-short": (
+        lambda: saved(data=replace(DATA, weight=np.ones(3))),
+        r"^save: data\.weight is float64\[3\], expected float64\[199\]$",
+    ),
+    "save-weight-nan": (
+        lambda: saved(data=replace(DATA, weight=np.full(len(DATA), np.nan))),
+        r"^save: data\.weight has NaN or infinite values$",
+    ),
     "save-other-data": (
         lambda: saved(data=Dataset.from_frame(NINE[NINE["user_id"] < 15])),
         r"^save: params\.trained\.user\['bias'\] is float64\[17\], but the model has float64\[15\]\. Pass the data th",

@@ -123,6 +123,71 @@ def test_temporal_equals_slices_of_one_sorted_list(fractions):
     ]
 
 
+@pytest.mark.parametrize("counts", [(1, 1), (1,), (2, 3, 1)])
+def test_leave_last_equals_a_loop_over_users(counts):
+    data = ties_and_small_users()
+    expected: list[list[tuple]] = [[] for _ in range(1 + len(counts))]
+    for user in sorted(set(data.user.tolist())):
+        own = sorted((row for row in rows_of(data) if row[0] == user), key=lambda row: row[3])  # ties stay in order
+        if len(own) > sum(counts):
+            for part, count in zip(expected[:0:-1], counts[::-1], strict=True):
+                own, last = own[:-count], own[-count:]
+                part += last
+        expected[0] += own
+    parts = splits.leave_last(data, counts)
+    assert [sorted(rows_of(part)) for part in parts] == [sorted(part) for part in expected]
+    for held_out, count in zip(parts[1:], counts, strict=True):
+        assert set(np.bincount(held_out.user, minlength=40).tolist()) == {0, count}
+    assert all(part.user_ids is data.user_ids and part.item_ids is data.item_ids for part in parts)
+
+
+def test_leave_last_by_hand():
+    data = Dataset.from_arrays([1, 2, 1, 1, 2, 3], list("abcdef"), timestamp=[5, 1, 3, 5, 2, 9], weight=range(1, 7))
+    train, valid, test = (part.to_frame() for part in splits.leave_last(data))
+    assert train["item_id"].tolist() == ["b", "c", "e", "f"]  # users 2 and 3 have too few
+    assert (valid["item_id"].tolist(), test["item_id"].tolist()) == (["a"], ["d"])  # a tie, in the order of the data
+    assert (valid["weight"].tolist(), test["weight"].tolist()) == ([1], [4])
+
+
+def test_by_user_holds_out_whole_users_and_tests_a_share_of_each():
+    data = ties_and_small_users()
+    train, given, test = splits.by_user(data, 0.3, 0.75, seed=1)
+    assert sorted(rows_of(train) + rows_of(given) + rows_of(test)) == sorted(rows_of(data))
+    held_out = set(given.user.tolist())
+    assert held_out == set(test.user.tolist())
+    assert len(held_out) == int(39 * 0.3)  # one of the 40 users has a single rating
+    assert not held_out & set(train.user.tolist())
+    n, known = (np.bincount(part.user, minlength=40) for part in (data, given))
+    for user in held_out:
+        assert known[user] == min(max(int(n[user] * 0.75), 1), n[user] - 1)
+    position = {row[:2]: k for k, row in enumerate(rows_of(data))}
+    for part in (train, given, test):
+        assert part.user_ids is data.user_ids
+        places = [position[row[:2]] for row in rows_of(part)]
+        assert places == sorted(places)
+    again, other = (splits.by_user(data, 0.3, 0.75, seed=seed)[2].fingerprint() for seed in (1, 2))
+    assert again == test.fingerprint() != other
+
+
+def test_by_user_leaves_something_given_and_something_to_test_whatever_the_share():
+    pairs = Dataset.from_arrays(np.repeat(np.arange(50), 2), np.arange(100) % 7)
+    for share in (0.01, 0.99):
+        _, given, test = splits.by_user(pairs, 0.5, share)
+        assert np.bincount(given.user).max() == np.bincount(test.user).max() == 1
+        assert len(given) == len(test) == 25
+
+
+def test_by_user_draws_users_and_items_evenly():
+    data = Dataset.from_arrays(np.arange(80) // 8, np.arange(80) % 8)
+    held_out, tested = np.zeros(10), np.zeros(8)
+    for seed in range(300):
+        test = splits.by_user(data, 0.2, 0.5, seed)[2]
+        held_out[np.unique(test.user)] += 1
+        tested += np.bincount(test.item, minlength=8)
+    assert 35 <= held_out.min() <= held_out.max() <= 90  # 60 expected, with a standard deviation of 7
+    assert 240 <= tested.min() <= tested.max() <= 360  # 300 expected
+
+
 @pytest.mark.parametrize(("n", "k"), [(20, 2), (23, 5), (7, 7), (100, 3)])
 def test_k_fold_holds_every_rating_out_once(n, k):
     data = datasets.synthetic(10, 20, n)

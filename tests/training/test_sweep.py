@@ -118,6 +118,26 @@ def test_k_fold_weights_of_a_dataset():
     assert runs.to_frame()["valid_rmse"].notna().all()
 
 
+@pytest.mark.parametrize("batch", [1, slow(2)])
+def test_folds_multiply_the_weights_of_a_dataset(batch):
+    """Both in training and in validation; a sweep that replaced the weights by the fold's would equal other fits."""
+    pair = np.arange(40)
+    data = Dataset.from_arrays(pair % 8, pair // 8, pair % 5 + 1.0, weight=1 + pair % 3)
+    folds = splits.k_fold(data, 2)
+    runs = sweep(
+        KEY, models.mf(1), ALS, data, grid={"fold": [0, 1]}, folds=folds, batch=batch, hyper=HYPER, epochs=2, keep="all"
+    )
+    for member, fold in enumerate(folds):
+        train, valid = (replace(data.ratings, weight=jnp.asarray(data.weight) * part) for part in (fold, 1 - fold))
+        alone = fit(KEY, models.mf(1), ALS, train, valid, hyper=HYPER, epochs=2)
+        assert_equals_solo(runs, member, alone, exact=batch == 1)
+    unweighted = replace(data, weight=None)
+    other = sweep(
+        KEY, models.mf(1), ALS, unweighted, grid={"fold": [0, 1]}, folds=folds, batch=batch, hyper=HYPER, epochs=2
+    )
+    assert not np.isclose(other.to_frame()["valid_rmse"], runs.to_frame()["valid_rmse"], rtol=1e-3).any()
+
+
 @pytest.mark.parametrize("batch", [1, slow(3)])
 def test_a_divergence_changes_no_bit_of_the_others(ratings, valid, batch):
     grids = [{"learning_rate": [0.02, rate, 0.05]} for rate in (0.03, 1e6)]
