@@ -20,15 +20,17 @@ def row_weights(
     0^0 = 1, and any other exponent gives 0, a negative one too.
     """
 
-    def power(n: jax.Array) -> jax.Array:
-        empty = jnp.where(jnp.equal(exponent, 0), 1, 0).astype(n.dtype)
-        return jnp.where(n > 0, jnp.where(n > 0, n, 1) ** exponent, empty)
-
     n_u, n_i = counts(ratings)
     if unobserved is not None:
         n_u, n_i = n_u + unobserved * ratings.num_items, n_i + unobserved * ratings.num_users
-    exponent = jnp.asarray(exponent, n_u.dtype)
-    return Rows(power(n_u), power(n_i))
+    return Rows(power(n_u, exponent), power(n_i, exponent))
+
+
+def power(n: jax.Array, exponent: jax.typing.ArrayLike) -> jax.Array:
+    """Return n^exponent for n ≥ 0, safe at n = 0 as in `row_weights`."""
+    exponent = jnp.asarray(exponent, n.dtype)
+    empty = jnp.where(jnp.equal(exponent, 0), 1, 0).astype(n.dtype)
+    return jnp.where(n > 0, jnp.where(n > 0, n, 1) ** exponent, empty)
 
 
 def objective(model: Model, params: Params, ratings: Ratings, hyper: Hyper, weight: Rows | None = None) -> jax.Array:

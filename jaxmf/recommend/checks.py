@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxmf.data.checks import expect, is_positive_integer
 from jaxmf.data.dataset import Dataset
-from jaxmf.models.checks import check_finite, check_hyper, check_predicts
+from jaxmf.models.checks import check_finite, check_hyper, check_predicts, check_unobserved
 from jaxmf.models.least_squares import check_least_squares
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params
@@ -43,16 +43,12 @@ def check_precision(who: str, params: Params) -> None:
 def check_solvable(who: str, model: Model, params: Params, hyper: Hyper) -> None:
     """Raise ValueError unless the normal equations of the model's rows exist and have one solution."""
     check_hyper(hyper)
+    check_unobserved(model, hyper)
     check_precision(who, params)
     if model.design is None:
         raise ValueError(
             f"{who}: the model {model.name!r} has no `design`, so its rows are not the solution of least squares. Give "
             "the model a `design`, as the built-in ones have, or fit it again to data.extend(new_frame)"
-        )
-    if model.background is not None:
-        raise ValueError(
-            f"{who}: the model {model.name!r} has a `background`, a loss over all rows of the other side, of which "
-            "only some are at hand: fit the model again to data.extend(new_frame)"
         )
     try:
         check_least_squares(model, params, hyper, {})

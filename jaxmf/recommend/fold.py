@@ -29,7 +29,7 @@ def fold_in(
     first new users by their ratings of known items, then new items by all their ratings, including those by new users.
     If new users have rated new items, `sweeps` more sweeps over the new rows follow, users then items, by all their
     ratings. The n of n^ν counts a row's new ratings; the mean μ stays, and in `mf(center="user")` a new user's mean is
-    the mean of their new ratings.
+    the mean of their new ratings. A model with a background, such as `ials`, counts every cell of a new row.
 
     Cold start: an item with features but without ratings gets a row of zeros, so that a content model, such as
     `content_mf`, predicts its ratings from the features: r̂ = μ + b_u + a_u·x_i.
@@ -37,10 +37,11 @@ def fold_in(
     Args:
       model: a model with a `design`, as the built-in ones have, fitted by any solver.
       params: its parameters.
-      hyper: λ, λ_b and ν, such as fit.hyper.
+      hyper: λ, λ_b, ν and α0, such as fit.hyper.
       data: the Dataset whose ids the model was fitted with.
-      new_frame: columns user_id, item_id, rating and, if `data` has them, timestamp. In every row the user or the item
-        is new. None for features without ratings.
+      new_frame: columns user_id, item_id, rating (which may be missing if all ratings of `data` are 1), weight if there
+        are any, and, if `data` has them, timestamp. In every row the user or the item is new. None for features without
+        ratings.
       features: for a content model, one row per new item, indexed by item id, with the columns of the features that the
         model was built with, in a dense or sparse dtype (`pandas.DataFrame.sparse.from_spmatrix`). Rows of known items
         are ignored.
@@ -72,7 +73,7 @@ def fold_in(
     known = (new.user < data.num_users) & (new.item < data.num_items)
     if new_frame is not None:
         remedy = "these would change rows that fold_in must keep: use update, or drop them"
-        refuse_rows(known, new_frame["rating"], "rating", "a user and an item that are both known", remedy)
+        refuse_rows(known, new_frame["user_id"], "user_id", "a user and an item that are both known", remedy)
     host = grown("fold_in", params, data, new, features)
     check_foldable("fold_in", model, params, hyper, data)
     users, items = np.arange(data.num_users, new.num_users), np.arange(data.num_items, new.num_items)
@@ -167,8 +168,8 @@ def _solved(
 
 
 def _observed(data: Dataset) -> Observed:
-    """Return the ratings on the host, each with weight 1."""
-    return Observed(data.user, data.item, data.rating, np.ones(len(data)))
+    """Return the ratings on the host."""
+    return Observed(data.user, data.item, data.rating, np.ones(len(data)) if data.weight is None else data.weight)
 
 
 def _cast(hyper: Hyper, params: Params) -> Hyper:

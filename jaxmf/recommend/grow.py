@@ -18,7 +18,7 @@ from jaxmf.models.params import Params, Rows
 def grown(who: str, params: Params, data: Dataset, new: Dataset, features: pd.DataFrame | None) -> Params:
     """Return the tables on the host, with a row appended for each user and item of `new` that `data` does not have.
 
-    Trained rows are 0; a user's mean is the mean of their ratings in `new`; an item's content is its row of `features`.
+    Trained rows are 0; a user's mean is that of their ratings in `new`; an item's content is its row of `features`.
     """
     host: Params = jax.tree.map(np.asarray, params)
     users, items = new.num_users - data.num_users, new.num_items - data.num_items
@@ -26,7 +26,9 @@ def grown(who: str, params: Params, data: Dataset, new: Dataset, features: pd.Da
     user, item = host.fixed.user, host.fixed.item
     if users and jax.tree.leaves(user):
         _expect_only(who, "user", user, "mean")
-        total, count = (np.bincount(new.user, w, new.num_users)[data.num_users :] for w in (new.rating, None))
+        weight = np.ones(len(new)) if new.weight is None else new.weight
+        sums = (np.bincount(new.user, w, new.num_users)[data.num_users :] for w in (weight * new.rating, weight))
+        total, count = sums
         user = {"mean": np.append(user["mean"], (total / count).astype(user["mean"].dtype))}
     if features is not None and "content" not in item:
         raise ValueError(f"{who}: features are of no use to a model without content: omit features=")

@@ -14,7 +14,7 @@ from jaxmf.kernels.devices import AXIS, all_gather, check_devices, shard_map
 from jaxmf.kernels.normal_equations import positive
 from jaxmf.kernels.tiles import Half, Halves, Layout, arrange_tiles, prepare_for, rows_per_tile
 from jaxmf.kernels.xla import TWO_STEP_SUMS, without
-from jaxmf.models.least_squares import background_of, check_least_squares, ridge_of
+from jaxmf.models.least_squares import Quadratic, background_of, check_least_squares, ridge_of
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, Rows, pack, unpack
 from jaxmf.models.promises import LEAST_SQUARES
@@ -158,6 +158,7 @@ def half_step(
     hyper: Hyper,
     side: Side,
     resources: Resources = EXACTLY,
+    background: Quadratic | None = None,
 ) -> Params:
     """Move all rows of one side to their minimum given the other side, or some CG steps towards it.
 
@@ -169,6 +170,7 @@ def half_step(
       hyper: λ and λ_b, positive, and α0.
       side: whose rows.
       resources: how; static.
+      background: the model's background in the rows of that side; None computes it from `params`.
 
     Cost: that of half a sweep of `als`.
     """
@@ -198,7 +200,8 @@ def half_step(
     replicated: Any = PartitionSpec()
     specs: Half = jax.tree.map(lambda _: replicated, half)
     specs = specs._replace(tiles=replace(specs.tiles, rows=sharded), cells=sharded)
-    background = background_of(model, params, hyper, side, num_rows)
+    if background is None:
+        background = background_of(model, params, hyper, side, num_rows)
     solve = shard_map(solve_shard, devices, (specs, *[replicated] * 4))
     solved = solve(half, params, ridge, pack(like, num_rows), background)
     table = jnp.where(solvable[:, None], solved.at[half.tiles.slot].get(mode="fill", fill_value=0), 0)

@@ -113,10 +113,16 @@ CASES = {
         "^sampled_softmax: the user of index 4",
     ),
     "logistic-none-left": (lambda: sampled(train=BUSY, model=LOGISTIC), "^logistic_mf: the user of index 4 has chosen"),
-    "weight-negative": (lambda: with_weight(3, -1.0), "^train has a negative or infinite weight in 1 place"),
-    "weight-nan": (lambda: with_weight(3, np.nan), "^train has a negative or infinite weight in 1 place"),
-    "weight-infinite": (lambda: with_weight(5, np.inf), r"^train has a negative or infinite weight .* position 5"),
-    "weight-none": (lambda: with_weight(slice(None), 0.0), "^train has no ratings with weight; expected at least one"),
+    "likes-weight-negative": (lambda: with_weight(3, -1.0), "^train has a negative or infinite weight in 1 place"),
+    "likes-weight-nan": (lambda: with_weight(3, np.nan), "^train has a negative or infinite weight in 1 place"),
+    "likes-weight-infinite": (
+        lambda: with_weight(5, np.inf),
+        r"^train has a negative .* weight .* position 5",
+    ),
+    "likes-weight-none": (
+        lambda: with_weight(slice(None), 0.0),
+        "^train has no ratings with weight",
+    ),
     "ranking-misspelled": (
         lambda: watching(monitor="ndgc"),
         r"^monitor must be 'loss', 'rmse', 'mae', 'ndcg', 'recall' or 'map' \(or as 'ndcg@20'\), 'auc', or a function "

@@ -15,6 +15,7 @@ from helpers import (
     KEY,
     MODELS,
     assert_same_bits,
+    gradient,
     init,
     numpy_als,
     on_host,
@@ -26,6 +27,7 @@ import jaxmf
 from jaxmf import Dataset, Hyper, Params, Rows, models, solvers
 from jaxmf.models import objective
 from jaxmf.recommend import fold_in, top_n, update
+from jaxmf.solvers._als import half_step
 
 HYPERS = {
     "nu=0.5": HYPER,
@@ -99,6 +101,28 @@ def test_new_rows_are_those_of_a_half_step_and_of_training(name, side, hyper):
     assert extended.item_ids.equals(whole.item_ids)
     kept, _, _ = first(found, extended, *size)
     assert_same_bits(kept, known)
+
+
+@pytest.mark.parametrize("side", ["user", "item"])
+@pytest.mark.parametrize("bias", [False, True])
+def test_new_rows_of_a_whole_matrix_are_those_of_a_half_step(bias, side):
+    """With weights: rows that are cut off and folded in are what ALS had, every cell of the other side counted."""
+    model, hyper = models.ials(3, bias=bias), HYPER._replace(unobserved=0.3)
+    data = replace(dataset(), rating=np.ones(90), weight=1.0 + np.arange(90) % 3)
+    halves = solvers.als().setup(data.ratings, solvers.als().prepare(data.ratings), hyper)
+    weight = models.row_weights(data.ratings, hyper.reg_exponent, hyper.unobserved)
+    params = init(model, data.ratings, hyper._replace(init_scale=0.7))
+    params = half_step(model, params, getattr(halves, side), weight, hyper, side)
+    # The objective counts the rows of the other side, so none of these may be cut off.
+    known, few, new = first(params, data, *((11, 13) if side == "user" else (17, 8)))
+    found, extended = fold_in(model, known, hyper, few, new.drop(columns="rating"))
+    expected, _, _ = first(params, data, 16 if side == "user" else 17, 12 if side == "item" else 13)
+    for leaf, right in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(leaf, right, rtol=1e-9, atol=1e-12)
+    assert extended.weight.sum() == data.weight.sum()
+    again, _ = update(model, found, hyper, extended, None, sweeps=40)
+    slope = gradient(model, again, extended.ratings, hyper)
+    assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope.item)) < 1e-9
 
 
 @pytest.mark.parametrize("sweeps", [0, 2])
