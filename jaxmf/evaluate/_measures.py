@@ -6,7 +6,7 @@ import numpy as np
 
 from jaxmf.evaluate._positions import Positions, runs
 
-METRICS = ("precision", "recall", "ndcg", "map", "mrr", "hit_rate", "auc", "novelty")
+METRICS = ("precision", "recall", "capped_recall", "ndcg", "map", "mrr", "hit_rate", "auc", "novelty")
 Empty = Literal["skip", "zero"]
 
 
@@ -21,7 +21,7 @@ def measures(positions: Positions, k: int, empty: Empty = "skip") -> dict[str, n
     Args:
       positions: the positions of the relevant candidates.
       k: number of positions that count.
-      empty: recall, ndcg and map of a user without a relevant candidate: NaN for "skip", 0 for "zero".
+      empty: recall, capped recall, ndcg and map of a user without a relevant candidate: NaN for "skip", 0 for "zero".
 
     Returns:
       name -> (num_users,) float64, for the names in METRICS; `rankings.ranking` has the formulas.
@@ -59,6 +59,7 @@ def measures(positions: Positions, k: int, empty: Empty = "skip") -> dict[str, n
     return {
         "precision": hits / k,
         "recall": ratio(hits, R, undefined),
+        "capped_recall": ratio(hits, np.minimum(R, k), undefined),
         "ndcg": ratio(total((discount[high] - discount[low]) / tied), discount[np.minimum(R, k)], undefined),
         "map": ratio(total(precisions / tied), np.minimum(R, k), undefined),
         "mrr": mrr,

@@ -47,6 +47,7 @@ def ranking(
     position j is relevant, 0 if it is not or if there are fewer candidates,
 
         precision = Σ_{j≤k} g_j / k                   recall = Σ_{j≤k} g_j / R       hit_rate = max_{j≤k} g_j
+        capped_recall = Σ_{j≤k} g_j / min(R, k), the "Recall@k" of Liang et al. (2018) and Rendle et al. (2021)
         ndcg = Σ_{j≤k} g_j / log2(1 + j) / Σ_{j ≤ min(R, k)} 1 / log2(1 + j)         mrr = max_{j≤k} g_j / j
         map  = Σ_{j≤k} g_j · (Σ_{l≤j} g_l / j) / min(R, k)
         auc  = share of pairs (relevant, irrelevant candidate) in the right order, where a tie counts ½
@@ -64,8 +65,8 @@ def ranking(
     values are exact.
 
     Empty users. A user without a candidate in `test` is not counted. If a user has such candidates but none of them is
-    relevant, precision, hit_rate and mrr are 0, by the formulas; recall, ndcg and map are 0/0, and the user is left out
-    of their means, or counts as 0 with `empty="zero"`. auc leaves out users without a relevant or without an irrelevant
+    relevant, precision, hit_rate and mrr are 0, by the formulas; recall, capped_recall, ndcg and map are 0/0, and the
+    user is left out of their means, or counts as 0 with `empty="zero"`. auc leaves out users without a relevant or without an irrelevant
     candidate. `num_users` is the number of users in a mean.
 
     In scikit-learn, ndcg is `ndcg_score(g, score, k=k)`, ties included, for users with R > 0 (it counts others as 0, as
@@ -108,7 +109,8 @@ def ranking(
     (1999), The TREC-8 question answering track report (mrr). Rendle et al. (2009), BPR (auc). Zhou et al. (2010),
     Solving the apparent diversity-accuracy dilemma of recommender systems (novelty). Ge, Delgado-Battenfeld and Jannach
     (2010), Beyond accuracy (coverage). McSherry and Najork (2008), Computing information retrieval performance measures
-    efficiently in the presence of tied scores. Cañamares and Castells (2020), On target item sampling in offline
+    efficiently in the presence of tied scores. Liang et al. (2018), Variational autoencoders for collaborative
+    filtering (capped_recall). Cañamares and Castells (2020), On target item sampling in offline
     recommender system evaluation (protocols).
     """
     check_confidence(confidence)
@@ -149,8 +151,9 @@ def ranking_by_user(
 
     Returns:
       a table with one row per model and user: model, protocol, k, threshold, user_id (the user's index if `test` is
-      Ratings), num_candidates, num_relevant, precision, recall, ndcg, map (the user's average precision), mrr
-      (reciprocal rank), hit_rate (0 or 1, in between for ties), auc, novelty; NaN where a measure is undefined.
+      Ratings), num_candidates, num_relevant, precision, recall, capped_recall, ndcg, map (the user's average
+      precision), mrr (reciprocal rank), hit_rate (0 or 1, in between for ties), auc, novelty; NaN where a measure is
+      undefined.
 
     Raises:
       ValueError: as `ranking`, or a `name` that is not a string or is the name of a baseline.

@@ -59,6 +59,7 @@ def of_one_order(order, relevant, k, novelty):
     return {
         "precision": hits / k,
         "recall": hits / R if R else np.nan,
+        "capped_recall": hits / min(R, k) if R else np.nan,
         "ndcg": sum(g / math.log2(2 + j) for j, g in enumerate(gain)) / ideal if R else np.nan,
         "map": sum(precisions) / min(R, k) if R else np.nan,
         "mrr": max(g / (j + 1) for j, g in enumerate(gain)),
@@ -141,10 +142,10 @@ def test_empty_users_count_as_zero_on_request():
     given = {"model": TABLE, "params": table(), "train": TRAIN, "test": TEST, "baselines": False}
     skipped, zero = (evaluate.ranking_by_user(**given, empty=empty) for empty in ("skip", "zero"))
     empty = skipped["num_relevant"] == 0
-    for name in ("recall", "ndcg", "map"):
+    for name in ("recall", "capped_recall", "ndcg", "map"):
         assert skipped.loc[empty, name].isna().all()
         assert (zero.loc[empty, name] == 0).all()
-    rest = [name for name in METRICS if name not in ("recall", "ndcg", "map")]
+    rest = [name for name in METRICS if name not in ("recall", "capped_recall", "ndcg", "map")]
     pd.testing.assert_frame_equal(zero.loc[~empty], skipped.loc[~empty])
     pd.testing.assert_frame_equal(zero[rest], skipped[rest])
     assert (skipped.loc[empty, ["precision", "mrr", "hit_rate"]] == 0).all(axis=None)
@@ -179,7 +180,7 @@ def test_baselines_by_hand():
     params = models.global_mean().init(None, HAND.ratings, Hyper())
     given = (models.global_mean(), params, HAND, HAND_TEST, 1)
     found = evaluate.ranking(*given).set_index(["model", "metric"])["value"].unstack()  # noqa: PD010
-    one = dict.fromkeys(("precision", "recall", "ndcg", "map", "mrr", "hit_rate"), 1.0)
+    one = dict.fromkeys(("precision", "recall", "capped_recall", "ndcg", "map", "mrr", "hit_rate"), 1.0)
     half, three = dict.fromkeys(one, 0.5), dict.fromkeys(one, 0.75)
     one_bit, bits = math.log2(4 / 2), math.log2(4 / 3)
     expected = {
