@@ -66,8 +66,8 @@ def ranking(
 
     Empty users. A user without a candidate in `test` is not counted. If a user has such candidates but none of them is
     relevant, precision, hit_rate and mrr are 0, by the formulas; recall, capped_recall, ndcg and map are 0/0, and the
-    user is left out of their means, or counts as 0 with `empty="zero"`. auc leaves out users without a relevant or without an irrelevant
-    candidate. `num_users` is the number of users in a mean.
+    user is left out of their means, or counts as 0 with `empty="zero"`. auc leaves out users without a relevant or
+    without an irrelevant candidate. `num_users` is the number of users in a mean.
 
     In scikit-learn, ndcg is `ndcg_score(g, score, k=k)`, ties included, for users with R > 0 (it counts others as 0, as
     `empty="zero"` does); auc is `roc_auc_score`; map with k ≥ |C| and without ties is `average_precision_score`, which
