@@ -2,6 +2,7 @@
 
 from jaxmf.evaluate.audit import leakage
 from jaxmf.evaluate.errors import Clip, against_baselines, predict, rating
+from jaxmf.evaluate.groups import ranking_by_group
 from jaxmf.evaluate.intervals import compare, summarize
 from jaxmf.evaluate.rankings import ranking, ranking_by_user
 
@@ -12,6 +13,7 @@ __all__ = [
     "leakage",
     "predict",
     "ranking",
+    "ranking_by_group",
     "ranking_by_user",
     "rating",
     "summarize",

@@ -52,7 +52,7 @@ def trial_of(
             f"test has {len(repeats)} pair(s) of user and item more than once, the first "
             f"{tuple(map(int, divmod(repeats[0], num_items)))} by row index; expected each once: merge them"
         )
-    threshold = _default_threshold(seen, value) if setting.threshold is None else float(setting.threshold)
+    threshold = default_threshold(seen, value) if setting.threshold is None else float(setting.threshold)
     if not (value >= threshold).any():
         raise ValueError(
             f"threshold: no test rating is {threshold} or more, they range from {value.min():g} to {value.max():g}, so "
@@ -88,7 +88,7 @@ def trial_of(
     return trial, seen, setting._replace(threshold=threshold)
 
 
-def _default_threshold(seen: Ratings, tested: np.ndarray) -> float:
+def default_threshold(seen: Ratings, tested: np.ndarray) -> float:
     """Return 3.5, or the rating itself if all ratings are equal."""
     values = np.append(np.asarray(seen.value)[np.asarray(seen.weight) > 0], tested)
     return float(values[0]) if (values == values[0]).all() else 3.5

@@ -34,6 +34,10 @@ def predict_unknown(**rows):
     return predict(model, params, frame=NINE.replace({"user_id": {2: 99}, "item_id": {100: 7}}), on_unknown="bias")
 
 
+def grouped(**options):
+    return evaluate.ranking_by_group(BIASED, PARAMS, RATINGS, TEST, **options)
+
+
 def rank(model=BIASED, params=PARAMS, train=RATINGS, test=TEST, **options):
     return evaluate.ranking(model, params, train, test, **options)
 
@@ -143,6 +147,13 @@ CASES = {
         "^predict: missing column 'user_id'; .*Rename",
     ),
     # Rankings, comparisons, audits.
+    "groups-by": (
+        lambda: grouped(by="age"),
+        r"^by must be 'activity' \(of users\) or 'popularity' \(of items\), not 'age'",
+    ),
+    "groups-0": (lambda: grouped(groups=0), "^groups must be a positive integer, not 0"),
+    "groups-protocol": (lambda: grouped(protocol="rated"), "^ranking_by_group ranks the whole catalog: leave protocol"),
+    "groups-nothing-relevant": (lambda: grouped(threshold=99.0), "^threshold: no test rating is 99.0 or more"),
     "ranking-model": (lambda: rank(model=models.biased_mf), "^model must be a Model, not function"),
     "ranking-params": (lambda: rank(params={}), r"^evaluate\.ranking: params must be a Params, not dict"),
     "ranking-train": (lambda: rank(train=FRAME), "^train must be a Dataset or its Ratings, not DataFrame"),

@@ -138,6 +138,33 @@ def test_measures_equal_the_loops(protocol, k, levels, threshold):
     assert means.loc[("oracle", "ndcg"), "value"] == pytest.approx(1, rel=1e-12)
 
 
+@pytest.mark.parametrize("by", ["activity", "popularity"])
+def test_groups_are_ranked_like_parts_of_the_test_ratings(by):
+    """Users by their training ratings; relevant items by theirs, those of other groups being no candidates."""
+    params = table(3, 9)
+    score = np.asarray(params.fixed.user["score"])
+    found = evaluate.ranking_by_group(TABLE, params, TRAIN, TEST, by=by, groups=2, k=3, threshold=3.0, baselines=False)
+    bounds = found[["by", "from_count", "to_count"]].drop_duplicates().to_numpy().tolist()
+    assert [name for name, *_ in bounds] == [by, by]
+    assert bounds[0][2] < bounds[1][1]
+    rows = observations(TRAIN)
+    for _, low, _ in bounds:
+        own = 0 if by == "activity" else 1
+        count = np.bincount([row[own] for row in rows if row[3]], minlength=17)
+        # The bounds are of relevant ratings; the first group has all that is below the second.
+        inside = (count < bounds[1][1]) if low == bounds[0][1] else (count >= bounds[1][1])
+        kept = np.array([bool(inside[row[own]]) for row in observations(TEST)])
+        left = {row[:2] for row, mask in zip(observations(TEST), kept, strict=True) if row[3] and not mask}
+        part = replace(TEST, weight=TEST.weight * kept)
+        expected, _ = by_loops(score, TRAIN, part, 3, "catalog", 3.0, left if by == "popularity" else ())
+        values = found[found["from_count"] == low].set_index("metric")["value"]
+        for name in METRICS:
+            assert values[name] == pytest.approx(expected[name].mean(), rel=1e-12)
+    whole = evaluate.ranking_by_group(TABLE, params, TRAIN, TEST, by=by, groups=1, k=3, threshold=3.0)
+    same = evaluate.ranking(TABLE, params, TRAIN, TEST, 3, threshold=3.0)
+    pd.testing.assert_frame_equal(whole.drop(columns=["by", "from_count", "to_count"]), same)
+
+
 def test_empty_users_count_as_zero_on_request():
     given = {"model": TABLE, "params": table(), "train": TRAIN, "test": TEST, "baselines": False}
     skipped, zero = (evaluate.ranking_by_user(**given, empty=empty) for empty in ("skip", "zero"))
