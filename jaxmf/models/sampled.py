@@ -130,8 +130,9 @@ def _comparing(model: Model, comparison: Comparison, negatives: int, popularity:
         raise ValueError(f"{model.name}: popularity must be a finite number of at least 0, not {popularity!r}")
 
     def draw(key: jax.Array, ratings: Ratings, seen: Seen) -> Ratings:
-        items, log_expected = draw_unseen(key, ratings.user, seen, ratings.num_items, negatives, popularity)
-        log_expected = (log_expected if correct else jnp.zeros_like(log_expected)).astype(ratings.value.dtype)
+        draws = ratings.num_items, negatives, popularity, ratings.value.dtype
+        items, log_expected = draw_unseen(key, ratings.user, seen, *draws)
+        log_expected = log_expected if correct else jnp.zeros_like(log_expected)
         return replace(ratings, context=ratings.context | {"negative": items, "log_expected": log_expected})
 
     def check(ratings: Ratings) -> None:

@@ -60,7 +60,13 @@ def is_seen(seen: Seen, user: jax.Array, item: jax.Array) -> jax.Array:
 
 
 def draw_unseen(
-    key: jax.Array, user: jax.Array, seen: Seen, num_items: int, num_draws: int, popularity: float = 0.0
+    key: jax.Array,
+    user: jax.Array,
+    seen: Seen,
+    num_items: int,
+    num_draws: int,
+    popularity: float = 0.0,
+    dtype: jax.typing.DTypeLike = float,
 ) -> tuple[jax.Array, jax.Array]:
     """Draw items that users have not rated, with replacement, and return how many of each item are to be expected.
 
@@ -76,6 +82,7 @@ def draw_unseen(
       num_items: number of items.
       num_draws: number of items to draw for each user.
       popularity: β ≥ 0, static.
+      dtype: of the logarithms.
 
     Returns:
       items (n, num_draws), int32, and the logarithms of their expected numbers among these draws, (n, num_draws):
@@ -93,7 +100,7 @@ def draw_unseen(
     free = num_items - (seen.first[user + 1] - seen.first[user])
     uniform = _nth_unseen(seen, user[:, None], integers(key, free, num_draws))
     uniform = jnp.minimum(uniform, num_items - 1)
-    log_expected = jnp.log(num_draws / jnp.maximum(free, 1).astype(float))[:, None]
+    log_expected = jnp.log(num_draws / jnp.maximum(free, 1).astype(dtype))[:, None]
     if popularity == 0:
         return uniform, jnp.broadcast_to(log_expected, uniform.shape)
     share = jnp.maximum(seen.num_users, 1).astype(log_expected.dtype) ** popularity
