@@ -264,6 +264,12 @@ MUTANTS = {
     "ials by hand: half the slope of all cells": Mutant(WHOLE, "leaf + 2 * hyper", "leaf + hyper", IMPLICIT),
     "ials by hand: biases of the wrong column": Mutant(WHOLE, "by_left, -1)", "by_left, -2)", IMPLICIT),
     "ials by hand: the Hessian's change of a Gram halved": Mutant(WHOLE, "change + change.T", "change", IMPLICIT),
+    "ials by hand: the penalty of E forgotten": Mutant(
+        WHOLE, "pull + 2 * hyper.l2 * jnp.sum(weight.item) / len(E) * E", "pull", IMPLICIT
+    ),
+    "als: shared leaves stay where they are": Mutant(
+        ALS, "if jax.tree.leaves(params.trained.shared):", "if False:", IMPLICIT
+    ),
     "bpr by hand: a sum for the mean over draws": Mutant(
         COMPARISONS,
         "jax.nn.sigmoid(s[:, 1:] - s[:, :1]) / (s.shape[1] - 1))",

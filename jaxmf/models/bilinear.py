@@ -11,7 +11,7 @@ from jaxmf.data.ratings import Pairs, Ratings, Side, counts
 from jaxmf.kernels._memoize import memoize
 from jaxmf.kernels.draws import normal
 from jaxmf.metrics import weighted_mean
-from jaxmf.models.features import as_matrix, dense_rows, project, pull_back, to_device
+from jaxmf.models.features import as_matrix, check_features, dense_rows, project, pull_back, to_device
 from jaxmf.models.leaves import fill_beyond_rank
 from jaxmf.models.model import ByHand, Model
 from jaxmf.models.params import Hyper, Params, Rows, bias_l2
@@ -266,11 +266,7 @@ def of_terms(
         fixed = mean_of(ratings, center)
         if features is None:
             return Params(trained, fixed)
-        if features.shape[0] != ratings.num_items:
-            raise ValueError(
-                f"{name}: features has {features.shape[0]} rows, the ratings have {ratings.num_items} items. Expected "
-                "one row per item in the order of Dataset.item_ids, as jaxmf.content.tfidf makes them"
-            )
+        check_features(name, features, ratings.num_items)
         weights = jnp.zeros((ratings.num_users, features.shape[1]), n_u.dtype)
         content = {"content": to_device(features, n_u.dtype)}
         return Params(trained._replace(user=trained.user | {"content": weights}), fixed._replace(item=content))

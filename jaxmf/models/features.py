@@ -9,7 +9,7 @@ from scipy.sparse import csr_array, issparse
 
 from jaxmf.data.ratings import Ratings
 
-_MAX_SOLVED = 256  # weights of a user that are solved jointly; a sweep's cost grows with their cube
+MAX_SOLVED = 256  # weights of a user that are solved jointly; a sweep's cost grows with their cube
 
 
 class SparseRows(NamedTuple):
@@ -22,20 +22,30 @@ class SparseRows(NamedTuple):
     value: jax.Array
 
 
-def as_matrix(features: Any) -> Any:
+def as_matrix(features: Any, who: str = "content_mf") -> Any:
     """Return features as a NumPy or CSR array (num_items, F).
 
-    Raise a ValueError unless they are a matrix of finite numbers, with at least one row and one column.
+    Raise a ValueError, starting with `who`, unless they are a matrix of finite numbers, with at least one row and one
+    column.
     """
     matrix: Any = csr_array(features) if issparse(features) else np.asarray(features)
     if matrix.ndim != 2 or 0 in matrix.shape or matrix.dtype.kind not in "biuf":
         raise ValueError(
-            f"content_mf: features must be a matrix of numbers with one row per item, not {type(features).__name__} of "
+            f"{who}: features must be a matrix of numbers with one row per item, not {type(features).__name__} of "
             f"shape {matrix.shape} and dtype {matrix.dtype}; jaxmf.content.tfidf makes one"
         )
     if not np.isfinite(matrix.data if issparse(matrix) else matrix).all():
-        raise ValueError("content_mf: features has NaN or infinite entries; expected finite numbers")
+        raise ValueError(f"{who}: features has NaN or infinite entries; expected finite numbers")
     return matrix
+
+
+def check_features(who: str, matrix: Any, num_items: int) -> None:
+    """Raise a ValueError, starting with `who`, unless there is one row per item."""
+    if matrix.shape[0] != num_items:
+        raise ValueError(
+            f"{who}: features has {matrix.shape[0]} rows, the ratings have {num_items} items. Expected one row per "
+            "item in the order of Dataset.item_ids, as jaxmf.content.tfidf makes them"
+        )
 
 
 def to_device(matrix: Any, dtype: Any) -> jax.Array | SparseRows:
@@ -79,10 +89,10 @@ def pull_back(error: jax.Array, x: jax.Array | SparseRows, ratings: Ratings, sha
 
 
 def dense_rows(x: jax.Array | SparseRows, items: jax.Array, width: int) -> jax.Array:
-    """Return x_i (n, F) for normal equations; raise a ValueError if F is above `_MAX_SOLVED`."""
-    if width > _MAX_SOLVED:
+    """Return x_i (n, F) for normal equations; raise a ValueError if F is above `MAX_SOLVED`."""
+    if width > MAX_SOLVED:
         raise ValueError(
-            f"content_mf: normal equations solve all weights of a user jointly, at most {_MAX_SOLVED}, and there are "
+            f"content_mf: normal equations solve all weights of a user jointly, at most {MAX_SOLVED}, and there are "
             f"{width} features. Reduce them by truncated SVD, as jaxmf.content.tfidf(..., components=64) does, or use "
             "solvers.sgd or solvers.minibatch"
         )

@@ -88,11 +88,6 @@ def check_least_squares(model: Model, params: Params, hyper: Hyper, context: Any
             f"als: the model {model.name!r} has no `design`, so its rows have no normal equations. Give the model a "
             "`design`, or use solvers.sgd or solvers.minibatch."
         )
-    if jax.tree.leaves(params.trained.shared):
-        raise ValueError(
-            f"als: the model {model.name!r} trains `shared` leaves, which belong to no row. Use solvers.minibatch, or "
-            "move those leaves to `fixed`."
-        )
     if model.draw is not None:
         raise ValueError(
             f"als: the model {model.name!r} draws (it has a `draw`), so that no row has one minimum. Use "
@@ -109,8 +104,10 @@ def check_least_squares(model: Model, params: Params, hyper: Hyper, context: Any
             )
     if how_built(model) is not None:
         return
-    one_row = jax.tree.map(lambda leaf: np.ones((1, *leaf.shape[1:]), leaf.dtype), params.trained)
-    for path, held in jax.tree_util.tree_leaves_with_path(_holds(model.penalty)(one_row, hyper)):
+    one_row = jax.tree.map(lambda leaf: np.ones((1, *leaf.shape[1:]), leaf.dtype), params.trained._replace(shared={}))
+    one_row = one_row._replace(shared=jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), params.trained.shared))
+    holds = _holds(model.penalty)(one_row, hyper)._replace(shared={})  # which no row's equations contain
+    for path, held in jax.tree_util.tree_leaves_with_path(holds):
         if not held:
             name = jax.tree_util.keystr(path, simple=True, separator=".")
             raise ValueError(

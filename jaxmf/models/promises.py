@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxmf.data.ratings import Pairs, Ratings, Side, pairs_of
+from jaxmf.models._objective import objective
 from jaxmf.models._scores import linked, products
 from jaxmf.models.least_squares import background_of
 from jaxmf.models.leaves import fill_beyond_rank
@@ -87,6 +88,23 @@ def _one_curvature(model: Model, sample: Sample) -> tuple[Any, Any]:
         table = 2 * (pack(rows, num_rows) @ quadratic.curvature + quadratic.slope)
         expected[side] = unpack(table, rows)
     return found, expected
+
+
+def _quadratic_shared(model: Model, sample: Sample) -> tuple[Any, Any]:
+    """Compare the slopes of the objective by the shared leaves at a and at b with those at a + b and at 0, in sum."""
+    a, b = sample.params.trained.shared, sample.others.shared
+    if not jax.tree.leaves(a):
+        return (), ()
+
+    def total(shared: Any) -> jax.Array:
+        params = sample.params._replace(trained=sample.params.trained._replace(shared=shared))
+        return objective(model, params, sample.ratings, sample.hyper, sample.weight)
+
+    def slopes(one: Any, other: Any) -> Any:
+        return jax.tree.map(jnp.add, *map(jax.grad(total), (one, other)))
+
+    zero, both = jax.tree.map(jnp.zeros_like, a), jax.tree.map(jnp.add, a, b)
+    return slopes(a, b), slopes(both, zero)
 
 
 def _at(index: jax.Array, rows: Any) -> Any:
@@ -235,8 +253,13 @@ ONE_CURVATURE = Promise(
     "by {where} differs",
     "Let it be a sum of squared products over all cells, of the tables that `embed` returns",
 )
+QUADRATIC_SHARED = Promise(
+    _quadratic_shared,
+    "its objective is not a quadratic in the trained shared leaves, so that the slope by {where} is not linear in them",
+    "Let predictions depend on them linearly, or move them to `fixed`",
+)
 # What the normal equations rely on.
-LEAST_SQUARES = (DIAGONAL_PENALTY, SQUARED_LOSS, MASKED_COLUMNS, ONE_CURVATURE)
+LEAST_SQUARES = (DIAGONAL_PENALTY, SQUARED_LOSS, MASKED_COLUMNS, ONE_CURVATURE, QUADRATIC_SHARED)
 OWN_LOSS = Promise(
     _own_loss,
     "its loss of a rating reads more than that rating and the rows of its user and item: it differs given only these",

@@ -31,8 +31,8 @@ def fold_in(
     ratings. The n of n^ν counts a row's new ratings; the mean μ stays, and in `mf(center="user")` a new user's mean is
     the mean of their new ratings. A model with a background, such as `ials`, counts every cell of a new row.
 
-    Cold start: an item with features but without ratings gets a row of zeros, so that a content model, such as
-    `content_mf`, predicts its ratings from the features: r̂ = μ + b_u + a_u·x_i.
+    Cold start: an item with features but without ratings gets a row of zeros, so that a model with features predicts
+    its ratings from these: r̂ = μ + b_u + a_u·x_i in `content_mf`, r̂ = p_u·x_i E in `ials(features=)`.
 
     Args:
       model: a model with a `design`, as the built-in ones have, fitted by any solver.
@@ -42,9 +42,9 @@ def fold_in(
       new_frame: columns user_id, item_id, rating (which may be missing if all ratings of `data` are 1), weight if there
         are any, and, if `data` has them, timestamp. In every row the user or the item is new. None for features without
         ratings.
-      features: for a content model, one row per new item, indexed by item id, with the columns of the features that the
-        model was built with, in a dense or sparse dtype (`pandas.DataFrame.sparse.from_spmatrix`). Rows of known items
-        are ignored.
+      features: for a model with features, one row per new item, indexed by item id, with the columns of the features
+        that the model was built with, in a dense or sparse dtype (`pandas.DataFrame.sparse.from_spmatrix`). Rows of
+        known items are ignored.
       sweeps: number of further sweeps over the new rows if new users have rated new items.
 
     Returns:
@@ -76,7 +76,7 @@ def fold_in(
         refuse_rows(known, new_frame["user_id"], "user_id", "a user and an item that are both known", remedy)
     host = grown("fold_in", params, data, new, features)
     check_foldable("fold_in", model, params, hyper, data)
-    users, items = np.arange(data.num_users, new.num_users), np.arange(data.num_items, new.num_items)
+    users, items = np.unique(new.user[new.user >= data.num_users]), np.unique(new.item[new.item >= data.num_items])
     return _on_device(_solved(model, host, new, hyper, users, items, data.num_items, sweeps)), extended
 
 

@@ -34,7 +34,8 @@ def grown(who: str, params: Params, data: Dataset, new: Dataset, features: pd.Da
         raise ValueError(f"{who}: features are of no use to a model without content: omit features=")
     if items and jax.tree.leaves(item):
         _expect_only(who, "item", item, "content")
-        width = params.trained.user["content"].shape[1]
+        dense = not isinstance(item["content"], SparseRows)
+        width = item["content"].shape[1] if dense else params.trained.user["content"].shape[1]
         extended = _content(who, new.item_ids[data.num_items :], features, width, item["content"])
         item = {"content": extended}
     return Params(trained, Rows(user, item, host.fixed.shared))

@@ -20,6 +20,7 @@ from jaxmf.models.params import Hyper, Params, Rows, pack, unpack
 from jaxmf.models.promises import LEAST_SQUARES
 from jaxmf.solvers._exact import exact
 from jaxmf.solvers._near import near
+from jaxmf.solvers._shared import solve_shared
 from jaxmf.solvers._slabs import View
 from jaxmf.solvers.solver import Machine, Problem, Solver, StepInfo
 
@@ -68,6 +69,9 @@ def als(
     "cg" takes a few steps of conjugate gradient from the row's current value, without forming the matrix: z comes
     nearer to the minimum, and after some sweeps the objective is as low. With either, the objective never rises.
 
+    A model may train `shared` leaves too, such as the weights E of item features in `ials`: they follow the items in
+    every sweep, by conjugate gradients on the objective, see `solvers/_shared.py`.
+
     Args:
       tol: stop with status `converged` once the rule below holds; None runs all epochs.
       rule: with Δ = ‖change of the user block‖ + ‖change of the item block‖ (Frobenius norms) in a sweep, "relative" is
@@ -82,14 +86,15 @@ def als(
 
     Returns:
       a Solver for models whose loss is the squared distance that `design` describes, whose penalty is a diagonal
-      quadratic in the rows, and whose `background`, if any, is a quadratic with the same Hessian for all rows of a
-      side. `fit` and `sweep` check this with a user's model, and name the model if they refuse it.
+      quadratic in the rows, whose `background`, if any, is a quadratic with the same Hessian for all rows of a side,
+      and whose objective is a quadratic in the trained `shared` leaves, if any. `fit` and `sweep` check this with a
+      user's model, and name the model if they refuse it.
 
     Raises:
       ValueError: `tol`, `steps`, `max_memory` or `devices` is not positive, there are too few devices, or `rule` or
-        `method` is unknown; at `check`, the model has no `design` or one whose shape differs from its rows, trains
-        `shared` leaves, draws, leaves a leaf without a penalty, or λ or λ_b is not positive in the dtype of the
-        parameters. Where λ and λ_b are traced, a fit without a penalty gets the status `diverged`.
+        `method` is unknown; at `check`, the model has no `design` or one whose shape differs from its rows, draws,
+        leaves a leaf without a penalty, or λ or λ_b is not positive in the dtype of the parameters. Where λ and λ_b are
+        traced, a fit without a penalty gets the status `diverged`.
 
     Cost: per sweep and row of c ratings and D unknowns O(c · D² + D³), or O(c² · D + c³) if c is at most about D / 2;
     by CG O(c · D · steps). Memory: besides the ratings, two copies of them in tiles, and `max_memory`. Rows of similar
@@ -125,6 +130,8 @@ def als(
         for side in ("user", "item"):
             half = getattr(problem.constants, side)
             params = half_step(model, params, half, problem.weight, hyper, side, resources)
+        if jax.tree.leaves(params.trained.shared):
+            params = solve_shared(model, params, problem.ratings, problem.weight, hyper, resources.steps)
         if tol is None:
             return params, state, StepInfo(jnp.array(False))
         after = params.trained
@@ -223,9 +230,9 @@ def _part_rows(half: Half, size: int, dtype: Any, max_memory: int | None) -> tup
 
 
 def _block_norms(trained: Rows) -> jax.Array:
-    """Return the sum of the Frobenius norms of the user block and of the item block."""
-    return _norm(trained.user) + _norm(trained.item)
+    """Return the sum of the Frobenius norms of the user block, the item block and the shared leaves."""
+    return _norm(trained.user) + _norm(trained.item) + _norm(trained.shared)
 
 
 def _norm(rows: object) -> jax.Array:
-    return jnp.sqrt(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(rows)))
+    return jnp.sqrt(jnp.asarray(sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(rows))))

@@ -37,6 +37,22 @@ def with_weight(position, number):
 
 CASES = {
     "ials-rank": (lambda: models.ials(0), "^ials: rank must be a positive integer, not 0"),
+    "ials-features-vector": (
+        lambda: models.ials(3, features=np.ones(13)),
+        r"^ials: features must be a matrix of numbers with one row per item, not ndarray of shape \(13,\)",
+    ),
+    "ials-features-nan": (
+        lambda: models.ials(3, features=np.full((13, 2), np.nan)),
+        "^ials: features has NaN or infinite entries",
+    ),
+    "ials-features-many": (
+        lambda: models.ials(3, features=np.ones((13, 300))),
+        r"^ials: features has 300 columns; expected at most 256: reduce them by truncated SVD",
+    ),
+    "ials-features-of-others": (
+        lambda: implicit(model=models.ials(3, features=np.ones((12, 2)))),
+        "^ials: features has 12 rows, the ratings have 13 items",
+    ),
     "bpr-rank": (lambda: models.bpr(-2), "^bpr: rank must be a positive integer, not -2"),
     "softmax-rank": (lambda: models.sampled_softmax(2.5), "^sampled_softmax: rank must be a positive integer, not 2.5"),
     "logistic-rank": (lambda: models.logistic_mf("3"), "^logistic_mf: rank must be a positive integer, not '3'"),

@@ -22,7 +22,6 @@ DIVERGED = jax.tree.map(lambda leaf: leaf + np.nan, PARAMS)
 TABLE = pd.DataFrame(FEATURES[:2], index=[99, 98])
 LONELY = BIASED._replace(design=None, name="lonely")
 AGED = PARAMS._replace(fixed=Rows({"age": np.zeros(17)}, {"age": np.zeros(13)}, PARAMS.fixed.shared))
-SHARED = PARAMS._replace(trained=PARAMS.trained._replace(shared={"scale": np.ones(())}))
 
 
 def top(model=BIASED, params=PARAMS, train=DATA, **changes):
@@ -93,7 +92,6 @@ CASES = {
         "^fold_in: the model 'lonely' has no `design`.* fit it again to data.extend",
     ),
     "fold-no-design-update": (partial(fold, model=LONELY, how=update), "^update: the model 'lonely' has no `design`"),
-    "fold-shared": (partial(fold, params=SHARED), "^fold_in: als: the model 'biased_mf' trains `shared` leaves"),
     "fold-hyper": (partial(fold, hyper={"l2": 1}), "^hyper must be a Hyper, not dict"),
     "fold-bfloat16": (
         partial(fold, params=jax.tree.map(lambda leaf: leaf.astype(jax.dtypes.bfloat16), PARAMS)),

@@ -100,10 +100,6 @@ CASES = {
         lambda: fit(solver=ALS, model=FREE),
         r"^als: the penalty of the model 'biased_mf' leaves user\.bias free, .*Penalize it, or use a gradient solver",
     ),
-    "als-shared": (
-        lambda: fit(solver=ALS, model=SCALED),
-        r"^als: the model 'scaled' trains `shared` leaves, which belong to no row\. Use solvers\.minibatch",
-    ),
     "als-no-design": (
         lambda: fit(solver=ALS, model=OWN._replace(design=None)),
         r"^als: the model 'mine' has no `design`, so its rows have no normal equations\. Give .*or use solvers\.sgd",

@@ -70,7 +70,6 @@ def numbers(**changes):
 
 UNBIASED = zeros(lambda: models.mf(3).init(KEY, RATINGS, HYPER))
 DIVERGED = jax.tree.map(lambda leaf: leaf + np.nan, PARAMS)
-SHARED = PARAMS._replace(trained=PARAMS.trained._replace(shared={"scale": np.ones(())}))
 REAL = of_loss("real", jnp.abs)._replace(loss=lambda params, ratings: ratings.value, penalty=lambda *given: 0.0)
 
 # What every check refuses.
@@ -211,10 +210,6 @@ CASES = {
     "verify-half-steps-l2": (
         partial(check, "half_steps", hyper=HYPER._replace(l2=0.0)),
         "^als: l2 must be positive, not 0.0: without a penalty",
-    ),
-    "verify-shared": (
-        partial(check, "half_steps", params=SHARED, **changed(by_hand=None)),
-        "^als: the model 'biased_mf' trains `shared` leaves, which belong to no row",
     ),
     # Where fits end.
     "verify-fits-list": (

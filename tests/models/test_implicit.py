@@ -14,7 +14,7 @@ from helpers import HYPER, KEY, assert_close, gradient, init, objective, random_
 from scipy.special import expit, log_expit, logsumexp
 
 import jaxmf
-from jaxmf import evaluate, models, search, solvers, verify
+from jaxmf import evaluate, models, recommend, search, solvers, verify
 from jaxmf.models import draw_unseen, is_seen, seen_of
 from jaxmf.training._watched import ranking, watched
 
@@ -277,3 +277,65 @@ def test_hypergradients_by_the_weight_of_all_cells_equal_differences():
         here = getattr(hyper, name)
         central = (loss(**{name: here + 1e-4}) - loss(**{name: here - 1e-4})) / 2e-4
         assert float(found.gradient[name]) == pytest.approx(float(central), rel=1e-4)
+
+
+# Features of the items.
+
+X = np.abs(np.random.default_rng(3).normal(size=(13, 4))) / 2
+WITH_FEATURES = models.ials(3, features=X), models.ials(3, bias=True, features=X)
+
+
+@pytest.mark.parametrize("model", [WITH_FEATURES[0], slow(WITH_FEATURES[1])], ids=["plain", "biased"])
+def test_item_features_are_part_of_the_items_rows(model):
+    """The objective is that of rows q_i + x_i E, but for the penalty; hand-derived formulas are verified."""
+    ratings = likes()
+    params = init(model, ratings, WHOLE._replace(init_scale=0.7))
+    E = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)))
+    params = params._replace(trained=params.trained._replace(shared={"factors": E}))
+    item = params.trained.item
+    whole = jaxmf.Params(jaxmf.Rows(params.trained.user, item | {"factors": item["factors"] + X @ E}))
+    plain = models.ials(3, bias="bias" in item)
+    free = WHOLE._replace(l2=0.0, l2_bias=0.0)
+    expected = objective(plain, whole, ratings, free)
+    assert float(objective(model, params, ratings, free)) == pytest.approx(float(expected), rel=1e-13)
+    np.testing.assert_allclose(model.predict(params, ratings), plain.predict(whole, ratings), rtol=1e-12)
+    weight = models.row_weights(ratings, WHOLE.reg_exponent, WHOLE.unobserved)
+    alone = plain.penalty(params.trained._replace(shared={}), weight, WHOLE)
+    found = float(model.penalty(params.trained, weight, WHOLE) - alone)
+    assert found == pytest.approx(WHOLE.l2 * float(jnp.sum(weight.item)) / 4 * float(jnp.sum(E**2)), rel=1e-9)
+    for check in (verify.gradients, verify.hessian):
+        assert check(model, params, ratings, WHOLE).passed
+
+
+@pytest.mark.parametrize("method", ["cholesky", slow("cg")])
+def test_als_solves_for_the_weights_of_features(method):
+    """The objective never rises; by Cholesky, E is at its minimum given all rows, and all become stationary."""
+    model, ratings = WITH_FEATURES[0], likes()
+    solver = solvers.als(method=method)
+    fit = jaxmf.fit(KEY, model, solver, ratings, hyper=WHOLE, epochs=300 if method == "cholesky" else 20)
+    found = fit.history["objective"]
+    assert (np.diff(found) <= 1e-9 * found[0]).all()
+    slope = gradient(model, fit.params, ratings, WHOLE)
+    if method == "cholesky":
+        assert float(jnp.abs(slope.shared["factors"]).max()) < 1e-6 * found[0]
+        assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(slope)) < 1e-5 * found[0]
+    narrow = jaxmf.fit(KEY, model, solver, ratings, hyper=WHOLE._replace(rank=2), epochs=3)
+    assert np.abs(np.asarray(narrow.params.trained.shared["factors"][:, 2])).max() == 0
+
+
+@pytest.mark.slow
+def test_features_rank_items_that_nobody_has_chosen():
+    """Groups of items by their features: cold items are folded in by these alone, and nearly all users like theirs."""
+    train, _ = users_and_items(1200)
+    groups = np.eye(3)[np.arange(40) % 3]
+    warm = train.take(train.item < 32)
+    warm = replace(warm, item_ids=warm.item_ids[:32])
+    model, hyper = models.ials(4, features=groups[:32]), jaxmf.Hyper(l2=0.01, unobserved=0.1)
+    fit = jaxmf.fit(KEY, model, ALS, warm, hyper=hyper, epochs=20)
+    table = pd.DataFrame(groups[32:], index=pd.Index(range(32, 40)))
+    params, data = recommend.fold_in(model, fit.params, hyper, warm, None, features=table)
+    assert data.num_items == 40
+    scores = np.asarray(models.scores(model, params, jnp.arange(60), 40))[:, 32:]
+    own = (np.arange(32, 40) % 3)[None] == (np.arange(60) % 3)[:, None]
+    liked, others = (np.mean(scores, axis=1, where=mask) for mask in (own, ~own))
+    assert np.mean(liked > others) > 0.9

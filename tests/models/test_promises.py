@@ -140,6 +140,19 @@ AGED = own(
 )
 
 
+def with_shared(name, function):
+    """A model that trains one more number, shared by all, and adds a function of it to every prediction."""
+
+    def init(key, ratings, hyper):
+        params = BIASED.init(key, ratings, hyper)
+        return params._replace(trained=params.trained._replace(shared={"slope": jnp.ones(())}))
+
+    def predict(params, pairs):
+        return BIASED.predict(params, pairs) + function(params.trained.shared["slope"])
+
+    return own(name, init=init, predict=predict, loss=lambda params, r: (r.value - predict(params, r)) ** 2, embed=None)
+
+
 def kept(promise, model, hyper=HYPER):
     return trial.tried(model, (promise,), model.init(KEY, RATINGS, hyper), hyper, RATINGS)[promise].kept
 
@@ -162,6 +175,7 @@ BROKEN = {
     "number": (promises.OWN_LOSS, AGED),
     "unweighted": (promises.SHARED_PENALTY, own("unweighted", penalty=unweighted)),
     "mean": (promises.SHARED_PENALTY, own("mean", penalty=mean_penalty)),
+    "exponential": (promises.QUADRATIC_SHARED, with_shared("exponential", jnp.exp)),
     "alone": (promises.OWN_PENALTY, own("mean", penalty=mean_penalty)),
 }
 
@@ -175,6 +189,7 @@ KEPT = {
     "lasso": (promises.SHARED_PENALTY, own("lasso", penalty=lasso)),
     "aged": (promises.SQUARED_LOSS, AGED),
     "unweighted": (promises.OWN_PENALTY, own("unweighted", penalty=unweighted)),
+    "linear": (promises.QUADRATIC_SHARED, with_shared("linear", lambda slope: 3 * slope)),
 }
 
 
