@@ -12,7 +12,7 @@ README = Path(__file__).parent.parent / "README.md"
 @pytest.mark.slow
 def test_readme_python_runs(capsys):
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.S)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     scope: dict = {}
     for block in blocks:
         exec(block, scope)
