@@ -156,7 +156,7 @@ def planned(
         folds, held_out = jnp.pad(folds, ((0, 0), (0, len(whole.value) - len(observed.value)))), whole
     elif held_out is not None:
         held_out = padded(held_out)
-    check_monitor(choices.monitor, model, next(iter(shapes.values())), held_out)
+    check_monitor(choices.monitor, model, next(iter(shapes.values())), held_out, whole if folds is None else None)
     check_all_promised(key, solver, whole, assignments, shapes)
     data = Prepared(whole, held_out, solver.prepare(observed), solver)
 

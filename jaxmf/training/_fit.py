@@ -124,7 +124,7 @@ def fit(
     numbers = cast_hyper(hyper, ratings.value.dtype)
     shape = check_functions(key, model, ratings, numbers)
     check_rank(hyper, shape)
-    check_monitor(monitor, model, shape, batch.valid)
+    check_monitor(monitor, model, shape, batch.valid, ratings)
     solver.check(model, shape, hyper, ratings.context)
     origin: FitState | Params | None = None if params is None else given(params, shape)
     hashed = _in_background(fingerprints, ratings, batch.valid)

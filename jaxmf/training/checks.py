@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxmf.data.checks import expect, is_positive_integer
+from jaxmf.data.pairs import among, numbered
 from jaxmf.data.ratings import Ratings, pairs_of
 from jaxmf.kernels._memoize import how_built
 from jaxmf.models._objective import row_weights
@@ -127,10 +128,13 @@ def check_promised(
         check_init(model, initialize, ratings)
 
 
-def check_monitor(monitor: Monitor | None, model: Model, shape: Params, valid: Ratings | None) -> None:
+def check_monitor(
+    monitor: Monitor | None, model: Model, shape: Params, valid: Ratings | None, train: Ratings | None = None
+) -> None:
     """Raise ValueError unless the validation ratings are what `monitor`, or the model's default, needs.
 
-    A function must return one number, of the ratings with weight. A ranking needs a rating above 0.
+    A function must return one number, of the ratings with weight. A ranking needs a rating above 0 of a pair that is
+    not in `train` too.
     """
     ranks = ranking_of(for_model(Options(monitor=monitor), model).monitor)
     if valid is None:
@@ -138,10 +142,8 @@ def check_monitor(monitor: Monitor | None, model: Model, shape: Params, valid: R
             what = "is a function of" if callable(monitor) else f"{monitor!r} ranks"
             raise ValueError(f"monitor {what} validation ratings: pass valid= (jaxmf.splits makes them)")
         return
-    if ranks and not ((np.asarray(valid.weight) > 0) & (np.asarray(valid.value) > 0)).any():
-        raise ValueError(
-            f"monitor {ranks[0]!r} counts validation ratings above 0 as relevant, but all are 0: pass monitor='loss'"
-        )
+    if ranks:
+        _check_relevant(ranks[0], valid, train)
     if not callable(monitor):
         return
     try:
@@ -151,6 +153,26 @@ def check_monitor(monitor: Monitor | None, model: Model, shape: Params, valid: R
     if getattr(score, "shape", None) != ():
         raise ValueError(f"monitor must return one number, not {score}: take a mean or a sum")
     check_score(monitor, shape, valid)
+
+
+def _check_relevant(measure: str, valid: Ratings, train: Ratings | None) -> None:
+    """Raise ValueError unless a validation rating above 0 is of a pair without training weight."""
+    relevant = (np.asarray(valid.weight) > 0) & (np.asarray(valid.value) > 0)
+    if not relevant.any():
+        raise ValueError(
+            f"monitor {measure!r} counts validation ratings above 0 as relevant, but all are 0: pass monitor='loss'"
+        )
+    if train is None:
+        return
+
+    def pairs(ratings: Ratings, kept: np.ndarray) -> np.ndarray:
+        return numbered(np.asarray(ratings.user)[kept], np.asarray(ratings.item)[kept], ratings.num_items)
+
+    if among(pairs(valid, relevant), np.sort(pairs(train, np.asarray(train.weight) > 0))).all():
+        raise ValueError(
+            f"monitor {measure!r} ranks items that a user has not trained on, but every validation rating above 0 "
+            "is of a pair in train: hold other ratings out (jaxmf.splits)"
+        )
 
 
 def check_ratings(model: Model, ratings: Ratings) -> None:

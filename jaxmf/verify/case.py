@@ -17,7 +17,7 @@ from jaxmf.data.ratings import Ratings, padded, to_float64
 from jaxmf.kernels import programs
 from jaxmf.kernels.programs import of_model, shapes
 from jaxmf.kernels.xla import IN_A_HURRY
-from jaxmf.models._objective import beside, objective, row_weights
+from jaxmf.models._objective import beside, drawn, objective, row_weights
 from jaxmf.models.checks import check_counts, check_finite, check_hyper, check_model, check_unobserved, traced_shape
 from jaxmf.models.model import Model
 from jaxmf.models.params import Hyper, Params, Rows
@@ -83,7 +83,9 @@ def float64(
 ) -> Iterator[tuple[Rows, Case]]:
     """Check all arguments, then let JAX compute in float64: it yields the trained parameters and the Case.
 
-    Raises ValueError before anything is compiled, or what `check` raises, for which n^ν has only a shape and dtype.
+    If the model draws, the ratings of the Case hold one draw with a fixed key, so that the objective is a function.
+
+    Raises ValueError before anything compiles, or what `check` raises, for which n^ν has only a shape and dtype.
     """
     check_model(model)
     check_hyper(hyper)
@@ -92,15 +94,17 @@ def float64(
     check_finite(params, "verify")
     if not jax.tree.leaves(params.trained):
         raise ValueError(
-            f"verify: the model {model.name!r} trains no parameters, so it has no gradient: "
-            "verify one that is fitted, such as models.biased_mf(16)"
+            f"verify: the model {model.name!r} trains nothing, so it has no gradient: verify one such as biased_mf(16)"
         )
     with jax.enable_x64(True):
         (trained, fixed), observed, hyper = to_float64((params, observed, hyper))
         num_ratings, observed = np.int64(observed.value.size), padded(observed)
-        weight = _check_functions(model, *shapes((trained, fixed, observed, hyper)))
+        draw = partial(drawn, jax.random.key(0), model)
+        shaped = jax.eval_shape(draw, observed)
+        weight = _check_functions(model, *shapes((trained, fixed, shaped, hyper)))
         if check is not None:
-            check(Params(trained, fixed), Case(fixed, observed, weight, hyper, num_ratings))
+            check(Params(trained, fixed), Case(fixed, shaped, weight, hyper, num_ratings))
+        observed = observed if model.draw is None else jax.jit(draw)(observed)
         yield trained, Case(fixed, observed, powers(observed, hyper), hyper, num_ratings)
 
 

@@ -158,6 +158,10 @@ CASES = {
         lambda: fit(valid=DISLIKES, monitor="ndcg"),
         "^monitor 'ndcg' counts validation ratings above 0 as relevant, but all are 0: pass monitor='loss'",
     ),
+    "monitor-valid-in-train": (
+        lambda: implicit(valid=LIKES),
+        "^monitor 'ndcg' ranks items that a user has not trained on, but every validation rating above 0 is of a pair",
+    ),
     "monitor-nothing-relevant-by-default": (
         lambda: implicit(valid=DISLIKES),
         "^monitor 'ndcg' counts validation ratings above 0",

@@ -119,7 +119,7 @@ CASES = {
     "verify-seed": (lambda: check(seed=KEY), "(?s)^seed must be an integer of at least 0, .*take a key"),
     "verify-nothing": (
         lambda: check(model=models.global_mean(), params=Params(Rows())),
-        "^verify: the model 'global_mean' trains no parameters, so it has no gradient: verify one that is fitted",
+        "^verify: the model 'global_mean' trains nothing, so it has no gradient: verify one such as biased_mf",
     ),
     "verify-lacks": (
         lambda: check(model=BIASED._replace(by_hand=ByHand(without_item_bias))),
