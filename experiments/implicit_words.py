@@ -70,8 +70,9 @@ def findings(results: dict[str, Any]) -> str:
     to_ials = differences(results["compared"], "ials").set_index("model")
     first = results["splits"].query("measure == 'NDCG@10' and split == 0").set_index("model")["value"]
     lines = [
-        f"- **Highest on test, of the settings chosen on validation: {best}, with an NDCG@10 of {table['NDCG@10'][best]:.4f} "
-        f"({table['low'][best]:.4f} to {table['high'][best]:.4f}), {table['ratio'][best]:.2f} times popularity's "
+        f"- **Highest on test, of the settings chosen on validation: {best}, with an NDCG@10 of "
+        f"{table['NDCG@10'][best]:.4f} ({table['low'][best]:.4f} to {table['high'][best]:.4f}), "
+        f"{table['ratio'][best]:.2f} times popularity's "
         f"{table['NDCG@10']['popularity']:.4f}**; in the split whose validation part chose, {first[best]:.4f} and "
         f"{first['popularity']:.4f}."
     ]
@@ -98,7 +99,8 @@ def peer_in_words(results: dict[str, Any]) -> list[str]:
     tried = results["tried"]["model"].value_counts()
     return [
         f"{NAME} minimizes the objective of ials with ν = 0, divided by α0, by three steps of conjugate gradient "  # noqa: RUF001
-        f"per row; its λ is given times α0 here. It was tried with {tried[NAME]} settings, and ials with {tried['ials']}."
+        f"per row; its λ is given times α0 here. It was tried with {tried[NAME]} settings, and ials with "
+        f"{tried['ials']}."
     ]
 
 

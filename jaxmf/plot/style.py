@@ -27,7 +27,7 @@ WORDS = {
     "valid_loss": "validation loss",
     "valid_rmse": "validation RMSE",
     "valid_mae": "validation MAE",
-    "valid_ndcg": "validation NDCG",
+    "valid_ndcg": "validation NDCG@10",
     "train_rmse": "training RMSE",
     "test_rmse": "test RMSE",
     "train_mse": "training MSE",
