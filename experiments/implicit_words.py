@@ -41,10 +41,10 @@ def costs(seconds: pd.DataFrame, tried: pd.DataFrame) -> pd.DataFrame:
 
 
 def trap_in_words(results: dict[str, Any]) -> str:
-    """Say what the validation loss and the validation NDCG choose in the row of the chosen λ."""
+    """Say what the validation loss and the validation NDCG choose in the map's row with the highest NDCG."""
     cells = results["cells"]
-    best_cell = cells.loc[cells["valid_ndcg"].idxmax()]
-    row = cells[cells["l2"] == best_cell["l2"]].sort_values("unobserved", ignore_index=True)
+    l2 = cells.loc[cells["valid_ndcg"].idxmax(), "l2"]
+    row = cells[cells["l2"] == l2].sort_values("unobserved", ignore_index=True)
     least, best = row.loc[row["valid_loss"].idxmin()], row.loc[row["valid_ndcg"].idxmax()]
     steps = np.diff(row["valid_loss"])
     manner = "falls with every step of α0 downwards" if (steps > 0).all() else "is lowest at a small α0"
@@ -55,9 +55,9 @@ def trap_in_words(results: dict[str, Any]) -> str:
         f"{row['unobserved'].iloc[-1]:g} to {row['valid_loss'].iloc[0]:.3f} at {row['unobserved'].iloc[0]:g}, and "
         f"prefers α0 = {least['unobserved']:g}, whose NDCG@10 on validation is {least['valid_ndcg']:.4f}. The NDCG@10 "
         f"is highest, {best['valid_ndcg']:.4f}, at α0 = {best['unobserved']:g}. The loss is that of held-out likes "
-        "alone, which are all 1: the less the other cells weigh, the nearer to 1 may everything be predicted. Of the "
-        f"whole map the loss chooses α0 = {by_loss.unobserved:g} and λ = {by_loss.l2:g}, with an NDCG@10 on test of "
-        f"{value[BY_LOSS]:.4f} in place of {value['ials']:.4f}."
+        "alone, whose ratings are all 1: the less the other cells weigh, the less it costs to predict 1 everywhere. Of "
+        f"the whole map the loss chooses α0 = {by_loss.unobserved:g} and λ = {by_loss.l2:g}, with an NDCG@10 on test "
+        f"of {value[BY_LOSS]:.4f} in place of {value['ials']:.4f}."
     )
 
 
@@ -78,10 +78,10 @@ def findings(results: dict[str, Any]) -> str:
     ]
     for name in models:
         row, other = against.loc[name], to_ials.loc[name] if name in to_ials.index else None
-        text = f"- {name}: {table['ratio'][name]:.2f} times popularity ({row['low']:+.4f} to {row['high']:+.4f}; "
-        text += f"p = {row['p_holm']:.1e}, corrected)"
+        text = f"- {name}: {table['ratio'][name]:.2f} times popularity, a difference of {row['difference']:+.4f} "
+        text += f"({row['low']:+.4f} to {row['high']:+.4f}; p = {row['p_holm']:.1e}, corrected)"
         if other is not None:
-            text += f", and {other['difference']:+.4f} from ials ({other['low']:+.4f} to {other['high']:+.4f})"
+            text += f"; from ials {other['difference']:+.4f} ({other['low']:+.4f} to {other['high']:+.4f})"
         lines.append(text + ".")
     if of_ratings := [name for name in results["ways"] if name not in (*models, BY_LOSS)]:
         parts = ", ".join(f"{name} {table['NDCG@10'][name]:.4f}" for name in of_ratings)
