@@ -137,7 +137,8 @@ def search_ials(family: Family, split: Split, smoke: bool) -> pd.DataFrame:
         }
         for point, nu, factor in product(best.itertuples(), (0.0, 0.5), (1.0, 2.0))
     ]
-    tried = pd.concat([tried, swept(family, split, others)], ignore_index=True)
+    distinct = pd.DataFrame(others).drop_duplicates().to_dict("records")  # twice one λ is another
+    tried = pd.concat([tried, swept(family, split, distinct)], ignore_index=True)
     points = tried.nlargest(count, "valid_ndcg")[["unobserved", "l2", "reg_exponent"]].to_dict("records")
     ranks = [{"rank": rank} | point for rank in sizes_of(smoke)[2][1:] for point in points]
     return pd.concat([tried, swept(family, split, ranks)], ignore_index=True) if ranks else tried
@@ -249,7 +250,8 @@ def main() -> None:
     by_user, costs = over_splits(here.data, fitters, num_splits)
     users = by_user.groupby(["model", "protocol", "k", "threshold", "user_id"], sort=False).mean().reset_index()
     results: dict[str, Any] = {"num_splits": num_splits, "sizes": [len(part) for part in first[:4]], "ways": ways}
-    results["tried"] = pd.concat([table.assign(model=name) for name, table in tables.items()], ignore_index=True)
+    tried = pd.concat([table.assign(model=name) for name, table in tables.items()], ignore_index=True)
+    results["tried"] = tried[["model", *tried.columns.drop(["model", "member"])]]
     results["chosen"] = pd.DataFrame([best_of(table).to_dict() | {"model": name} for name, table in tables.items()])
     results |= {"splits": by_split(by_user), "seconds": costs}
     results["measures"] = measured(users, results["splits"])
@@ -257,6 +259,7 @@ def main() -> None:
     for name in ("tried", "chosen", "splits", "measures", "compared", "seconds"):
         here.table(name, results[name])
     solver = {name: way.solver.name for name, way in ways.items() if way.solver is not None}
+    solver[implicit_peer.NAME] = "conjugate gradient"
     results["cells"] = tables["ials"].iloc[: len(searched["ials"])]
     for name, figure in figures(tables["ials"], len(searched["ials"]), results["measures"], solver).items():
         here.figure(name, figure)
