@@ -17,7 +17,10 @@ import pandas as pd
 from experiments.setting import RESULTS, shown
 from jaxmf.files import output
 
-NAMES = ("gradient_study", "sgd_movielens", "content_blending", "als_sweep", "latent_factors", "solver_race", "scaling")
+NAMES = (
+    *("gradient_study", "sgd_movielens", "content_blending", "als_sweep", "latent_factors", "solver_race", "scaling"),
+    "implicit_feedback",
+)
 
 
 def overview(results: Path) -> str:

@@ -384,6 +384,12 @@ MUTANTS = {
     "confidence: a value of 1 / (c - 1)": Mutant(
         "data/_weights.py", "rating=(1 + excess) / excess", "rating=1 / excess", "data/test_weights.py"
     ),
+    "random_per_user: in the order of the data": Mutant(
+        "data/splits.py",
+        "generator(seed).permutation(len(data)), data.user",
+        "np.arange(len(data)), data.user",
+        "data/test_splits.py",
+    ),
     "leave_last: one too few": Mutant(
         "data/splits.py", "position >= n - held_out", "position > n - held_out", "data/test_splits.py"
     ),

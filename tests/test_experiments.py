@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from jaxmf import verify
+from jaxmf import datasets, verify
 
 ROOT = Path(__file__).parent.parent
 
@@ -118,7 +118,11 @@ def test_solvers_of_one_objective_are_compared(smoke):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["sgd_movielens", "content_blending", "als_sweep", "latent_factors", "solver_race", "scaling"]
+    "name",
+    [
+        *("sgd_movielens", "content_blending", "als_sweep", "latent_factors", "solver_race", "scaling"),
+        "implicit_feedback",
+    ],
 )
 def test_a_little_of_each_experiment(name, tmp_path):
     """Each runs alone, finishes, shows every figure that it draws, and has a number for every one of its document."""
@@ -130,10 +134,26 @@ def test_a_little_of_each_experiment(name, tmp_path):
     figures = {f"figures/{path.name}" for path in (tmp_path / "figures").iterdir()}
     assert set(re.findall(r"\((figures/\w+\.png)\)", summary)) == figures
     assert not {"nan", "None", "np"} & set(re.findall(r"\w+", summary))
-    if name not in ("solver_race", "scaling"):
+    if name not in ("solver_race", "scaling", "implicit_feedback"):
         document = pd.read_csv(tmp_path / "document.csv", dtype=str)
         assert len(document) >= 5
         assert document[["figure", "document", "ours", "within"]].notna().all(axis=None)
+
+
+@pytest.mark.parametrize("feedback", ["explicit", "implicit"])
+def test_likes_of_the_test_are_in_no_other_part(monkeypatch, feedback):
+    monkeypatch.syspath_prepend(ROOT)
+    from experiments.implicit_measures import split_of
+
+    data = datasets.synthetic(30, 40, 600, feedback=feedback)
+    split = split_of(data, seed=1)
+    train, valid, both, test, ratings = (set(zip(part.user, part.item, strict=True)) for part in split)
+    assert train | valid == both
+    assert not train & valid
+    assert not both & test
+    assert ratings == set(zip(data.user, data.item, strict=True)) - test
+    assert len(both | test) == (data.rating >= 4).sum() if feedback == "explicit" else 600
+    assert all((part.rating == 1).all() and part.weight is None for part in split[:4])
 
 
 def test_every_figure_of_the_documents_is_in_the_table(monkeypatch):

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from jaxmf import plot
 
@@ -189,3 +190,14 @@ def test_scaling():
         np.testing.assert_array_equal(lines(axes)["als"], own[["value", metric]])
         dashed = [line.get_ydata() for line in axes.lines if line.get_linestyle() == "--" and len(line.get_xdata())]
         np.testing.assert_array_equal(dashed, [own["seconds_theory"]] * (metric == "seconds"))
+
+
+def test_heat_map_frames_the_best():
+    """The lowest error, and the highest ranking."""
+    cells = pd.DataFrame(
+        {"l2": [0.1, 0.1, 1.0, 1.0], "unobserved": [0.1, 1.0, 0.1, 1.0], "value": [0.3, 0.1, 0.2, 0.4]}
+    )
+    for metric, corner in (("valid_loss", (0.5, -0.5)), ("valid_ndcg", (0.5, 0.5)), ("valid_recall@20", (0.5, 0.5))):
+        axes = plot.heat_map(cells.rename(columns={"value": metric}), metric, "l2", "unobserved").axes[0]
+        assert [patch.get_xy() for patch in axes.patches if isinstance(patch, Rectangle)] == [corner]
+        assert (axes.get_xlabel(), axes.get_ylabel()) == ("α0", "λ")

@@ -7,7 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxmf.data.checks import expect, generator, is_positive, is_positive_integer
+from jaxmf.data._parts import (
+    check_data,
+    in_time,
+    part_of,
+    part_of_own,
+    parts_of,
+    position_among,
+    running_sums,
+    times_of,
+)
+from jaxmf.data.checks import generator, is_positive, is_positive_integer
 from jaxmf.data.dataset import Dataset
 
 
@@ -34,9 +44,9 @@ def random(data: Dataset, fractions: Sequence[float] = (0.8, 0.2), seed: int = 0
     >>> len(train), len(test)
     (15, 5)
     """
-    cuts = _running_sums(data, fractions)
+    cuts = running_sums(data, fractions)
     position = generator(seed).permutation(len(data))
-    return _parts(data, _cut(position, cuts), fractions)
+    return parts_of(data, part_of(position, cuts), fractions)
 
 
 def temporal_per_user(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> tuple[Dataset, ...]:
@@ -63,12 +73,40 @@ def temporal_per_user(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.
     >>> [part.item.tolist() for part in temporal_per_user(Dataset.from_frame(frame), fractions=(0.5, 0.5))]
     [[2, 3], [0, 1]]
     """
-    cuts = _running_sums(data, fractions)
-    position, n = _in_time(data)
-    part = np.zeros(len(data), np.int64)
-    for cut in cuts:
-        part += (position >= (n * cut).astype(np.int64)) & (n >= len(fractions))
-    return _parts(data, part, fractions)
+    cuts = running_sums(data, fractions)
+    return parts_of(data, part_of_own(*in_time(data), cuts), fractions)
+
+
+def random_per_user(data: Dataset, fractions: Sequence[float] = (0.8, 0.2), seed: int = 0) -> tuple[Dataset, ...]:
+    """Split each user's observations at random: the first part gets the first fraction of a random order, and so on.
+
+    With a user's n observations in a random order, cuts lie at int(n * f_1), int(n * (f_1 + f_2)), ... in floating
+    point, and the last part takes the remainder. All observations of a user who has fewer than there are parts go to
+    the first part. Every user is thus trained and tested on about the same share, which is usual for data without times
+    (weak generalization); in a test on the past a model may profit from what the user did later.
+
+    Args:
+      data: the observations.
+      fractions: fraction of each part, positive, summing to 1.
+      seed: the same seed gives the same parts.
+
+    Returns:
+      One Dataset per fraction, each in the order of `data` and with all its users and items.
+
+    Raises:
+      ValueError: the fractions are invalid, or a part would be empty.
+
+    Cost: O(n log n), the sort.
+
+    >>> data = Dataset.from_arrays([1] * 10 + [2] * 5 + [3], [*range(10), *range(5), 0])
+    >>> train, test = random_per_user(data)
+    >>> np.bincount(train.user).tolist(), np.bincount(test.user).tolist()
+    ([8, 4, 1], [2, 1])
+    """
+    cuts = running_sums(data, fractions)
+    n = np.bincount(data.user, minlength=data.num_users)
+    position = position_among(generator(seed).permutation(len(data)), data.user, n)
+    return parts_of(data, part_of_own(position, n[data.user], cuts), fractions)
 
 
 def leave_last(data: Dataset, counts: Sequence[int] = (1, 1)) -> tuple[Dataset, ...]:
@@ -94,13 +132,13 @@ def leave_last(data: Dataset, counts: Sequence[int] = (1, 1)) -> tuple[Dataset, 
     >>> [part.to_frame()["item_id"].tolist() for part in leave_last(data)]
     [['b', 'a'], ['c'], ['a']]
     """
-    _check(data)
+    check_data(data)
     if not np.iterable(counts) or len(counts) == 0 or not all(map(is_positive_integer, counts)):
         raise ValueError(
             "leave_last: counts must be positive integers, one per part to hold out, such as (1, 1), not "
             f"{counts!r:.50}"
         )
-    position, n = _in_time(data)
+    position, n = in_time(data)
     if not (n > sum(counts)).any():
         raise ValueError(
             f"leave_last: no user of {data.name} has more than {sum(counts)} observations, the sum of counts "
@@ -142,7 +180,7 @@ def by_user(
     >>> [len(part) for part in by_user(data)]
     [16, 3, 1]
     """
-    _check(data)
+    check_data(data)
     for name, value in (("fraction", fraction), ("given", given)):
         if not (is_positive(value) and value < 1):
             raise ValueError(f"by_user: {name} must be a number between 0 and 1, such as 0.2, not {value!r:.50}")
@@ -155,7 +193,7 @@ def by_user(
             f"by_user: fraction {fraction} of the {len(eligible)} users of {data.name} with at least two observations "
             "is less than one user: use a larger fraction or more data"
         )
-    position = _position(rng.permutation(len(data)), data.user, n)
+    position = position_among(rng.permutation(len(data)), data.user, n)
     known = np.clip((n * given).astype(np.int64), 1, n - 1)
     part = np.where(held_out[data.user], 1 + (position >= known[data.user]), 0)
     train, known_part, test = (data.take(np.flatnonzero(part == k)) for k in range(3))
@@ -184,10 +222,10 @@ def temporal(data: Dataset, fractions: Sequence[float] = (0.7, 0.15, 0.15)) -> t
     >>> [part.timestamp.tolist() for part in temporal(data, fractions=(0.5, 0.5))]
     [[10, 20], [40, 30]]
     """
-    cuts = _running_sums(data, fractions)
+    cuts = running_sums(data, fractions)
     position = np.empty(len(data), np.int64)
-    position[np.argsort(_times(data), kind="stable")] = np.arange(len(data))
-    return _parts(data, _cut(position, cuts), fractions)
+    position[np.argsort(times_of(data), kind="stable")] = np.arange(len(data))
+    return parts_of(data, part_of(position, cuts), fractions)
 
 
 def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
@@ -220,71 +258,10 @@ def k_fold(data: Dataset, k: int = 5, seed: int = 0) -> jax.Array:
     13 7
     14 6
     """
-    _check(data)
+    check_data(data)
     if not isinstance(k, int | np.integer) or k < 2:
         raise ValueError(f"k must be an integer of at least 2, got {k!r}: with one fold nothing is left to train on")
     if k > len(data):
         raise ValueError(f"k = {k} folds of {len(data)} ratings; no fold may be empty: use at most {len(data)} folds")
     fold = generator(seed).permutation(len(data)) % k
     return jnp.asarray((fold != np.arange(k)[:, None]).astype(float))
-
-
-def _times(data: Dataset) -> np.ndarray:
-    """Return the timestamps; raise ValueError if there are none."""
-    if data.timestamp is None:
-        raise ValueError(
-            f"{data.name} has no timestamps, which a temporal split sorts by; "
-            "give the table a timestamp column or use splits.random"
-        )
-    return data.timestamp
-
-
-def _in_time(data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each observation, its position from 0 among its user's in order of time, and how many these are."""
-    times, n = _times(data), np.bincount(data.user, minlength=data.num_users)
-    return _position(times, data.user, n), n[data.user]
-
-
-def _position(keys: np.ndarray, user: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return each observation's position among its user's in the order of `keys`; n (num_users,) counts them."""
-    order = np.lexsort((keys, user))
-    position = np.empty(len(user), np.int64)
-    position[order] = np.arange(len(user)) - (np.cumsum(n) - n)[user[order]]
-    return position
-
-
-def _cut(position: np.ndarray, cuts: Sequence[float]) -> np.ndarray:
-    """Return the part of each observation, given its position in an order of all observations."""
-    part = np.zeros(len(position), np.int64)
-    for cut in cuts:
-        part += position >= int(len(position) * cut)
-    return part
-
-
-def _check(data: Dataset) -> None:
-    expect(data, Dataset, "splits: data", "Dataset.from_frame makes one of a table")
-
-
-def _running_sums(data: Dataset, fractions: Sequence[float]) -> list[float]:
-    """Return f_1, f_1 + f_2, ... without the last sum; raise ValueError for invalid arguments."""
-    _check(data)
-    if not np.iterable(fractions) or len(fractions) < 2:
-        raise ValueError(f"fractions must name at least two parts, such as (0.8, 0.2), got {fractions!r}")
-    if not all(map(is_positive, fractions)):
-        raise ValueError(f"fractions must be positive, such as (0.8, 0.2), got {tuple(fractions)}")
-    if abs(sum(fractions) - 1) > 1e-9:
-        raise ValueError(
-            f"fractions must sum to 1, got {tuple(fractions)} with sum {sum(fractions)}: divide each by their sum"
-        )
-    return list(accumulate(fractions))[:-1]
-
-
-def _parts(data: Dataset, part: np.ndarray, fractions: Sequence[float]) -> tuple[Dataset, ...]:
-    """Return the observations of each part; `part` (n,) is the part of each observation."""
-    sizes = np.bincount(part, minlength=len(fractions))
-    if (sizes == 0).any():
-        raise ValueError(
-            f"fractions {tuple(fractions)} give parts of {sizes.tolist()} ratings out of {len(data)}; "
-            "no part may be empty: use larger fractions, fewer parts or more data"
-        )
-    return tuple(data.take(np.flatnonzero(part == k)) for k in range(len(fractions)))

@@ -108,7 +108,8 @@ def rankings(ranking: pd.DataFrame, metrics: Sequence[str] = ("precision", "reca
     """Draw ranking measures with their intervals, one row of panels per protocol, one line per model and solver.
 
     Args:
-      ranking: columns model, solver, protocol, k, metric, value, low, high. The oracle, far off, is left out.
+      ranking: columns model, solver, protocol, metric, value, low, high, and k unless the metrics' names have it, as
+        "ndcg@20". The oracle, far off, is left out.
       metrics: the metrics to draw; models are sorted by the last one under the first protocol, the highest on top.
     """
     shown = ranking[ranking["metric"].isin(metrics) & (ranking["model"] != "oracle")]
@@ -126,7 +127,7 @@ def rankings(ranking: pd.DataFrame, metrics: Sequence[str] = ("precision", "reca
                 part = values[chosen]
                 reach = (part["value"] - part["low"], part["high"] - part["value"])
                 axes.errorbar(part["value"], np.array(y)[chosen], xerr=reach, fmt="o", color=color, markersize=4)
-            cutoff = "" if metric == "auc" else f"@{values['k'].iloc[0]}"
+            cutoff = "" if metric == "auc" or "@" in metric else f"@{values['k'].iloc[0]}"
             axes.set(title=f"{metric}{cutoff}, {protocol}", yticks=range(len(names)))
     for axes in figure.axes[:: len(metrics)]:
         axes.set_yticklabels([model if solver == "closed form" else f"{model}, {solver}" for model, solver in height])

@@ -667,6 +667,17 @@ CASES = {
         lambda: counts().with_confidence(40),
         "^with_confidence: function must be a function of the array of weights, such as .*, not 40",
     ),
+    "per-user-number": (lambda: splits.random_per_user(SMALL, 0.8), "fractions must name at least two parts"),
+    "per-user-sum": (lambda: splits.random_per_user(SMALL, (80, 20)), r"fractions must sum to 1, got \(80, 20\)"),
+    "per-user-empty": (
+        lambda: splits.random_per_user(timed(1, 1)),
+        r"^fractions \(0\.8, 0\.2\) give parts of \[2, 0\] ratings out of 2; no part may be empty",
+    ),
+    "per-user-seed": (
+        lambda: splits.random_per_user(timed(4, 4), seed=-1),
+        "^seed must be an integer of at least 0, not -1",
+    ),
+    "per-user-frame": (lambda: splits.random_per_user(FRAME), "^splits: data must be a Dataset, not DataFrame"),
     "leave-last-times": (
         lambda: splits.leave_last(SMALL),
         r"^small has no timestamps, which a temporal split sorts by; .*a timestamp column or use splits\.random",

@@ -68,7 +68,7 @@ def test_temporal_never_tests_a_user_on_their_past():
     assert all(last[user] <= first[user] for user in first)
 
 
-@pytest.mark.parametrize("split", [splits.random, splits.temporal_per_user, splits.temporal])
+@pytest.mark.parametrize("split", [splits.random, splits.random_per_user, splits.temporal_per_user, splits.temporal])
 def test_parts_are_a_partition_that_shares_ids_in_the_order_of_the_data(split):
     data = ties_and_small_users()
     position = {row[:2]: k for k, row in enumerate(rows_of(data))}
@@ -98,6 +98,31 @@ def test_random_gives_every_rating_the_same_chance():
             times_in_test[row] += 1
     assert sum(times_in_test.values()) == 200 * 10
     assert 15 <= min(times_in_test.values()) <= max(times_in_test.values()) <= 70
+
+
+@pytest.mark.parametrize("fractions", [(0.7, 0.15, 0.15), (0.8, 0.2), (0.1, 0.7, 0.2)])
+def test_random_per_user_gives_every_user_the_shares_that_time_would_give(fractions):
+    data = ties_and_small_users()
+    drawn, timed = (split(data, fractions) for split in (splits.random_per_user, splits.temporal_per_user))
+    for part, same in zip(drawn, timed, strict=True):
+        assert np.bincount(part.user, minlength=40).tolist() == np.bincount(same.user, minlength=40).tolist()
+    again, other = (splits.random_per_user(data, fractions, seed)[1].fingerprint() for seed in (0, 1))
+    assert again == drawn[1].fingerprint() != other
+
+
+def test_random_per_user_gives_every_rating_of_a_user_the_same_chance():
+    data = datasets.synthetic(10, 10, 50)  # five ratings per user
+    times_in_test = dict.fromkeys(rows_of(data), 0)
+    for seed in range(200):
+        for row in rows_of(splits.random_per_user(data, seed=seed)[1]):
+            times_in_test[row] += 1
+    assert sum(times_in_test.values()) == 200 * 10
+    assert 15 <= min(times_in_test.values()) <= max(times_in_test.values()) <= 70
+
+
+def test_random_per_user_needs_no_times():
+    data = Dataset.from_arrays(np.arange(20) // 5, np.arange(20) % 5)
+    assert [len(part) for part in splits.random_per_user(data, (0.6, 0.2, 0.2))] == [12, 4, 4]
 
 
 def global_oracle(data, fractions):
