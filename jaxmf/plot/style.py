@@ -21,11 +21,13 @@ WORDS = {
     "l2_bias": "λ of biases",
     "reg_exponent": "ν",  # noqa: RUF001
     "learning_rate": "learning rate",
+    "unobserved": "α0",  # noqa: RUF001
     "rmse": "RMSE",
     "train_loss": "training loss",
     "valid_loss": "validation loss",
     "valid_rmse": "validation RMSE",
     "valid_mae": "validation MAE",
+    "valid_ndcg": "validation NDCG@10",
     "train_rmse": "training RMSE",
     "test_rmse": "test RMSE",
     "train_mse": "training MSE",

@@ -8,10 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from jaxmf.plot.style import COLORS, WORDS, by, panels, styles, view
+from jaxmf.training.options import cost_sign
 
 
 def heat_map(table: pd.DataFrame, metric: str, rows: str, columns: str) -> Figure:
-    """Draw the mean of a metric for every pair of values of two swept numbers; the lowest is framed.
+    """Draw the mean of a metric for every pair of values of two swept numbers; the best is framed.
+
+    The best is the lowest, or of a ranking the highest.
 
     Args:
       table: one row per member, as returned by `Sweep.to_frame`; seeds and folds are averaged.
@@ -23,12 +26,13 @@ def heat_map(table: pd.DataFrame, metric: str, rows: str, columns: str) -> Figur
     axes, values = figure.axes[0], means.to_numpy(float)
     axes.grid(visible=False)
     low, high = (np.nanmin(values), np.nanmax(values)) if np.isfinite(values).any() else (0.0, 1.0)
+    best = high if cost_sign(metric) < 0 else low
     image = axes.imshow(values, cmap="viridis", aspect="auto", vmin=low, vmax=high)
     figure.colorbar(image, label=WORDS.get(metric, metric))
     for (row, column), value in np.ndenumerate(values):
         color = "white" if value < (low + high) / 2 else "black"
         axes.text(column, row, f"{value:.4f}", ha="center", va="center", color=color, fontsize=8)
-        if value == low:
+        if value == best:
             axes.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=2.5))
     axes.set_xticks(range(means.shape[1]), [f"{value:g}" for value in means.columns])
     axes.set_yticks(range(means.shape[0]), [f"{value:g}" for value in means.index])
@@ -55,7 +59,7 @@ def panel(table: pd.DataFrame, metrics: Sequence[str], x: str, lines: str | None
             label = (f"{WORDS.get(lines, lines)} = {name}" if numbered else name) if lines else None
             axes.errorbar(positions, summary["mean"], summary["sem"].fillna(0), label=label, capsize=3, **style)
         axes.set(xlabel=WORDS.get(x, x), ylabel=WORDS.get(metric, metric))
-        if x.startswith(("l2", "learning_rate")) and table[x].min() > 0:
+        if x.startswith(("l2", "learning_rate", "unobserved")) and table[x].min() > 0:
             axes.set_xscale("log")
             axes.minorticks_off()
         if numeric:
@@ -132,12 +136,15 @@ def curves(history: pd.DataFrame, metric: str, settings: Sequence[str]) -> Figur
     parts = ([v if isinstance(v, str) else f"{w} = {v:g}" for w, v in zip(words, row, strict=True)] for row in rows)
     names = [", ".join(part) for part in parts]
     means = history.assign(setting=names).pivot_table(metric, "epoch", "setting", aggfunc="mean", dropna=False)
-    order = means.min().sort_values().index
+    sign = cost_sign(metric)
+    order = (sign * means).min().sort_values().index
     for name in order[len(COLORS) :]:
         axes.plot(means.index, means[name], color="lightgray", linewidth=1)
     for name, style in zip(order[: len(COLORS)], styles(), strict=False):
         axes.plot(means.index, means[name], label=name or metric, markevery=max(1, len(means) // 8), **style)
-    axes.set(xlabel="epoch", ylabel=WORDS.get(metric, metric), ylim=view(history[metric]))
+    axes.set(xlabel="epoch", ylabel=WORDS.get(metric, metric))
+    if sign > 0:  # a ranking starts low, and that belongs to the picture
+        axes.set_ylim(*view(history[metric]))
     named = len(settings) == 1 and history[settings[0]].map(type).eq(str).all()
     axes.legend(fontsize=8, title=words[0] if named else None)
     return figure
