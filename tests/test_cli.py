@@ -25,7 +25,8 @@ from jaxmf.data import datasets
 from jaxmf.data._movielens import RELEASES
 from jaxmf.shell import jobs, programs, study
 from jaxmf.shell.common import app
-from jaxmf.shell.recipes import MODELS, RECIPES
+from jaxmf.shell.names import MODELS, PLAIN
+from jaxmf.shell.recipes import RECIPES
 
 SMALL_FIT = ("--rank", "2", "--epochs", "2", "--solver", "als")
 
@@ -90,11 +91,11 @@ def test_help(arguments, mentions, flag):
         assert word in result.output
 
 
-@pytest.mark.parametrize("command", [None, "study", "fit", "verify", "evaluate", "recommend", "predict"])
+@pytest.mark.parametrize("command", [None, "study", "fit", "sweep", "verify", "evaluate", "recommend", "predict"])
 def test_help_fits_the_screen_and_its_commands_are_one_line_each(command):
     output = CliRunner().invoke(app, [*filter(None, [command]), "--help"], env={"COLUMNS": "80"}).output
     assert max(map(len, output.splitlines())) <= 80
-    examples = {None: 4, "recommend": 3}.get(command, 2)
+    examples = {None: 4, "fit": 5, "recommend": 3, "sweep": 3}.get(command, 2)
     assert len(re.findall(r"^ {4}jaxmf \w+.*", output, flags=re.M)) == examples
 
 
@@ -179,8 +180,8 @@ def test_the_help_loads_nothing_heavy():
         ("fit --solver a", ["adam", "als"]),
         ("study --data ", ["synthetic", *RELEASES]),
         ("fit --data mine", []),  # the shell goes on with the names of files
-        ("fit --model ", [*MODELS, "content_mf"]),
-        ("verify --model c", ["content_mf"]),
+        ("fit --model ", list(MODELS)),
+        ("verify --model b", ["biased_mf", "bpr"]),
         ("fit --comp", ["--components"]),
         ("ev", ["evaluate"]),
     ],
@@ -222,8 +223,9 @@ def test_fit_on_a_table_with_other_names(jaxmf, frame, tmp_path, ends):
 @pytest.mark.parametrize("command", ["study", "fit", "sweep", "verify", "evaluate", "recommend", "predict"])
 def test_every_command_says_how_its_files_are_read(command):
     output = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
-    options = {"--rename", "--sep", "--no-header", "--ids", "--duplicates", "--missing"}
-    by_the_fit = {"evaluate": {"--ids"}, "recommend": {"--ids"}, "predict": {"--ids", "--duplicates", "--missing"}}
+    options = {f"--{name.replace('_', '-')}" for name in PLAIN._fields}
+    of_pairs = {"--ids", "--duplicates", "--missing", "--transform", "--binarize"}
+    by_the_fit = {"evaluate": {"--ids"}, "recommend": {"--ids"}, "predict": of_pairs}
     assert options & set(output.split()) == options - by_the_fit.get(command, set())
 
 

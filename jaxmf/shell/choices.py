@@ -68,8 +68,8 @@ def rated_for(asked: Asked) -> str | None:
 
 
 def are_likes(data: "Dataset") -> bool:
-    """Return whether all ratings are equal, so that they only say what users chose."""
-    return bool((data.rating == data.rating[0]).all())
+    """Return whether all ratings, more than one, are equal, so that they only say what users chose."""
+    return len(data) > 1 and bool((data.rating == data.rating[0]).all())
 
 
 def choose(asked: Asked, data: "Dataset") -> tuple[Choice, str | None]:

@@ -20,7 +20,7 @@ app = typer.Typer(
     name="jaxmf",
     help="Matrix factorization in JAX: verified gradients, every solver on one objective, honest test errors.",
     epilog=taught(
-        "With data of your own, a CSV file with columns user_id, item_id and, unless each row is a like, rating:",
+        "With a CSV file of your own (user_id, item_id, rating; likes have no rating):",
         "jaxmf fit --data my.csv",
         "jaxmf evaluate --data other.csv",
         "jaxmf predict --data pairs.csv --out predictions.csv",

@@ -146,7 +146,7 @@ def fit(
         "Examples:",
         "jaxmf sweep --rank 1 5 20 50 --l2 1 2 4 6 --reg-exponent 0 --solver als",
         "jaxmf sweep --data my.csv --rank 4 16 --l2 0.03 0.1 --seeds 4 --folds 5",
-        "jaxmf sweep --data likes.csv --model ials --unobserved 0.03 0.1 0.3 --rank 16 64",
+        "jaxmf sweep --data likes.csv --unobserved 0.03 0.1 0.3 --rank 16 64",
         codes="0 fine; 1 every setting has a fit that diverged; 2 bad input",
     ),
 )

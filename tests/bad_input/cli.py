@@ -79,7 +79,7 @@ CASES = {
     "command-rename": (lambda: on("tiny.csv", "--rename", "userId"), "--rename must be NAME=OURS .*, not 'userId'"),
     "command-rename-to": (
         lambda: on("tiny.csv", "--rename", "a=user"),
-        "--rename must be NAME=OURS with OURS one of user_id, item_id, rating, timestamp, not 'a=user'",
+        "--rename must be NAME=OURS with OURS one of user_id, item_id, rating, timestamp, weight, not 'a=user'",
     ),
     "command-rename-time": (
         lambda: on("tiny.csv", "--rename", "a=timestamp"),
@@ -139,7 +139,7 @@ CASES = {
     ),
     "command-model": (
         lambda: on("good.csv", "--model", "svd"),
-        "--model must be one of mf, biased_mf, content_mf or module:attribute, not 'svd'",
+        "--model must be one of mf, biased_mf, content_mf, ials, .*, logistic_mf or module:attribute, not 'svd'",
     ),
     "command-no-module": (
         lambda: on("good.csv", "--model", "absent:model"),
