@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 from jaxmf import load, predict, recommend
 from jaxmf.data import datasets
 from jaxmf.data._movielens import RELEASES
-from jaxmf.shell import jobs, programs, study
+from jaxmf.shell import jobs, programs, study, study_tables
 from jaxmf.shell.common import app
 from jaxmf.shell.names import MODELS, PLAIN
 from jaxmf.shell.recipes import RECIPES
@@ -690,7 +690,7 @@ def test_a_model_of_one_s_own(jaxmf, table, own_model, tmp_path, attribute):
 
 def test_a_wrong_gradient_in_a_study_is_exit_code_1(jaxmf, table, tmp_path, monkeypatch):
     def run(*args, **options):
-        raise study.WrongGradientError("gradient verification failed for mf user.factors")
+        raise study_tables.WrongGradientError("gradient verification failed for mf user.factors")
 
     monkeypatch.setattr(study, "run", run)
     ended = jaxmf("study", "--data", table, "--out", tmp_path / "out")

@@ -72,6 +72,22 @@ def are_likes(data: "Dataset") -> bool:
     return len(data) > 1 and bool((data.rating == data.rating[0]).all())
 
 
+def are_studied_as_likes(feedback: str | None, data: "Dataset") -> bool:
+    """Return whether a study is of likes; raise ValueError if --feedback, unless None, is not that of the data."""
+    likes = are_likes(data)
+    if feedback == "implicit" and not likes:
+        raise ValueError(
+            f"the ratings of {data.name} range from {data.rating.min():g} to {data.rating.max():g}, and --feedback "
+            "implicit takes every row as a like: keep the liked ones with --binarize THRESHOLD"
+        )
+    if feedback == "explicit" and likes:
+        raise ValueError(
+            f"all ratings of {data.name} are {data.rating[0]:g}, so that errors of ratings would mean nothing (an RMSE "
+            "near 0): use --feedback implicit"
+        )
+    return likes
+
+
 def choose(asked: Asked, data: "Dataset") -> tuple[Choice, str | None]:
     """Return what to fit to these data, and a sentence about what the user has not said but should know, or None.
 
@@ -164,7 +180,7 @@ def model(
         components = components or ALS_COMPONENTS
     if name == "content_mf":
         return content_model
-    built_in: dict[str, Any] = recipes.MODELS | recipes.PREFERENCES
+    built_in = recipes.MODELS | recipes.PREFERENCES
     if name in built_in:
         return built_in[name](rank)
     if ":" not in name:

@@ -1,7 +1,7 @@
 """The commands that fit: `study`, `fit` and `sweep`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -28,6 +28,7 @@ from jaxmf.shell.options import (
     Rank,
     Seed,
     SolverName,
+    StudyData,
     Unobserved,
     reads,
 )
@@ -39,40 +40,75 @@ from jaxmf.shell.options import (
         "Examples:",
         "jaxmf study",
         "jaxmf study --data my.csv --rename movieId=item_id --out results/mine",
+        "jaxmf study --feedback implicit --out results/study-implicit",
+        "jaxmf study --feedback implicit --data ml-latest-small --binarize 4",
         codes="0 fine; 1 a gradient is wrong; 2 bad input",
     ),
 )
 @reads()
 def study(
-    data: Data = "synthetic",
+    data: StudyData = None,
     reading: Reading = PLAIN,
+    feedback: Annotated[
+        Literal["explicit", "implicit"] | None,
+        typer.Option(
+            help="What the data are: ratings (explicit) or likes (implicit); default: implicit if all ratings are "
+            "equal or there are none."
+        ),
+    ] = None,
     out: Out = Path("results/study"),
-    rank: Rank = 16,
-    l2: Annotated[list[float], typer.Option(help="Values of λ to choose from.")] = [0.03, 0.1, 0.3],  # noqa: B006
-    epochs: Annotated[int, typer.Option(help="Maximum number of epochs per fit.", min=1)] = 60,
-    patience: Annotated[int, typer.Option(help="Epochs without improvement before a fit stops.", min=1)] = 10,
+    rank: Annotated[int | None, typer.Option(help="Number of factors; default: 16, for likes 32.", min=1)] = None,
+    l2: Annotated[
+        list[float] | None,
+        typer.Option(help="Values of λ to choose from; default: 0.03 0.1 0.3, for likes 0.003 0.01 0.03."),
+    ] = None,
+    unobserved: Annotated[
+        list[float] | None,
+        typer.Option(help=f"{UNOBSERVED_HELP}: values to choose from; default: 0.03 0.1 0.3 1."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Maximum number of epochs per fit; default: 60, for likes 30.", min=1)
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Epochs without improvement before a fit stops; default: 10, for likes 5.", min=1),
+    ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Fit models by every solver, and two baselines; write tables and figures.
 
-    Gradients are verified first, then every solver fits plain and biased factorization. λ and the number of epochs are
-    chosen on the validation ratings; the test ratings are used once per model and solver. An interrupted run continues
-    where it stopped. Takes a minute or two on the embedded data.
+    Gradients are verified first, then every solver fits plain and biased factorization to ratings, or ials, bpr,
+    sampled_softmax and logistic_mf are fitted to likes. λ, the number of epochs and α0 are chosen on the validation
+    part; the test part is used once per model and solver. An interrupted run continues where it stopped. Takes a minute
+    or two on the embedded data.
     """
-    from jaxmf.shell.study import WrongGradientError
-    from jaxmf.shell.study import run as run_study
+    from jaxmf.shell.report import studied
+    from jaxmf.shell.study_tables import WrongGradientError
 
+    loaded = dataset(data or ("synthetic-implicit" if feedback == "implicit" else "synthetic"), reading)
+    likes = choices.are_studied_as_likes(feedback, loaded)
+    numbers = {"rank": rank, "l2": l2, "unobserved": unobserved, "epochs": epochs, "patience": patience}
+    given = {name: value for name, value in numbers.items() if value is not None}
     try:
         with claimed(out, "--out"):
-            metrics = run_study(dataset(data, reading), out, rank, l2, epochs, patience, seed, progress=not quiet)
+            metrics = _run_study(loaded, out, likes, given | {"seed": seed}, not quiet)
     except WrongGradientError as error:
         typer.echo(f"jaxmf: {error}", err=True)
         raise typer.Exit(1) from error
     if not quiet:
-        columns = ["model", "solver", "l2", "best_epoch", "valid_rmse", "test_rmse", "seconds_per_epoch"]
-        typer.echo(metrics[columns].to_string(index=False, na_rep="", float_format="{:.4f}".format))
-        typer.echo(f"\nRead {out / 'summary.md'}")
+        typer.echo(f"{studied(metrics)}\n\nRead {out / 'summary.md'}")
+
+
+def _run_study(data: Any, out: Path, likes: bool, numbers: dict[str, Any], progress: bool) -> Any:
+    """Run the study of ratings or of likes with these numbers, and return its metrics."""
+    from jaxmf.shell import implicit_study, study
+
+    if likes:
+        return implicit_study.run(data, out, implicit_study.Settings(**numbers), progress=progress)
+    if "unobserved" in numbers:
+        raise ValueError("--unobserved is for --feedback implicit, where ials has a loss over all cells: leave it out")
+    return study.run(data, out, **numbers, progress=progress)
 
 
 @app.command(

@@ -14,7 +14,7 @@ OF_RATINGS = ("mf", "biased_mf", "content_mf")
 OF_LIKES = ("ials", "bpr", "sampled_softmax", "logistic_mf")
 MODELS = (*OF_RATINGS, *OF_LIKES)
 SOLVERS = ("sgd", "minibatch", "momentum", "adam", "als")
-DATA = ("synthetic", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
+DATA = ("synthetic", "synthetic-implicit", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
 ALS_COMPONENTS = 64
 _TABLE_SUFFIXES = {".csv", ".tsv", ".txt", ".dat", ".parquet"}  # they mean a file, even a missing one
 
@@ -168,7 +168,7 @@ def _dataset(name: str | Path, reading: Reading, items: Path | None, known: Any,
     from jaxmf.data._movielens import RELEASES
     from jaxmf.data.checks import short
 
-    path, dataset_names = Path(name), ["synthetic", *RELEASES]
+    path, dataset_names = Path(name), ["synthetic", "synthetic-implicit", *RELEASES]
     if path.is_file() or _TABLE_SUFFIXES & set(path.suffixes) or (path.is_dir() and name not in dataset_names):
         if not path.exists():
             raise ValueError(f"--{option} {name}: no such file")
@@ -178,7 +178,9 @@ def _dataset(name: str | Path, reading: Reading, items: Path | None, known: Any,
     if items is not None:
         raise ValueError(f"--items is for CSV and Parquet files; {name} has its own items")
     if name in dataset_names:
-        return datasets.synthetic() if name == "synthetic" else datasets.movielens(name)
+        if name == "synthetic-implicit":
+            return datasets.synthetic(feedback="implicit")
+        return datasets.synthetic() if name == "synthetic" else datasets.movielens(str(name))
     raise ValueError(
         f"--{option} must be {', '.join(dataset_names)} or the path of a CSV or Parquet file, not {short(str(name))}"
     )

@@ -16,13 +16,17 @@ MODEL_HELP = (
     "mf, biased_mf or content_mf for ratings; ials, bpr, sampled_softmax or logistic_mf for likes (implicit feedback); "
     "or module:attribute for a model of your own: a Model, or a function that returns one for a rank"
 )
-Data = Annotated[
-    str,
+_DATA_HELP = (
+    "'synthetic' or 'synthetic-implicit' (embedded), 'ml-latest-small' (found through the environment variable "
+    "JAXMF_DATA), 'ml-100k', 'ml-1m' or 'ml-20m' (found there too, or else downloaded once), or the path of a CSV or "
+    "Parquet file with columns user_id, item_id and optionally rating, timestamp and weight; without rating, each row "
+    "counts as a like"
+)
+Data = Annotated[str, typer.Option(help=f"{_DATA_HELP}.", autocompletion=lambda: names.DATA)]
+StudyData = Annotated[
+    str | None,
     typer.Option(
-        help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), "
-        "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, or else downloaded once), or the path of a CSV or Parquet "
-        "file with columns user_id, item_id and optionally rating, timestamp and weight; without rating, each row "
-        "counts as a like.",
+        help=f"{_DATA_HELP}. Default: synthetic, or synthetic-implicit for --feedback implicit.",
         autocompletion=lambda: names.DATA,
     ),
 ]

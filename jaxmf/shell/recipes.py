@@ -1,16 +1,16 @@
 """Models and solvers by name, and the numbers that suit them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import optax
 
 from jaxmf import models
-from jaxmf.models import Hyper
+from jaxmf.models import Hyper, Model
 from jaxmf.solvers import Solver, als, minibatch, sgd
 
-MODELS = {"mf": models.mf, "biased_mf": models.biased_mf}
-PREFERENCES = {
+MODELS: dict[str, Callable[[int], Model]] = {"mf": models.mf, "biased_mf": models.biased_mf}
+PREFERENCES: dict[str, Callable[[int], Model]] = {
     "ials": models.ials,
     "bpr": models.bpr,
     "sampled_softmax": models.sampled_softmax,

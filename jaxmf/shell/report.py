@@ -10,7 +10,6 @@ from jaxmf.files import output
 from jaxmf.sweeps import Sweep
 from jaxmf.training import Fit
 
-
 SHOWN = ("ndcg", "recall", "capped_recall", "map", "auc", "coverage", "novelty")  # the measures of rankings to print
 
 
@@ -153,6 +152,15 @@ def _edges(fitted: pd.DataFrame, grid: list[float]) -> str:
         return "No λ was chosen at an edge of the grid."
     names = ", ".join(f"{row.model} by {row.solver} ({row.l2:g})" for row in edge.itertuples())
     return f"λ was chosen at an edge of the grid, so that a wider grid may do better, for {names}."
+
+
+def studied(metrics: pd.DataFrame) -> str:
+    """Return what `jaxmf study` prints: how the models of a study of ratings, or of likes, compare."""
+    columns = ["model", "solver", "unobserved", "l2", "best_epoch", "valid_rmse", "test_rmse", "valid_ndcg"]
+    columns += ["test_ndcg", "test_ndcg_low", "test_ndcg_high", "seconds_per_epoch"]
+    shown = metrics[[name for name in columns if name in metrics]]
+    text: str = shown.to_string(index=False, na_rep="", float_format="{:.4f}".format)
+    return text
 
 
 def told(result: Fit, tables: dict[str, pd.DataFrame], out: Path) -> str:
