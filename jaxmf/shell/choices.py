@@ -147,7 +147,7 @@ def grid(choice: Choice, tried: dict[str, Any], num_seeds: int) -> dict[str, Any
 
 def check_unobserved(name: str, made: Any, unobserved: Any) -> None:
     """Raise ValueError if a weight of unobserved cells is given for a model without a loss over them."""
-    if unobserved and getattr(made, "background", None) is None:
+    if unobserved is not None and getattr(made, "background", None) is None:
         raise ValueError(
             f"--unobserved is for a model with a loss over all cells, such as ials, not for --model {name}: leave it "
             "out"

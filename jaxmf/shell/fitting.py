@@ -60,14 +60,14 @@ def study(
     rank: Annotated[int | None, typer.Option(help="Number of factors; default: 16, for likes 32.", min=1)] = None,
     l2: Annotated[
         list[float] | None,
-        typer.Option(help="Values of λ to choose from; default: 0.03 0.1 0.3, for likes 0.003 0.01 0.03."),
+        typer.Option(help="Values of λ to choose from; default: 0.03 0.1 0.3, for likes 0.01 0.03 0.1."),
     ] = None,
     unobserved: Annotated[
         list[float] | None,
         typer.Option(help=f"{UNOBSERVED_HELP}: values to choose from; default: 0.03 0.1 0.3 1."),
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(help="Maximum number of epochs per fit; default: 60, for likes 30.", min=1)
+        int | None, typer.Option(help="Maximum number of epochs per fit; default: 60, for likes 25.", min=1)
     ] = None,
     patience: Annotated[
         int | None,

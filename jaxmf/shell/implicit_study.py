@@ -24,7 +24,7 @@ from jaxmf.shell.study_tables import append, begin, done, refuse_wrong, write
 from jaxmf.sweeps import Sweep, sweep
 
 # The default of sampled softmax, 64 drawn items per observation, would take most of the study's time.
-SOFTMAX = partial(models.sampled_softmax, negatives=16)
+SOFTMAX = partial(models.sampled_softmax, negatives=8)
 MODELS: dict[str, Callable[[int], Model]] = {**PREFERENCES, "sampled_softmax": SOFTMAX}
 _VERIFIED = 2000  # training observations with which the gradients are verified
 
@@ -42,9 +42,9 @@ class Settings(NamedTuple):
     """
 
     rank: int = 32
-    l2: Sequence[float] = (0.003, 0.01, 0.03)
+    l2: Sequence[float] = (0.01, 0.03, 0.1)
     unobserved: Sequence[float] = (0.03, 0.1, 0.3, 1.0)
-    epochs: int = 30
+    epochs: int = 25
     patience: int = 5
     seed: int = 0
 
