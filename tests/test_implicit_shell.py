@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 
 from jaxmf import Dataset, Hyper, datasets, evaluate, load, models, predict, recommend, solvers
 from jaxmf.shell import implicit_study
+from jaxmf.shell.choices import check_new
 from jaxmf.shell.common import app
 from jaxmf.shell.jobs import split_three, sweep_grid
 from jaxmf.shell.recipes import OF_ALL_CELLS, OF_DRAWN_ITEMS, OF_RATINGS, RECIPES
@@ -122,6 +124,36 @@ def test_what_a_fit_of_likes_answers(folder, plays, tmp_path):
     params, data = recommend.update(fit.model, fit.params, fit.hyper, train, new)
     expected = recommend.top_n(fit.model, params, data, [900], 3)
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "answer.csv"), expected, check_dtype=False, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (
+            ("recommend", "--new"),
+            "the fit is of likes (all ratings are 1), but the ratings of --new range from 2 to 5: ",
+        ),
+        (
+            ("evaluate", "--clip", 0, 1, "--data"),
+            "--clip is for predictions of ratings, but the fit of ials only orders",
+        ),
+        (
+            ("predict", "--clip", 0, 1, "--out", "new", "--data"),
+            "--clip is for predictions of ratings, but the fit of ials only orders",
+        ),
+    ],
+)
+def test_what_a_fit_of_likes_refuses(folder, tmp_path, command, message):
+    (tmp_path / "stars.csv").write_text(STARS)
+    ended = shell(*command, tmp_path / "stars.csv", "--fit", folder / "fit" / "fit.npz")
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
+
+
+def test_a_model_of_drawn_items_is_not_solved_for_new_users(folder):
+    fit, train = load(folder / "fit" / "fit.npz")
+    with pytest.raises(ValueError, match=r"by least squares, which the fit of bpr has not: add the rows to its --data"):
+        check_new(fit._replace(model=models.bpr(2)), train, train)
 
 
 def test_a_fit_of_likes_has_nothing_to_rank_in_its_training_data(folder, tmp_path):
@@ -266,6 +298,28 @@ def test_a_parquet_table_without_ratings_says_which_columns_it_has(calls, tmp_pa
     pd.DataFrame({"user_id": [1, 2], "item_id": [7, 8], "note": "x"}).to_parquet(path)
     ended = shell("fit", "--data", path)
     assert "found ['user_id', 'item_id', 'note']: each row counts as a like. If not, name" in ended.err
+
+
+def test_a_model_of_one_s_own(calls, folder, tmp_path, monkeypatch):
+    """One of ratings is refused for likes; one of preferences has the defaults that its parts ask for."""
+    (tmp_path / "own_likes.py").write_text(
+        "from jaxmf import models\n"
+        "rating = models.mf(2)._replace(name='own')\n"
+        "preference = rating._replace(predicts='preference')\n"
+        "drawing = models.bpr(2)._replace(name='own')\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [*sys.path])
+    ended = shell("fit", "--data", folder / "likes.csv", "--model", "own_likes:rating")
+    assert "likes.csv has no column rating; " in ended.err
+    (tmp_path / "same.csv").write_text("user_id,item_id,rating\n1,7,3\n2,8,3\n")
+    ended = shell("fit", "--data", tmp_path / "same.csv", "--model", "own_likes:rating")
+    assert ended.err.endswith("; if it is for likes, give the Model predicts='preference'\n")
+    for name, solver in (("preference", "adam"), ("drawing", "adam")):
+        calls.clear()
+        shell("fit", "--data", folder / "likes.csv", "--model", f"own_likes:{name}")
+        assert calls[0][3] is RECIPES[solver].solver
+        assert calls[0][4].unobserved is None
 
 
 def test_stars_as_they_are_given_to_ials_are_remarked_upon(calls, tmp_path):

@@ -1,5 +1,7 @@
 """Figures: what they draw is what the tables hold, and every axis and line has its name."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -202,7 +204,8 @@ def test_a_heat_map_frames_the_best(metric, best):
     """The lowest error, or the highest ranking."""
     figure = plot.heat_map(SWEPT.rename(columns={"valid_ndcg": metric}), metric, "unobserved", "l2")
     axes = figure.axes[0]
-    (frame,) = axes.patches
+    frame: Any = axes.patches[0]
+    assert len(axes.patches) == 1
     assert frame.get_xy() == (best[0] - 0.5, best[1] - 0.5)
     assert axes.get_ylabel() == "α0"  # noqa: RUF001
 

@@ -72,7 +72,9 @@ def recommend(
     frame = None
     if new is not None:
         known, rated = names.known_ids(train), choices.rated_by(fitted)
-        frame = dataset(new, reading, known=known, option="new", rated=rated).to_frame()
+        added = dataset(new, reading, known=known, option="new", rated=rated)
+        choices.check_new(fitted, train, added)
+        frame = added.to_frame()
     users, candidates = names.ids(user, train.user_ids), names.ids(candidate, train.item_ids)
     with spoken_in_options():
         table = recommend_items(

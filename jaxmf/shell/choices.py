@@ -214,6 +214,20 @@ def kept(path: Path, model: str | None, rank: int) -> Any:
     return load(path, own_model(model, rank) if model else None)
 
 
+def check_new(fit: Any, train: "Dataset", new: "Dataset") -> None:
+    """Raise ValueError if new ratings cannot be added to a fit: its rows are not solved for, or it is of likes."""
+    if fit.model.design is None:
+        raise ValueError(
+            f"--new solves for users and items by least squares, which the fit of {fit.model.name} has not: add the "
+            "rows to its --data, and fit again"
+        )
+    if are_likes(train) and (new.rating != train.rating[0]).any():
+        raise ValueError(
+            f"the fit is of likes (all ratings are {train.rating[0]:g}), but the ratings of --new range from "
+            f"{new.rating.min():g} to {new.rating.max():g}: keep the liked ones with --binarize THRESHOLD"
+        )
+
+
 def rated_by(fit: Any) -> str | None:
     """Return what needs ratings, for `names.dataset`: a fit of a model of ratings, or None."""
     return f"The fit of {fit.model.name}" if fit.model.predicts == "rating" else None

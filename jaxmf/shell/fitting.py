@@ -24,6 +24,7 @@ from jaxmf.shell.options import (
     Lists,
     ModelName,
     Out,
+    Patience,
     Quiet,
     Rank,
     Seed,
@@ -60,7 +61,7 @@ def study(
     rank: Annotated[int | None, typer.Option(help="Number of factors; default: 16, for likes 32.", min=1)] = None,
     l2: Annotated[
         list[float] | None,
-        typer.Option(help="Values of λ to choose from; default: 0.03 0.1 0.3, for likes 0.01 0.03 0.1."),
+        typer.Option(help="Values of λ to choose from; default: 0.03 0.1 0.3, for likes 0.003 0.01 0.03 0.1."),
     ] = None,
     unobserved: Annotated[
         list[float] | None,
@@ -140,9 +141,7 @@ def fit(
     unobserved: Unobserved = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate; default: the solver's own.")] = None,
     epochs: Epochs = 60,
-    patience: Annotated[
-        int, typer.Option(help="Epochs without improvement before the fit stops; 0: never stop early.", min=0)
-    ] = 10,
+    patience: Patience = 10,
     clip: Clip = None,
     devices: Annotated[
         int, typer.Option(help="For sgd and als: number of devices to use at once; on a CPU, of its cores.", min=1)
@@ -219,9 +218,7 @@ def sweep(
         typer.Option(help="Number of cross-validation folds; 0: use the validation part of the split.", min=0),
     ] = 0,
     epochs: Epochs = 60,
-    patience: Annotated[
-        int, typer.Option(help="Epochs without improvement before a fit stops; 0: never stop early.", min=0)
-    ] = 10,
+    patience: Patience = 10,
     batch: Annotated[
         int | None, typer.Option(help="Number of fits at once under vmap; default: chosen by device.", min=1)
     ] = None,

@@ -42,7 +42,7 @@ class Settings(NamedTuple):
     """
 
     rank: int = 32
-    l2: Sequence[float] = (0.01, 0.03, 0.1)
+    l2: Sequence[float] = (0.003, 0.01, 0.03, 0.1)
     unobserved: Sequence[float] = (0.03, 0.1, 0.3, 1.0)
     epochs: int = 25
     patience: int = 5

@@ -68,6 +68,9 @@ UNOBSERVED_HELP = "For ials: α0, the weight of every cell of the matrix, observ
 Unobserved = Annotated[float | None, typer.Option(help=f"{UNOBSERVED_HELP}; default: 0.1.")]
 L2Bias = Annotated[float | None, typer.Option(help="λ_b, the penalty on the biases; default: λ.")]
 Epochs = Annotated[int, typer.Option(help="Maximum number of epochs.", min=1)]
+Patience = Annotated[
+    int, typer.Option(help="Epochs without improvement before a fit stops; 0: never stop early.", min=0)
+]
 SolverName = Annotated[
     str | None,
     typer.Option(
