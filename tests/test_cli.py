@@ -95,7 +95,7 @@ def test_help(arguments, mentions, flag):
 def test_help_fits_the_screen_and_its_commands_are_one_line_each(command):
     output = CliRunner().invoke(app, [*filter(None, [command]), "--help"], env={"COLUMNS": "80"}).output
     assert max(map(len, output.splitlines())) <= 80
-    examples = {None: 4, "fit": 5, "recommend": 3, "sweep": 3}.get(command, 2)
+    examples = {None: 4, "study": 4, "fit": 5, "recommend": 3, "sweep": 3}.get(command, 2)
     assert len(re.findall(r"^ {4}jaxmf \w+.*", output, flags=re.M)) == examples
 
 
@@ -178,7 +178,7 @@ def test_the_help_loads_nothing_heavy():
     [
         ("fit --solver ", list(RECIPES)),
         ("fit --solver a", ["adam", "als"]),
-        ("study --data ", ["synthetic", *RELEASES]),
+        ("study --data ", ["synthetic", "synthetic-implicit", *RELEASES]),
         ("fit --data mine", []),  # the shell goes on with the names of files
         ("fit --model ", list(MODELS)),
         ("verify --model b", ["biased_mf", "bpr"]),
@@ -699,10 +699,10 @@ def test_a_wrong_gradient_in_a_study_is_exit_code_1(jaxmf, table, tmp_path, monk
 
 def test_study(jaxmf, table, tmp_path, monkeypatch):
     """What it passes on and prints; the study itself has its own tests."""
-    given = {}
+    given: dict[str, Any] = {}
 
-    def run(data, out, rank, l2, epochs, patience, seed, progress):
-        given.update(locals())
+    def run(data, out, **options):
+        given.update(options, data=data)
         columns = ["model", "solver", "l2", "best_epoch", "valid_rmse", "test_rmse", "seconds_per_epoch"]
         return pd.DataFrame([["mf", "als", 0.5, 3, 0.9, 0.87654, 0.01]], columns=columns)
 
@@ -716,3 +716,4 @@ def test_study(jaxmf, table, tmp_path, monkeypatch):
     assert (given["l2"], given["rank"], given["seed"], given["progress"]) == ([0.5, 1.0], 3, 4, True)
     assert jaxmf(*arguments, "--quiet") == Ended(0, "", "")
     assert given["progress"] is False
+    assert given.keys() == {"data", "rank", "l2", "seed", "progress"}  # the study has the other defaults
