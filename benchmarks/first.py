@@ -32,9 +32,11 @@ import json, sys, time
 import jax, jaxmf
 from jaxmf.shell import names
 from jaxmf.shell.jobs import split_three
+from jaxmf.shell.recipes import RECIPES, starting_hyper
 data, solver = sys.argv[1:]
 train, valid, *_ = split_three(names.dataset(data), 0)
-recipe, hyper = names.recipe(solver, 0.03, 1)
+recipe = RECIPES[solver]
+hyper = starting_hyper(recipe, 0.03)
 model, key = jaxmf.models.biased_mf(16), jax.random.key(0)
 clock = time.perf_counter()
 fit = jaxmf.fit(key, model, recipe.solver, train, valid, hyper, epochs=60, patience=10, monitor="rmse")

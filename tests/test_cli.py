@@ -23,9 +23,10 @@ from typer.testing import CliRunner
 from jaxmf import load, predict, recommend
 from jaxmf.data import datasets
 from jaxmf.data._movielens import RELEASES
-from jaxmf.shell import jobs, programs, study
+from jaxmf.shell import jobs, programs, study, study_tables
 from jaxmf.shell.common import app
-from jaxmf.shell.recipes import MODELS, RECIPES
+from jaxmf.shell.names import MODELS, PLAIN
+from jaxmf.shell.recipes import RECIPES
 
 SMALL_FIT = ("--rank", "2", "--epochs", "2", "--solver", "als")
 
@@ -90,11 +91,11 @@ def test_help(arguments, mentions, flag):
         assert word in result.output
 
 
-@pytest.mark.parametrize("command", [None, "study", "fit", "verify", "evaluate", "recommend", "predict"])
+@pytest.mark.parametrize("command", [None, "study", "fit", "sweep", "verify", "evaluate", "recommend", "predict"])
 def test_help_fits_the_screen_and_its_commands_are_one_line_each(command):
     output = CliRunner().invoke(app, [*filter(None, [command]), "--help"], env={"COLUMNS": "80"}).output
     assert max(map(len, output.splitlines())) <= 80
-    examples = {None: 4, "recommend": 3}.get(command, 2)
+    examples = {None: 4, "study": 4, "fit": 5, "recommend": 3, "sweep": 3}.get(command, 2)
     assert len(re.findall(r"^ {4}jaxmf \w+.*", output, flags=re.M)) == examples
 
 
@@ -177,10 +178,10 @@ def test_the_help_loads_nothing_heavy():
     [
         ("fit --solver ", list(RECIPES)),
         ("fit --solver a", ["adam", "als"]),
-        ("study --data ", ["synthetic", *RELEASES]),
+        ("study --data ", ["synthetic", "synthetic-implicit", *RELEASES]),
         ("fit --data mine", []),  # the shell goes on with the names of files
-        ("fit --model ", [*MODELS, "content_mf"]),
-        ("verify --model c", ["content_mf"]),
+        ("fit --model ", list(MODELS)),
+        ("verify --model b", ["biased_mf", "bpr"]),
         ("fit --comp", ["--components"]),
         ("ev", ["evaluate"]),
     ],
@@ -222,8 +223,9 @@ def test_fit_on_a_table_with_other_names(jaxmf, frame, tmp_path, ends):
 @pytest.mark.parametrize("command", ["study", "fit", "sweep", "verify", "evaluate", "recommend", "predict"])
 def test_every_command_says_how_its_files_are_read(command):
     output = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"}).output
-    options = {"--rename", "--sep", "--no-header", "--ids", "--duplicates", "--missing"}
-    by_the_fit = {"evaluate": {"--ids"}, "recommend": {"--ids"}, "predict": {"--ids", "--duplicates", "--missing"}}
+    options = {f"--{name.replace('_', '-')}" for name in PLAIN._fields}
+    of_pairs = {"--ids", "--duplicates", "--missing", "--transform", "--binarize"}
+    by_the_fit = {"evaluate": {"--ids"}, "recommend": {"--ids"}, "predict": of_pairs}
     assert options & set(output.split()) == options - by_the_fit.get(command, set())
 
 
@@ -688,7 +690,7 @@ def test_a_model_of_one_s_own(jaxmf, table, own_model, tmp_path, attribute):
 
 def test_a_wrong_gradient_in_a_study_is_exit_code_1(jaxmf, table, tmp_path, monkeypatch):
     def run(*args, **options):
-        raise study.WrongGradientError("gradient verification failed for mf user.factors")
+        raise study_tables.WrongGradientError("gradient verification failed for mf user.factors")
 
     monkeypatch.setattr(study, "run", run)
     ended = jaxmf("study", "--data", table, "--out", tmp_path / "out")
@@ -697,10 +699,10 @@ def test_a_wrong_gradient_in_a_study_is_exit_code_1(jaxmf, table, tmp_path, monk
 
 def test_study(jaxmf, table, tmp_path, monkeypatch):
     """What it passes on and prints; the study itself has its own tests."""
-    given = {}
+    given: dict[str, Any] = {}
 
-    def run(data, out, rank, l2, epochs, patience, seed, progress):
-        given.update(locals())
+    def run(data, out, **options):
+        given.update(options, data=data)
         columns = ["model", "solver", "l2", "best_epoch", "valid_rmse", "test_rmse", "seconds_per_epoch"]
         return pd.DataFrame([["mf", "als", 0.5, 3, 0.9, 0.87654, 0.01]], columns=columns)
 
@@ -714,3 +716,4 @@ def test_study(jaxmf, table, tmp_path, monkeypatch):
     assert (given["l2"], given["rank"], given["seed"], given["progress"]) == ([0.5, 1.0], 3, 4, True)
     assert jaxmf(*arguments, "--quiet") == Ended(0, "", "")
     assert given["progress"] is False
+    assert given.keys() == {"data", "rank", "l2", "seed", "progress"}  # the study has the other defaults

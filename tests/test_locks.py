@@ -8,13 +8,14 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from helpers import HYPER, KEY, MODELS, SOLVERS, shell
 
-from jaxmf import search, sweep
+from jaxmf import models, search, sweep
 from jaxmf.files import output
 from jaxmf.files.locks import Claimed, claimed, temporary
 from jaxmf.sweeps import batches, store
@@ -165,7 +166,8 @@ def test_every_command_with_a_folder_claims_it(tmp_path, command, monkeypatch):
     from jaxmf import Dataset
 
     train = Dataset.from_csv(table)
-    monkeypatch.setattr("jaxmf.shell.names.kept", lambda *_: (None, train))
+    fit = SimpleNamespace(model=models.biased_mf(2))
+    monkeypatch.setattr("jaxmf.shell.choices.kept", lambda *_: (fit, train))
     with claimed(tmp_path):
         ended = shell(command, "--data", table, "--out", tmp_path)
     assert ended.code == 2

@@ -1,7 +1,10 @@
 """Figures: what they draw is what the tables hold, and every axis and line has its name."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
+import pytest
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -201,3 +204,41 @@ def test_heat_map_frames_the_best():
         axes = plot.heat_map(cells.rename(columns={"value": metric}), metric, "l2", "unobserved").axes[0]
         assert [patch.get_xy() for patch in axes.patches if isinstance(patch, Rectangle)] == [corner]
         assert (axes.get_xlabel(), axes.get_ylabel()) == ("α0", "λ")
+
+
+SWEPT = pd.DataFrame(
+    {"unobserved": [0.1, 0.1, 1.0, 1.0], "l2": [0.01, 0.1] * 2, "valid_ndcg": [0.2, 0.4, 0.1, 0.3], "valid_rmse": 1.0}
+)
+
+
+@pytest.mark.parametrize(("metric", "best"), [("valid_ndcg", (1, 0)), ("valid_loss", (0, 1))])
+def test_a_heat_map_frames_the_best(metric, best):
+    """The lowest error, or the highest ranking."""
+    figure = plot.heat_map(SWEPT.rename(columns={"valid_ndcg": metric}), metric, "unobserved", "l2")
+    axes = figure.axes[0]
+    frame: Any = axes.patches[0]
+    assert len(axes.patches) == 1
+    assert frame.get_xy() == (best[0] - 0.5, best[1] - 0.5)
+    assert axes.get_ylabel() == "α0"
+
+
+def test_curves_of_a_ranking_name_the_highest_and_show_the_first_epochs():
+    epochs, settings = np.arange(1, 41), range(9)
+    history = pd.DataFrame(
+        [{"l2": l2, "epoch": epoch, "valid_ndcg": (1 + l2) * epoch / 400} for l2 in settings for epoch in epochs]
+    )
+    axes = plot.curves(history, "valid_ndcg", ["l2"]).axes[0]
+    assert words(axes.get_legend()) == [f"λ = {l2}" for l2 in range(8, 1, -1)]
+    low, high = axes.get_ylim()
+    assert low < history["valid_ndcg"].min() < history["valid_ndcg"].max() < high
+
+
+def test_convergence_of_a_ranking_beside_popularity():
+    epochs = np.arange(1, 41)
+    history = pd.DataFrame({"model": "ials", "solver": "als", "epoch": epochs, "seconds": epochs / 10})
+    figure = plot.convergence(history.assign(valid_ndcg=epochs / 100), 0.05, "valid_ndcg", "popularity")
+    for axes in labelled(figure):
+        assert lines(axes)["popularity"][:, 1].tolist() == [0.05, 0.05]
+        assert axes.get_ylim()[0] < 0.01
+        assert axes.get_ylim()[1] > 0.4
+        assert axes.get_ylabel() == "validation NDCG@10"

@@ -13,7 +13,7 @@ from matplotlib.image import imread
 
 import jaxmf
 from jaxmf import Dataset, Hyper, datasets, evaluate, models, solvers, splits
-from jaxmf.shell import study
+from jaxmf.shell import study, study_tables
 from jaxmf.shell.recipes import MODELS, RECIPES
 
 OPTIONS: dict[str, Any] = {"rank": 2, "l2": (0.03, 0.3), "epochs": 3, "patience": 2}
@@ -286,7 +286,8 @@ def test_a_wrong_gradient_stops_the_study(data, tmp_path, monkeypatch, calls):
     made = {"mf": models.mf, "biased_mf": lambda rank: right._replace(by_hand=models.ByHand(wrong))}
     monkeypatch.setattr(study, "MODELS", made)
     with pytest.raises(
-        study.WrongGradientError, match=r"gradient verification failed for biased_mf item\.bias; see .*gradients\.csv"
+        study_tables.WrongGradientError,
+        match=r"gradient verification failed for biased_mf item\.bias; see .*gradients\.csv",
     ):
         study.run(data, tmp_path, **OPTIONS)
     report = pd.read_csv(tmp_path / "gradients.csv")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from jaxmf.data.checks import listed
 from jaxmf.data.columns import NEEDED, OPTIONAL, sources, with_weight
-from jaxmf.data.delimited import read_delimited
+from jaxmf.data.delimited import find_layout, read_delimited
 from jaxmf.data.texts import IdType, retyped
 
 Kind = Literal["ratings", "pairs", "items"]
@@ -83,6 +83,18 @@ def read_table(
         return frame[list(source.values())] if kind == "ratings" else frame
     except ValueError as error:  # the errors of pandas' parsers are ValueErrors too
         raise ValueError(f"{path}: {error}") from error
+
+
+def labels(
+    path: Path, columns: Mapping[Any, str] | None = None, *, sep: str | None = None, header: bool = True
+) -> list[Any]:
+    """Return the labels of all columns of the table of ratings in a file, in order; the arguments are `read_table`'s.
+
+    Without a header these are our names, and positions for further columns.
+    """
+    if is_parquet(path):
+        return list(read_parquet(path).columns)
+    return find_layout(path, NEEDED, OPTIONAL, columns, sep, header)[0].names
 
 
 @contextmanager

@@ -8,30 +8,37 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from jaxmf.plot.style import COLORS, WORDS, by, panels, styles, view
+from jaxmf.training.options import cost_sign
 
 
-def convergence(history: pd.DataFrame, baseline: float) -> Figure:
-    """Draw validation RMSE by epoch and by second, one row of panels per model, one line per solver.
+def convergence(
+    history: pd.DataFrame, baseline: float, metric: str = "valid_rmse", baseline_name: str = "damped bias"
+) -> Figure:
+    """Draw a validation metric by epoch and by second, one row of panels per model, one line per solver.
 
     Args:
-      history: columns model, solver, epoch, seconds, valid_rmse.
-      baseline: validation RMSE of the damped bias baseline, drawn as a horizontal line.
+      history: columns model, solver, epoch, seconds, and the metric.
+      baseline: the metric of a baseline, drawn as a horizontal line.
+      metric: a column of the history, such as "valid_ndcg".
+      baseline_name: name of the baseline in the legend.
     """
     models = list(dict.fromkeys(history["model"]))
     figure = panels(len(models), 2, sharey="row")
     for row, model in enumerate(models):
+        of_model = history[history["model"] == model]
         for column, (x, label) in enumerate([("epoch", "epoch"), ("seconds", "seconds, compilation excluded")]):
             axes = figure.axes[2 * row + column]
-            for (solver, runs), style in zip(by(history[history["model"] == model], "solver"), styles(), strict=False):
-                axes.plot(runs[x], runs["valid_rmse"], label=solver, markevery=max(1, len(runs) // 8), **style)
-            axes.axhline(baseline, color="gray", linestyle=":", label="damped bias")
-            axes.set(title=f"{model} by {x.rstrip('s')}", xlabel=label, ylabel="validation RMSE")
+            for (solver, runs), style in zip(by(of_model, "solver"), styles(), strict=False):
+                axes.plot(runs[x], runs[metric], label=solver, markevery=max(1, len(runs) // 8), **style)
+            axes.axhline(baseline, color="gray", linestyle=":", label=baseline_name)
+            axes.set(title=f"{model} by {x.rstrip('s')}", xlabel=label, ylabel=WORDS.get(metric, metric))
             if np.isfinite(axes.dataLim.minposx):  # false if every fit diverged in its first epoch
                 axes.set_xscale("log")
                 axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
                 axes.xaxis.set_major_formatter("{x:g}")
                 axes.xaxis.set_minor_formatter(NullFormatter())
-            axes.set_ylim(*view(history[history["model"] == model]["valid_rmse"], baseline))
+            if cost_sign(metric) > 0:  # a ranking starts low, and that belongs to the picture
+                axes.set_ylim(*view(of_model[metric], baseline))
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=6)
     return figure
 

@@ -136,12 +136,15 @@ def curves(history: pd.DataFrame, metric: str, settings: Sequence[str]) -> Figur
     parts = ([v if isinstance(v, str) else f"{w} = {v:g}" for w, v in zip(words, row, strict=True)] for row in rows)
     names = [", ".join(part) for part in parts]
     means = history.assign(setting=names).pivot_table(metric, "epoch", "setting", aggfunc="mean", dropna=False)
-    order = means.min().sort_values().index
+    sign = cost_sign(metric)
+    order = (sign * means).min().sort_values().index
     for name in order[len(COLORS) :]:
         axes.plot(means.index, means[name], color="lightgray", linewidth=1)
     for name, style in zip(order[: len(COLORS)], styles(), strict=False):
         axes.plot(means.index, means[name], label=name or metric, markevery=max(1, len(means) // 8), **style)
-    axes.set(xlabel="epoch", ylabel=WORDS.get(metric, metric), ylim=view(history[metric]))
+    axes.set(xlabel="epoch", ylabel=WORDS.get(metric, metric))
+    if sign > 0:  # a ranking starts low, and that belongs to the picture
+        axes.set_ylim(*view(history[metric]))
     named = len(settings) == 1 and history[settings[0]].map(type).eq(str).all()
     axes.legend(fontsize=8, title=words[0] if named else None)
     return figure

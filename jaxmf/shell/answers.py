@@ -13,22 +13,29 @@ from jaxmf.data import Dataset
 from jaxmf.data.checks import listed
 from jaxmf.data.exact import as_ids
 from jaxmf.data.ids import distinct, match
+from jaxmf.evaluate._baselines import baselines
 from jaxmf.evaluate._setting import Protocol
 from jaxmf.files import output
 from jaxmf.models import Model
 from jaxmf.training import Fit
+from jaxmf.training._watched import ranking as watched_ranking
+from jaxmf.training._watched import watched
+
+K = 10  # top positions of a ranking that count
 
 
 def evaluate_fit(
     fit: Fit,
     train: Dataset,
     test: Dataset,
-    k: int = 10,
+    k: int = K,
     threshold: float | None = None,
     clip: evaluate.Clip = None,
     out: Path | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Return errors and rankings of a fit, beside baselines, and the leakage audit of the test ratings.
+
+    A model of preferences has rankings only.
 
     Args:
       fit: the fit.
@@ -41,21 +48,27 @@ def evaluate_fit(
 
     Returns:
       {"errors", "ranking", "leakage"}: the tables of `against_baselines`, `ranking` and `leakage` in `jaxmf.evaluate`.
-      "ranking" lacks a protocol that has nothing to rank: "catalog" if all test pairs are in train.
+      A model of preferences has no "errors". "ranking" lacks a protocol that has nothing to rank: "catalog" if all test
+      pairs are in train, and of a model of preferences "rated" if all test ratings are equal.
 
     Raises:
-      ValueError: as these three functions.
+      ValueError: as these three functions, or if there is nothing to rank by either protocol.
     """
+    ranks = fit.model.predicts == "preference"
     threshold = relevance(train, test) if threshold is None else threshold
     leakage = evaluate.leakage(train, test)
     unseen = leakage.set_index("check").loc["test pairs in train", "share"] < 1
-    options: dict[str, Any] = {"k": k, "threshold": threshold}
-    options["protocols"] = ("catalog", "rated") if unseen else ("rated",)
-    tables = {
-        "errors": evaluate.against_baselines(fit.model, fit.params, train, test, clip),
-        "ranking": rankings(fit.model, fit.params, train, test, **options),
-        "leakage": leakage,
-    }
+    rated = not ranks or len(np.unique(test.rating)) > 1
+    protocols: tuple[Protocol, ...] = (*(("catalog",) if unseen else ()), *(("rated",) if rated else ()))
+    if not protocols:
+        raise ValueError(
+            f"all {len(test)} pairs of {test.name} are in the fit's training data, so that there is nothing to rank: "
+            "evaluate on others"
+        )
+    errors = {} if ranks else {"errors": evaluate.against_baselines(fit.model, fit.params, train, test, clip)}
+    options: dict[str, Any] = {"k": k, "threshold": threshold, "protocols": protocols}
+    ranking = rankings(fit.model, fit.params, train, test, **options)
+    tables = errors | {"ranking": ranking, "leakage": leakage}
     if out is not None:
         configuration = {"job": "evaluate", "model": fit.model.name, "k": k, "threshold": threshold, "clip": clip}
         described = {"train": train.describe(), "test": test.describe()}
@@ -82,6 +95,26 @@ def rankings(
         for name in protocols
     ]
     return pd.concat(tables, ignore_index=True)
+
+
+def beside_popularity(
+    model: Model, params: models.Params, train: Dataset, test: Dataset, exclude: Dataset | None = None
+) -> pd.DataFrame:
+    """Return the table of `jaxmf.evaluate.ranking` for a model and for the popularity of items, among all items."""
+    options: dict[str, Any] = {"k": K, "threshold": relevance(train, test), "exclude": exclude, "baselines": False}
+    fitted = {model.name: (model, params), "popularity": popularity(train)}
+    tables = [evaluate.ranking(*one, train, test, name=name, **options) for name, one in fitted.items()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def popularity(train: Dataset) -> tuple[Model, models.Params]:
+    """Return the baseline that orders items by how often they are chosen in the training data."""
+    return next(fitted for name, fitted in baselines(train.ratings) if name == "popularity")
+
+
+def watched_popularity(train: Dataset, valid: Dataset) -> float:
+    """Return the NDCG of popularity as a fit that monitors "ndcg" measures its own: on a sample of users."""
+    return float(watched_ranking(*popularity(train), watched(train.ratings, valid.ratings), "ndcg", K))
 
 
 def relevance(train: Dataset, test: Dataset) -> float:

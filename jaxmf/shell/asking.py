@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from jaxmf.shell import names
+from jaxmf.shell import choices, names
 from jaxmf.shell.common import app, dataset, spoken_in_options, taught
 from jaxmf.shell.names import PLAIN, Reading
 from jaxmf.shell.options import (
@@ -37,14 +37,16 @@ def recommend(
     new: Annotated[
         Path | None,
         typer.Option(
-            help="A CSV or Parquet file of further ratings, also of new users and items; the parameters of all users "
-            "and items in it are solved first, without a new fit.",
+            help="A CSV or Parquet file of further ratings or likes, also of new users and items; the parameters of "
+            "all users and items in it are solved first, without a new fit.",
             dir_okay=False,
         ),
     ] = None,
     reading: Reading = PLAIN,
     candidate: Annotated[list[str] | None, typer.Option(help="Ids of the items to choose from; default: all.")] = None,
-    seen: Annotated[bool, typer.Option("--seen", help="Also recommend items that the user has rated.")] = False,
+    seen: Annotated[
+        bool, typer.Option("--seen", help="Also recommend items that the user has rated or chosen.")
+    ] = False,
     on_unknown: OnUnknown = "error",
     column: Annotated[
         list[str] | None, typer.Option(help="A column of the fit's items to show, such as title. May be repeated.")
@@ -55,19 +57,24 @@ def recommend(
         Path | None, typer.Option(help="Write the table to this CSV file instead of printing it.", dir_okay=False)
     ] = None,
 ) -> None:
-    """Recommend to each user the items with the highest predicted ratings.
+    """Recommend to each user the items with the highest predicted ratings or scores.
 
-    Items that the user has rated, in the training ratings or in --new, are left out unless --seen is given.
+    Items that the user has rated or chosen, in the training data or in --new, are left out unless --seen is given.
     """
     from jaxmf.files import output
     from jaxmf.shell.answers import recommend_items
 
     if out is not None:
         names.check_out(out, new=new, fit=fit)
-    fitted, train = names.kept(fit, model, rank)
+    fitted, train = choices.kept(fit, model, rank)
     if new is None and (given := names.said(reading)):
         raise ValueError(f"{given} for a --new file")
-    frame = None if new is None else dataset(new, reading, known=names.known_ids(train), option="new").to_frame()
+    frame = None
+    if new is not None:
+        known, rated = names.known_ids(train), choices.rated_by(fitted)
+        added = dataset(new, reading, known=known, option="new", rated=rated)
+        choices.check_new(fitted, train, added)
+        frame = added.to_frame()
     users, candidates = names.ids(user, train.user_ids), names.ids(candidate, train.item_ids)
     with spoken_in_options():
         table = recommend_items(
@@ -96,7 +103,7 @@ def recommend(
         codes="0 fine; 2 bad input, such as an id that the fit does not know",
     ),
 )
-@reads("ids", "duplicates", "missing")
+@reads("ids", "duplicates", "missing", "transform", "binarize")
 def predict(
     data: Annotated[Path, typer.Option(help="A CSV or Parquet file with columns user_id and item_id.")],
     out: Annotated[Path, typer.Option(help="CSV file to write: the table with a column prediction.", dir_okay=False)],
@@ -107,7 +114,7 @@ def predict(
     clip: Clip = None,
     on_unknown: OnUnknown = "error",
 ) -> None:
-    """Predict the ratings of the (user, item) pairs in a file.
+    """Predict the ratings of the (user, item) pairs in a file, or their scores by a fit of likes.
 
     All columns of the file are kept unchanged, and a column prediction is added.
     """
@@ -115,7 +122,8 @@ def predict(
     from jaxmf.files import output
 
     names.check_out(out, data=data, fit=fit)
-    fitted, train = names.kept(fit, model, rank)
+    fitted, train = choices.kept(fit, model, rank)
+    choices.check_clip(clip, fitted.model.predicts == "preference", f"the fit of {fitted.model.name}")
     columns = names.columns_of(reading)
     pairs = names.table(data, "pairs", reading, names.known_ids(train)).reset_index(drop=True)
     if "prediction" in pairs:

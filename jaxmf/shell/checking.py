@@ -7,12 +7,12 @@ from typing import Annotated, Literal
 import typer
 
 from jaxmf.files.locks import claimed
-from jaxmf.shell import names
+from jaxmf.shell import choices, names
 from jaxmf.shell.common import app, dataset, spoken_in_options, taught
 from jaxmf.shell.names import PLAIN, Reading
 from jaxmf.shell.options import (
-    L2,
     MODEL_HELP,
+    UNOBSERVED_HELP,
     Clip,
     Data,
     Exponent,
@@ -49,9 +49,10 @@ def verify(
         ),
     ] = None,
     rank: Rank = 8,
-    l2: L2 = 0.05,
+    l2: Annotated[float, typer.Option(help="λ, the penalty on the factors.")] = 0.05,
     l2_bias: Annotated[float, typer.Option(help="λ_b, the penalty on the biases.")] = 0.02,
     reg_exponent: Exponent = 0.5,
+    unobserved: Annotated[float, typer.Option(help=f"{UNOBSERVED_HELP}.")] = 0.1,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for the tables, and for figures of errors by step size.", file_okay=False),
@@ -68,8 +69,8 @@ def verify(
     from jaxmf.models import Hyper
     from jaxmf.shell.jobs import verify_models
 
-    candidates = {name: names.model(name, rank) for name in model or ["mf", "biased_mf"]}
-    hyper = Hyper(l2, l2_bias, reg_exponent)
+    candidates = {name: choices.model(name, rank) for name in model or ["mf", "biased_mf"]}
+    hyper = Hyper(l2, l2_bias, reg_exponent, unobserved=unobserved)
     with claimed(out, "--out"):
         tables, refusals = verify_models(
             dataset(data, reading, items), candidates, hyper, seed, out, progress=not quiet
@@ -103,7 +104,7 @@ def verify(
 )
 @reads("ids")
 def evaluate(
-    data: Annotated[str, typer.Option(help="A CSV or Parquet file of ratings, with ids that the fit knows.")],
+    data: Annotated[str, typer.Option(help="A CSV or Parquet file of ratings or likes, with ids that the fit knows.")],
     fit: FitFile = Path("results/fit/fit.npz"),
     reading: Reading = PLAIN,
     model: OwnModel = None,
@@ -121,24 +122,27 @@ def evaluate(
         Path | None, typer.Option(help="Folder for the tables, with all intervals.", file_okay=False)
     ] = None,
 ) -> None:
-    """Evaluate a fit on the ratings in a file, beside baselines.
+    """Evaluate a fit on the ratings or likes in a file, beside baselines.
 
     Baselines come from the fit's training ratings. Rankings are of all items except those in the user's training
-    ratings ("catalog"), and of the user's items in the file ("rated"), with 95 % intervals. The file is audited for
-    leakage from the training ratings.
+    ratings ("catalog"), and of the user's items in the file ("rated", not of likes), with 95 % intervals. A fit of
+    likes has rankings only, no errors. The file is audited for leakage from the training ratings.
     """
     from jaxmf.shell.answers import evaluate_fit
     from jaxmf.shell.report import audited, ranked
 
-    fitted, train = names.kept(fit, model, rank)
+    fitted, train = choices.kept(fit, model, rank)
+    choices.check_clip(clip, fitted.model.predicts == "preference", f"the fit of {fitted.model.name}")
     with spoken_in_options():
-        test = train.align(names.dataset(data, reading, known=names.known_ids(train)), on_unknown)
+        known, rated = names.known_ids(train), choices.rated_by(fitted)
+        test = train.align(names.dataset(data, reading, known=known, rated=rated), on_unknown)
     with claimed(out, "--out"):
         tables = evaluate_fit(fitted, train, test, k, threshold, clip, out)
-    typer.echo(tables["errors"].to_string(index=False, float_format="{:.4f}".format))
+    if "errors" in tables:
+        typer.echo(tables["errors"].to_string(index=False, float_format="{:.4f}".format) + "\n")
     for protocol, table in ranked(tables["ranking"]).items():
-        typer.echo(f"\nRanking, {protocol}:")
-        typer.echo(table.to_string(index=False, na_rep="", float_format="{:.4f}".format))
-    typer.echo("\n" + "\n".join(audited(tables["leakage"])))
+        typer.echo(f"Ranking, {protocol}:")
+        typer.echo(table.to_string(index=False, na_rep="", float_format="{:.4f}".format) + "\n")
+    typer.echo("\n".join(audited(tables["leakage"])))
     if out is not None:
         typer.echo(f"\nTables in {out}")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jaxmf.shell import names
+from jaxmf.shell import choices, names
 
 
 def taught(heading: str, *commands: str, codes: str) -> str:
@@ -20,7 +20,7 @@ app = typer.Typer(
     name="jaxmf",
     help="Matrix factorization in JAX: verified gradients, every solver on one objective, honest test errors.",
     epilog=taught(
-        "With ratings of your own, a CSV file with columns user_id, item_id and rating:",
+        "With a CSV file of your own (user_id, item_id, rating; likes have no rating):",
         "jaxmf fit --data my.csv",
         "jaxmf evaluate --data other.csv",
         "jaxmf predict --data pairs.csv --out predictions.csv",
@@ -48,6 +48,14 @@ def dataset(*arguments: Any, **options: Any) -> Any:
     """Return `names.dataset(...)`; print its warnings as lines on standard error."""
     with spoken_in_options():
         return names.dataset(*arguments, **options)
+
+
+def choose(asked: choices.Asked, data: Any) -> choices.Choice:
+    """Return `choices.choose(...)`; print what the user should know about it on standard error."""
+    choice, note = choices.choose(asked, data)
+    if note is not None:
+        typer.echo(f"jaxmf: {note}", err=True)
+    return choice
 
 
 def _show_version(asked: bool) -> None:

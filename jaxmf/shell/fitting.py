@@ -1,16 +1,18 @@
 """The commands that fit: `study`, `fit` and `sweep`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from jaxmf.files.locks import claimed
-from jaxmf.shell import names
-from jaxmf.shell.common import app, dataset, taught
+from jaxmf.shell import choices, names
+from jaxmf.shell.choices import Asked
+from jaxmf.shell.common import app, choose, dataset, taught
 from jaxmf.shell.names import PLAIN, Reading
 from jaxmf.shell.options import (
     L2,
+    UNOBSERVED_HELP,
     Clip,
     Column,
     Components,
@@ -22,10 +24,13 @@ from jaxmf.shell.options import (
     Lists,
     ModelName,
     Out,
+    Patience,
     Quiet,
     Rank,
     Seed,
     SolverName,
+    StudyData,
+    Unobserved,
     reads,
 )
 
@@ -36,40 +41,75 @@ from jaxmf.shell.options import (
         "Examples:",
         "jaxmf study",
         "jaxmf study --data my.csv --rename movieId=item_id --out results/mine",
+        "jaxmf study --feedback implicit --out results/study-implicit",
+        "jaxmf study --feedback implicit --data ml-latest-small --binarize 4",
         codes="0 fine; 1 a gradient is wrong; 2 bad input",
     ),
 )
 @reads()
 def study(
-    data: Data = "synthetic",
+    data: StudyData = None,
     reading: Reading = PLAIN,
+    feedback: Annotated[
+        Literal["explicit", "implicit"] | None,
+        typer.Option(
+            help="What the data are: ratings (explicit) or likes (implicit); default: implicit if all ratings are "
+            "equal or there are none."
+        ),
+    ] = None,
     out: Out = Path("results/study"),
-    rank: Rank = 16,
-    l2: Annotated[list[float], typer.Option(help="Values of λ to choose from.")] = [0.03, 0.1, 0.3],  # noqa: B006
-    epochs: Annotated[int, typer.Option(help="Maximum number of epochs per fit.", min=1)] = 60,
-    patience: Annotated[int, typer.Option(help="Epochs without improvement before a fit stops.", min=1)] = 10,
+    rank: Annotated[int | None, typer.Option(help="Number of factors; default: 16, for likes 32.", min=1)] = None,
+    l2: Annotated[
+        list[float] | None,
+        typer.Option(help="Values of λ to choose from; default: 0.03 0.1 0.3, for likes 0.003 0.01 0.03 0.1."),
+    ] = None,
+    unobserved: Annotated[
+        list[float] | None,
+        typer.Option(help=f"{UNOBSERVED_HELP}: values to choose from; default: 0.03 0.1 0.3 1."),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(help="Maximum number of epochs per fit; default: 60, for likes 25.", min=1)
+    ] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Epochs without improvement before a fit stops; default: 10, for likes 5.", min=1),
+    ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
     """Fit models by every solver, and two baselines; write tables and figures.
 
-    Gradients are verified first, then every solver fits plain and biased factorization. λ and the number of epochs are
-    chosen on the validation ratings; the test ratings are used once per model and solver. An interrupted run continues
-    where it stopped. Takes a minute or two on the embedded data.
+    Gradients are verified first, then every solver fits plain and biased factorization to ratings, or ials, bpr,
+    sampled_softmax and logistic_mf are fitted to likes. λ, the number of epochs and α0 are chosen on the validation
+    part; the test part is used once per model and solver. An interrupted run continues where it stopped. Takes a minute
+    or two on the embedded data.
     """
-    from jaxmf.shell.study import WrongGradientError
-    from jaxmf.shell.study import run as run_study
+    from jaxmf.shell.report import studied
+    from jaxmf.shell.study_tables import WrongGradientError
 
+    loaded = dataset(data or ("synthetic-implicit" if feedback == "implicit" else "synthetic"), reading)
+    likes = choices.are_studied_as_likes(feedback, loaded)
+    numbers = {"rank": rank, "l2": l2, "unobserved": unobserved, "epochs": epochs, "patience": patience}
+    given = {name: value for name, value in numbers.items() if value is not None}
     try:
         with claimed(out, "--out"):
-            metrics = run_study(dataset(data, reading), out, rank, l2, epochs, patience, seed, progress=not quiet)
+            metrics = _run_study(loaded, out, likes, given | {"seed": seed}, not quiet)
     except WrongGradientError as error:
         typer.echo(f"jaxmf: {error}", err=True)
         raise typer.Exit(1) from error
     if not quiet:
-        columns = ["model", "solver", "l2", "best_epoch", "valid_rmse", "test_rmse", "seconds_per_epoch"]
-        typer.echo(metrics[columns].to_string(index=False, na_rep="", float_format="{:.4f}".format))
-        typer.echo(f"\nRead {out / 'summary.md'}")
+        typer.echo(f"{studied(metrics)}\n\nRead {out / 'summary.md'}")
+
+
+def _run_study(data: Any, out: Path, likes: bool, numbers: dict[str, Any], progress: bool) -> Any:
+    """Run the study of ratings or of likes with these numbers, and return its metrics."""
+    from jaxmf.shell import implicit_study, study
+
+    if likes:
+        return implicit_study.run(data, out, implicit_study.Settings(**numbers), progress=progress)
+    if "unobserved" in numbers:
+        raise ValueError("--unobserved is for --feedback implicit, where ials has a loss over all cells: leave it out")
+    return study.run(data, out, **numbers, progress=progress)
 
 
 @app.command(
@@ -78,6 +118,9 @@ def study(
         "Examples:",
         "jaxmf fit --data my.csv --rename userId=user_id movieId=item_id",
         "jaxmf fit --data my.csv --items items.csv --model content_mf --column genres",
+        "jaxmf fit --data likes.csv --model ials --unobserved 0.1 --l2 0.01",
+        "jaxmf fit --data plays.csv --rename plays=weight --transform log1p",
+        "jaxmf fit --data log.csv --duplicates sum --model bpr",
         codes="0 fine; 1 the fit diverged; 2 bad input",
     ),
 )
@@ -87,19 +130,18 @@ def fit(
     reading: Reading = PLAIN,
     items: Items = None,
     out: Out = Path("results/fit"),
-    model: ModelName = "biased_mf",
+    model: ModelName = None,
     column: Column = None,
     components: Components = None,
     rank: Rank = 16,
-    solver: SolverName = "sgd",
-    l2: L2 = 0.03,
+    solver: SolverName = None,
+    l2: L2 = None,
     l2_bias: L2Bias = None,
     reg_exponent: Exponent = 1.0,
+    unobserved: Unobserved = None,
     learning_rate: Annotated[float | None, typer.Option(help="Learning rate; default: the solver's own.")] = None,
     epochs: Epochs = 60,
-    patience: Annotated[
-        int, typer.Option(help="Epochs without improvement before the fit stops; 0: never stop early.", min=0)
-    ] = 10,
+    patience: Patience = 10,
     clip: Clip = None,
     devices: Annotated[
         int, typer.Option(help="For sgd and als: number of devices to use at once; on a CPU, of its cores.", min=1)
@@ -107,29 +149,29 @@ def fit(
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fit one model; write its errors, its history and the fit.
+    """Fit one model; write its errors or rankings, its history and the fit.
 
-    Ratings are split 70/15/15 into train, validation and test: per user by time if there are timestamps, else at
-    random. The folder receives metrics.csv, leakage.csv, history.csv, a figure, config.json, and fit.npz for
-    `evaluate`, `predict` and `recommend`.
+    Data are split 70/15/15 into train, validation and test: per user by time if there are timestamps, else at
+    random. Models for ratings are measured by their errors and stop by the validation RMSE; models for likes by how
+    they rank held-out items, beside popularity, and stop by the validation NDCG. The folder receives metrics.csv,
+    leakage.csv, history.csv, a figure, config.json, and fit.npz for `evaluate`, `predict` and `recommend`.
     """
     from jaxmf.shell import jobs
-    from jaxmf.shell.report import audited
+    from jaxmf.shell.report import told
 
-    recipe, hyper = names.recipe(solver, l2, devices)
-    hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
-    if learning_rate is not None:
-        hyper = hyper._replace(learning_rate=learning_rate)
-    chosen, loaded = names.model(model, rank, column, components, solver), dataset(data, reading, items)
+    asked = Asked(model, rank, column, components, solver, devices)
+    loaded = dataset(data, reading, items, rated=choices.rated_for(asked))
+    choice = choose(asked, loaded)
+    choices.check_clip(clip, choice.ranks, f"--model {choice.name}")
+    numbers = {"l2": l2, "l2_bias": l2_bias, "unobserved": unobserved, "learning_rate": learning_rate}
+    hyper = choices.with_numbers(choice, **numbers, reg_exponent=reg_exponent)
     with claimed(out, "--out"):
         limits = {"epochs": epochs, "patience": patience or None, "progress": not quiet}
-        result, tables = jobs.fit_one(loaded, out, chosen, recipe.solver, hyper, seed, clip, **limits)
+        result, tables = jobs.fit_one(loaded, out, choice.model, choice.recipe.solver, hyper, seed, clip, **limits)
     if not quiet:
-        typer.echo(tables["metrics"].to_string(index=False, float_format="{:.4f}".format))
-        typer.echo("\n" + "\n".join(audited(tables["leakage"])))
-        typer.echo(f"\n{result.status} after {len(result.to_frame())} epochs; results in {out}")
+        typer.echo(told(result, tables, out))
     if result.status == "diverged":
-        typer.echo(f"jaxmf: diverged: try {names.advice(recipe.solver.remedy)}", err=True)
+        typer.echo(f"jaxmf: diverged: try {names.advice(choice.recipe.solver.remedy)}", err=True)
         raise typer.Exit(1)
 
 
@@ -139,6 +181,7 @@ def fit(
         "Examples:",
         "jaxmf sweep --rank 1 5 20 50 --l2 1 2 4 6 --reg-exponent 0 --solver als",
         "jaxmf sweep --data my.csv --rank 4 16 --l2 0.03 0.1 --seeds 4 --folds 5",
+        "jaxmf sweep --data likes.csv --unobserved 0.03 0.1 0.3 --rank 16 64",
         codes="0 fine; 1 every setting has a fit that diverged; 2 bad input",
     ),
 )
@@ -148,17 +191,25 @@ def sweep(
     reading: Reading = PLAIN,
     items: Items = None,
     out: Out = Path("results/sweep"),
-    model: ModelName = "biased_mf",
+    model: ModelName = None,
     column: Column = None,
     components: Components = None,
-    rank: Annotated[list[int], typer.Option(help="Numbers of factors to try.")] = [4, 8, 16],  # noqa: B006
-    solver: SolverName = "sgd",
-    l2: Annotated[list[float], typer.Option(help="Values of λ to try.")] = [0.03, 0.1, 0.3],  # noqa: B006
+    rank: Annotated[
+        list[int] | None, typer.Option(help="Numbers of factors to try; default: 4 8 16, or 16 for likes.")
+    ] = None,
+    solver: SolverName = None,
+    l2: Annotated[
+        list[float] | None,
+        typer.Option(help="Values of λ to try; default: 0.03 0.1 0.3, or smaller ones for likes."),
+    ] = None,
     learning_rate: Annotated[
         list[float] | None, typer.Option(help="Learning rates to try; default: the solver's own.")
     ] = None,
     l2_bias: L2Bias = None,
     reg_exponent: Exponent = 1.0,
+    unobserved: Annotated[
+        list[float] | None, typer.Option(help=f"{UNOBSERVED_HELP}: values to try; default: 0.03 0.1 0.3 1.")
+    ] = None,
     seeds: Annotated[
         int, typer.Option(help="Number of fits per setting, from different initial parameters.", min=1)
     ] = 1,
@@ -167,43 +218,37 @@ def sweep(
         typer.Option(help="Number of cross-validation folds; 0: use the validation part of the split.", min=0),
     ] = 0,
     epochs: Epochs = 60,
-    patience: Annotated[
-        int, typer.Option(help="Epochs without improvement before a fit stops; 0: never stop early.", min=0)
-    ] = 10,
+    patience: Patience = 10,
     batch: Annotated[
         int | None, typer.Option(help="Number of fits at once under vmap; default: chosen by device.", min=1)
     ] = None,
     seed: Seed = 0,
     quiet: Quiet = False,
 ) -> None:
-    """Fit every combination of ranks, λ and learning rates.
+    """Fit every combination of ranks, λ, learning rates and weights of unobserved cells.
 
     One program fits them all, or one per rank if that costs less. The folder receives metrics.csv (a row per fit),
-    summary.csv (mean and standard error per setting), history.csv, figures and config.json. An interrupted sweep
-    continues where it stopped. The test ratings are not used.
+    summary.csv (mean and standard error per setting, the best first: by the validation RMSE, or for likes by the
+    NDCG), history.csv, figures and config.json. An interrupted sweep continues where it stopped. The test ratings are
+    not used.
     """
     from jaxmf.shell import jobs
+    from jaxmf.shell.report import swept
 
-    recipe, hyper = names.recipe(solver, l2[0])
-    hyper = hyper._replace(l2_bias=l2_bias, reg_exponent=reg_exponent)
-    grid: dict[str, Any] = {"rank": rank, "l2": l2}
-    grid |= {"learning_rate": learning_rate} if learning_rate else {}
-    grid |= {"seed": range(seeds)} if seeds > 1 else {}
-    chosen, loaded = names.model(model, max(rank), column, components, solver), dataset(data, reading, items)
+    asked = Asked(model, max(rank or [16]), column, components, solver)
+    loaded = dataset(data, reading, items, rated=choices.rated_for(asked))
+    choice = choose(asked, loaded)
+    hyper = choices.with_numbers(choice, l2_bias=l2_bias, reg_exponent=reg_exponent)
+    tried = {"rank": rank, "unobserved": unobserved, "l2": l2, "learning_rate": learning_rate}
+    grid = choices.grid(choice, tried, seeds)
     with claimed(out, "--out") as folder:
         options = {"epochs": epochs, "patience": patience or None, "batch": batch, "progress": not quiet}
         runs, summary = jobs.sweep_grid(
-            loaded, folder or out, chosen, recipe.solver, grid, hyper, folds or None, seed, **options
+            loaded, folder or out, choice.model, choice.recipe.solver, grid, hyper, folds or None, seed, **options
         )
     if not quiet:
-        swept = [name for name in grid if name != "seed"]
-        columns = [*swept, "num_members", "num_diverged", "valid_rmse", "valid_rmse_se", "valid_mae"]
-        typer.echo(summary[columns].head(10).to_string(index=False, na_rep="", float_format="{:.4f}".format))
-        typer.echo(
-            f"\n{len(runs.members)} fits by {runs.num_programs} program(s) in {runs.seconds:.1f} s, compilation "
-            f"included ({runs.compile_seconds:.1f} s); results in {out}"
-        )
-    if summary["valid_rmse"].isna().all():
-        advice = names.advice(recipe.solver.remedy)
+        typer.echo(swept(runs, summary, out))
+    if summary["valid_ndcg" if choice.ranks else "valid_rmse"].isna().all():
+        advice = names.advice(choice.recipe.solver.remedy)
         typer.echo(f"jaxmf: every setting has a fit that diverged: try {advice}", err=True)
         raise typer.Exit(1)

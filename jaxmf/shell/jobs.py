@@ -16,10 +16,15 @@ from jaxmf.files.locks import Claimed
 from jaxmf.models import Hyper, Model
 from jaxmf.models.checks import check_hyper
 from jaxmf.persist import save
+from jaxmf.shell.answers import beside_popularity, watched_popularity
 from jaxmf.solvers import Solver
 from jaxmf.sweeps import Sweep, sweep
 from jaxmf.sweeps.grid import Grid
 from jaxmf.training import Fit, fit
+from jaxmf.training.options import cost_sign
+
+Baseline = tuple[float, str, str]  # a baseline's value of a column of the history, and its name
+_THREE = (0.7, 0.15, 0.15)  # shares of train, valid and test
 
 
 def fit_one(
@@ -34,7 +39,8 @@ def fit_one(
 ) -> tuple[Fit, dict[str, pd.DataFrame]]:
     """Fit one model on one split; write config.json, metrics.csv, leakage.csv, history.csv, a figure and fit.npz.
 
-    fit.npz holds the fit and its training data, see `jaxmf.load`.
+    fit.npz holds the fit and its training data, see `jaxmf.load`. For a model of preferences, metrics.csv has measures
+    of rankings beside those of popularity, and ranking.csv their intervals.
 
     Args:
       data: the ratings, split by `split_three`.
@@ -43,43 +49,82 @@ def fit_one(
         of the training items.
       solver, hyper: as in `jaxmf.fit`.
       seed: seed of the split, if it is random, and of the initial parameters.
-      clip: bounds that predictions are clipped to before errors are computed, or None.
+      clip: bounds that predictions are clipped to before errors are computed, or None; for a model of ratings.
       options: further arguments of `jaxmf.fit`, such as epochs and patience.
 
     Returns:
-      the Fit, and the tables that were written: "metrics", one row each for train, valid and test; "leakage", the
-      audit of train against test; and "history".
+      the Fit, and the tables that were written: "metrics", one row each for train, valid and test, or for a model of
+      preferences for each of valid and test one row of the model and one of popularity; "leakage", the audit of train
+      against test; "history"; and for a model of preferences "ranking".
 
     Raises:
       ValueError: as `jaxmf.fit`, or if the bounds are in the wrong order; before anything is written.
     """
     from jaxmf import plot
 
-    train, valid, test, split = split_three(data, seed)
+    parts, split = _split(data, _THREE, seed)
+    train, valid, test = parts
     check_clip(clip)
     model = model if isinstance(model, Model) else model(train)
-    result = fit(jax.random.key(seed), model, solver, train, valid, hyper, monitor="rmse", **options)
-    damped = models.damped_bias()
-    baseline = evaluate.rating(damped, damped.init(None, train.ratings, hyper), valid, clip)["rmse"]
+    monitor = monitor_of(model)
+    result = fit(jax.random.key(seed), model, solver, train, valid, hyper, monitor=monitor, **options)
     best = int(result.state.epoch if result.state.best is None else result.state.best.epoch)
     facts = {"model": model.name, "solver": solver.name, "status": result.status, "best_epoch": best}
     facts |= {"dtype": str(np.dtype(train.ratings.value.dtype)), "clip": "none" if clip is None else f"{clip}"}
-    rows = [
-        facts | {"part": part, "num_ratings": len(ratings)} | evaluate.rating(model, result.params, ratings, clip)
-        for part, ratings in (("train", train), ("valid", valid), ("test", test))
-    ]
-    metrics = pd.DataFrame(rows)
+    tables, baseline = (_rankings if monitor == "ndcg" else _errors)(result, parts, facts, clip)
     numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
     limits = {name: options[name] for name in ("epochs", "patience") if name in options}
     configuration = {"job": "fit", "split": split, "hyper": numbers} | limits | facts
     output.write_json(out / "config.json", output.manifest(data.describe(), configuration, seed))
-    tables = {"metrics": metrics, "leakage": evaluate.leakage(train, test), "history": result.to_frame()}
+    tables |= {"leakage": evaluate.leakage(train, test), "history": result.to_frame()}
     for name, table in tables.items():
         output.write_table(out / f"{name}.csv", table)
     history = result.to_frame().assign(model=model.name, solver=solver.name)
-    plot.save(plot.convergence(history, baseline), out / "figures" / "convergence.png")
+    plot.save(plot.convergence(history, *baseline), out / "figures" / "convergence.png")
     save(out / "fit.npz", result, train)
     return result, tables
+
+
+def monitor_of(model: Model) -> str:
+    """Return what fits of a model watch: the error of ratings, or for a model of preferences a ranking."""
+    return "ndcg" if model.predicts == "preference" else "rmse"
+
+
+def _errors(
+    result: Fit, parts: tuple[Dataset, ...], facts: dict[str, Any], clip: evaluate.Clip
+) -> tuple[dict[str, pd.DataFrame], Baseline]:
+    """Return the table of errors, one row for each part, and the baseline of the figure."""
+    model, params = result.model, result.params
+    rows = [
+        facts | {"part": part, "num_ratings": len(ratings)} | evaluate.rating(model, params, ratings, clip)
+        for part, ratings in zip(("train", "valid", "test"), parts, strict=True)
+    ]
+    train, valid, _ = parts
+    damped = models.damped_bias()
+    error = evaluate.rating(damped, damped.init(None, train.ratings, result.hyper), valid, clip)["rmse"]
+    return {"metrics": pd.DataFrame(rows)}, (error, "valid_rmse", "damped bias")
+
+
+def _rankings(
+    result: Fit, parts: tuple[Dataset, ...], facts: dict[str, Any], clip: evaluate.Clip
+) -> tuple[dict[str, pd.DataFrame], Baseline]:
+    """Return the measures of the rankings of validation and test items, in a row per model, and with their intervals.
+
+    Among the test items, those of the validation part are no candidates. Scores are not clipped.
+    """
+    train, valid, test = parts
+    tables = [
+        beside_popularity(result.model, result.params, train, part, exclude).assign(part=name)
+        for name, part, exclude in (("valid", valid, None), ("test", test, valid))
+    ]
+    ranking = pd.concat(tables, ignore_index=True)
+    ranking = ranking[["part", *ranking.columns.drop("part")]].rename(columns={"threshold": "relevant_from"})
+    metrics = ranking.pivot_table("value", ["part", "model", "k", "relevant_from"], "metric", sort=False)
+    metrics = metrics.reset_index().rename_axis(columns=None)
+    own = metrics["model"] == result.model.name
+    for name in ("dtype", "best_epoch", "status", "solver"):
+        metrics.insert(2, name, pd.Series(facts[name], metrics.index).where(own))
+    return {"metrics": metrics, "ranking": ranking}, (watched_popularity(train, valid), "valid_ndcg", "popularity")
 
 
 def sweep_grid(
@@ -107,16 +152,15 @@ def sweep_grid(
       options: further arguments of `jaxmf.sweep`, such as epochs and patience.
 
     Returns:
-      the Sweep, and the table in summary.csv, lowest mean validation RMSE first.
+      the Sweep, and the table in summary.csv, best mean score on validation first: the lowest RMSE, or the highest NDCG
+      for a model of preferences.
 
     Raises:
       ValueError: as `jaxmf.sweep`.
     """
-    from jaxmf import plot
-
     valid, weights = None, None
     if folds is None:
-        train, valid, _, _ = split_three(data, seed)
+        (train, valid, _), _ = _split(data, _THREE, seed)
     else:
         (train, _), _ = _split(data, (0.7 + 0.15, 0.15), seed)
         weights = splits.k_fold(train, folds, seed)
@@ -130,21 +174,40 @@ def sweep_grid(
         grid=grid,
         folds=weights,
         hyper=hyper,
-        monitor="rmse",
+        monitor=monitor_of(model),
         out=out,
         **options,
     )
-    summary = runs.summary().sort_values("valid_rmse", ignore_index=True)
+    summary = runs.summary().sort_values(runs.score, ascending=cost_sign(runs.score) > 0, ignore_index=True)
     folder = Path(out)
     output.write_table(folder / "summary.csv", summary)
-    swept = [name for name in runs.members[0].point if name not in ("seed", "fold")]
-    if len(swept) == 2:
-        plot.save(plot.heat_map(runs.to_frame(), "valid_rmse", *swept), folder / "figures" / "heat_map.png")
-    metrics = ("train_loss", "valid_loss", "valid_rmse", "valid_mae")
-    if swept:
-        plot.save(plot.panel(runs.to_frame(), metrics, *swept[:2]), folder / "figures" / "panel.png")
-    plot.save(plot.curves(runs.history, "valid_rmse", swept), folder / "figures" / "curves.png")
+    _draw(runs, summary, folder / "figures")
     return runs, summary
+
+
+def _draw(runs: Sweep, summary: pd.DataFrame, folder: Path) -> None:
+    """Draw the score of a sweep: over two swept numbers, against one, and by epoch.
+
+    If more than two numbers vary, the map shows two of them where all others have their best values.
+    """
+    from jaxmf import plot
+
+    table, score = runs.to_frame(), runs.score
+    swept = [name for name in runs.members[0].point if name not in ("seed", "fold")]
+    varied = [name for name in swept if len(table[name].unique()) > 1]
+    axes = swept if len(swept) == 2 else varied
+    if len(axes) > 2:
+        axes = ["unobserved", "l2"] if {"unobserved", "l2"} <= set(axes) else axes[:2]
+        others = [name for name in varied if name not in axes]
+        table = table.merge(summary[others].head(1))
+    if len(axes) == 2:
+        plot.save(plot.heat_map(table, score, *axes), folder / "heat_map.png")
+    metrics = [name for name in ("train_loss", "valid_loss", "valid_rmse", "valid_mae", score) if name in table]
+    if swept:
+        plot.save(
+            plot.panel(runs.to_frame(), list(dict.fromkeys(metrics)), *(varied or swept)[:2]), folder / "panel.png"
+        )
+    plot.save(plot.curves(runs.history, score, swept), folder / "curves.png")
 
 
 def verify_models(
@@ -160,7 +223,7 @@ def verify_models(
     Args:
       data: the ratings.
       candidates: the models by name, or functions that make them from the ratings.
-      hyper: as in `jaxmf.verify.gradients`.
+      hyper: as in `jaxmf.verify.gradients`; a model without `background` has no use of `unobserved`.
       seed: seed of the initial parameters and of the directions.
       out: folder for config.json, a CSV per check, including `jaxmf.verify.differences`, and figures; or None.
       progress: show a progress bar on standard error.
@@ -183,7 +246,10 @@ def verify_models(
     bar = tqdm(total=len(candidates) * (len(checks) + (out is not None)), disable=not progress)
     for name, candidate in candidates.items():
         model = candidate if isinstance(candidate, Model) else candidate(data)
-        arguments = (model, model.init(jax.random.key(seed), data.ratings, hyper), data, hyper)
+        numbers = hyper if model.background is not None else hyper._replace(unobserved=None)
+        key = jax.random.key(seed)
+        ratings = models.drawn(key, model, data.ratings)  # with a fixed draw, the objective is a function
+        arguments = (model, model.init(key, ratings, numbers), ratings, numbers)
         for check in checks:
             bar.set_description(f"{name}, {check.__name__}")
             try:
@@ -207,8 +273,8 @@ def verify_models(
     merged = {name: pd.concat(parts, ignore_index=True) for name, parts in tables.items()}
     merged = {name: table[["model", *table.columns.drop("model")]] for name, table in merged.items()}
     if out is not None:
-        numbers = {name: value for name, value in hyper._asdict().items() if value is not None}
-        configuration = {"job": "verify", "models": list(candidates), "hyper": numbers}
+        given = {name: value for name, value in hyper._asdict().items() if value is not None}
+        configuration = {"job": "verify", "models": list(candidates), "hyper": given}
         output.write_json(out / "config.json", output.manifest(data.describe(), configuration, seed))
         for name, table in merged.items():
             output.write_table(out / f"{name}.csv", table)
@@ -217,7 +283,7 @@ def verify_models(
 
 def split_three(data: Dataset, seed: int) -> tuple[Dataset, Dataset, Dataset, str]:
     """Split 70/15/15 into train, valid and test, per user by time if there are timestamps, else at random; say how."""
-    (train, valid, test), description = _split(data, (0.7, 0.15, 0.15), seed)
+    (train, valid, test), description = _split(data, _THREE, seed)
     return train, valid, test, description
 
 

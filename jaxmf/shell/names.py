@@ -1,25 +1,34 @@
-"""Turn the names on a command line into the objects: data, columns, models, solvers and saved fits.
+"""Turn the names on a command line into the objects: data, columns and ids; for models see `choices`.
 
 Whatever loads JAX is imported inside the function that needs it, so that `--help` and completion do not wait for it.
 """
 
-import importlib
 import re
-import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 # The names that shell completion offers.
-MODELS = ("mf", "biased_mf", "content_mf")
+OF_RATINGS = ("mf", "biased_mf", "content_mf")
+OF_LIKES = ("ials", "bpr", "sampled_softmax", "logistic_mf")
+MODELS = (*OF_RATINGS, *OF_LIKES)
 SOLVERS = ("sgd", "minibatch", "momentum", "adam", "als")
-DATA = ("synthetic", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
+DATA = ("synthetic", "synthetic-implicit", "ml-latest-small", "ml-100k", "ml-1m", "ml-20m")
 ALS_COMPONENTS = 64
 _TABLE_SUFFIXES = {".csv", ".tsv", ".txt", ".dat", ".parquet"}  # they mean a file, even a missing one
 
 _ARGUMENT = re.compile(
     r"""\b(?P<name>on_unknown|ids|duplicates|missing)=(?P<values>['"]?\w+['"]?(\|"\w+")*)"""
     r"""|\bsep=(?P<sep>"[^"]+")|\bcolumns=(?P<columns>\{[^}]*\})"""
+)
+# Advice in Python, and what it is in the shell.
+_ADVICE = (
+    (r"\bdata\.binarize\(threshold\)", "--binarize THRESHOLD"),
+    (r'\bweight="(\w+)"', r"--rename \1=weight"),
+    (r"^(.*: )?(?=transform (needs|made) )", r"\1--"),
+    (r"^binarize:", "--binarize:"),
+    (r"such as lambda plays: 1 \+ 40 \* plays", "such as linear:40"),
 )
 
 
@@ -32,6 +41,8 @@ class Reading(NamedTuple):
     ids: str | None = None
     duplicates: str = "error"
     missing: str = "error"
+    transform: str | None = None
+    binarize: float | None = None
 
 
 PLAIN = Reading()
@@ -48,6 +59,8 @@ def in_options(message: str) -> str:
             return "--rename " + " ".join(f"{name.strip().replace('your name', 'NAME')}={ours}" for name, ours in pairs)
         return f"--{match['name'].replace('_', '-')} " + re.sub("['\"]", "", match["values"])
 
+    for advice_in_python, in_shell in _ADVICE:
+        message = re.sub(advice_in_python, in_shell, message)
     return _ARGUMENT.sub(option, message)
 
 
@@ -68,8 +81,9 @@ def check_out(out: Path, **read: Path | None) -> None:
 def columns_of(reading: Reading) -> dict[Any, str]:
     """Return the pairs NAME=OURS of --rename as a dict; with --no-header, the keys are integer positions."""
     from jaxmf.data.checks import listed
+    from jaxmf.data.columns import NEEDED, OPTIONAL
 
-    pairs, known = reading.rename or [], ("user_id", "item_id", "rating", "timestamp")
+    pairs, known = reading.rename or [], (*NEEDED, *OPTIONAL)
     columns: dict[Any, str] = dict(pair.rsplit("=", 1) for pair in pairs if "=" in pair)
     if len(columns) < len(pairs) or not set(columns.values()) <= set(known):
         raise ValueError(f"--rename must be NAME=OURS with OURS one of {', '.join(known)}, not {listed(pairs)}")
@@ -80,11 +94,35 @@ def columns_of(reading: Reading) -> dict[Any, str]:
     return {int(position): ours for position, ours in columns.items()}
 
 
+def transform_of(reading: Reading) -> Any:
+    """Return the function of the weights that --transform names, or None."""
+    import numpy as np
+
+    kind, _, number = (reading.transform or "").partition(":")
+    try:
+        factor = float(number) if kind == "linear" else 0.0
+    except ValueError:
+        factor = 0.0
+    if 0 < factor < np.inf:
+        return lambda weight: 1 + factor * weight
+    if reading.transform not in (None, "log1p"):
+        raise ValueError(
+            "--transform must be log1p, or linear:NUMBER with a number above 0, such as linear:40 for weights "
+            f"1 + 40 · w, not {reading.transform!r}"
+        )
+    return None if reading.transform is None else np.log1p
+
+
 def said(reading: Reading) -> str:
-    """Begin a sentence with the reading options that are given, such as "--sep, --ids are"; "" if none is."""
-    defaults = PLAIN._asdict()
+    """Begin a sentence with the options for files that are given, such as "--sep, --ids are"; "" if none is."""
+    defaults = PLAIN._replace(binarize=reading.binarize)._asdict()
     options = [f"--{name.replace('_', '-')}" for name, value in reading._asdict().items() if value != defaults[name]]
     return ", ".join(options) + (" are" if len(options) > 1 else " is" if options else "")
+
+
+def separator(reading: Reading) -> str | None:
+    """Return the separator that --sep names."""
+    return None if reading.sep is None else reading.sep.replace(r"\t", "\t")
 
 
 def table(path: Path, kind: Any, reading: Reading, ids: Any, option: str = "data") -> Any:
@@ -95,47 +133,70 @@ def table(path: Path, kind: Any, reading: Reading, ids: Any, option: str = "data
         raise ValueError(f"--{option} {path}: no such file")
     if is_parquet(path) and (reading.sep is not None or reading.no_header):
         raise ValueError(f"--sep and --no-header are for files of text, and {path} is Parquet")
-    sep = None if reading.sep is None else reading.sep.replace(r"\t", "\t")
     columns = columns_of(reading) or None
     try:
-        return read_table(path, kind, columns, sep=sep, header=not reading.no_header, ids=ids)
+        return read_table(path, kind, columns, sep=separator(reading), header=not reading.no_header, ids=ids)
     except ImportError as error:
         raise ValueError(str(error)) from error
 
 
 def dataset(
-    name: str | Path, reading: Reading = PLAIN, items: Path | None = None, known: Any = None, option: str = "data"
+    name: str | Path,
+    reading: Reading = PLAIN,
+    items: Path | None = None,
+    known: Any = None,
+    option: str = "data",
+    rated: str | None = None,
 ) -> Any:
-    """Return the Dataset of that name or file; ids in a file are read in the type of the `known` ones."""
+    """Return the Dataset of that name or file.
+
+    Args:
+      name: the name, or the path of a file.
+      reading: how to read it.
+      items: a file of the items' metadata, or None.
+      known: ids by column, in whose types those of a file are read; or None.
+      option: the option that names the data, for messages.
+      rated: what needs ratings, for the message that refuses a file without them; None takes each row as a like, and a
+        UserWarning says so.
+    """
+    data = _dataset(name, reading, items, known, option, rated)
+    return data if reading.binarize is None else data.binarize(reading.binarize)
+
+
+def _dataset(name: str | Path, reading: Reading, items: Path | None, known: Any, option: str, rated: str | None) -> Any:
     from jaxmf.data import datasets
     from jaxmf.data._movielens import RELEASES
     from jaxmf.data.checks import short
 
-    path, dataset_names = Path(name), ["synthetic", *RELEASES]
+    path, dataset_names = Path(name), ["synthetic", "synthetic-implicit", *RELEASES]
     if path.is_file() or _TABLE_SUFFIXES & set(path.suffixes) or (path.is_dir() and name not in dataset_names):
         if not path.exists():
             raise ValueError(f"--{option} {name}: no such file")
-        return _read_dataset(path, reading, items, known)
+        return _read_dataset(path, reading, items, known, rated)
     if given := said(reading):
         raise ValueError(f"{given} for CSV and Parquet files; {name} has its own names")
     if items is not None:
         raise ValueError(f"--items is for CSV and Parquet files; {name} has its own items")
     if name in dataset_names:
-        return datasets.synthetic() if name == "synthetic" else datasets.movielens(name)
+        if name == "synthetic-implicit":
+            return datasets.synthetic(feedback="implicit")
+        return datasets.synthetic() if name == "synthetic" else datasets.movielens(str(name))
     raise ValueError(
         f"--{option} must be {', '.join(dataset_names)} or the path of a CSV or Parquet file, not {short(str(name))}"
     )
 
 
-def _read_dataset(path: Path, reading: Reading, items: Path | None, known: Any) -> Any:
+def _read_dataset(path: Path, reading: Reading, items: Path | None, known: Any, rated: str | None) -> Any:
     from jaxmf.data.checks import align_items
     from jaxmf.data.dataset import Dataset
     from jaxmf.data.tables import of_file
 
     ids = {"str": str, "int": int}.get(reading.ids or "", known)
+    options: Any = {"duplicates": reading.duplicates, "missing": reading.missing, "transform": transform_of(reading)}
     frame, columns = table(path, "ratings", reading, ids), columns_of(reading)
+    if "rating" not in frame.rename(columns=columns):
+        _without_ratings(path, reading, rated)
     with of_file(path):
-        options: Any = {"duplicates": reading.duplicates, "missing": reading.missing}
         data = Dataset.from_frame(frame, columns, name=path.stem, **options)
     if "timestamp" in columns.values() and data.timestamp is None:
         raise ValueError(f"--rename {' '.join(reading.rename or [])}: {path} has no such column for timestamp")
@@ -150,11 +211,25 @@ def _read_dataset(path: Path, reading: Reading, items: Path | None, known: Any) 
         raise ValueError(f"--items {items}: {error}") from error
 
 
-def kept(path: Path, model: str | None, rank: int) -> Any:
-    """Load a saved fit and its training data; `model` names a model of the user's own."""
-    from jaxmf import load
+def _without_ratings(path: Path, reading: Reading, rated: str | None) -> None:
+    """Say that a file has no column of ratings, and which columns it has; raise ValueError if they are needed."""
+    from jaxmf.data.checks import listed
+    from jaxmf.data.columns import NEEDED, OPTIONAL
+    from jaxmf.data.tables import labels
 
-    return load(path, own_model(model, rank) if model else None)
+    columns = columns_of(reading)
+    names = labels(path, columns or None, sep=separator(reading), header=not reading.no_header)
+    others = [name for name in names if columns.get(name, name) not in (*NEEDED, *OPTIONAL)]
+    found = f"{path} has no column rating; found [{listed(names, 12)}]"
+    remedy = f"name the column of ratings, as in --rename {others[0] if others else 'stars'}=rating"
+    if rated is not None:
+        raise ValueError(
+            f"{found}. {rated} is about ratings, and if each row counted 1, its errors would mean nothing: {remedy}; "
+            f"or, if each row is a like, fit it by --model {', '.join(OF_LIKES[:-1])} or {OF_LIKES[-1]}"
+        )
+    if reading.binarize is not None:
+        raise ValueError(f"{found}. --binarize chooses by the rating: {remedy}; or leave the option out")
+    warnings.warn(f"{found}: each row counts as a like." + (f" If not, {remedy}" if others else ""), stacklevel=2)
 
 
 def known_ids(train: Any) -> dict[str, Any]:
@@ -167,67 +242,3 @@ def ids(texts: list[str] | None, known: Any) -> Any:
     from jaxmf.data.texts import ids_of
 
     return ids_of(texts, known)[0] if texts else None
-
-
-def recipe(solver: str, l2: float, devices: int = 1) -> Any:
-    """Return the recipe of that name, with its solver on that many devices, and its initial hyperparameters."""
-    import jax
-
-    from jaxmf import solvers
-    from jaxmf.shell.recipes import RECIPES, starting_hyper
-
-    if solver not in RECIPES:
-        raise ValueError(f"--solver must be one of {', '.join(RECIPES)}, not {solver!r}")
-    chosen = RECIPES[solver]
-    if devices > 1:
-        if solver not in ("sgd", "als"):
-            raise ValueError(f"--devices is for the solvers sgd and als, not {solver}")
-        jax.config.update("jax_num_cpu_devices", devices)
-        chosen = chosen._replace(solver=getattr(solvers, solver)(devices=devices))
-    return chosen, starting_hyper(chosen, l2)
-
-
-def model(
-    name: str, rank: int, columns: list[str] | None = None, components: int | None = None, solver: str = ""
-) -> Any:
-    """Return the model of that name; for content_mf, a function from the training data, whose items it reads."""
-    from jaxmf import content, models
-    from jaxmf.shell import recipes
-
-    def content_model(train: Any) -> Any:
-        try:
-            features = content.tfidf(train, columns, components=components)
-        except ValueError as error:
-            raise ValueError(f"{error}; on the command line: --items FILE, --column NAME") from error
-        return models.content_mf(rank, features)
-
-    if name != "content_mf" and (columns or components):
-        raise ValueError(f"--column and --components are for --model content_mf, not {name}")
-    if solver == "als":
-        components = components or ALS_COMPONENTS
-    if name == "content_mf":
-        return content_model
-    if name in recipes.MODELS:
-        return recipes.MODELS[name](rank)
-    if ":" not in name:
-        raise ValueError(f"--model must be one of {', '.join(MODELS)} or module:attribute, not {name!r}")
-    return own_model(name, rank)
-
-
-def own_model(name: str, rank: int) -> Any:
-    """Import a user's own model, `module:attribute`; a function there is called with the rank."""
-    from jaxmf.models import Model
-
-    module, _, attribute = name.partition(":")
-    if not attribute:
-        raise ValueError(f"--model must be module:attribute, not {name!r}")
-    sys.path.insert(0, "")
-    try:
-        loaded = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"--model {name}: {error}") from error
-    if callable(loaded):
-        loaded = loaded(rank)
-    if not isinstance(loaded, Model):
-        raise ValueError(f"--model {name}: expected a jaxmf.Model, found {type(loaded).__name__}")
-    return loaded

@@ -13,15 +13,20 @@ from jaxmf.shell import names
 from jaxmf.shell.names import PLAIN, Reading
 
 MODEL_HELP = (
-    "mf, biased_mf, content_mf, or module:attribute for a model of your own: a Model, or a function that returns one "
-    "for a rank"
+    "mf, biased_mf or content_mf for ratings; ials, bpr, sampled_softmax or logistic_mf for likes (implicit feedback); "
+    "or module:attribute for a model of your own: a Model, or a function that returns one for a rank"
 )
-Data = Annotated[
-    str,
+_DATA_HELP = (
+    "'synthetic' or 'synthetic-implicit' (embedded), 'ml-latest-small' (found through the environment variable "
+    "JAXMF_DATA), 'ml-100k', 'ml-1m' or 'ml-20m' (found there too, or else downloaded once), or the path of a CSV or "
+    "Parquet file with columns user_id, item_id and optionally rating, timestamp and weight; without rating, each row "
+    "counts as a like"
+)
+Data = Annotated[str, typer.Option(help=f"{_DATA_HELP}.", autocompletion=lambda: names.DATA)]
+StudyData = Annotated[
+    str | None,
     typer.Option(
-        help="'synthetic' (embedded), 'ml-latest-small' (found through the environment variable JAXMF_DATA), "
-        "'ml-100k', 'ml-1m' or 'ml-20m' (found there too, or else downloaded once), or the path of a CSV or Parquet "
-        "file with columns user_id, item_id, rating and optionally timestamp.",
+        help=f"{_DATA_HELP}. Default: synthetic, or synthetic-implicit for --feedback implicit.",
         autocompletion=lambda: names.DATA,
     ),
 ]
@@ -48,12 +53,31 @@ Components = Annotated[
         min=1,
     ),
 ]
-ModelName = Annotated[str, typer.Option(help=f"{MODEL_HELP}.", autocompletion=lambda: names.MODELS)]
-L2 = Annotated[float, typer.Option(help="λ, the penalty on the factors.")]
+ModelName = Annotated[
+    str | None,
+    typer.Option(
+        help=f"{MODEL_HELP}. Default: biased_mf, or ials if all ratings are equal or there are none.",
+        autocompletion=lambda: names.MODELS,
+    ),
+]
+L2 = Annotated[
+    float | None,
+    typer.Option(help="λ, the penalty on the factors; default: 0.03 for ratings, 0.01 for ials, 0.003 for the others."),
+]
+UNOBSERVED_HELP = "For ials: α0, the weight of every cell of the matrix, observed or not"
+Unobserved = Annotated[float | None, typer.Option(help=f"{UNOBSERVED_HELP}; default: 0.1.")]
 L2Bias = Annotated[float | None, typer.Option(help="λ_b, the penalty on the biases; default: λ.")]
 Epochs = Annotated[int, typer.Option(help="Maximum number of epochs.", min=1)]
+Patience = Annotated[
+    int, typer.Option(help="Epochs without improvement before a fit stops; 0: never stop early.", min=0)
+]
 SolverName = Annotated[
-    str, typer.Option(help="sgd, minibatch, momentum, adam or als.", autocompletion=lambda: names.SOLVERS)
+    str | None,
+    typer.Option(
+        help="sgd, minibatch, momentum, adam or als. Default: sgd for ratings; als for ials; adam for bpr, "
+        "sampled_softmax and logistic_mf, which als and sgd cannot fit.",
+        autocompletion=lambda: names.SOLVERS,
+    ),
 ]
 Out = Annotated[Path, typer.Option(help="Folder for the results.", file_okay=False)]
 Rank = Annotated[int, typer.Option(help="Number of factors.", min=1)]
@@ -81,8 +105,9 @@ _READING: dict[str, Any] = {
     "rename": Annotated[
         list[str] | None,
         typer.Option(
-            help="Rename columns of the files, as in --rename userId=user_id movieId=item_id; with --no-header, name "
-            "them by position from 0, as in 0=user_id. Applies to every file that is read.",
+            help="Rename columns of the files to user_id, item_id, rating, timestamp or weight, as in --rename "
+            "userId=user_id plays=weight; with --no-header, name them by position from 0, as in 0=user_id. Applies to "
+            "every file that is read.",
         ),
     ],
     "sep": Annotated[str | None, typer.Option(help="Separator of the columns in text files; default: detected.")],
@@ -100,11 +125,22 @@ _READING: dict[str, Any] = {
     ],
     "duplicates": Annotated[
         Literal["error", "last", "mean", "sum"],
-        typer.Option(help="Which rating to keep if a user rated an item more than once; error refuses such a file."),
+        typer.Option(
+            help="Which rating and weight to keep if a user and an item occur more than once; error refuses such a "
+            "file. Without ratings and weights, sum counts the rows, as of a log of events."
+        ),
     ],
     "missing": Annotated[
         Literal["error", "drop"],
-        typer.Option(help="What to do about rows without an id, a rating or a time: refuse them or drop them."),
+        typer.Option(help="What to do about rows without an id, a rating, a weight or a time: refuse or drop them."),
+    ],
+    "transform": Annotated[
+        str | None,
+        typer.Option(help="Transform the weights: log1p, or linear:40 for 1 + 40 · weight."),
+    ],
+    "binarize": Annotated[
+        float | None,
+        typer.Option(help="Keep the ratings of at least this number only, each as a like: a rating of 1."),
     ],
 }
 

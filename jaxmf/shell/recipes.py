@@ -1,14 +1,21 @@
-"""Models and solvers by name, with learning rates that suit ratings on a scale of a few stars."""
+"""Models and solvers by name, and the numbers that suit them."""
 
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import optax
 
 from jaxmf import models
-from jaxmf.models import Hyper
+from jaxmf.models import Hyper, Model
 from jaxmf.solvers import Solver, als, minibatch, sgd
 
-MODELS = {"mf": models.mf, "biased_mf": models.biased_mf}
+MODELS: dict[str, Callable[[int], Model]] = {"mf": models.mf, "biased_mf": models.biased_mf}
+PREFERENCES: dict[str, Callable[[int], Model]] = {
+    "ials": models.ials,
+    "bpr": models.bpr,
+    "sampled_softmax": models.sampled_softmax,
+    "logistic_mf": models.logistic_mf,
+}
 BATCH_SIZE = 2048
 INIT_SCALE = 0.01
 
@@ -38,3 +45,31 @@ RECIPES = {
 def starting_hyper(recipe: Recipe, l2: float) -> Hyper:
     """Return a recipe's initial hyperparameters: λ per rating (ν = 1), small factors, the recipe's learning rate."""
     return Hyper(l2=l2, learning_rate=recipe.learning_rate or 1.0, init_scale=INIT_SCALE)
+
+
+class Family(NamedTuple):
+    """What suits a kind of model, where the user does not say.
+
+    Attributes:
+      solvers: names of the solvers that can fit it, the default one first.
+      hyper: the default hyperparameters; the learning rate is the recipe's.
+      grid: the values that a sweep tries, by name.
+    """
+
+    solvers: Sequence[str]
+    hyper: Hyper
+    grid: Mapping[str, Sequence[float]]
+
+
+OF_RATINGS = Family(tuple(RECIPES), Hyper(l2=0.03, init_scale=INIT_SCALE), {"rank": (4, 8, 16), "l2": (0.03, 0.1, 0.3)})
+# The loss of a cell that is not observed pulls against λ, so that the two are searched together.
+OF_ALL_CELLS = Family(
+    ("als", "adam", "momentum", "minibatch"),
+    Hyper(l2=0.01, unobserved=0.1, init_scale=0.1),
+    {"rank": (16,), "unobserved": (0.03, 0.1, 0.3, 1.0), "l2": (0.003, 0.01, 0.03)},
+)
+OF_DRAWN_ITEMS = Family(
+    ("adam", "momentum", "minibatch"),
+    Hyper(l2=0.003, init_scale=INIT_SCALE),
+    {"rank": (16,), "l2": (0.001, 0.003, 0.01)},
+)

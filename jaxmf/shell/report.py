@@ -1,5 +1,6 @@
 """Write a study as a page that can be read without its tables."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,9 @@ import pandas as pd
 
 from jaxmf.files import output
 from jaxmf.sweeps import Sweep
+from jaxmf.training import Fit
+
+SHOWN = ("ndcg", "recall", "capped_recall", "map", "auc", "coverage", "novelty")  # the measures of rankings to print
 
 
 def summary(
@@ -148,6 +152,47 @@ def _edges(fitted: pd.DataFrame, grid: list[float]) -> str:
         return "No λ was chosen at an edge of the grid."
     names = ", ".join(f"{row.model} by {row.solver} ({row.l2:g})" for row in edge.itertuples())
     return f"λ was chosen at an edge of the grid, so that a wider grid may do better, for {names}."
+
+
+def studied(metrics: pd.DataFrame) -> str:
+    """Return what `jaxmf study` prints: how the models of a study of ratings, or of likes, compare."""
+    columns = ["model", "solver", "unobserved", "l2", "best_epoch", "valid_rmse", "test_rmse", "valid_ndcg"]
+    columns += ["test_ndcg", "test_ndcg_low", "test_ndcg_high", "seconds_per_epoch"]
+    shown = metrics[[name for name in columns if name in metrics]]
+    text: str = shown.to_string(index=False, na_rep="", float_format="{:.4f}".format)
+    return text
+
+
+def told(result: Fit, tables: dict[str, pd.DataFrame], out: Path) -> str:
+    """Return what `jaxmf fit` prints: the metrics, the audit of the split, and how the fit ended."""
+    metrics, ending = tables["metrics"], f"{result.status} after {len(result.to_frame())} epochs; results in {out}"
+    if "ranking" in tables:
+        ending = f"{_against_popularity(tables['ranking'], result.model.name)}\n{ending}"
+        metrics = metrics[["part", "model", *SHOWN]]
+    table = metrics.to_string(index=False, float_format="{:.4f}".format)
+    return "\n\n".join([table, "\n".join(audited(tables["leakage"])), ending])
+
+
+def _against_popularity(ranking: pd.DataFrame, model: str) -> str:
+    """Return a sentence on the NDCG of test items, of a model and of popularity."""
+    test = ranking[(ranking["part"] == "test") & (ranking["metric"] == "ndcg")].set_index("model")
+    own = test.loc[model]
+    return (
+        f"NDCG@{own['k']} on test: {model} {own['value']:.4f} [{own['low']:.4f}, {own['high']:.4f}], popularity "
+        f"{test.loc['popularity', 'value']:.4f}"
+    )
+
+
+def swept(runs: Sweep, summary: pd.DataFrame, out: Path) -> str:
+    """Return what `jaxmf sweep` prints: the best settings, and what the sweep took."""
+    numbers = [name for name in runs.members[0].point if name not in ("seed", "fold")]
+    columns = [*numbers, "num_members", "num_diverged", runs.score, f"{runs.score}_se"]
+    columns += [name for name in ("valid_mae",) if name in summary]
+    table = summary[columns].head(10).to_string(index=False, na_rep="", float_format="{:.4f}".format)
+    return (
+        f"{table}\n\n{len(runs.members)} fits by {runs.num_programs} program(s) in {runs.seconds:.1f} s, compilation "
+        f"included ({runs.compile_seconds:.1f} s); results in {out}"
+    )
 
 
 def ranked(ranking: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -16,19 +16,13 @@ from jaxmf.files import output
 from jaxmf.kernels._matchings import fill
 from jaxmf.models import Hyper, Model, Params
 from jaxmf.models.checks import check_hyper
-from jaxmf.shell.answers import rankings, relevance
+from jaxmf.shell.answers import K, rankings, relevance
 from jaxmf.shell.jobs import split_three
 from jaxmf.shell.recipes import BATCH_SIZE, INIT_SCALE, MODELS, RECIPES, starting_hyper
 from jaxmf.shell.report import summary
-from jaxmf.shell.study_tables import append, done, draw, draw_grid, unfinished
+from jaxmf.shell.study_tables import WrongGradientError, append, begin, done, draw, draw_grid, refuse_wrong, write
 from jaxmf.sweeps import Sweep, sweep
 from jaxmf.training import Fit, Prepared, compile_fit, fit, prepare
-
-K = 10  # top positions of a ranking that count
-
-
-class WrongGradientError(Exception):
-    """A gradient failed its verification; the message names model and leaf."""
 
 
 def run(
@@ -84,9 +78,9 @@ def run(
                 bar.update()
             best = _record(study, recipe, fits, compile_seconds[model, recipe])
             _rank(study, best.model, best.params, recipe)
-            _write(study)
+            write(out, tables)
         tables["metrics"] = tables["metrics"].sort_values("valid_rmse", ignore_index=True)
-        _write(study)
+        write(out, tables)
         drawing = pool.submit(draw, out, tables)
         bar.set_description("every rank with every λ")
         runs = _every_rank(study, rank)
@@ -144,12 +138,7 @@ def _begin(data: Dataset, out: Path, rank: int, l2: Sequence[float], epochs: int
     candidates = {name: make(rank) for name, make in MODELS.items()}
     for value in l2:
         check_hyper(Hyper(l2=value))
-    tables = unfinished(out, manifest)
-    if not len(tables["metrics"]):
-        # If this run is interrupted before its first row, the next one must not find rows of another configuration.
-        for name in tables:
-            (out / f"{name}.csv").unlink(missing_ok=True)
-    output.write_json(out / "config.json", manifest | {"finished": False})
+    tables = begin(out, manifest)
     leakage = evaluate.leakage(train, test)
     output.write_table(out / "leakage.csv", leakage)
     batches = {name: prepare(recipe.solver, train, valid) for name, recipe in RECIPES.items()}
@@ -177,7 +166,11 @@ def _verify_and_compile(
     for future in as_completed(work):
         bar.update()
         if future is verified:
-            _refuse_wrong(verified.result(), study.out, pool)
+            try:
+                refuse_wrong(verified.result(), study.out)
+            except WrongGradientError:
+                pool.shutdown(cancel_futures=True)
+                raise
     return verified.result(), {pair: future.result() for pair, future in compiling.items()}
 
 
@@ -210,15 +203,6 @@ def _every_rank(study: _Study, rank: int) -> Sweep:
         monitor="rmse",
         keep="none",
     )
-
-
-def _refuse_wrong(gradients: pd.DataFrame, out: Path, pool: ThreadPoolExecutor) -> None:
-    """Write the report of the gradients; stop the study if one of them is wrong."""
-    output.write_table(out / "gradients.csv", gradients)
-    if not gradients["passed"].all():
-        pool.shutdown(cancel_futures=True)
-        wrong = gradients.loc[~gradients["passed"], ["model", "leaf"]].agg(" ".join, axis=1)
-        raise WrongGradientError(f"gradient verification failed for {', '.join(wrong)}; see {out / 'gradients.csv'}")
 
 
 def _verify(candidates: dict[str, Model], train: Dataset) -> pd.DataFrame:
@@ -288,8 +272,3 @@ def _rank(study: _Study, model: Model, params: Params, solver: str) -> None:
     ranking = rankings(model, params, study.train, study.test, study.valid, **options)
     ranking.insert(1, "solver", solver)
     append(study.tables, "ranking", ranking[ranking["model"] != "global_mean"])
-
-
-def _write(study: _Study) -> None:
-    for name, table in study.tables.items():
-        output.write_table(study.out / f"{name}.csv", table)

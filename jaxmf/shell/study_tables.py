@@ -1,4 +1,4 @@
-"""The tables of a study: reading those of an interrupted run, adding rows, and drawing their figures."""
+"""The tables of a study: reading those of an interrupted run, adding rows, writing them, and drawing their figures."""
 
 import json
 from functools import partial
@@ -6,6 +6,38 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from jaxmf.files import output
+
+
+class WrongGradientError(Exception):
+    """A gradient failed its verification; the message names model and leaf."""
+
+
+def begin(out: Path, manifest: dict[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the tables of an interrupted run of the same study, or empty ones, and write the manifest."""
+    tables = unfinished(out, manifest)
+    if not len(tables["metrics"]):
+        # If this run is interrupted before its first row, the next one must not find rows of another configuration.
+        for name in tables:
+            (out / f"{name}.csv").unlink(missing_ok=True)
+    output.write_json(out / "config.json", manifest | {"finished": False})
+    return tables
+
+
+def write(out: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Write every table that has rows."""
+    for name, table in tables.items():
+        if len(table):
+            output.write_table(out / f"{name}.csv", table)
+
+
+def refuse_wrong(gradients: pd.DataFrame, out: Path) -> None:
+    """Write the report of the gradients; raise WrongGradientError if one of them is wrong."""
+    output.write_table(out / "gradients.csv", gradients)
+    if not gradients["passed"].all():
+        wrong = gradients.loc[~gradients["passed"], ["model", "leaf"]].agg(" ".join, axis=1)
+        raise WrongGradientError(f"gradient verification failed for {', '.join(wrong)}; see {out / 'gradients.csv'}")
 
 
 def append(tables: dict[str, pd.DataFrame], name: str, rows: pd.DataFrame) -> None:

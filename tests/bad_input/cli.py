@@ -45,6 +45,18 @@ def written(text, *arguments):
     return on("own.csv", *arguments)
 
 
+LIKED = "user_id,item_id,rating\n" + "".join(f"{user},{item},1\n" for user in range(4) for item in range(user, 9))
+PLAYED = "user_id,item_id,plays\n1,2,0\n1,3,7\n"
+
+
+def liked(*arguments):
+    return written(LIKED, *arguments)
+
+
+def studied(name, *arguments):
+    return command("study", "--data", name, "--out", "new", *arguments)
+
+
 CASES = {
     "command-no-file": (lambda: on("absent.csv"), r"--data absent\.csv: no such file"),
     "command-no-parquet": (lambda: on("absent.parquet"), r"--data absent\.parquet: no such file"),
@@ -79,7 +91,7 @@ CASES = {
     "command-rename": (lambda: on("tiny.csv", "--rename", "userId"), "--rename must be NAME=OURS .*, not 'userId'"),
     "command-rename-to": (
         lambda: on("tiny.csv", "--rename", "a=user"),
-        "--rename must be NAME=OURS with OURS one of user_id, item_id, rating, timestamp, not 'a=user'",
+        "--rename must be NAME=OURS with OURS one of user_id, item_id, rating, timestamp, weight, not 'a=user'",
     ),
     "command-rename-time": (
         lambda: on("tiny.csv", "--rename", "a=timestamp"),
@@ -139,7 +151,7 @@ CASES = {
     ),
     "command-model": (
         lambda: on("good.csv", "--model", "svd"),
-        "--model must be one of mf, biased_mf, content_mf or module:attribute, not 'svd'",
+        "--model must be one of mf, biased_mf, content_mf, ials, .*, logistic_mf or module:attribute, not 'svd'",
     ),
     "command-no-module": (
         lambda: on("good.csv", "--model", "absent:model"),
@@ -193,5 +205,126 @@ CASES = {
     "command-predict-column": (
         lambda: with_fit("predict", "user_id,movie\n1,2\n"),
         r"own\.csv: missing column item_id; found \['user_id', 'movie'\]\. Rename with ",
+    ),
+    "command-likes-of-ratings": (
+        lambda: on("short.csv", "--model", "biased_mf"),
+        r"short\.csv has no column rating; found \['user_id', 'item_id', 'timestamp'\]\. --model biased_mf is about "
+        r"ratings, .* as in --rename stars=rating; or, .* --model ials, bpr, sampled_softmax or logistic_mf$",
+    ),
+    "command-likes-content": (
+        lambda: written("user_id,item_id,stars\n1,2,3\n", "--model", "content_mf"),
+        r"found \['user_id', 'item_id', 'stars'\]\. --model content_mf .* as in --rename stars=rating; or",
+    ),
+    "command-likes-equal": (
+        lambda: liked("--model", "mf"),
+        r"all ratings of own are 1, .* errors of --model mf would mean nothing \(an RMSE near 0\): use --model ials",
+    ),
+    "command-likes-sweep": (
+        lambda: command("sweep", "--data", "short.csv", "--model", "mf", "--out", "new"),
+        r"short\.csv has no column rating; .* --model mf is about ratings",
+    ),
+    "command-likes-bpr-als": (
+        lambda: liked("--model", "bpr", "--solver", "als"),
+        "--solver als cannot fit --model bpr: use --solver adam, momentum or minibatch$",
+    ),
+    "command-likes-ials-sgd": (
+        lambda: liked("--model", "ials", "--solver", "sgd"),
+        "--solver sgd cannot fit --model ials: use --solver als, adam, momentum or minibatch$",
+    ),
+    "command-likes-devices": (
+        lambda: liked("--model", "bpr", "--devices", "2"),
+        "--devices is for the solvers sgd and als, not adam",
+    ),
+    "command-unobserved-bpr": (
+        lambda: liked("--model", "bpr", "--unobserved", "0.1"),
+        "--unobserved is for a model with a loss over all cells, such as ials, not for --model bpr: leave it out",
+    ),
+    "command-unobserved-ratings": (
+        lambda: on("good.csv", "--unobserved", "0"),
+        "--unobserved is for a model with a loss over all cells, such as ials, not for --model biased_mf",
+    ),
+    "command-unobserved-sweep": (
+        lambda: command("sweep", "--data", "good.csv", "--unobserved", "0.1", "1", "--out", "new"),
+        "--unobserved is for a model with a loss over all cells, such as ials, not for --model biased_mf",
+    ),
+    "command-unobserved-negative": (
+        lambda: liked("--unobserved", "-1", "--model", "ials"),
+        "hyper: unobserved must be finite and at least 0, .*, not -1.0",
+    ),
+    "command-transform": (
+        lambda: written(PLAYED, "--transform", "sqrt"),
+        r"--transform must be log1p, or linear:NUMBER .* linear:40 for weights 1 \+ 40 · w, not 'sqrt'",
+    ),
+    "command-transform-negative": (
+        lambda: written(PLAYED, "--transform", "linear:-3"),
+        r"--transform must be log1p, or linear:NUMBER with a number above 0, .* not 'linear:-3'",
+    ),
+    "command-transform-text": (
+        lambda: written(PLAYED, "--transform", "linear:many"),
+        "--transform must be log1p, or linear:NUMBER .* not 'linear:many'",
+    ),
+    "command-transform-nothing": (
+        lambda: on("good.csv", "--transform", "log1p"),
+        r"good\.csv: --transform needs weights, .* as in --rename plays=weight, or count .* with --duplicates sum$",
+    ),
+    "command-transform-synthetic": (
+        lambda: fitted("--transform", "log1p"),
+        "--transform is for CSV and Parquet files; synthetic has its own names",
+    ),
+    "command-weight-absent": (
+        lambda: on("good.csv", "--rename", "plays=weight"),
+        r"good\.csv: missing column 'plays' \(weight\); found .* Rename with --rename NAME=weight",
+    ),
+    "command-weight-zero": (
+        lambda: written("user_id,item_id,rating,plays\n1,2,3,0\n1,3,4,7\n", "--rename", "plays=weight"),
+        r"own\.csv: column 'plays' \(weight\): weight of 0 in 1 row\(s\), at line 2; expected finite numbers above 0",
+    ),
+    "command-log": (
+        lambda: with_fit("evaluate", "user_id,item_id,rating\n1,102,3\n1,102,3\n"),
+        r"Expected each pair once: keep one of each with --duplicates last\|mean\|sum",
+    ),
+    "command-binarize": (
+        lambda: on("good.csv", "--binarize", "9"),
+        "--binarize: no rating is at least 9; the ratings of good are from 0 to 4: lower the threshold",
+    ),
+    "command-binarize-likes": (
+        lambda: on("short.csv", "--binarize", "4"),
+        r"short\.csv has no column rating; .* --binarize chooses by the rating: name .* or leave the option out",
+    ),
+    "command-stars-bpr": (
+        lambda: on("good.csv", "--model", "bpr"),
+        "bpr: the ratings range from 0 to 4, .* keep the liked ones by --binarize THRESHOLD, or use a model of ratings",
+    ),
+    "command-stars-logistic": (
+        lambda: on("good.csv", "--model", "logistic_mf"),
+        "logistic_mf: the ratings range from 0 to 4; expected 0 for no and 1 for yes: --binarize THRESHOLD keeps",
+    ),
+    "command-clip-likes": (
+        lambda: liked("--model", "ials", "--clip", "0", "1"),
+        "--clip is for predictions of ratings, but --model ials only orders items: leave it out",
+    ),
+    "command-evaluate-likes": (
+        lambda: with_fit("evaluate", "user_id,item_id\n1,102\n"),
+        r"own\.csv has no column rating; found \['user_id', 'item_id'\]\. The fit of biased_mf is about ratings, and",
+    ),
+    "command-recommend-likes": (
+        lambda: command("recommend", "--new", "short.csv", "--fit", "fit.npz"),
+        r"short\.csv has no column rating; .* The fit of biased_mf is about ratings, and if each row counted 1",
+    ),
+    "command-study-implicit": (
+        lambda: studied("good.csv", "--feedback", "implicit"),
+        "the ratings of good range from 0 to 4, and --feedback implicit takes every row as a like: .*--binarize THRESH",
+    ),
+    "command-study-explicit": (
+        lambda: Path("own.csv").write_text(LIKED) and studied("own.csv", "--feedback", "explicit"),
+        r"all ratings of own are 1, so that errors .* mean nothing \(an RMSE near 0\): use --feedback implicit",
+    ),
+    "command-study-unobserved": (
+        lambda: studied("good.csv", "--unobserved", "0.1"),
+        "--unobserved is for --feedback implicit, where ials has a loss over all cells: leave it out",
+    ),
+    "command-study-feedback": (
+        lambda: studied("good.csv", "--feedback", "both"),
+        "Invalid value for '--feedback': .*'both' is not one of 'explicit', 'implicit'",
     ),
 }
