@@ -76,7 +76,7 @@ def fits_resume_and_leave_one_device():
         assert_close(again.state.params, state.params, rtol=1e-9)
         form = shapes(prepare(solver, ratings, ratings))
         # All four fits ran one program: where their arrays lie did not make it compile again.
-        assert _compiled(model, solver, Options(patience=6), form)._cache_size() == 1  # type: ignore[attr-defined]
+        assert _compiled(model, solver, Options(6, monitor="loss"), form)._cache_size() == 1  # type: ignore[attr-defined]
     with pytest.raises(ValueError, match=r"sweep: members are spread .* must have devices=1"):
         sweep(KEY, model, solvers.als(devices=2), ratings, grid={"l2": [1.0]}, epochs=1)
 
