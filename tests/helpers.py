@@ -1,9 +1,11 @@
 """The problem zoo, and slow NumPy oracles written from the formulas, one loop per sum."""
 
 import io
+import json
 import sys
 from contextlib import redirect_stderr, redirect_stdout
 from functools import lru_cache, partial
+from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -11,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pandas as pd
 import pytest
 from scipy.sparse import csr_array
 
@@ -376,3 +379,16 @@ def numpy_als(theta: dict, ratings: Ratings, hyper: Hyper, side: str) -> dict:
         if theta["biased"]:
             theta[bias][row] = z[-1]
     return theta
+
+
+class Study(NamedTuple):
+    """A folder of results, and what `run` returned."""
+
+    out: Path
+    returned: pd.DataFrame
+
+    def table(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.out / f"{name}.csv")
+
+    def config(self) -> dict:
+        return json.loads((self.out / "config.json").read_text(encoding="utf-8"))

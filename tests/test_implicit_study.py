@@ -1,13 +1,12 @@
 """The study of implicit feedback on small data: its files, honest numbers, and a run that was cut off continues."""
 
-import json
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import Study
 from matplotlib.image import imread
 
 import jaxmf
@@ -18,19 +17,6 @@ from jaxmf.shell.implicit_study import MODELS, Settings
 SETTINGS = Settings(rank=2, l2=(0.01, 0.1), unobserved=(0.1, 1.0), epochs=3, patience=2)
 TABLES = ("metrics", "search", "history", "ranking")
 pytestmark = pytest.mark.slow
-
-
-class Study(NamedTuple):
-    """A folder of results, and what `run` returned."""
-
-    out: Path
-    returned: pd.DataFrame
-
-    def table(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.out / f"{name}.csv")
-
-    def config(self) -> dict:
-        return json.loads((self.out / "config.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -1,14 +1,13 @@
 """The study on small data: every file it promises, honest numbers, and a run that was cut off continues."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import Study
 from matplotlib.image import imread
 
 import jaxmf
@@ -20,19 +19,6 @@ OPTIONS: dict[str, Any] = {"rank": 2, "l2": (0.03, 0.3), "epochs": 3, "patience"
 CALLS = len(MODELS) * len(RECIPES) * len(OPTIONS["l2"])
 pytestmark = pytest.mark.slow
 TABLES = ("metrics", "search", "history", "ranking")
-
-
-class Study(NamedTuple):
-    """A folder of results, what `run` returned, and what it printed."""
-
-    out: Path
-    returned: pd.DataFrame
-
-    def table(self, name: str) -> pd.DataFrame:
-        return pd.read_csv(self.out / f"{name}.csv")
-
-    def config(self) -> dict:
-        return json.loads((self.out / "config.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -153,9 +153,8 @@ def _verify(study: _Study, bar: Any) -> pd.DataFrame:
 
     def report(name: str) -> pd.DataFrame:
         model, hyper = study.candidates[name], _family(name).hyper
-        ratings = models.drawn(key, model, observed)
-        params = jax.jit(model.init)(key, ratings, hyper)
-        table = verify.gradients(model, params, ratings, hyper).to_frame().assign(model=name)
+        params = jax.jit(model.init)(key, observed, hyper)
+        table = verify.gradients(model, params, observed, hyper).to_frame().assign(model=name)
         bar.update()
         return table
 

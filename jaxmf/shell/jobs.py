@@ -247,9 +247,7 @@ def verify_models(
     for name, candidate in candidates.items():
         model = candidate if isinstance(candidate, Model) else candidate(data)
         numbers = hyper if model.background is not None else hyper._replace(unobserved=None)
-        key = jax.random.key(seed)
-        ratings = models.drawn(key, model, data.ratings)  # with a fixed draw, the objective is a function
-        arguments = (model, model.init(key, ratings, numbers), ratings, numbers)
+        arguments = (model, model.init(jax.random.key(seed), data.ratings, numbers), data, numbers)
         for check in checks:
             bar.set_description(f"{name}, {check.__name__}")
             try:
